@@ -1,0 +1,74 @@
+//! The texts that `-h`, `-V` and `-i` print.
+
+/// The memcached whose behaviour is the norm here, and which `version` answers: clients such as
+/// libmemcached refuse a server whose version they do not know.
+pub use crate::protocol::COMPATIBLE_VERSION as MEMCACHED_VERSION;
+
+/// What `-V` prints: our version and the memcached we stand for.
+pub fn version() -> String {
+    format!("filbert {} (memcached {MEMCACHED_VERSION})\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// What `-h` prints. memcached's own test files look for words in it to decide what to test.
+pub(super) fn page() -> String {
+    format!(
+        "filbert {}, compatible with memcached {MEMCACHED_VERSION}\n{}",
+        env!("CARGO_PKG_VERSION"),
+        include_str!("help.txt")
+    )
+}
+
+/// What `-i` prints.
+pub(super) fn license() -> String {
+    format!(
+        "filbert {}\n\nLicensed under either of the Apache License, Version 2.0\n\
+         <https://www.apache.org/licenses/LICENSE-2.0> or the MIT license\n\
+         <https://opensource.org/licenses/MIT>, at your option.\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::knobs::{Fate, KNOBS, Spelled};
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_option() {
+        let page = page();
+        for knob in KNOBS {
+            let words = match knob.spelled {
+                Spelled::Short(letter) if knob.fate == Fate::Used => {
+                    vec![format!("-{letter}, --{}", knob.name)]
+                }
+                Spelled::Short(letter) => vec![format!("-{letter}")],
+                Spelled::Long => vec![format!("--{}", knob.name)],
+                // The many without effect are covered by what they begin with.
+                Spelled::Extended if knob.fate == Fate::NoEffect => continue,
+                Spelled::Extended => vec![knob.extended_word()],
+            };
+            for word in words {
+                assert!(page.contains(&word), "{word} is missing");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_fits_a_terminal() {
+        for line in page().lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn memcacheds_tests_see_what_there_is_and_no_more() {
+        // t/lib/MemcachedTest.pm: a word found means that the feature is there to be tested.
+        let page = page().to_lowercase();
+        for there in ["enable-ssl", "unix-socket"] {
+            assert!(page.contains(there), "{there}");
+        }
+        for missing in ["sasl", "ext_path", "proxy_config", "no_drop_privileges"] {
+            assert!(!page.contains(missing), "{missing}");
+        }
+    }
+}

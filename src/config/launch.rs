@@ -1,0 +1,280 @@
+//! Settings into options: values parsed, defaults filled in, contradictions refused.
+
+use super::settings::Settings;
+use super::{Launch, Refusal, listen, values};
+use crate::server::{Listen, UnixListen};
+use crate::tls::{ClientVerify, MinVersion};
+use crate::{node, process, server, store, tls};
+
+/// memcached.c, settings_init.
+pub(super) const DEFAULT_THREADS: usize = 4;
+const DEFAULT_PORT: u16 = 11211;
+const DEFAULT_CONNECTIONS: usize = 1024;
+const DEFAULT_BACKLOG: u32 = 1024;
+const DEFAULT_UNIX_MODE: u32 = 0o700;
+
+/// memcached listens on every address; a cache without a password should not, unless told to.
+const DEFAULT_HOST: &str = "127.0.0.1";
+
+/// memcached.c warns above this many threads.
+const MANY_THREADS: usize = 64;
+/// More than any machine has; without a bound, a slip would start threads until it failed.
+const THREADS_MAX: usize = 1024;
+
+/// What memcached's int holds.
+const INT_MAX: u32 = i32::MAX as u32;
+
+/// What is being put together.
+struct Reader<'a> {
+    settings: &'a Settings,
+    warnings: Vec<String>,
+}
+
+/// Parses and checks everything. `cpus` bounds the default number of threads.
+pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal> {
+    let mut reader = Reader { settings, warnings: Vec::new() };
+    reader.check_refused()?;
+    let store = reader.store()?;
+    let server = reader.server(cpus)?;
+    let process = process::Options {
+        daemon: settings.switch("daemon")?,
+        keep_output: server.verbosity > 0,
+        pid_file: settings.path("pidfile")?,
+        user: settings.value("user", user)?,
+        connections: server.max_connections as u64,
+    };
+    let idle = settings.without_effect();
+    if !idle.is_empty() {
+        reader.warnings.push(format!("accepted as memcached does, without effect here: {}", idle.join(", ")));
+    }
+    let node = node::Options { store, server, port_file: None };
+    Ok(Launch { node, process, warnings: reader.warnings })
+}
+
+/// Makes every path that is used after start independent of the working directory, which a
+/// daemon leaves.
+pub(super) fn make_paths_absolute(launch: &mut Launch) {
+    let server = &mut launch.node.server;
+    let tls = server.tls.as_mut();
+    let tls =
+        tls.into_iter().flat_map(|tls| [Some(&mut tls.chain_cert), Some(&mut tls.key), tls.ca_cert.as_mut()]);
+    let paths = [
+        launch.process.pid_file.as_mut(),
+        launch.node.port_file.as_mut(),
+        server.auth_file.as_mut(),
+        server.unix.as_mut().map(|unix| &mut unix.path),
+    ];
+    for path in paths.into_iter().chain(tls).flatten() {
+        // Without a working directory the path stays as it is, and opening it says what is wrong.
+        if let Ok(absolute) = std::path::absolute(&path) {
+            *path = absolute;
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Options of which one value asks for what we do anyway.
+    fn check_refused(&self) -> Result<(), Refusal> {
+        self.settings.value("udp-port", |text| match text.parse() {
+            Ok(0_u16) => Ok(()),
+            _ => Err(super::knobs::NO_UDP.into()),
+        })?;
+        self.settings.value("protocol", |text| match text {
+            "ascii" | "auto" => Ok(()),
+            "binary" => Err(super::knobs::NO_BINARY.into()),
+            _ => Err("needs ascii or auto".into()),
+        })?;
+        Ok(())
+    }
+
+    fn store(&self) -> Result<store::Options, Refusal> {
+        let default = store::Options::default();
+        let memory = self.settings.value("memory-limit", values::memory)?;
+        let item = self.settings.value("max-item-size", values::item_size)?;
+        let options = store::Options {
+            budget_bytes: memory.unwrap_or(default.budget_bytes),
+            item_size_max: item.unwrap_or(default.item_size_max),
+            evict: !self.settings.switch("disable-evictions")?,
+            cas: !self.settings.switch("disable-cas")?,
+        };
+        // memcached.c: "Cannot set item size limit higher than 1/2 of memory max."
+        if options.item_size_max as u64 > options.budget_bytes / 2 {
+            let why = format!(
+                "the largest item (-I, {} bytes) may take half the memory (-m, {} bytes) and no more",
+                options.item_size_max, options.budget_bytes
+            );
+            // One of the two was given, since the defaults agree.
+            let given = self.settings.of("max-item-size").or(self.settings.of("memory-limit"));
+            return Err(match given {
+                Some(given) => given.refuse(why),
+                None => Refusal::Usage(why),
+            });
+        }
+        Ok(options)
+    }
+
+    fn server(&mut self, cpus: usize) -> Result<server::Options, Refusal> {
+        let settings = self.settings;
+        let tls = self.tls()?;
+        let unix = self.unix()?;
+        let port = settings.value("port", values::port)?.unwrap_or(Some(DEFAULT_PORT));
+        let listen = self.listen(port, unix.is_some(), tls.is_some())?;
+        let threads = settings.value("threads", values::number(1..=THREADS_MAX))?;
+        if let Some(threads) = threads
+            && threads > MANY_THREADS.max(cpus)
+        {
+            let said = settings.of("threads").map(|setting| setting.said()).unwrap_or_default();
+            self.warnings.push(format!("{said}: memcached advises no more threads than CPUs ({cpus})"));
+        }
+        Ok(server::Options {
+            port: if listen.is_empty() { 0 } else { port.unwrap_or(0) },
+            listen,
+            unix,
+            threads: threads.unwrap_or(DEFAULT_THREADS.min(cpus)),
+            max_connections: settings
+                .value("conn-limit", values::number(1..=INT_MAX as usize))?
+                .unwrap_or(DEFAULT_CONNECTIONS),
+            reject_over_limit: settings.switch_given("maxconns-fast")?.unwrap_or(true),
+            backlog: settings
+                .value("listen-backlog", values::number(0..=INT_MAX))?
+                .unwrap_or(DEFAULT_BACKLOG),
+            idle_timeout: settings.value("idle-timeout", values::idle_timeout)?.flatten(),
+            verbosity: self.verbosity()?,
+            flush_allowed: !settings.switch("disable-flush-all")?,
+            dump_allowed: !settings.switch("disable-dumping")?,
+            watch_allowed: !settings.switch("disable-watch")?,
+            shutdown_allowed: settings.switch("enable-shutdown")?,
+            prefix_delimiter: settings.value("prefix-delimiter", values::delimiter)?,
+            auth_file: settings.path("auth-file")?,
+            tls,
+            ..server::Options::default()
+        })
+    }
+
+    fn unix(&mut self) -> Result<Option<UnixListen>, Refusal> {
+        let mode = self.settings.value("unix-mask", values::mode)?;
+        let Some(path) = self.settings.path("unix-socket")? else {
+            if let Some(mask) = self.settings.of("unix-mask") {
+                self.warnings.push(format!("{} has no effect without a unix socket (-s)", mask.said()));
+            }
+            return Ok(None);
+        };
+        Ok(Some(UnixListen { path, mode: mode.unwrap_or(DEFAULT_UNIX_MODE) }))
+    }
+
+    /// Where to listen for TCP. `port` is `None` for any free one.
+    fn listen(&mut self, port: Option<u16>, unix: bool, tls: bool) -> Result<Vec<Listen>, Refusal> {
+        let off = port == Some(0);
+        let mut all: Vec<Listen> = Vec::new();
+        if let Some(given) = self.settings.of("listen") {
+            for value in given.values() {
+                let refuse = |why: String| given.refuse_value(value, why);
+                let text = value.to_str().ok_or_else(|| refuse("is not UTF-8 text".into()))?;
+                for listen in listen::addresses(text, port.unwrap_or(0)).map_err(refuse)? {
+                    if listen.plain && !tls {
+                        return Err(refuse("notls: means something with -Z only".into()));
+                    }
+                    // An address given twice, by two tools say, is still one door.
+                    if !all.contains(&listen) {
+                        all.push(listen);
+                    }
+                }
+            }
+            if unix || off {
+                let cause = if unix { "a unix socket (-s) turns TCP off" } else { "-p 0 turns TCP off" };
+                self.warnings.push(format!("{} has no effect: {cause}", given.said()));
+            }
+        }
+        if unix {
+            return Ok(Vec::new());
+        }
+        if off {
+            let why = "turns TCP off, so that a unix socket (-s) is needed to be reached at all";
+            return Err(match self.settings.of("port") {
+                Some(port) => port.refuse(why),
+                None => Refusal::Usage(why.into()),
+            });
+        }
+        if all.is_empty() {
+            let host = Some(DEFAULT_HOST.to_owned());
+            all.push(Listen { host, port: port.unwrap_or(0), plain: false });
+        }
+        Ok(all)
+    }
+
+    fn verbosity(&self) -> Result<u8, Refusal> {
+        let Some(given) = self.settings.of("verbose") else {
+            return Ok(0);
+        };
+        let mut sum = 0_u8;
+        for value in given.values() {
+            let text = value.to_str().unwrap_or_default();
+            let times = values::verbosity(text).map_err(|why| given.refuse_value(value, why))?;
+            sum = sum.saturating_add(times);
+        }
+        Ok(sum.min(3))
+    }
+
+    fn tls(&mut self) -> Result<Option<tls::Options>, Refusal> {
+        let settings = self.settings;
+        let chain_cert = settings.path("ssl-chain-cert")?;
+        let key = settings.path("ssl-key")?;
+        let ca_cert = settings.path("ssl-ca-cert")?;
+        let verify = settings.value("ssl-verify-mode", values::verify_mode)?.unwrap_or(ClientVerify::None);
+        let min_version =
+            settings.value("ssl-min-version", values::min_version)?.unwrap_or(MinVersion::Tls12);
+        settings.value("ssl-keyformat", values::key_format)?;
+
+        let enabled = settings.switch("enable-ssl")?;
+        if !enabled || settings.of("unix-socket").is_some() {
+            self.tls_without_effect(enabled);
+            return Ok(None);
+        }
+        let ssl = |name| settings.of(name).or_else(|| settings.of("enable-ssl"));
+        let refuse = |name, why: &str| match ssl(name) {
+            Some(given) => given.refuse(why),
+            None => Refusal::Usage(why.into()),
+        };
+        let Some(chain_cert) = chain_cert else {
+            return Err(refuse("enable-ssl", "needs a certificate: -o ssl_chain_cert=FILE,ssl_key=FILE"));
+        };
+        if verify != ClientVerify::None && ca_cert.is_none() {
+            return Err(refuse(
+                "ssl-verify-mode",
+                "needs the authorities that client certificates come from: -o ssl_ca_cert=FILE",
+            ));
+        }
+        if verify == ClientVerify::None
+            && let Some(ca) = settings.of("ssl-ca-cert")
+        {
+            let said = ca.said();
+            self.warnings.push(format!(
+                "{said} has no effect: client certificates are not asked for (ssl_verify_mode is 0)"
+            ));
+        }
+        // memcached.c, usage: "private key, if not part of the -ssl_chain_cert".
+        let key = key.unwrap_or_else(|| chain_cert.clone());
+        Ok(Some(tls::Options { chain_cert, key, ca_cert, verify, min_version }))
+    }
+
+    /// Somebody who meant to have TLS should hear that it is off.
+    fn tls_without_effect(&mut self, enabled: bool) {
+        let cause = if enabled { "the unix socket (-s) is plain text" } else { "TLS is off without -Z" };
+        for name in
+            ["enable-ssl", "ssl-chain-cert", "ssl-key", "ssl-ca-cert", "ssl-verify-mode", "ssl-min-version"]
+        {
+            if let Some(given) = self.settings.of(name)
+                && (enabled || name != "enable-ssl")
+            {
+                self.warnings.push(format!("{} has no effect: {cause}", given.said()));
+            }
+        }
+    }
+}
+
+fn user(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("needs the name of a user".into()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests;

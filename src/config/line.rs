@@ -1,0 +1,182 @@
+//! The command line, taken apart as getopt_long does for memcached.
+
+use std::ffi::OsString;
+
+use clap::builder::OsStringValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Command};
+
+use super::Refusal;
+use super::knobs::{self, KNOBS, Spelled, Takes};
+use super::settings::{Settings, Source};
+
+/// What the command line asks for.
+pub(super) enum Asked {
+    Run(Settings),
+    Help,
+    License,
+    Version,
+}
+
+/// Reads the command line, its first word (the program's name) included.
+pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Asked, Refusal> {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::DisplayHelp => Ok(Asked::Help),
+                ErrorKind::DisplayVersion => Ok(Asked::Version),
+                _ => Err(Refusal::Usage(explain(&error))),
+            };
+        }
+    };
+    if matches.get_flag("license") {
+        return Ok(Asked::License);
+    }
+    let mut settings = Settings::default();
+    for knob in KNOBS.iter().filter(|knob| knob.spelled != Spelled::Extended) {
+        for value in matches.get_many::<OsString>(knob.name).into_iter().flatten() {
+            settings.add(knob, &Source::CommandLine, value.clone())?;
+        }
+    }
+    Ok(Asked::Run(settings))
+}
+
+/// Knows the flags, and not what their values mean: that is decided later, so that a value is
+/// refused in the same words wherever it was given.
+fn command() -> Command {
+    let mut command = Command::new("filbert")
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        // getopt_long takes any unambiguous beginning of a long name.
+        .infer_long_args(true)
+        .arg(Arg::new("help").short('h').long("help").action(ArgAction::Help))
+        .arg(Arg::new("version").short('V').long("version").action(ArgAction::Version))
+        // clap shows the version only when it has one; ours is printed by version().
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg(Arg::new("license").short('i').long("license").action(ArgAction::SetTrue));
+    for knob in KNOBS {
+        let arg = Arg::new(knob.name)
+            .long(knob.name)
+            .action(ArgAction::Append)
+            .value_parser(OsStringValueParser::new());
+        let arg = match knob.spelled {
+            Spelled::Short(letter) => arg.short(letter),
+            Spelled::Long => arg,
+            Spelled::Extended => continue,
+        };
+        command = command.arg(match knob.takes {
+            Takes::Switch => optional(arg, "true"),
+            Takes::Count => optional(arg, "1"),
+            // As getopt: the next word is the value, also when it begins with a dash (-p -1).
+            Takes::Value | Takes::List => arg.num_args(1).allow_hyphen_values(true),
+        });
+    }
+    command
+}
+
+/// A flag that takes a value behind `=` only, so that `-dv` and `-d -v` are two flags.
+fn optional(arg: Arg, default: &'static str) -> Arg {
+    arg.num_args(0..=1).require_equals(true).default_missing_value(default)
+}
+
+/// What clap found wrong, in one line.
+fn explain(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let flag = context(ContextKind::InvalidArg).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::UnknownArgument if !flag.starts_with('-') => {
+            format!("{flag}: only flags are taken, and this is none")
+        }
+        ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
+            Some(near) => format!("{flag} is no flag; did you mean {near}?"),
+            None => format!("{flag} is no flag"),
+        },
+        // clap names the argument as `--port <port>`; both spellings help more.
+        ErrorKind::InvalidValue => {
+            let long = flag.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
+            match knobs::named(long).map(|knob| knob.spelled) {
+                Some(Spelled::Short(letter)) => format!("-{letter} (--{long}) needs a value"),
+                _ => format!("--{long} needs a value"),
+            }
+        }
+        _ => {
+            let text = error.to_string();
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(args: &[&str]) -> Result<Settings, Refusal> {
+        let args = std::iter::once("filbert").chain(args.iter().copied()).map(OsString::from);
+        match read(args)? {
+            Asked::Run(settings) => Ok(settings),
+            _ => Err(Refusal::Usage("asked for a text".into())),
+        }
+    }
+
+    fn line_values(args: &[&str], name: &str) -> Vec<String> {
+        let settings = line(args).expect("valid");
+        let values = settings.of(name).map(|setting| setting.values().to_vec()).unwrap_or_default();
+        values.into_iter().map(|value| value.into_string().expect("UTF-8")).collect()
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_flags() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_habits_of_getopt_work() {
+        assert_eq!(line_values(&["-m64"], "memory-limit"), ["64"]);
+        assert_eq!(
+            line_values(&["-m", "64", "--memory-limit=65", "--memory-l", "66"], "memory-limit"),
+            ["64", "65", "66"]
+        );
+        // Also the beginning of --listen-backlog.
+        assert_eq!(line_values(&["--listen", "a"], "listen"), ["a"]);
+        assert_eq!(line_values(&["-p", "-1"], "port"), ["-1"]);
+        assert_eq!(line_values(&["-p-1"], "port"), ["-1"]);
+        assert_eq!(line_values(&["-vvv"], "verbose"), ["1", "1", "1"]);
+        assert_eq!(line_values(&["-v", "--verbose", "--verbose=2"], "verbose"), ["1", "1", "2"]);
+        assert_eq!(line_values(&["-dvMm64"], "daemon"), ["true"]);
+        assert_eq!(line_values(&["-dvMm64"], "disable-evictions"), ["true"]);
+        assert_eq!(line_values(&["-dvMm64"], "memory-limit"), ["64"]);
+        assert_eq!(line_values(&["--disable-cas=false"], "disable-cas"), ["false"]);
+        assert_eq!(line_values(&["-l", "a,b", "-lc"], "listen"), ["a,b", "c"]);
+    }
+
+    #[test]
+    fn faults_of_the_command_line_name_the_flag() {
+        for (args, expected) in [
+            (&["-m"][..], "-m (--memory-limit) needs a value"),
+            (&["--config"], "--config needs a value"),
+            (&["--sparkle"], "--sparkle is no flag"),
+            (&["-q"], "-q is no flag"),
+            (&["--memory-limits", "3"], "--memory-limits is no flag; did you mean --memory-limit?"),
+            (&["stray"], "stray: only flags are taken, and this is none"),
+            (&["-S"], "-S: SASL belongs to the binary protocol"),
+            (&["-e", "/x"], "-e /x: items are not kept in a file here"),
+        ] {
+            let error = line(args).expect_err(expected).to_string();
+            assert!(error.starts_with(expected), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_and_its_like_win_over_what_follows() {
+        let ask = |words: &[&str]| read(words.iter().map(OsString::from));
+        assert!(matches!(ask(&["filbert", "-h", "--sparkle"]), Ok(Asked::Help)));
+        assert!(matches!(ask(&["filbert", "--help"]), Ok(Asked::Help)));
+        assert!(matches!(ask(&["filbert", "-vV"]), Ok(Asked::Version)));
+        assert!(matches!(ask(&["filbert", "-i"]), Ok(Asked::License)));
+    }
+}

@@ -1,0 +1,142 @@
+//! `-l`: addresses, as memcached reads them (memcached.c, server_sockets).
+
+use crate::server::Listen;
+
+/// Reads one value of `-l`: addresses divided by commas. `port` is for those without one.
+///
+/// # Errors
+///
+/// Says which address is wrong, and what one may look like.
+pub(super) fn addresses(text: &str, port: u16) -> Result<Vec<Listen>, String> {
+    let mut all = Vec::new();
+    // memcached divides at semicolons too.
+    for word in text.split([',', ';']).map(str::trim).filter(|word| !word.is_empty()) {
+        let listen = address(word, port).map_err(|why| {
+            format!("{word}: {why} (allowed: host, host:port, [v6], [v6]:port, * for every address)")
+        })?;
+        all.push(listen);
+    }
+    if all.is_empty() {
+        return Err("needs an address, such as 127.0.0.1 or 0.0.0.0:11211".into());
+    }
+    Ok(all)
+}
+
+fn address(word: &str, default_port: u16) -> Result<Listen, String> {
+    let (plain, word) = match word.strip_prefix("notls:") {
+        Some(rest) => (true, rest),
+        None => (false, word),
+    };
+    let word = protocol(word)?;
+
+    let (host, port) = if let Some(rest) = word.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or("a [ without its ]")?;
+        if host.parse::<std::net::Ipv6Addr>().is_err() {
+            return Err("between [ and ] stands no IPv6 address".into());
+        }
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return Err("behind ] only :port may stand".into()),
+        }
+    } else if word.parse::<std::net::Ipv6Addr>().is_ok() {
+        // Only an address without a port can go without brackets.
+        (word, None)
+    } else {
+        match word.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (word, None),
+        }
+    };
+    let port = match port {
+        Some(port) => listen_port(port)?,
+        None => default_port,
+    };
+    if host == "*" {
+        return Ok(Listen { host: None, port, plain });
+    }
+    let valid = |letter: char| letter.is_ascii_alphanumeric() || "-_.:".contains(letter);
+    if host.is_empty() || !host.chars().all(valid) {
+        return Err("no address and no host name".into());
+    }
+    Ok(Listen { host: Some(host.to_owned()), port, plain })
+}
+
+/// 0 and -1 both pick a free port here, as in memcached.
+fn listen_port(text: &str) -> Result<u16, String> {
+    match super::values::port(text) {
+        Ok(port) => Ok(port.unwrap_or(0)),
+        Err(_) => Err(format!("{text} is no port from 0 to 65535")),
+    }
+}
+
+/// Takes `proto[ascii]:` off, which forces a listener's protocol to the one we have anyway.
+fn protocol(word: &str) -> Result<&str, String> {
+    let Some(rest) = word.strip_prefix("proto[") else {
+        return Ok(word);
+    };
+    match rest.split_once("]:") {
+        Some(("ascii" | "negotiating", rest)) => Ok(rest),
+        _ => Err("only proto[ascii]: and proto[negotiating]: are spoken here".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(host: Option<&str>, port: u16, plain: bool) -> Listen {
+        Listen { host: host.map(str::to_owned), port, plain }
+    }
+
+    #[test]
+    fn every_form_of_an_address() {
+        for (text, expected) in [
+            ("127.0.0.1", listen(Some("127.0.0.1"), 11211, false)),
+            ("127.0.0.1:0", listen(Some("127.0.0.1"), 0, false)),
+            ("127.0.0.1:-1", listen(Some("127.0.0.1"), 0, false)),
+            ("cache-1.example.com:12345", listen(Some("cache-1.example.com"), 12345, false)),
+            ("::1", listen(Some("::1"), 11211, false)),
+            ("::", listen(Some("::"), 11211, false)),
+            ("[::1]", listen(Some("::1"), 11211, false)),
+            ("[fe80::2]:9", listen(Some("fe80::2"), 9, false)),
+            ("*", listen(None, 11211, false)),
+            ("*:12", listen(None, 12, false)),
+            ("notls:127.0.0.1:12", listen(Some("127.0.0.1"), 12, true)),
+            ("notls:[::1]:12", listen(Some("::1"), 12, true)),
+            ("proto[ascii]:127.0.0.1:12", listen(Some("127.0.0.1"), 12, false)),
+        ] {
+            assert_eq!(addresses(text, 11211), Ok(vec![expected]), "{text}");
+        }
+    }
+
+    #[test]
+    fn commas_divide_addresses() {
+        assert_eq!(
+            addresses("a, b:2;c", 1).expect("valid"),
+            [listen(Some("a"), 1, false), listen(Some("b"), 2, false), listen(Some("c"), 1, false)]
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_is_named() {
+        for (text, reason) in [
+            ("", "needs an address"),
+            (",", "needs an address"),
+            ("127.0.0.1:http", "127.0.0.1:http: http is no port"),
+            ("127.0.0.1:65536", "65536 is no port"),
+            ("[::1", "a [ without its ]"),
+            ("[::1]11", "only :port may stand"),
+            ("[localhost]", "no IPv6 address"),
+            (":11211", "no address and no host name"),
+            ("a b", "no address and no host name"),
+            ("/run/filbert.sock", "no address and no host name"),
+            ("proto[binary]:127.0.0.1", "only proto[ascii]: and"),
+            ("mtls:127.0.0.1:12", "127.0.0.1:12 is no port"),
+            ("good,b@d", "b@d: no address"),
+        ] {
+            let error = addresses(text, 11211).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The command line, the environment and the file, read into what a node and its process are
+//! told. Nothing else in the program reads them.
+//!
+//! The command line wins over the environment, that over the file, and that over the defaults.
+//! Flags, their long names and the words of `-o` are memcached's own; the table in `knobs.rs`
+//! says what becomes of each. Values keep the place they came from until they are parsed, so
+//! that a refusal names the flag, the variable or the file's key that a person has to change.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::{node, process};
+
+mod environment;
+mod file;
+mod help;
+mod knobs;
+mod launch;
+mod line;
+mod listen;
+mod settings;
+mod values;
+
+pub use help::{MEMCACHED_VERSION, version};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Run a node.
+    Launch(Box<Launch>),
+    /// Print this to stdout and exit with 0 (`-h`, `-V`, `-i`).
+    Print(String),
+}
+
+/// How to run a node.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// What the node does.
+    pub node: node::Options,
+    /// What the process does around it.
+    pub process: process::Options,
+    /// What was given and has no effect, and why: to be logged once.
+    pub warnings: Vec<String>,
+}
+
+/// Why the process does not start as it was told to. Always the operator's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The command line cannot be taken apart.
+    #[error("{0}; filbert -h lists the flags")]
+    Usage(String),
+    /// An option, or its value, is refused; says where it was given and what is allowed.
+    #[error("{said}: {why}")]
+    Value {
+        /// The option and its value, in the words of the place it was given in.
+        said: String,
+        /// What is allowed.
+        why: String,
+    },
+    /// The configuration file cannot be read, or has a key that is none.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Refusal {
+    /// sysexits.h, EX_USAGE: what memcached exits with for most of these.
+    pub const EXIT_CODE: u8 = 64;
+
+    fn value(said: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Value { said: said.into(), why: why.into() }
+    }
+}
+
+/// Reads the command line (its first word is the program's name), the environment and the file
+/// that one of them may name.
+///
+/// # Errors
+///
+/// The first option found that cannot be followed; the message names it, where it was given,
+/// its value and what is allowed.
+pub fn load(
+    args: impl Iterator<Item = OsString>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Outcome, Refusal> {
+    let line = match line::read(args)? {
+        line::Asked::Run(settings) => settings,
+        line::Asked::Help => return Ok(Outcome::Print(help::page())),
+        line::Asked::License => return Ok(Outcome::Print(help::license())),
+        line::Asked::Version => return Ok(Outcome::Print(version())),
+    };
+    let environment = environment::read(environment)?;
+    let file = match line.path(knobs::CONFIG)?.or(environment.config) {
+        Some(path) => file::read(&path)?,
+        None => settings::Settings::default(),
+    };
+
+    let mut all = file;
+    all.overlay(environment.settings);
+    all.overlay(line);
+    // A machine that does not tell has as many CPUs as memcached's default assumes.
+    let cpus = std::thread::available_parallelism().map_or(launch::DEFAULT_THREADS, usize::from);
+    let mut launch = launch::launch(&all, cpus)?;
+    launch.node.port_file = environment.port_file;
+    launch.warnings.splice(0..0, environment.warnings);
+    if launch.process.daemon {
+        launch::make_paths_absolute(&mut launch);
+    }
+    Ok(Outcome::Launch(Box::new(launch)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_with(args: &[&str], environment: &[(&str, &str)]) -> Result<Outcome, Refusal> {
+        load(
+            std::iter::once("filbert").chain(args.iter().copied()).map(OsString::from),
+            environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))),
+        )
+    }
+
+    fn launch(args: &[&str], environment: &[(&str, &str)]) -> Launch {
+        match load_with(args, environment) {
+            Ok(Outcome::Launch(launch)) => *launch,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_line_wins_over_the_environment_and_that_over_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("filbert.toml");
+        std::fs::write(&path, "memory-limit = 128\nconn-limit = 7\nthreads = 3\nlisten = ['a', 'b']\n")
+            .expect("written");
+        let path = path.to_str().expect("UTF-8");
+        let environment =
+            [("FILBERT_CONFIG", path), ("FILBERT_MEMORY_LIMIT", "256"), ("FILBERT_CONN_LIMIT", "8")];
+
+        let told = launch(&["-m", "512", "-l", "c"], &environment);
+        assert_eq!(told.node.store.budget_bytes, 512 << 20, "the line");
+        assert_eq!(told.node.server.max_connections, 8, "the environment");
+        assert_eq!(told.node.server.threads, 3, "the file");
+        assert_eq!(told.node.server.backlog, 1024, "the default");
+        assert_eq!(told.node.server.listen.len(), 1, "a higher list replaces a lower one");
+
+        let told = launch(&["--config", path], &[("FILBERT_CONFIG", "/nowhere")]);
+        assert_eq!(told.node.store.budget_bytes, 128 << 20, "--config wins over FILBERT_CONFIG");
+        assert_eq!(told.node.server.listen.len(), 2);
+    }
+
+    #[test]
+    fn a_switch_can_be_taken_back_above() {
+        let on = [("FILBERT_DISABLE_EVICTIONS", "yes"), ("FILBERT_VERBOSE", "2")];
+        assert!(!launch(&[], &on).node.store.evict);
+        assert!(launch(&["--disable-evictions=false"], &on).node.store.evict);
+        assert_eq!(launch(&[], &on).node.server.verbosity, 2);
+        assert_eq!(launch(&["-v"], &on).node.server.verbosity, 1);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_where_it_was_given() {
+        let error = load_with(&["-m", "lots"], &[]).expect_err("no number").to_string();
+        assert_eq!(
+            error,
+            "-m lots: needs a number of megabytes, such as 64, or a size such as 512m or 4g, and at least 1m"
+        );
+        let error = load_with(&[], &[("FILBERT_MEMORY_LIMIT", "lots")]).expect_err("no number").to_string();
+        assert!(error.starts_with("FILBERT_MEMORY_LIMIT=lots: needs a number of megabytes"), "{error}");
+        let error = load_with(&["--config", "/nowhere.toml"], &[]).expect_err("no file").to_string();
+        assert!(error.starts_with("/nowhere.toml: No such file"), "{error}");
+    }
+
+    #[test]
+    fn texts_are_asked_for_in_memcacheds_ways() {
+        for (flag, beginning) in [
+            ("-h", "filbert 0.1.0, compatible with memcached 1.6."),
+            ("--help", "filbert 0.1.0, compatible with memcached 1.6."),
+            ("-V", "filbert 0.1.0 (memcached 1.6."),
+            ("--version", "filbert 0.1.0 (memcached 1.6."),
+            ("-i", "filbert 0.1.0"),
+        ] {
+            match load_with(&[flag], &[("FILBERT_THREADS", "never read")]) {
+                Ok(Outcome::Print(text)) => assert!(text.starts_with(beginning), "{flag}: {text}"),
+                other => panic!("{flag}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_daemon_has_absolute_paths_since_it_leaves_its_directory() {
+        let told = launch(&["-d", "-P", "run/pid", "-Y", "users", "-s", "sock"], &[]);
+        assert!(told.process.pid_file.expect("given").is_absolute());
+        assert!(told.node.server.auth_file.expect("given").is_absolute());
+        assert!(told.node.server.unix.expect("given").path.is_absolute());
+        let told = launch(&["-Y", "users"], &[]);
+        assert_eq!(told.node.server.auth_file, Some("users".into()));
+    }
+}

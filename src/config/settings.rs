@@ -1,0 +1,285 @@
+//! What each place said: the command line, the environment and the file, laid over each other.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use super::Refusal;
+use super::knobs::{self, Fate, Knob, Spelled, Takes};
+
+/// Options that were given, by name; later layers win.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    given: BTreeMap<&'static str, Setting>,
+}
+
+/// One option as it was given.
+#[derive(Debug)]
+pub(super) struct Setting {
+    knob: &'static Knob,
+    source: Source,
+    /// In the order given; never empty.
+    values: Vec<OsString>,
+}
+
+/// Where an option was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    CommandLine,
+    Environment,
+    File(PathBuf),
+}
+
+impl Settings {
+    /// Adds one value of an option, as one place says it.
+    ///
+    /// # Errors
+    ///
+    /// An option that is refused whatever its value, and a word of `-o` that does not exist.
+    pub fn add(&mut self, knob: &'static Knob, source: &Source, value: OsString) -> Result<(), Refusal> {
+        if knob.name == knobs::EXTENDED {
+            return self.add_extended(source, &value);
+        }
+        // -U 0 and -B ascii ask for what we do anyway; which values those are is decided with
+        // the other values, in launch.rs.
+        if let Fate::Refused(why) = knob.fate
+            && !matches!(knob.name, "udp-port" | "protocol")
+            && !(knob.takes == Takes::Switch && value == "false")
+        {
+            return Err(Refusal::value(said(knob, source, &value), why));
+        }
+        self.given
+            .entry(knob.name)
+            .or_insert_with(|| Setting { knob, source: source.clone(), values: Vec::new() })
+            .values
+            .push(value);
+        Ok(())
+    }
+
+    /// Adds what stands after `-o`: words divided by commas, some with `=value`.
+    fn add_extended(&mut self, source: &Source, words: &OsStr) -> Result<(), Refusal> {
+        let extended = knobs::named(knobs::EXTENDED).ok_or_else(|| Refusal::Usage("no -o".into()))?;
+        let refuse =
+            |word: &str, why: String| Err(Refusal::value(said(extended, source, OsStr::new(word)), why));
+        let Some(words) = words.to_str() else {
+            return refuse(&words.to_string_lossy(), "is not UTF-8 text".into());
+        };
+        for word in words.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (word, None),
+            };
+            let Some((knob, off)) = knobs::extended(name) else {
+                return refuse(word, unknown_word(name));
+            };
+            let value = match (knob.takes, value) {
+                (_, Some(value)) => value,
+                (Takes::Switch, None) if off => "false",
+                (Takes::Switch, None) => "true",
+                // It decides nothing, so that nothing is missing.
+                (_, None) if knob.fate == Fate::NoEffect => "",
+                (_, None) => return refuse(word, format!("needs a value: -o {name}=...")),
+            };
+            self.add(knob, source, value.into())?;
+        }
+        Ok(())
+    }
+
+    /// Lays `higher` over these: what it gives replaces what stands here, lists whole, each
+    /// word of `-o` by itself.
+    pub fn overlay(&mut self, higher: Settings) {
+        self.given.extend(higher.given);
+    }
+
+    /// The option of that name, where it was given.
+    pub fn of(&self, name: &str) -> Option<&Setting> {
+        debug_assert!(knobs::named(name).is_some(), "{name} is no option");
+        self.given.get(name)
+    }
+
+    /// A switch: off unless given as on.
+    pub fn switch(&self, name: &str) -> Result<bool, Refusal> {
+        Ok(self.switch_given(name)?.unwrap_or(false))
+    }
+
+    /// A switch, where it was given.
+    pub fn switch_given(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        self.of(name).map(|setting| setting.parse(super::values::boolean)).transpose()
+    }
+
+    /// An option's value through `parse`, where it was given.
+    pub fn value<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Refusal> {
+        self.of(name).map(|setting| setting.parse(parse)).transpose()
+    }
+
+    /// A path, where it was given.
+    pub fn path(&self, name: &str) -> Result<Option<PathBuf>, Refusal> {
+        let Some(setting) = self.of(name) else {
+            return Ok(None);
+        };
+        if setting.last().is_empty() {
+            return Err(setting.refuse("needs the path of a file"));
+        }
+        Ok(Some(PathBuf::from(setting.last())))
+    }
+
+    /// How to say the options that have no effect here, in the order of the table.
+    pub fn without_effect(&self) -> Vec<String> {
+        let idle = knobs::KNOBS.iter().filter(|knob| knob.fate == Fate::NoEffect);
+        idle.filter_map(|knob| self.given.get(knob.name)).map(Setting::said_name).collect()
+    }
+}
+
+impl Setting {
+    /// Every value, in the order given.
+    pub fn values(&self) -> &[OsString] {
+        &self.values
+    }
+
+    /// The value that counts.
+    pub fn last(&self) -> &OsStr {
+        self.values.last().map_or(OsStr::new(""), OsString::as_os_str)
+    }
+
+    /// The value that counts, parsed; `parse` says what is allowed.
+    pub fn parse<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Refusal> {
+        let text = self.last().to_str().ok_or_else(|| self.refuse("is not UTF-8 text"))?;
+        parse(text.trim()).map_err(|why| self.refuse(why))
+    }
+
+    /// Refuses this option's value.
+    pub fn refuse(&self, why: impl Into<String>) -> Refusal {
+        self.refuse_value(self.last(), why)
+    }
+
+    /// Refuses one of this option's values.
+    pub fn refuse_value(&self, value: &OsStr, why: impl Into<String>) -> Refusal {
+        Refusal::value(said(self.knob, &self.source, value), why)
+    }
+
+    /// How to say the option where it was given: `-m 64`, `FILBERT_MEMORY_LIMIT=64`.
+    pub fn said(&self) -> String {
+        said(self.knob, &self.source, self.last())
+    }
+
+    fn said_name(&self) -> String {
+        said_name(self.knob, &self.source)
+    }
+}
+
+/// `-m lots`, `FILBERT_MEMORY_LIMIT=lots`, `memory-limit = lots in filbert.toml`.
+fn said(knob: &Knob, source: &Source, value: &OsStr) -> String {
+    let name = said_name(knob, source);
+    let value = value.to_string_lossy();
+    match source {
+        Source::CommandLine if knob.takes == Takes::Switch && value == "true" => name,
+        Source::CommandLine if knob.spelled == Spelled::Extended => format!("{name}={value}"),
+        Source::CommandLine if value.is_empty() => format!("{name} ''"),
+        Source::CommandLine => format!("{name} {value}"),
+        Source::Environment => format!("{name}={value}"),
+        Source::File(path) => format!("{} = {value} in {}", knob.name, path.display()),
+    }
+}
+
+/// `-m`, `FILBERT_MEMORY_LIMIT`, `memory-limit in filbert.toml`.
+fn said_name(knob: &Knob, source: &Source) -> String {
+    match source {
+        Source::CommandLine => match knob.spelled {
+            Spelled::Short(letter) => format!("-{letter}"),
+            Spelled::Long => format!("--{}", knob.name),
+            Spelled::Extended => format!("-o {}", knob.extended_word()),
+        },
+        Source::Environment => knob.variable(),
+        Source::File(path) => format!("{} in {}", knob.name, path.display()),
+    }
+}
+
+/// Why a word of `-o` is refused.
+fn unknown_word(word: &str) -> String {
+    let bare = word.strip_prefix("no_").unwrap_or(word);
+    if bare.starts_with("ext_") {
+        return knobs::NO_EXTSTORE.into();
+    }
+    if bare.starts_with("proxy_") {
+        return knobs::NO_PROXY.into();
+    }
+    let words: Vec<_> = knobs::KNOBS
+        .iter()
+        .filter(|knob| knob.spelled == Spelled::Extended && knob.fate == Fate::Used)
+        .map(Knob::extended_word)
+        .collect();
+    format!("is no option of -o; those with an effect are {}", words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(source: &Source, given: &[(&str, &str)]) -> Result<Settings, Refusal> {
+        let mut settings = Settings::default();
+        for (name, value) in given {
+            settings.add(knobs::named(name).expect("an option"), source, value.into())?;
+        }
+        Ok(settings)
+    }
+
+    #[test]
+    fn each_place_is_named_in_its_own_words() {
+        let file = Source::File("/etc/filbert.toml".into());
+        for (source, expected) in [
+            (Source::CommandLine, "-m lots"),
+            (Source::Environment, "FILBERT_MEMORY_LIMIT=lots"),
+            (file, "memory-limit = lots in /etc/filbert.toml"),
+        ] {
+            let settings = settings(&source, &[("memory-limit", "lots")]).expect("parsed later");
+            assert_eq!(settings.of("memory-limit").expect("given").said(), expected);
+        }
+    }
+
+    #[test]
+    fn words_of_o_add_up_and_the_last_of_a_kind_counts() {
+        let line = Source::CommandLine;
+        let settings = settings(
+            &line,
+            &[("extended", "modern,idle_timeout=3,no_maxconns_fast"), ("extended", "idle_timeout=5")],
+        )
+        .expect("all known");
+        assert_eq!(settings.of("idle-timeout").expect("given").said(), "-o idle_timeout=5");
+        assert_eq!(settings.switch_given("maxconns-fast").expect("a switch"), Some(false));
+        assert_eq!(settings.without_effect(), ["-o modern"]);
+    }
+
+    #[test]
+    fn words_of_o_that_are_refused_say_why() {
+        for (given, reason) in [
+            ("ext_path=/x:1G", "-o ext_path=/x:1G: items are kept in memory only"),
+            ("proxy_config=x.lua", "-o proxy_config=x.lua: there is no Lua proxy"),
+            ("ssl_ciphers=ALL", "-o ssl_ciphers=ALL: an OpenSSL cipher list"),
+            ("idle_timeout", "-o idle_timeout: needs a value"),
+            ("sparkle", "-o sparkle: is no option of -o; those with an effect are idle_timeout, "),
+        ] {
+            let error = settings(&Source::CommandLine, &[("extended", given)]).expect_err(given);
+            assert!(error.to_string().starts_with(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_higher_layer_replaces_lists_whole_and_words_one_by_one() {
+        let mut low = settings(
+            &Source::Environment,
+            &[("listen", "a"), ("listen", "b"), ("ssl-key", "k"), ("idle-timeout", "1")],
+        )
+        .expect("valid");
+        low.overlay(
+            settings(&Source::CommandLine, &[("listen", "c"), ("extended", "idle_timeout=2")])
+                .expect("valid"),
+        );
+        assert_eq!(low.of("listen").expect("given").values(), ["c"]);
+        assert_eq!(low.of("idle-timeout").expect("given").last(), "2");
+        assert_eq!(low.of("ssl-key").expect("given").last(), "k");
+    }
+}

@@ -1,0 +1,190 @@
+//! Builds every room of a node once, and starts and stops it: wiring only.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::auth::{self, Users};
+use crate::clock::Clock;
+use crate::events::{Events, Kinds};
+use crate::server::connections::Connections;
+use crate::server::listen::{self, Bound as Listening};
+use crate::server::prefix::Prefixes;
+use crate::server::worker::{Workers, accept};
+use crate::server::{self, Door};
+use crate::stats::Registry;
+use crate::store::{self, Caller, Store};
+use crate::tls;
+
+/// How often the store is looked through for expired items.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A sweep rests this many times as long as it worked: one twentieth of a core at most.
+const SWEEP_REST: u32 = 19;
+
+/// Everything a node is told at start; the command line, the environment and the file fill it
+/// in (`config`), and tests fill it in directly.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// This node's memory.
+    pub store: store::Options,
+    /// The memcached door.
+    pub server: server::Options,
+    /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
+    pub port_file: Option<PathBuf>,
+}
+
+/// Why a node cannot run. Names what the operator can mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] listen::Error),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The users cannot be read.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
+    /// The system refused a thread, a descriptor or a signal.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// What a node needs from outside, got hold of: sockets, certificates, users.
+pub struct Bound {
+    listening: Vec<Listening>,
+    certificates: Option<tls::Reloadable>,
+    users: Option<Users>,
+}
+
+/// Gets hold of all that can be missing or taken, before any thread is started.
+///
+/// # Errors
+/// A port in use, a file that cannot be read or used.
+pub fn bind(options: &Options) -> Result<Bound, Error> {
+    let certificates = options.server.tls.clone().map(tls::Reloadable::load).transpose()?;
+    let users = options.server.auth_file.as_ref().map(Users::load).transpose()?;
+    let listening = listen::bind(&options.server)?;
+    if let Some(path) = &options.port_file {
+        listen::write_port_file(path, &listening)?;
+    }
+    Ok(Bound { listening, certificates, users })
+}
+
+/// Runs a node until INT, TERM or USR1, or a `shutdown` command. HUP reloads certificates and
+/// users.
+///
+/// # Errors
+/// The system refuses what a node cannot do without.
+pub fn run(bound: Bound, options: Options) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run_until_stopped(bound, options))
+}
+
+async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut graceful = signal(SignalKind::user_defined1())?;
+    let mut reload = signal(SignalKind::hangup())?;
+
+    let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
+    let (sweep, sweep_asked) = sync_channel(1);
+    let events = Events::default();
+    let door = Arc::new(Door {
+        store: Store::new(&options.store, Clock::system(), events.clone()),
+        events,
+        registry: Registry::default(),
+        verbosity: AtomicU8::new(options.server.verbosity),
+        connections: Connections::new(options.server.max_connections),
+        prefixes: Prefixes::new(options.server.prefix_delimiter),
+        auth: bound.users,
+        certificates: bound.certificates,
+        stop: CancellationToken::new(),
+        sweep,
+        draining: AtomicBool::new(false),
+        options: options.server,
+    });
+
+    let workers = Workers::start(&door)?;
+    let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
+        let door = door.clone();
+        move || sweep_until_stopped(&door, &sweep_asked)
+    })?;
+    let mut acceptors = JoinSet::new();
+    for listening in bound.listening {
+        info!("listening on {}", listening.name());
+        acceptors.spawn(accept(door.clone(), door.registry.block(), listening, workers.inboxes()));
+    }
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = graceful.recv() => break,
+            () = door.stop.cancelled() => break,
+            _ = reload.recv() => {
+                let problems = door.reload();
+                problems.iter().for_each(|problem| warn!("not reloaded: {problem}"));
+                if problems.is_empty() {
+                    info!("reloaded");
+                }
+            }
+            Some(ended) = acceptors.join_next() => {
+                ended.map_err(io::Error::other)??;
+            }
+        }
+    }
+
+    info!("stopping");
+    door.stop.cancel();
+    door.drain();
+    while acceptors.join_next().await.is_some() {}
+    workers.join();
+    door.sweep_now();
+    if sweeper.join().is_err() {
+        warn!("the sweeper ended in a panic");
+    }
+    if let Some(path) = unix_path {
+        // Somebody may have been faster.
+        _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Drops expired items in the background, shard by shard, at a bounded share of one core.
+fn sweep_until_stopped(door: &Door, asked: &Receiver<()>) {
+    let counters = door.registry.block();
+    while !door.stop.is_cancelled() {
+        let at_once = asked.recv_timeout(SWEEP_INTERVAL).is_ok();
+        if door.stop.is_cancelled() || !(at_once || door.store.sweep_enabled()) {
+            continue;
+        }
+        let caller = Caller { now: door.store.clock().now(), counters: &counters, connection: 0 };
+        let mut since = Instant::now();
+        let (mut checked, began) = (0, since);
+        door.store.sweep(&caller, |items| {
+            checked += items;
+            if !at_once {
+                std::thread::sleep(since.elapsed() * SWEEP_REST);
+            }
+            since = Instant::now();
+            if door.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if checked > 0 && door.events.watched(Kinds::SYSEVENTS) {
+            door.events.tell(Kinds::SYSEVENTS, |line| {
+                let elapsed = began.elapsed().as_secs();
+                line.push_str(&format!("type=lru_crawler crawler=1 elapsed={elapsed} examined={checked}"));
+            });
+        }
+    }
+}

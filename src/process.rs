@@ -1,0 +1,279 @@
+//! The process around a node: its file limit, the background, its pid file, its user.
+//!
+//! In two steps, because the listeners are bound between them. [`prepare`] does all that can go
+//! wrong while there is still somebody in front of the terminal; [`Prepared::settle`] goes into
+//! the background, writes the pid file and gives root away. Both must run before any thread is
+//! started: going into the background keeps the calling thread only, and the other threads
+//! would keep root.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{self, Uid, User};
+use tracing::warn;
+
+mod pid_file;
+
+use pid_file::PidFile;
+
+/// How the process runs.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Run in the background (`-d`).
+    pub daemon: bool,
+    /// Whether a process in the background still writes to the terminal it came from (`-v`;
+    /// memcached.c: `daemonize(maxcore, settings.verbose)`).
+    pub keep_output: bool,
+    /// Where to write the process id (`-P`).
+    pub pid_file: Option<PathBuf>,
+    /// Whom to run as, when started as root (`-u`).
+    pub user: Option<String>,
+    /// Client connections that the file limit has to allow (`-c`).
+    pub connections: u64,
+}
+
+/// Files that are open beside those of clients: listeners, what the runtime waits with, logs,
+/// certificates while they are read, connections to other nodes.
+const OTHER_FILES: u64 = 128;
+
+/// Why the process cannot run as told. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system allows fewer open files than there may be clients.
+    #[error(
+        "-c {connections} needs as many open files, and the system allows {allowed}: raise the limit (ulimit -n, LimitNOFILE=), start as root, or lower -c"
+    )]
+    FileLimit {
+        /// Client connections wanted.
+        connections: u64,
+        /// Open files allowed.
+        allowed: u64,
+    },
+    /// There is no such user.
+    #[error("-u {0}: there is no such user")]
+    NoSuchUser(String),
+    /// The pid file cannot be written.
+    #[error("-P {}: {error}", path.display())]
+    PidFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A call to the system failed.
+    #[error("{what}: {error}")]
+    System {
+        /// What was being done.
+        what: String,
+        /// What the system says.
+        error: Errno,
+    },
+}
+
+/// A process that has what it needs, and is still in the foreground and still root.
+#[derive(Debug)]
+pub struct Prepared {
+    daemon: bool,
+    keep_output: bool,
+    pid_file: Option<PidFile>,
+    user: Option<User>,
+}
+
+/// A process as it stays. Dropping it removes the pid file.
+#[derive(Debug)]
+#[must_use = "dropping it removes the pid file"]
+pub struct Settled {
+    _pid_file: Option<PidFile>,
+}
+
+/// Raises the file limit, looks the user up and opens the pid file.
+///
+/// # Errors
+///
+/// A limit that cannot be raised far enough, an unknown user, a pid file that cannot be written.
+pub fn prepare(options: Options) -> Result<Prepared, Error> {
+    allow_files(options.connections)?;
+    let user = whom_to_run_as(options.user)?;
+    let pid_file = options.pid_file.map(PidFile::open).transpose()?;
+    Ok(Prepared { daemon: options.daemon, keep_output: options.keep_output, pid_file, user })
+}
+
+impl Prepared {
+    /// Goes into the background, writes the pid file and gives root away. `sockets` are unix
+    /// sockets that were bound as root, and go to the user with the rest.
+    ///
+    /// The parent of a process that goes into the background exits here, with 0.
+    ///
+    /// # Errors
+    ///
+    /// Calls that the system refuses.
+    pub fn settle(mut self, sockets: &[&Path]) -> Result<Settled, Error> {
+        if let Some(user) = &self.user {
+            give_away(sockets, user)?;
+        }
+        if self.daemon {
+            go_into_background(self.keep_output)?;
+        }
+        // Before root is given away: only root may write to /run, where pid files go.
+        if let Some(pid_file) = &mut self.pid_file {
+            pid_file.write()?;
+        }
+        if let Some(user) = &self.user {
+            become_user(user)?;
+        }
+        Ok(Settled { _pid_file: self.pid_file })
+    }
+}
+
+/// Raises the limit of open files to what `connections` clients need.
+fn allow_files(connections: u64) -> Result<(), Error> {
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("reading the limit of open files"))?;
+    let needed = connections.saturating_add(OTHER_FILES);
+    if soft >= needed {
+        return Ok(());
+    }
+    // Only root may raise the hard limit; to try is how to find out.
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok();
+    if raised {
+        return Ok(());
+    }
+    let allowed = hard.min(needed);
+    setrlimit(Resource::RLIMIT_NOFILE, allowed, hard).map_err(failed("raising the limit of open files"))?;
+    if allowed < connections {
+        return Err(Error::FileLimit { connections, allowed });
+    }
+    // memcached asks for as many files as clients and no more, so that what starts there starts
+    // here.
+    if allowed < needed {
+        warn!(
+            "the system allows {allowed} open files: with -c {connections} the last few clients may be refused"
+        );
+    }
+    Ok(())
+}
+
+/// The user of `-u`, where there is root to give away.
+fn whom_to_run_as(name: Option<String>) -> Result<Option<User>, Error> {
+    let root = Uid::current().is_root() || Uid::effective().is_root();
+    match name {
+        Some(name) if root => {
+            let user = User::from_name(&name).map_err(failed("looking the user of -u up"))?;
+            user.map(Some).ok_or(Error::NoSuchUser(name))
+        }
+        Some(name) => {
+            // "only when run as root" (memcached.c, usage).
+            warn!("-u {name} has no effect: only root can become another user");
+            Ok(None)
+        }
+        None => {
+            // memcached refuses here. Containers and first tries run as root, and ought to work.
+            if root {
+                warn!("running as root: give a user to run as with -u");
+            }
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn go_into_background(keep_output: bool) -> Result<(), Error> {
+    // To / as memcached does, so that no mounted directory is held; config made the paths
+    // absolute.
+    unistd::daemon(false, keep_output).map_err(failed("going into the background (-d)"))
+}
+
+#[cfg(target_vendor = "apple")]
+fn go_into_background(_keep_output: bool) -> Result<(), Error> {
+    Err(failed("going into the background (-d), which launchd does better")(Errno::ENOTSUP))
+}
+
+/// Makes `user` the owner of unix sockets that were bound as root.
+fn give_away(sockets: &[&Path], user: &User) -> Result<(), Error> {
+    for socket in sockets {
+        unistd::chown(*socket, Some(user.uid), Some(user.gid))
+            .map_err(failed(&format!("giving {} to the user of -u", socket.display())))?;
+    }
+    Ok(())
+}
+
+/// Becomes `user` for good.
+fn become_user(user: &User) -> Result<(), Error> {
+    let what = format!("becoming the user {}", user.name);
+    // The groups first: a user who is not root may not change them.
+    match set_groups(user) {
+        // There is less to give away than root has, as in a container: memcached goes on too.
+        Err(Errno::EPERM) => warn!("{what}: the system keeps this process's groups"),
+        result => result.map_err(failed(&what))?,
+    }
+    unistd::setgid(user.gid).map_err(failed(&what))?;
+    unistd::setuid(user.uid).map_err(failed(&what))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn set_groups(user: &User) -> Result<(), Errno> {
+    let name = std::ffi::CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?;
+    unistd::initgroups(&name, user.gid)
+}
+
+#[cfg(target_vendor = "apple")]
+fn set_groups(_user: &User) -> Result<(), Errno> {
+    Ok(())
+}
+
+fn failed(what: &str) -> impl FnOnce(Errno) -> Error {
+    let what = what.to_owned();
+    move |error| Error::System { what, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a folder")
+    }
+
+    #[test]
+    fn the_pid_file_is_there_while_the_process_is() {
+        let folder = folder();
+        let path = folder.path().join("pid");
+        let options = Options { pid_file: Some(path.clone()), connections: 1, ..Options::default() };
+        let prepared = prepare(options).expect("writable");
+        assert!(!path.exists(), "not before the process has its final id");
+
+        let settled = prepared.settle(&[]).expect("nothing to change");
+        let text = fs::read_to_string(&path).expect("written");
+        assert_eq!(text, format!("{}\n", std::process::id()));
+        drop(settled);
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0, "nothing is left");
+    }
+
+    #[test]
+    fn users_are_looked_up_where_they_matter() {
+        let user = whom_to_run_as(Some("no-such-user-here".into()));
+        if Uid::effective().is_root() {
+            assert_eq!(user.expect_err("unknown").to_string(), "-u no-such-user-here: there is no such user");
+            let root = whom_to_run_as(Some("root".into())).expect("known").expect("looked up");
+            assert!(root.uid.is_root());
+        } else {
+            assert!(user.expect("only warned of").is_none());
+        }
+        assert!(whom_to_run_as(None).expect("allowed").is_none());
+    }
+
+    #[test]
+    fn a_file_limit_that_cannot_be_had_is_an_error() {
+        // More than the kernel's fs.nr_open allows anybody, root too.
+        let error = allow_files(1 << 40).expect_err("too many").to_string();
+        assert!(
+            error.starts_with("-c 1099511627776 needs as many open files, and the system allows "),
+            "{error}"
+        );
+        allow_files(1).expect("few enough");
+    }
+}

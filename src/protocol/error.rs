@@ -1,0 +1,59 @@
+//! What a client is told when its request cannot be understood, in memcached's own words.
+
+use std::fmt;
+
+/// Declares each error with its line.
+macro_rules! errors {
+    ($($variant:ident, $text:literal;)*) => {
+        /// Why a request was refused; always the client's doing.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ProtocolError { $(#[doc = $text] $variant,)* }
+
+        impl ProtocolError {
+            /// The line that memcached answers, without its end.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+errors! {
+    Unknown, "ERROR";
+    BadFormat, "CLIENT_ERROR bad command line format";
+    BadDataChunk, "CLIENT_ERROR bad data chunk";
+    DeleteUsage, "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
+    InvalidExptime, "CLIENT_ERROR invalid exptime argument";
+    InvalidDelta, "CLIENT_ERROR invalid numeric delta argument";
+    DuplicateFlag, "CLIENT_ERROR duplicate flag";
+    InvalidFlag, "CLIENT_ERROR invalid flag";
+    InvalidOrDuplicateFlag, "CLIENT_ERROR invalid or duplicate flag";
+    TooManyFlags, "CLIENT_ERROR options flags are too long";
+    BadToken, "CLIENT_ERROR bad token in command line format";
+    KeyDecoding, "CLIENT_ERROR error decoding key";
+    OpaqueTooLong, "CLIENT_ERROR opaque token too long";
+    InvalidSetMode, "CLIENT_ERROR invalid mode for ms M token";
+    InvalidArithmeticMode, "CLIENT_ERROR invalid mode for ma M token";
+    InvalidInitial, "CLIENT_ERROR invalid numeric initial value";
+    InvalidDeltaValue, "CLIENT_ERROR invalid numeric delta value";
+    TooLarge, "SERVER_ERROR object too large for cache";
+    MemlimitTooSmall, "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
+    MemlimitTooLarge, "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes";
+    SleepTooLong, "CLIENT_ERROR sleep must be one second or less";
+    ShutdownMode, "CLIENT_ERROR invalid shutdown mode";
+    BadClass, "BADCLASS invalid class id";
+    DetailUsage, "CLIENT_ERROR usage: stats detail on|off|dump";
+    BadLine, "CLIENT_ERROR bad command line";
+    NoSlabs, "CLIENT_ERROR this server has no slabs to move";
+    NoExtstore, "CLIENT_ERROR this server has no external storage";
+    Unauthenticated, "CLIENT_ERROR unauthenticated";
+    LoginTermination, "CLIENT_ERROR bad command line termination";
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::error::Error for ProtocolError {}

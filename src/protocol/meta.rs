@@ -1,0 +1,284 @@
+//! The meta commands: two letters, a key, and flags of one letter each that say what is done
+//! and what is answered, in the order of the flags.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::command::{Arithmetic, Command, Delete, Get, Set, SetMode, Verb};
+use crate::item::{Exptime, KEY_MAX};
+use crate::protocol::error::ProtocolError;
+use crate::protocol::reply::{Meta, MetaVerb, Reply};
+use crate::protocol::text::{self, Line, Store};
+use crate::protocol::token::{Tokens, integer, number, number_u32};
+
+/// Tokens of a line, the command's name and the key included (proto_parser.h,
+/// `MFLAG_MAX_OPT_LENGTH`).
+const TOKENS_MAX: usize = 20;
+
+/// Length of an opaque token with its `O` (proto_parser.h, `MFLAG_MAX_OPAQUE_LENGTH`).
+const OPAQUE_MAX: usize = 32;
+
+/// What the flags of a line say; the same letters mean the same for every command.
+#[derive(Debug, Default)]
+struct Flags {
+    base64: bool,
+    value: bool,
+    quiet: bool,
+    no_bump: bool,
+    invalidate: bool,
+    clear: bool,
+    touch: Option<Exptime>,
+    vivify: Option<Exptime>,
+    recache: Option<Exptime>,
+    recache_first: bool,
+    client_flags: u32,
+    compare: Option<u64>,
+    new_cas: Option<u64>,
+    mode: Option<u8>,
+    delta: Option<u64>,
+    initial: u64,
+}
+
+impl Flags {
+    /// Reads the flags; `before` is how many tokens stand before them. An unknown or doubled
+    /// flag is told at once, of bad arguments the last (proto_parser.c,
+    /// `_meta_flag_preparse`).
+    fn parse(tokens: Tokens<'_>, before: usize) -> Result<Self, ProtocolError> {
+        if before + tokens.count() > TOKENS_MAX {
+            return Err(ProtocolError::TooManyFlags);
+        }
+        let mut flags = Self::default();
+        let mut seen = 0_u128;
+        let mut error = None;
+        for token in tokens {
+            let (&letter, argument) = token.split_first().unwrap_or((&0, &[]));
+            if letter >= 127 || seen & 1 << letter != 0 {
+                return Err(ProtocolError::DuplicateFlag);
+            }
+            seen |= 1 << letter;
+            if let Err(what) = flags.set(letter, argument)? {
+                error = Some(what);
+            }
+        }
+        error.map_or(Ok(flags), Err)
+    }
+
+    /// Takes one flag in. The outer error is an unknown flag, the inner a bad argument.
+    fn set(&mut self, letter: u8, argument: &[u8]) -> Result<Result<(), ProtocolError>, ProtocolError> {
+        let exptime = |into: &mut Option<Exptime>| match integer(argument) {
+            Some(number) => {
+                *into = Some(Exptime::from_wire(number));
+                Ok(())
+            }
+            None => Err(ProtocolError::BadToken),
+        };
+        let token = |into: &mut Option<u64>, error| {
+            *into = number(argument);
+            if into.is_some() { Ok(()) } else { Err(error) }
+        };
+        Ok(match letter {
+            b'N' => exptime(&mut self.vivify),
+            b'T' => exptime(&mut self.touch),
+            b'R' => {
+                self.recache_first = self.touch.is_none();
+                exptime(&mut self.recache)
+            }
+            b'C' => token(&mut self.compare, ProtocolError::BadToken),
+            b'E' => token(&mut self.new_cas, ProtocolError::BadToken),
+            b'D' => token(&mut self.delta, ProtocolError::InvalidDeltaValue),
+            b'J' => {
+                let mut initial = None;
+                let result = token(&mut initial, ProtocolError::InvalidInitial);
+                self.initial = initial.unwrap_or(0);
+                result
+            }
+            b'F' => match number_u32(argument) {
+                Some(flags) => {
+                    self.client_flags = flags;
+                    Ok(())
+                }
+                None => Err(ProtocolError::BadFormat),
+            },
+            b'O' if argument.len() >= OPAQUE_MAX => Err(ProtocolError::OpaqueTooLong),
+            b'M' => {
+                self.mode = Some(argument.first().copied().unwrap_or(b' '));
+                Ok(())
+            }
+            _ => {
+                let switch = match letter {
+                    b'b' => &mut self.base64,
+                    b'v' => &mut self.value,
+                    b'q' => &mut self.quiet,
+                    b'u' => &mut self.no_bump,
+                    b'I' => &mut self.invalidate,
+                    b'x' => &mut self.clear,
+                    // Asked for in the reply, which reads them from the line again; P and L
+                    // are for proxies on the way.
+                    b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' => return Ok(Ok(())),
+                    _ => return Err(ProtocolError::InvalidFlag),
+                };
+                *switch = true;
+                Ok(())
+            }
+        })
+    }
+}
+
+/// The key as it is kept: decoded when flag `b` says so.
+fn decoded<'a>(
+    token: &'a [u8],
+    base64: bool,
+    buffer: &'a mut [u8; KEY_MAX],
+) -> Result<&'a [u8], ProtocolError> {
+    if !base64 {
+        return Ok(token);
+    }
+    // 250 characters hold 187 bytes at most; the decoder wants room for whole groups.
+    match BASE64.decode_slice(token, buffer) {
+        Ok(len) if len > 0 => Ok(&buffer[..len]),
+        _ => Err(ProtocolError::KeyDecoding),
+    }
+}
+
+fn meta<'a>(verb: MetaVerb, key: &'a [u8], tokens: Tokens<'a>, flags: &Flags) -> Reply<'a> {
+    Reply::Meta(Meta {
+        verb,
+        flags: tokens,
+        key,
+        key_binary: flags.base64,
+        value: flags.value,
+        quiet: flags.quiet,
+        value_len: 0,
+    })
+}
+
+/// `mg <key> <flags>*`
+pub(super) fn get<'a>(
+    mut tokens: Tokens<'a>,
+    buffer: &'a mut [u8; KEY_MAX],
+) -> Result<Line<'a>, ProtocolError> {
+    let key = text::key(tokens.next())?;
+    let flags = Flags::parse(tokens, 2)?;
+    let key = decoded(key, flags.base64, buffer)?;
+    let get = Get {
+        touch: flags.touch,
+        vivify: flags.vivify,
+        recache: flags.recache,
+        recache_first: flags.recache_first,
+        new_cas: flags.new_cas,
+        bump: !flags.no_bump,
+    };
+    let reply = meta(MetaVerb::Get, key, tokens, &flags);
+    Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Get(get) }, reply))
+}
+
+/// `ms <key> <bytes> <flags>*`
+pub(super) fn set<'a>(mut tokens: Tokens<'a>, buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> {
+    let (key, len) = (tokens.next(), tokens.next());
+    let Some(value_len) = len.and_then(text::value_len) else {
+        return Line::refused(ProtocolError::BadFormat);
+    };
+    match set_line(key, value_len, tokens, buffer) {
+        Ok(store) => Line::Store(store),
+        Err(error) => Line::Refused { error, quiet: false, skip: value_len + 2 },
+    }
+}
+
+fn set_line<'a>(
+    key: Option<&'a [u8]>,
+    value_len: usize,
+    tokens: Tokens<'a>,
+    buffer: &'a mut [u8; KEY_MAX],
+) -> Result<Store<'a>, ProtocolError> {
+    let key = text::key(key)?;
+    let flags = Flags::parse(tokens, 3)?;
+    let key = decoded(key, flags.base64, buffer)?;
+    let mode = match flags.mode {
+        None | Some(b'S') => SetMode::Set,
+        Some(b'E') => SetMode::Add,
+        Some(b'A') => SetMode::Append,
+        Some(b'P') => SetMode::Prepend,
+        Some(b'R') => SetMode::Replace,
+        Some(_) => return Err(ProtocolError::InvalidSetMode),
+    };
+    let set = Set {
+        mode,
+        value: &[],
+        flags: flags.client_flags,
+        exptime: flags.touch.unwrap_or(Exptime::Never),
+        compare: flags.compare,
+        new_cas: flags.new_cas,
+        invalidate: flags.invalidate,
+        vivify: flags.vivify,
+    };
+    let mut reply = meta(MetaVerb::Set, key, tokens, &flags);
+    if let Reply::Meta(meta) = &mut reply {
+        meta.value_len = value_len;
+    }
+    Ok(Store { key, key_binary: flags.base64, set, value_len, reply })
+}
+
+/// `md <key> <flags>*`
+pub(super) fn delete<'a>(
+    mut tokens: Tokens<'a>,
+    buffer: &'a mut [u8; KEY_MAX],
+) -> Result<Line<'a>, ProtocolError> {
+    let key = text::key(tokens.next())?;
+    let flags = Flags::parse(tokens, 2).map_err(summarised)?;
+    let key = decoded(key, flags.base64, buffer).map_err(summarised)?;
+    let delete = Delete {
+        compare: flags.compare,
+        new_cas: flags.new_cas,
+        invalidate: flags.invalidate,
+        touch: flags.touch,
+        clear: flags.clear,
+    };
+    let reply = meta(MetaVerb::Delete, key, tokens, &flags);
+    Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Delete(delete) }, reply))
+}
+
+/// `ma <key> <flags>*`
+pub(super) fn arithmetic<'a>(
+    mut tokens: Tokens<'a>,
+    buffer: &'a mut [u8; KEY_MAX],
+) -> Result<Line<'a>, ProtocolError> {
+    let key = text::key(tokens.next())?;
+    let flags = Flags::parse(tokens, 2).map_err(summarised)?;
+    let key = decoded(key, flags.base64, buffer).map_err(summarised)?;
+    let sum = Arithmetic {
+        decrement: match flags.mode {
+            None | Some(b'I' | b'i' | b'+') => false,
+            Some(b'D' | b'd' | b'-') => true,
+            Some(_) => return Err(ProtocolError::InvalidArithmeticMode),
+        },
+        delta: flags.delta.unwrap_or(1),
+        vivify: flags.vivify,
+        initial: flags.initial,
+        touch: flags.touch,
+        compare: flags.compare,
+        new_cas: flags.new_cas,
+    };
+    let reply = meta(MetaVerb::Arithmetic, key, tokens, &flags);
+    Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Arithmetic(sum) }, reply))
+}
+
+/// `me <key> [b]`
+pub(super) fn inspect<'a>(
+    mut tokens: Tokens<'a>,
+    buffer: &'a mut [u8; KEY_MAX],
+) -> Result<Line<'a>, ProtocolError> {
+    let key = text::key(tokens.next())?;
+    let base64 = tokens.clone().any(|token| token == b"b");
+    let key = decoded(key, base64, buffer).map_err(|_| ProtocolError::BadFormat)?;
+    let reply = meta(MetaVerb::Inspect, key, tokens, &Flags { base64, ..Flags::default() });
+    Ok(Line::Key(Command { key, key_binary: base64, verb: Verb::Inspect }, reply))
+}
+
+/// md and ma have one message for all that is wrong with flags (proto_parser.c,
+/// `process_mdelete_cmd`); that there are too many is told as it is.
+fn summarised(error: ProtocolError) -> ProtocolError {
+    match error {
+        ProtocolError::TooManyFlags | ProtocolError::OpaqueTooLong => error,
+        _ => ProtocolError::InvalidOrDuplicateFlag,
+    }
+}

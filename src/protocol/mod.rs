@@ -1,0 +1,53 @@
+//! memcached's text protocol: bytes to requests, and outcomes to bytes. No IO and no clock.
+//!
+//! [`codec::Codec`] finds the requests in what has been read, [`text`] and [`meta`] understand
+//! a line, [`reply`] writes the answers. The norm is memcached's doc/protocol.txt; where that
+//! is silent, memcached 1.6.45 itself.
+
+pub mod admin;
+pub mod codec;
+pub mod error;
+pub mod meta;
+pub mod reply;
+pub mod text;
+pub mod token;
+
+use crate::command::{Command, SetMode};
+use crate::protocol::admin::Admin;
+use crate::protocol::error::ProtocolError;
+use crate::protocol::reply::Reply;
+
+/// The version that clients are told: numbers alone, or libmemcached refuses the server. Ours
+/// is in `stats` as `filbert_version`, and in `filbert --version`.
+pub const COMPATIBLE_VERSION: &str = "1.6.45";
+
+/// One thing a client asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// An operation on one key, and how its outcome is answered. A multiget is one of these
+    /// for each key.
+    Key(Command<'a>, Reply<'a>),
+    /// A multiget has ended with a key that has been asked for already, or with a blank.
+    End,
+    /// Everything that is not about one key.
+    Admin(Admin<'a>),
+    /// It could not be understood; the text says why. Quiet when `noreply` hides even that.
+    Refused {
+        /// Why.
+        error: ProtocolError,
+        /// Whether the client wants to hear of it.
+        quiet: bool,
+    },
+    /// A value over the item limit, which was not read. What lies under the key is dropped
+    /// where memcached drops it.
+    TooLarge {
+        /// Where it should have gone.
+        key: &'a [u8],
+        /// [`SetMode::Set`] drops the old value.
+        mode: SetMode,
+        /// Whether the client wants to hear of it.
+        quiet: bool,
+    },
+    /// Before login: `user password`, the value of a `set`.
+    Login(&'a [u8]),
+}

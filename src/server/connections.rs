@@ -1,0 +1,160 @@
+//! Who is connected: for `stats conns`, for the connection limit, and to wake everybody at a
+//! stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Seconds;
+
+/// What a connection is doing, in memcached's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ConnectionState {
+    /// Waits for a command.
+    Read,
+    /// Waits for the rest of a value.
+    Value,
+    /// Waits for the client to take its replies.
+    Write,
+    /// Shows events or a dump.
+    Watch,
+}
+
+impl ConnectionState {
+    const ALL: [Self; 4] = [Self::Read, Self::Value, Self::Write, Self::Watch];
+
+    /// Its name in `stats conns` (memcached.c, `state_text`).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "conn_read",
+            Self::Value => "conn_nread",
+            Self::Write => "conn_mwrite",
+            Self::Watch => "conn_watch",
+        }
+    }
+}
+
+/// One open connection, as others see it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The number of its socket; also its `cfd` in `watch`.
+    pub id: u64,
+    /// Where the client is, such as `tcp:127.0.0.1:40000`.
+    pub peer: String,
+    /// Where it came in.
+    pub listen: Arc<str>,
+    state: AtomicU8,
+    /// When its last command came.
+    last_command: AtomicU32,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Connection {
+    /// What it is doing.
+    pub fn state(&self) -> ConnectionState {
+        ConnectionState::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+    }
+
+    /// Notes what it is doing.
+    #[inline]
+    pub fn set_state(&self, state: ConnectionState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// When its last command came.
+    pub fn last_command(&self) -> Seconds {
+        self.last_command.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a command came.
+    #[inline]
+    pub fn note_command(&self, now: Seconds) {
+        self.last_command.store(now, Ordering::Relaxed);
+    }
+
+    /// Where to wake its task, when others need it to look up.
+    pub fn set_waker(&self, waker: Waker) {
+        *self.waker.lock() = Some(waker);
+    }
+}
+
+/// Every open connection.
+#[derive(Debug)]
+pub struct Connections {
+    open: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    slots: Arc<Semaphore>,
+    max: usize,
+    /// Whether new ones are accepted; without `maxconns_fast` they are not at the limit.
+    pub accepting: AtomicBool,
+}
+
+impl Connections {
+    /// Room for `max` connections.
+    pub fn new(max: usize) -> Self {
+        Self {
+            open: Mutex::default(),
+            slots: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
+            max,
+            accepting: AtomicBool::new(true),
+        }
+    }
+
+    /// The slots that connections take; one each.
+    pub fn slots(&self) -> &Arc<Semaphore> {
+        &self.slots
+    }
+
+    /// Lists a connection until it leaves.
+    pub fn enter(&self, id: u64, peer: String, listen: Arc<str>, now: Seconds) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            id,
+            peer,
+            listen,
+            state: AtomicU8::new(ConnectionState::Read as u8),
+            last_command: AtomicU32::new(now),
+            waker: Mutex::new(None),
+        });
+        self.open.lock().insert(id, connection.clone());
+        connection
+    }
+
+    /// Takes a connection off the list and gives its slot back. Its socket may be closed and
+    /// the number be another's already, who then stays.
+    pub fn leave(&self, connection: &Arc<Connection>, slot: OwnedSemaphorePermit) {
+        let mut open = self.open.lock();
+        if open.get(&connection.id).is_some_and(|open| Arc::ptr_eq(open, connection)) {
+            open.remove(&connection.id);
+        }
+        drop(open);
+        drop(slot);
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// How many may be open.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Shows each, by number.
+    pub fn each(&self, mut show: impl FnMut(&Connection)) {
+        self.open.lock().values().for_each(|connection| show(connection));
+    }
+
+    /// Wakes the task of each, so that it sees that the node is stopping.
+    pub fn wake_all(&self) {
+        self.each(|connection| {
+            if let Some(waker) = &*connection.waker.lock() {
+                waker.wake_by_ref();
+            }
+        });
+    }
+}

@@ -1,0 +1,337 @@
+//! One client's connection: reads, has every complete request executed, writes the answers at
+//! once, and never more than it can hold.
+//!
+//! A future written by hand, because one read, one batch and one write per turn is all there
+//! is to it, and because the buffers belong to the thread: a connection that waits owns none.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, Sleep};
+use tokio_util::codec::Decoder;
+use tokio_util::io::poll_read_buf;
+
+use crate::events::Kinds;
+use crate::protocol::codec::{Batch, Codec};
+use crate::server::Door;
+use crate::server::connections::{Connection, ConnectionState};
+use crate::server::session::{Next, Session};
+use crate::server::stream::Stream;
+use crate::stats::{Counter, Counters};
+
+/// Bytes of one read. Small enough to stay in the cache, large enough that a pipeline of 16
+/// fits many times.
+const READ_BYTES: usize = 16 << 10;
+
+/// Rests of input up to this size go to the front of the thread's read buffer; larger ones (a
+/// value on its way) are read on in a buffer of the connection's own.
+const SMALL_REST: usize = 4 << 10;
+
+/// Turns of read and write after which a busy connection lets the others of its thread go
+/// first.
+const TURNS: u32 = 8;
+
+/// A thread keeps its answer buffer between connections up to this size.
+const KEPT_OUT_BYTES: usize = 1 << 20;
+
+/// The buffers that the connections of one thread share.
+#[derive(Default)]
+struct Buffers {
+    read: BytesMut,
+    out: Vec<u8>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+/// A client's connection; resolves when it is over.
+pub struct Client {
+    stream: Stream,
+    codec: Codec<Session>,
+    /// Input that is no complete request yet, or was left when the answers became too many.
+    rest: BytesMut,
+    /// How much of the answers has been sent.
+    sent: usize,
+    /// Whether the codec has more to take out of `rest`.
+    paused: bool,
+    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    woken_for_all: bool,
+}
+
+/// Why a connection ended (memcached logger.h, `log_entry` close reasons).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The client or the server closed it.
+    Normal,
+    /// The network failed.
+    Error,
+    /// It said nothing for too long.
+    Idle,
+    /// The node is stopping.
+    Shutdown,
+}
+
+impl Ended {
+    /// Its name in `watch connevents`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Error => "error",
+            Self::Idle => "idle_timeout",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl Client {
+    /// A connection that has just come in.
+    pub fn new(
+        stream: Stream,
+        door: Arc<Door>,
+        counters: Arc<Counters>,
+        connection: Arc<Connection>,
+    ) -> Self {
+        let idle = door.options.idle_timeout.map(|timeout| (timeout, Box::pin(tokio::time::sleep(timeout))));
+        let now = door.store.clock().now();
+        let session = Session {
+            logged_in: door.auth.is_none(),
+            door,
+            counters,
+            connection,
+            out: Vec::new(),
+            now,
+            next: Next::Read,
+        };
+        Self {
+            stream,
+            codec: Codec::new(session),
+            rest: BytesMut::new(),
+            sent: 0,
+            paused: false,
+            idle,
+            woken_for_all: false,
+        }
+    }
+
+    fn session(&mut self) -> &mut Session {
+        &mut self.codec.handler
+    }
+
+    /// Sends what is to be sent.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, codec, sent, .. } = self;
+        let session = &mut codec.handler;
+        while *sent < session.out.len() {
+            let written = match Pin::new(&mut *stream).poll_write(cx, &session.out[*sent..]) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => {
+                    session.connection.set_state(ConnectionState::Write);
+                    return Poll::Pending;
+                }
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            session.counters.add(Counter::BytesWritten, written as u64);
+            *sent += written;
+        }
+        session.out.clear();
+        *sent = 0;
+        Pin::new(stream).poll_flush(cx)
+    }
+
+    /// Has every complete request in `input` executed.
+    fn decode(&mut self, input: &mut BytesMut) {
+        // Decoding never fails: what is wrong with a request is answered to its client.
+        match self.codec.decode(input).unwrap_or(Some(Batch::Closed)) {
+            None => self.paused = false,
+            Some(Batch::Paused) => self.paused = true,
+            Some(Batch::Closed) => {
+                self.paused = false;
+                self.session().next = Next::Close;
+            }
+        }
+    }
+
+    /// Reads once and executes what came; false at the end of the input.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<bool>> {
+        let small = self.rest.len() <= SMALL_REST;
+        let len = if small {
+            buffer.clear();
+            buffer.reserve(READ_BYTES);
+            buffer.extend_from_slice(&self.rest);
+            ready!(poll_read_buf(Pin::new(&mut self.stream), cx, buffer))?
+        } else {
+            self.rest.reserve(READ_BYTES);
+            ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.rest))?
+        };
+        if len == 0 {
+            return Poll::Ready(Ok(false));
+        }
+        let session = self.session();
+        session.counters.add(Counter::BytesRead, len as u64);
+        session.now = session.door.store.clock().now();
+        session.connection.note_command(session.now);
+        if small {
+            self.rest.clear();
+            self.decode(buffer);
+            self.rest.extend_from_slice(buffer);
+        } else {
+            let mut rest = std::mem::take(&mut self.rest);
+            self.decode(&mut rest);
+            self.rest = rest;
+        }
+        if self.rest.is_empty() {
+            self.rest = BytesMut::new();
+        } else {
+            self.session().connection.set_state(ConnectionState::Value);
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Goes on with what a batch has begun: a dump or a watch; ready when there is something
+    /// to send, or the connection reads again.
+    fn poll_next(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<()>> {
+        let session = &mut self.codec.handler;
+        match &mut session.next {
+            Next::Read | Next::Close => Poll::Ready(Ok(())),
+            &mut Next::Dump(kind, shard) => {
+                session.next = session.dump(kind, shard);
+                Poll::Ready(Ok(()))
+            }
+            Next::Watch(lines) => {
+                session.connection.set_state(ConnectionState::Watch);
+                while let Poll::Ready(Some(line)) = lines.poll_recv(cx) {
+                    session.out.extend_from_slice(&line);
+                    if session.out.len() >= READ_BYTES {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                if !session.out.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                // A watcher is not listened to, only for its end.
+                buffer.clear();
+                buffer.reserve(READ_BYTES);
+                if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, buffer))? == 0 {
+                    session.next = Next::Close;
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn poll_run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<Ended>> {
+        for _ in 0..TURNS {
+            ready!(self.poll_send(cx))?;
+            match self.codec.handler.next {
+                Next::Close => {
+                    // What is behind a quit is not answered.
+                    ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                    return Poll::Ready(Ok(Ended::Normal));
+                }
+                Next::Dump(..) | Next::Watch(_) if !self.draining() => {
+                    ready!(self.poll_next(cx, &mut buffers.read))?;
+                    continue;
+                }
+                _ => {}
+            }
+            if self.paused {
+                let mut rest = std::mem::take(&mut self.rest);
+                self.decode(&mut rest);
+                self.rest = rest;
+                continue;
+            }
+            if self.draining() {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                return Poll::Ready(Ok(Ended::Shutdown));
+            }
+            if !ready!(self.poll_turn(cx, &mut buffers.read))? {
+                return Poll::Ready(Ok(Ended::Normal));
+            }
+        }
+        self.session().counters.bump(Counter::ConnYields);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn draining(&self) -> bool {
+        self.codec.handler.door.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has been silent for too long. A timer that has run out is set anew when
+    /// there was a command meanwhile, so that a command costs nothing here.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let session = &self.codec.handler;
+        let watching = matches!(session.next, Next::Watch(_));
+        let Some((timeout, timer)) = &mut self.idle else { return Poll::Pending };
+        while timer.as_mut().poll(cx).is_ready() {
+            let silent = session.door.store.clock().now().saturating_sub(session.connection.last_command());
+            let left = timeout.saturating_sub(Duration::from_secs(silent.into()));
+            if left.is_zero() && !watching {
+                session.counters.bump(Counter::IdleKicks);
+                return Poll::Ready(Ended::Idle);
+            }
+            timer.as_mut().reset(Instant::now() + left.max(Duration::from_secs(1)));
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Client {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let this = &mut *self;
+        if !this.woken_for_all {
+            this.woken_for_all = true;
+            this.session().connection.set_waker(cx.waker().clone());
+        }
+        let ended = BUFFERS.with_borrow_mut(|buffers| {
+            let session = this.session();
+            if session.out.capacity() == 0 {
+                session.out = std::mem::take(&mut buffers.out);
+            }
+            let ended = this.poll_run(cx, buffers);
+            let session = this.session();
+            if session.out.is_empty() {
+                let out = std::mem::take(&mut session.out);
+                if out.capacity() <= KEPT_OUT_BYTES {
+                    buffers.out = out;
+                }
+            }
+            ended
+        });
+        match ended {
+            Poll::Ready(result) => Poll::Ready(result.unwrap_or(Ended::Error)),
+            Poll::Pending => this.poll_idle(cx),
+        }
+    }
+}
+
+/// Tells watchers of a connection that came or went.
+pub(super) fn tell_connection(door: &Door, connection: &Connection, ended: Option<Ended>) {
+    if door.events.watched(Kinds::CONNEVENTS) {
+        door.events.tell(Kinds::CONNEVENTS, |line| {
+            let (transport, address) = connection.peer.split_once(':').unwrap_or(("unix", ""));
+            let (ip, port) = address.rsplit_once(':').unwrap_or(("unix", "0"));
+            let ip = ip.trim_matches(['[', ']']);
+            let id = connection.id;
+            let kind = if ended.is_some() { "conn_close" } else { "conn_new" };
+            line.push_str(&format!("type={kind} rip={ip} rport={port} transport={transport} "));
+            if let Some(ended) = ended {
+                line.push_str(&format!("reason={} ", ended.name()));
+            }
+            line.push_str(&format!("cfd={id}"));
+        });
+    }
+}

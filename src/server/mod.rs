@@ -1,0 +1,162 @@
+//! The doors. Here: what the memcached door is told, and what all of its connections share.
+
+pub mod admin_commands;
+pub mod connections;
+pub mod listen;
+pub mod memcached;
+pub mod prefix;
+mod report;
+mod session;
+mod stream;
+pub mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Users;
+use crate::events::Events;
+use crate::server::connections::Connections;
+use crate::server::prefix::Prefixes;
+use crate::stats::Registry;
+use crate::store::Store;
+use crate::tls::{self, Reloadable as Certificates};
+
+/// How the memcached door listens and what it allows.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen for TCP; empty with a unix socket alone.
+    pub listen: Vec<Listen>,
+    /// A unix socket to listen on (`-s`), in place of TCP.
+    pub unix: Option<UnixListen>,
+    /// `-p`: what `stats settings` shows as `tcpport`.
+    pub port: u16,
+    /// Worker threads (`-t`).
+    pub threads: usize,
+    /// Connections open at once (`-c`).
+    pub max_connections: usize,
+    /// Whether a connection over the limit is told so and closed (`maxconns_fast`, the
+    /// default), or waits in the backlog.
+    pub reject_over_limit: bool,
+    /// Length of the listen queue (`-b`).
+    pub backlog: u32,
+    /// Close a connection that says nothing for this long (`-o idle_timeout`).
+    pub idle_timeout: Option<Duration>,
+    /// `-v` counted: 0 to 3.
+    pub verbosity: u8,
+    /// `-F` says no.
+    pub flush_allowed: bool,
+    /// `-X` says no: `stats cachedump`, `stats detail`, `lru_crawler metadump`.
+    pub dump_allowed: bool,
+    /// `-W` says no.
+    pub watch_allowed: bool,
+    /// `-A` says yes.
+    pub shutdown_allowed: bool,
+    /// `-D`: what divides a key's prefix from the rest; `stats detail` is on from the start
+    /// when given.
+    pub prefix_delimiter: Option<u8>,
+    /// `-Y`: a file of `user:password` lines.
+    pub auth_file: Option<PathBuf>,
+    /// `-Z` and the `ssl_*` options.
+    pub tls: Option<tls::Options>,
+    /// How long replies may still be sent after a stop was asked for.
+    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen { host: Some("127.0.0.1".into()), port: 11211, plain: false }],
+            unix: None,
+            port: 11211,
+            threads: 4,
+            max_connections: 1024,
+            reject_over_limit: true,
+            backlog: 1024,
+            idle_timeout: None,
+            verbosity: 0,
+            flush_allowed: true,
+            dump_allowed: true,
+            watch_allowed: true,
+            shutdown_allowed: false,
+            prefix_delimiter: None,
+            auth_file: None,
+            tls: None,
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// One address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// A host name or address, without brackets; `None` is every address.
+    pub host: Option<String>,
+    /// 0 picks a free port.
+    pub port: u16,
+    /// `notls:` before the address: plain text even with `-Z`.
+    pub plain: bool,
+}
+
+/// A unix socket to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixListen {
+    /// Its path (`-s`).
+    pub path: PathBuf,
+    /// Its permissions (`-a`), octal 700 unless told otherwise.
+    pub mode: u32,
+}
+
+/// What the connections of the memcached door share.
+pub struct Door {
+    /// This node's memory.
+    pub store: Store,
+    /// What `watch` shows.
+    pub events: Events,
+    /// Every thread's counters.
+    pub registry: Registry,
+    /// What was asked for at start.
+    pub options: Options,
+    /// `-v` counted; `verbosity` changes it.
+    pub verbosity: AtomicU8,
+    /// Who is connected.
+    pub connections: Connections,
+    /// `stats detail`.
+    pub prefixes: Prefixes,
+    /// Who may log in; `None` lets everybody in.
+    pub auth: Option<Users>,
+    /// The certificates for clients.
+    pub certificates: Option<Certificates>,
+    /// Cancelled when the node is to stop.
+    pub stop: CancellationToken,
+    /// Asks for a sweep at once (`lru_crawler crawl`).
+    pub sweep: SyncSender<()>,
+    /// Connections close once they have answered what they have read.
+    pub draining: AtomicBool,
+}
+
+impl Door {
+    /// Takes new certificates and users from their files; what is bad leaves the old ones in
+    /// force. Returns what went wrong.
+    pub fn reload(&self) -> Vec<String> {
+        let certificates = self.certificates.as_ref().and_then(|certificates| certificates.reload().err());
+        let users = self.auth.as_ref().and_then(|users| users.reload().err());
+        certificates.iter().map(ToString::to_string).chain(users.iter().map(ToString::to_string)).collect()
+    }
+
+    /// Starts a sweep for expired items now.
+    pub fn sweep_now(&self) {
+        // When the queue is full, one is about to begin anyway.
+        _ = self.sweep.try_send(());
+    }
+
+    /// Lets every connection finish what it has read, and closes it.
+    pub fn drain(self: &Arc<Self>) {
+        self.draining.store(true, Ordering::Release);
+        self.connections.wake_all();
+    }
+}

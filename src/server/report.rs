@@ -1,0 +1,369 @@
+//! The answers to `stats`: memcached's fields, with true values. What memcached counts and
+//! this server has no such thing of (slabs, segments of an LRU) is 0.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
+use crate::protocol::COMPATIBLE_VERSION;
+use crate::protocol::error::ProtocolError;
+use crate::protocol::reply::write_line;
+use crate::protocol::token::{Tokens, number_u32};
+use crate::server::session::Session;
+use crate::stats::Counter;
+
+/// Bytes after which `stats cachedump` ends, like memcached's (items.c, `item_cachedump`).
+const CACHEDUMP_MAX: usize = 2 << 20;
+
+/// Classes of memcached's slabs (slabs.h, `MAX_NUMBER_OF_SLAB_CLASSES`); here all is in 1.
+const CLASSES: u32 = 64;
+
+/// memcached's page size; `stats slabs` shows memory as so many pages.
+const PAGE_BYTES: u64 = 1 << 20;
+
+/// Bytes of a table's slot: a key, an entry, a byte of control.
+const SLOT_BYTES: u64 = 17;
+
+struct Lines<'a>(&'a mut Vec<u8>);
+
+impl Lines<'_> {
+    fn stat(&mut self, name: impl Display, value: impl Display) {
+        let mut line = String::new();
+        // Writing to a String cannot fail.
+        _ = write!(line, "STAT {name} {value}");
+        write_line(self.0, &line);
+    }
+
+    fn end(self) {
+        write_line(self.0, "END");
+    }
+}
+
+fn seconds(time: TimeVal) -> String {
+    format!("{}.{:06}", time.tv_sec(), time.tv_usec())
+}
+
+fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+pub(super) fn general(session: &mut Session) {
+    use Counter as C;
+
+    let Session { door, out, now, .. } = session;
+    let counts = door.registry.since_reset();
+    let store = &door.store;
+    let items = store.len() as u64;
+    let slots = slots(items, store.shard_count());
+    let (sent, skipped) = door.events.sent_and_skipped();
+    let mut lines = Lines(out);
+
+    lines.stat("pid", std::process::id());
+    lines.stat("uptime", store.clock().uptime());
+    lines.stat("time", store.clock().unix(*now));
+    lines.stat("version", COMPATIBLE_VERSION);
+    lines.stat("filbert_version", env!("CARGO_PKG_VERSION"));
+    lines.stat("pointer_size", usize::BITS);
+    if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
+        lines.stat("rusage_user", seconds(usage.user_time()));
+        lines.stat("rusage_system", seconds(usage.system_time()));
+    }
+    lines.stat("max_connections", door.connections.max());
+    lines.stat("curr_connections", door.connections.open());
+    let counter =
+        |lines: &mut Lines<'_>, counter: Counter| lines.stat(counter.stats_name(), counts.get(counter));
+    counter(&mut lines, C::TotalConnections);
+    counter(&mut lines, C::RejectedConnections);
+    lines.stat("connection_structures", door.connections.open());
+    lines.stat("response_obj_oom", 0);
+    lines.stat("response_obj_count", 0);
+    lines.stat("response_obj_bytes", 0);
+    lines.stat("read_buf_oom", 0);
+    lines.stat("reserved_fds", 0);
+    for each in [
+        C::CmdGet,
+        C::CmdSet,
+        C::CmdFlush,
+        C::CmdTouch,
+        C::CmdMeta,
+        C::GetHits,
+        C::GetMisses,
+        C::GetExpired,
+        C::GetFlushed,
+        C::DeleteMisses,
+        C::DeleteHits,
+        C::IncrMisses,
+        C::IncrHits,
+        C::DecrMisses,
+        C::DecrHits,
+        C::CasMisses,
+        C::CasHits,
+        C::CasBadval,
+        C::TouchHits,
+        C::TouchMisses,
+        C::StoreTooLarge,
+        C::StoreNoMemory,
+        C::AuthCmds,
+        C::AuthErrors,
+    ] {
+        counter(&mut lines, each);
+    }
+    if door.options.idle_timeout.is_some() {
+        counter(&mut lines, C::IdleKicks);
+    }
+    counter(&mut lines, C::BytesRead);
+    counter(&mut lines, C::BytesWritten);
+    lines.stat("limit_maxbytes", store.budget_bytes());
+    lines.stat("accepting_conns", u8::from(door.connections.accepting.load(Ordering::Relaxed)));
+    counter(&mut lines, C::ListenDisabled);
+    counter(&mut lines, C::ListenDisabledMicros);
+    lines.stat("threads", door.options.threads);
+    counter(&mut lines, C::ConnYields);
+    lines.stat("hash_power_level", slots.ilog2());
+    lines.stat("hash_bytes", slots * SLOT_BYTES);
+    lines.stat("hash_is_expanding", 0);
+    for absent in [
+        "slab_reassign_rescues",
+        "slab_reassign_chunk_rescues",
+        "slab_reassign_evictions_nomem",
+        "slab_reassign_inline_reclaim",
+        "slab_reassign_busy_items",
+        "slab_reassign_busy_deletes",
+        "slab_reassign_running",
+        "slabs_moved",
+    ] {
+        lines.stat(absent, 0);
+    }
+    lines.stat("lru_crawler_running", u8::from(store.is_sweeping()));
+    counter(&mut lines, C::CrawlerStarts);
+    lines.stat("lru_maintainer_juggles", 0);
+    lines.stat("malloc_fails", 0);
+    lines.stat("log_worker_dropped", 0);
+    lines.stat("log_worker_written", sent);
+    lines.stat("log_watcher_skipped", skipped);
+    lines.stat("log_watcher_sent", sent);
+    lines.stat("bytes", store.item_bytes());
+    lines.stat("curr_items", items);
+    counter(&mut lines, C::TotalItems);
+    lines.stat("slab_global_page_pool", 0);
+    counter(&mut lines, C::ExpiredUnfetched);
+    counter(&mut lines, C::EvictedUnfetched);
+    lines.stat("evicted_active", 0);
+    for each in [C::Evictions, C::Reclaimed, C::CrawlerReclaimed, C::CrawlerItemsChecked] {
+        counter(&mut lines, each);
+    }
+    for absent in ["lrutail_reflocked", "moves_to_cold", "moves_to_warm", "moves_within_lru"] {
+        lines.stat(absent, 0);
+    }
+    counter(&mut lines, C::DirectReclaims);
+    lines.stat("lru_bumps_dropped", 0);
+    lines.end();
+}
+
+/// Slots of the tables that hold so many items: powers of two, seven eighths full at most.
+fn slots(items: u64, shards: usize) -> u64 {
+    let shards = shards as u64;
+    (items.div_ceil(shards) * 8 / 7 + 1).next_power_of_two().max(4) * shards
+}
+
+pub(super) fn settings(session: &mut Session) {
+    let Session { door, out, .. } = session;
+    let options = &door.options;
+    let mut lines = Lines(out);
+    let inter: Vec<_> = options.listen.iter().filter_map(|listen| listen.host.clone()).collect();
+    let or_null = |text: Option<String>| text.unwrap_or_else(|| "NULL".into());
+
+    lines.stat("maxbytes", door.store.budget_bytes());
+    lines.stat("maxconns", options.max_connections);
+    lines.stat("tcpport", options.port);
+    lines.stat("udpport", 0);
+    lines.stat("inter", if inter.is_empty() { "NULL".into() } else { inter.join(",") });
+    lines.stat("verbosity", door.verbosity.load(Ordering::Relaxed));
+    lines.stat("oldest", 0);
+    lines.stat("evictions", if door.store.evicts() { "on" } else { "off" });
+    lines.stat("domain_socket", or_null(options.unix.as_ref().map(|unix| unix.path.display().to_string())));
+    lines.stat("umask", format_args!("{:o}", options.unix.as_ref().map_or(0o700, |unix| unix.mode)));
+    lines.stat("shutdown_command", yes_no(options.shutdown_allowed));
+    lines.stat("growth_factor", "1.25");
+    lines.stat("chunk_size", 48);
+    lines.stat("num_threads", options.threads);
+    lines.stat("num_threads_per_udp", 0);
+    lines.stat("stat_key_prefix", char::from(door.prefixes.delimiter()));
+    lines.stat("detail_enabled", yes_no(door.prefixes.enabled()));
+    lines.stat("reqs_per_event", 20);
+    lines.stat("cas_enabled", yes_no(door.store.has_cas()));
+    lines.stat("tcp_backlog", options.backlog);
+    lines.stat("binding_protocol", "ascii");
+    lines.stat("auth_enabled_sasl", "no");
+    lines.stat(
+        "auth_enabled_ascii",
+        options.auth_file.as_ref().map_or_else(|| "no".into(), |path| path.display().to_string()),
+    );
+    lines.stat("item_size_max", door.store.item_size_max());
+    lines.stat("maxconns_fast", yes_no(options.reject_over_limit));
+    lines.stat("hashpower_init", 0);
+    lines.stat("slab_reassign", "no");
+    lines.stat("slab_automove", 0);
+    lines.stat("lru_crawler", yes_no(door.store.sweep_enabled()));
+    lines.stat("lru_crawler_sleep", 0);
+    lines.stat("lru_crawler_tocrawl", 0);
+    lines.stat("tail_repair_time", 0);
+    lines.stat("flush_enabled", yes_no(options.flush_allowed));
+    lines.stat("dump_enabled", yes_no(options.dump_allowed));
+    lines.stat("watch_enabled", yes_no(options.watch_allowed));
+    lines.stat("hash_algorithm", "foldhash");
+    lines.stat("lru_maintainer_thread", "no");
+    lines.stat("lru_segmented", "no");
+    lines.stat("temp_lru", "no");
+    lines.stat("idle_timeout", options.idle_timeout.map_or(0, |timeout| timeout.as_secs()));
+    lines.stat("track_sizes", "no");
+    lines.stat("inline_ascii_response", "no");
+    lines.stat("drop_privileges", "no");
+    lines.stat("ssl_enabled", yes_no(options.tls.is_some()));
+    if let Some(tls) = &options.tls {
+        lines.stat("ssl_chain_cert", tls.chain_cert.display());
+        lines.stat("ssl_key", tls.key.display());
+        lines.stat("ssl_verify_mode", tls.verify as u8);
+        lines.stat("ssl_ca_cert", or_null(tls.ca_cert.as_ref().map(|path| path.display().to_string())));
+    }
+    lines.end();
+}
+
+pub(super) fn items(session: &mut Session) {
+    use Counter as C;
+
+    let Session { door, out, now, .. } = session;
+    let counts = door.registry.since_reset();
+    let items = door.store.len();
+    let mut lines = Lines(out);
+    if items > 0 {
+        let age = door.store.age(*now);
+        for (name, value) in [
+            ("number", items as u64),
+            ("number_hot", 0),
+            ("number_warm", 0),
+            ("number_cold", items as u64),
+            ("age_hot", 0),
+            ("age_warm", 0),
+            ("age", u64::from(age)),
+            ("mem_requested", door.store.item_bytes()),
+            ("evicted", counts.get(C::Evictions)),
+            ("evicted_nonzero", 0),
+            ("evicted_time", u64::from(if counts.get(C::Evictions) > 0 { age } else { 0 })),
+            ("outofmemory", counts.get(C::StoreNoMemory)),
+            ("tailrepairs", 0),
+            ("reclaimed", counts.get(C::Reclaimed)),
+            ("expired_unfetched", counts.get(C::ExpiredUnfetched)),
+            ("evicted_unfetched", counts.get(C::EvictedUnfetched)),
+            ("evicted_active", 0),
+            ("crawler_reclaimed", counts.get(C::CrawlerReclaimed)),
+            ("crawler_items_checked", counts.get(C::CrawlerItemsChecked)),
+            ("lrutail_reflocked", 0),
+            ("moves_to_cold", 0),
+            ("moves_to_warm", 0),
+            ("moves_within_lru", 0),
+            ("direct_reclaims", counts.get(C::DirectReclaims)),
+            ("hits_to_hot", 0),
+            ("hits_to_warm", 0),
+            ("hits_to_cold", counts.get(C::GetHits)),
+            ("hits_to_temp", 0),
+        ] {
+            lines.stat(format_args!("items:1:{name}"), value);
+        }
+    }
+    lines.end();
+}
+
+pub(super) fn slabs(session: &mut Session) {
+    use Counter as C;
+
+    let Session { door, out, .. } = session;
+    let counts = door.registry.since_reset();
+    let items = door.store.len() as u64;
+    let bytes = door.store.item_bytes();
+    let pages = bytes.div_ceil(PAGE_BYTES);
+    let mut lines = Lines(out);
+    if items > 0 {
+        // The one class has chunks of the mean size, and no more of them than items.
+        let chunk_size = (bytes / items).max(1);
+        for (name, value) in [
+            ("chunk_size", chunk_size),
+            ("chunks_per_page", (PAGE_BYTES / chunk_size).max(1)),
+            ("total_pages", pages),
+            ("total_chunks", items),
+            ("used_chunks", items),
+            ("free_chunks", 0),
+            ("free_chunks_end", 0),
+            ("mem_requested", bytes),
+            ("get_hits", counts.get(C::GetHits)),
+            ("cmd_set", counts.get(C::CmdSet)),
+            ("delete_hits", counts.get(C::DeleteHits)),
+            ("incr_hits", counts.get(C::IncrHits)),
+            ("decr_hits", counts.get(C::DecrHits)),
+            ("cas_hits", counts.get(C::CasHits)),
+            ("cas_badval", counts.get(C::CasBadval)),
+            ("touch_hits", counts.get(C::TouchHits)),
+        ] {
+            lines.stat(format_args!("1:{name}"), value);
+        }
+    }
+    lines.stat("active_slabs", u8::from(items > 0));
+    lines.stat("total_malloced", pages * PAGE_BYTES);
+    lines.end();
+}
+
+/// As memcached answers without `-o track_sizes`: a histogram would have to look at every item.
+pub(super) fn sizes(session: &mut Session) {
+    let mut lines = Lines(&mut session.out);
+    lines.stat("sizes_status", "disabled");
+    lines.end();
+}
+
+pub(super) fn connections(session: &mut Session) {
+    let Session { door, out, now, .. } = session;
+    let mut lines = Lines(out);
+    door.connections.each(|connection| {
+        let id = connection.id;
+        lines.stat(format_args!("{id}:addr"), &connection.peer);
+        lines.stat(format_args!("{id}:listen_addr"), &connection.listen);
+        lines.stat(format_args!("{id}:state"), connection.state().name());
+        lines.stat(format_args!("{id}:secs_since_last_cmd"), now.saturating_sub(connection.last_command()));
+    });
+    lines.end();
+}
+
+/// `stats cachedump <class> <limit>`: keys with size and expiry time; a limit of 0 is none.
+pub(super) fn cachedump(session: &mut Session, mut arguments: Tokens<'_>) {
+    let (Some(class), Some(limit)) = (arguments.next(), arguments.next()) else {
+        return session.answer(ProtocolError::BadLine.as_str());
+    };
+    let (Some(class), Some(limit)) = (number_u32(class), number_u32(limit)) else {
+        return session.answer(ProtocolError::BadFormat.as_str());
+    };
+    if class >= CLASSES {
+        return session.answer("CLIENT_ERROR Illegal slab id");
+    }
+    let limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
+    let mut dump = Vec::new();
+    let mut shown = 0;
+    let clock = session.door.store.clock();
+    let shards = if class == 1 { session.door.store.shard_count() } else { 0 };
+    for shard in 0..shards {
+        if shown >= limit || dump.len() >= CACHEDUMP_MAX {
+            break;
+        }
+        session.door.store.walk(&session.caller(), shard, |item| {
+            if shown < limit && dump.len() < CACHEDUMP_MAX {
+                shown += 1;
+                let exptime = item.ttl_seconds.map_or(0, |ttl| clock.unix(session.now + ttl));
+                dump.extend_from_slice(b"ITEM ");
+                dump.extend_from_slice(item.key);
+                write_line(&mut dump, &format!(" [{} b; {exptime} s]", item.value.len()));
+            }
+        });
+    }
+    session.out.extend_from_slice(&dump);
+    session.answer("END");
+}

@@ -1,0 +1,248 @@
+//! Threads: acceptors hand sockets out in turn to workers, each a runtime of one thread, so
+//! that a connection never moves and never waits for another thread's lock on a queue.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::server::Door;
+use crate::server::listen::{Bound, tcp_name};
+use crate::server::memcached::{Client, Ended, tell_connection};
+use crate::server::stream::Stream;
+use crate::stats::{Counter, Counters};
+
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long accepting rests when the system has no file or memory for one more connection.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// What a client over the limit is told (memcached.c, `drive_machine`).
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// Sockets that wait for one worker; as many as there may be connections.
+type Inbox = mpsc::UnboundedReceiver<Accepted>;
+
+/// A connection on its way from the acceptor to its worker.
+pub struct Accepted {
+    socket: Socket,
+    peer: String,
+    listen: Arc<str>,
+    /// The connection's place under the limit, which also bounds the workers' inboxes.
+    slot: OwnedSemaphorePermit,
+}
+
+enum Socket {
+    Tcp { stream: std::net::TcpStream, tls: bool },
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp { stream, .. } => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+/// The worker threads; dropping it lets them end once their connections are over.
+pub struct Workers {
+    inboxes: Vec<mpsc::UnboundedSender<Accepted>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts the worker threads.
+    ///
+    /// # Errors
+    /// The system has no thread or no descriptor to give.
+    pub fn start(door: &Arc<Door>) -> io::Result<Self> {
+        let mut workers = Self { inboxes: Vec::new(), threads: Vec::new() };
+        for number in 0..door.options.threads.max(1) {
+            let (inbox, accepted) = mpsc::unbounded_channel();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (door, counters) = (door.clone(), door.registry.block());
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || runtime.block_on(work(door, counters, accepted)))?;
+            workers.inboxes.push(inbox);
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// Where to send connections, in turn.
+    pub fn inboxes(&self) -> Vec<mpsc::UnboundedSender<Accepted>> {
+        self.inboxes.clone()
+    }
+
+    /// Waits until every connection is over, or has outlived the grace period.
+    pub fn join(self) {
+        drop(self.inboxes);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                warn!("a worker thread ended in a panic");
+            }
+        }
+    }
+}
+
+async fn work(door: Arc<Door>, counters: Arc<Counters>, mut accepted: Inbox) {
+    let tracker = TaskTracker::new();
+    loop {
+        let next = tokio::select! {
+            next = accepted.recv() => next,
+            () = door.stop.cancelled() => None,
+        };
+        let Some(accepted) = next else { break };
+        tracker.spawn(serve(door.clone(), counters.clone(), accepted));
+    }
+    tracker.close();
+    if tokio::time::timeout(door.options.grace, tracker.wait()).await.is_err() {
+        debug!("{} connections did not take their replies in time", tracker.len());
+    }
+}
+
+/// One connection from its first byte to its last.
+async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted) {
+    let Accepted { socket, peer, listen, slot } = accepted;
+    let id = u64::from(socket.as_raw_fd().unsigned_abs());
+    let connection = door.connections.enter(id, peer, listen, door.store.clock().now());
+    tell_connection(&door, &connection, None);
+    let ended = match open(&door, socket).await {
+        Ok(stream) => Client::new(stream, door.clone(), counters, connection.clone()).await,
+        Err(error) => {
+            debug!("{}: {error}", connection.peer);
+            Ended::Error
+        }
+    };
+    tell_connection(&door, &connection, Some(ended));
+    door.connections.leave(&connection, slot);
+}
+
+async fn open(door: &Door, socket: Socket) -> io::Result<Stream> {
+    match socket {
+        Socket::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+        Socket::Tcp { stream, tls } => {
+            let stream = TcpStream::from_std(stream)?;
+            let Some(certificates) = door.certificates.as_ref().filter(|_| tls) else {
+                return Ok(Stream::Tcp(stream));
+            };
+            let handshake = certificates.acceptor().accept(stream);
+            let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+            Ok(Stream::Tls(Box::new(stream)))
+        }
+    }
+}
+
+/// Accepts until the node stops. Runs on the node's own thread.
+///
+/// # Errors
+/// The listener cannot be watched for connections.
+pub async fn accept(
+    door: Arc<Door>,
+    counters: Arc<Counters>,
+    bound: Bound,
+    inboxes: Vec<mpsc::UnboundedSender<Accepted>>,
+) -> io::Result<()> {
+    let listen = bound.name();
+    let listener = Listener::new(bound)?;
+    for inbox in inboxes.iter().cycle() {
+        let slot = if door.options.reject_over_limit { None } else { Some(slot(&door, &counters).await) };
+        let next = tokio::select! {
+            next = listener.accept() => next,
+            () = door.stop.cancelled() => break,
+        };
+        let (socket, peer) = match next {
+            Ok(next) => next,
+            Err(error) => {
+                // The client is gone already, or there are no descriptors left: neither ends
+                // the server, and the second passes.
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+                {
+                    warn!("cannot accept on {listen}: {error}");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+                continue;
+            }
+        };
+        counters.bump(Counter::TotalConnections);
+        let Some(slot) = slot.or_else(|| door.connections.slots().clone().try_acquire_owned().ok()) else {
+            counters.bump(Counter::RejectedConnections);
+            refuse(socket);
+            continue;
+        };
+        // A worker's inbox closes only when the node stops.
+        _ = inbox.send(Accepted { socket, peer, listen: listen.clone(), slot });
+    }
+    Ok(())
+}
+
+/// Waits for a free place under the limit; meanwhile clients queue in the backlog.
+async fn slot(door: &Door, counters: &Counters) -> OwnedSemaphorePermit {
+    let slots = door.connections.slots();
+    loop {
+        if let Ok(slot) = slots.clone().try_acquire_owned() {
+            return slot;
+        }
+        counters.bump(Counter::ListenDisabled);
+        door.connections.accepting.store(false, Ordering::Relaxed);
+        let since = tokio::time::Instant::now();
+        // The semaphore is never closed.
+        let slot = slots.clone().acquire_owned().await;
+        door.connections.accepting.store(true, Ordering::Relaxed);
+        counters.add(Counter::ListenDisabledMicros, since.elapsed().as_micros() as u64);
+        if let Ok(slot) = slot {
+            return slot;
+        }
+    }
+}
+
+/// Tells a client that there are too many, and closes. The few bytes fit in the empty socket.
+fn refuse(socket: Socket) {
+    use std::io::Write;
+
+    _ = match socket {
+        Socket::Tcp { tls: true, .. } => Ok(()),
+        Socket::Tcp { mut stream, .. } => stream.write_all(TOO_MANY),
+        Socket::Unix(mut stream) => stream.write_all(TOO_MANY),
+    };
+}
+
+enum Listener {
+    Tcp { listener: tokio::net::TcpListener, tls: bool },
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Tcp { listener, tls } => {
+                Self::Tcp { listener: tokio::net::TcpListener::from_std(listener)?, tls }
+            }
+            Bound::Unix { listener, .. } => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Socket, String)> {
+        Ok(match self {
+            Self::Tcp { listener, tls } => {
+                let (stream, peer) = listener.accept().await?;
+                (Socket::Tcp { stream: stream.into_std()?, tls: *tls }, tcp_name(peer))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                (Socket::Unix(stream.into_std()?), "unix:".into())
+            }
+        })
+    }
+}

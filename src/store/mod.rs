@@ -1,0 +1,443 @@
+//! This node's memory: items in shards, each a table in the order of last use behind a lock of
+//! its own, under one budget of bytes. Synchronous; nothing here ever awaits.
+//!
+//! The budget counts what items really cost, the tables and the allocator's rounding included.
+//! There are enough shards that no table holds more than a few thousand entries, so that none
+//! ever stalls an operation by growing.
+
+mod key;
+mod meter;
+mod number;
+mod shard;
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use self::key::{KeyHash, Lookup};
+use self::shard::Shard;
+use crate::clock::{Clock, Seconds};
+use crate::command::{Command, Outcome, SetMode, Verb};
+use crate::events::Events;
+use crate::item::{Exptime, ItemView};
+use crate::stats::{Counter, Counters};
+
+/// Budget of one shard. The smallest item costs about 110 bytes with its share of the table,
+/// so a table stays under some 5,000 entries, and growing it takes well under a millisecond.
+const SHARD_BYTES: u64 = 512 << 10;
+
+/// Bounds of the number of shards; the upper one lets a 64 GiB cache keep its tables small.
+const SHARDS: std::ops::RangeInclusive<u64> = 16..=1 << 17;
+
+/// The hash bits that choose a shard. The tables use the lowest bits and the highest seven.
+const SHARD_SHIFT: u32 = 32;
+
+/// When over budget, one visit to a shard frees this much at once, so that a full cache does
+/// not look for a victim at every write.
+const EVICT_BYTES: i64 = 8 << 10;
+
+/// Flush generations fit in the 24 bits that an item has for them.
+const GENERATION_MASK: u32 = (1 << 24) - 1;
+
+/// So many flushes after the last full sweep, a flush sweeps first: an item of an old
+/// generation must be gone before its number is used again.
+const UNSWEPT_FLUSHES_MAX: u32 = 1 << 22;
+
+/// How much this node may keep, and of what.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes that items and the structures that hold them may take (`-m`).
+    pub budget_bytes: u64,
+    /// Largest item in bytes, as memcached counts it: key, value and header (`-I`).
+    pub item_size_max: usize,
+    /// Whether a full cache drops its least recently used items (`-M` says no).
+    pub evict: bool,
+    /// Whether items carry a CAS token (`-C` says no).
+    pub cas: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { budget_bytes: 64 << 20, item_size_max: 1 << 20, evict: true, cas: true }
+    }
+}
+
+/// Who asks, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The time, read once for everything that came together.
+    pub now: Seconds,
+    /// Where this thread counts.
+    pub counters: &'a Counters,
+    /// The connection's number, for `watch`.
+    pub connection: u64,
+}
+
+/// A [`Caller`] and the flush generation that was current when the shard's lock was taken.
+struct Context<'a> {
+    now: Seconds,
+    counters: &'a Counters,
+    connection: u64,
+    generation: u32,
+}
+
+/// What every shard needs to know.
+struct Shared {
+    clock: Clock,
+    events: Events,
+    evict: bool,
+    cas: bool,
+    item_size_max: AtomicU64,
+    budget_bytes: AtomicU64,
+    next_cas: Padded<AtomicU64>,
+    used_bytes: Padded<AtomicI64>,
+    flush: Padded<Flush>,
+}
+
+/// Keeps what every write touches on a cache line of its own.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+#[derive(Default)]
+struct Flush {
+    generation: AtomicU32,
+    /// When a delayed flush is due; 0 is never.
+    due: AtomicU32,
+    /// The generation that was current when the last full sweep began.
+    swept: AtomicU32,
+}
+
+impl Shared {
+    fn item_size_max(&self) -> usize {
+        self.item_size_max.load(Ordering::Relaxed) as usize
+    }
+
+    fn new_cas(&self, wanted: Option<u64>) -> u64 {
+        match wanted {
+            Some(cas) => cas,
+            None if self.cas => self.next_cas.0.fetch_add(1, Ordering::Relaxed) + 1,
+            None => 0,
+        }
+    }
+
+    fn used_changed(&self, bytes: i64) {
+        if bytes != 0 {
+            self.used_bytes.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn over_budget(&self, more: u64) -> bool {
+        let used = u64::try_from(self.used_bytes.0.load(Ordering::Relaxed)).unwrap_or(0);
+        used + more > self.budget_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The generation that live items carry. A delayed flush that has come due happens here,
+    /// before the first operation after its moment.
+    fn generation(&self, now: Seconds) -> u32 {
+        let due = self.flush.0.due.load(Ordering::Relaxed);
+        if due != 0
+            && due <= now
+            && self.flush.0.due.compare_exchange(due, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            self.flush.0.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        self.flush.0.generation.load(Ordering::Acquire) & GENERATION_MASK
+    }
+}
+
+/// This node's memory.
+pub struct Store {
+    shards: Box<[Mutex<Shard>]>,
+    hash: KeyHash,
+    shared: Shared,
+    empty_bytes: i64,
+    /// Where the search for a victim goes on.
+    hand: AtomicU64,
+    sweeping: AtomicBool,
+    sweep_enabled: AtomicBool,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(options: &Options, clock: Clock, events: Events) -> Self {
+        let wanted = (options.budget_bytes / SHARD_BYTES).clamp(*SHARDS.start(), *SHARDS.end());
+        Self::with_shards(options, clock, events, wanted.next_power_of_two() as usize)
+    }
+
+    fn with_shards(options: &Options, clock: Clock, events: Events, shards: usize) -> Self {
+        let hash = KeyHash::default();
+        let before = meter::balance();
+        let shards: Box<[_]> = (0..shards).map(|_| Mutex::new(Shard::new(hash.clone()))).collect();
+        let empty_bytes = meter::balance() - before;
+        let shared = Shared {
+            clock,
+            events,
+            evict: options.evict,
+            cas: options.cas,
+            item_size_max: AtomicU64::new(options.item_size_max as u64),
+            budget_bytes: AtomicU64::new(options.budget_bytes),
+            next_cas: Padded(AtomicU64::new(0)),
+            used_bytes: Padded(AtomicI64::new(empty_bytes)),
+            flush: Padded(Flush::default()),
+        };
+        Self {
+            shards,
+            hash,
+            shared,
+            empty_bytes,
+            hand: AtomicU64::new(0),
+            sweeping: AtomicBool::new(false),
+            sweep_enabled: AtomicBool::new(true),
+        }
+    }
+
+    /// Executes a command and hands what came of it to `reply`, which writes it out while the
+    /// item lies still. Costs one lock, and a second one only when a full cache must evict.
+    #[inline]
+    pub fn execute<R>(
+        &self,
+        caller: &Caller<'_>,
+        command: &Command<'_>,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        let key = &Lookup { bytes: command.key, hash: self.hash.hash(command.key) };
+        let index = self.shard_of(key.hash);
+        let mut shard = self.shards[index].lock();
+        let cx = &self.context(caller);
+        let shared = &self.shared;
+        let binary = command.key_binary;
+
+        let used = shard.used();
+        let result = match &command.verb {
+            Verb::Get(get) => shard.get(cx, shared, key, binary, get, reply),
+            Verb::Set(set) => shard.set(cx, shared, key, binary, set, reply),
+            Verb::Delete(delete) => shard.delete(cx, shared, key, delete, reply),
+            Verb::Arithmetic(sum) => shard.arithmetic(cx, shared, key, binary, sum, reply),
+            Verb::Inspect => shard.inspect(cx, key, reply),
+        };
+        let grown = shard.used() - used;
+        if grown != 0 {
+            drop(shard);
+            self.shared.used_changed(grown);
+            if grown > 0 && self.shared.evict && self.shared.over_budget(0) {
+                self.make_room(caller, Some(index));
+            }
+        }
+        result
+    }
+
+    /// Drops what lies under `key`, as a `set` does that could not be stored.
+    pub fn drop_unstored(&self, key: &[u8], mode: SetMode) {
+        let key = &Lookup { bytes: key, hash: self.hash.hash(key) };
+        let mut shard = self.shards[self.shard_of(key.hash)].lock();
+        let used = shard.used();
+        shard.drop_unstored(key, mode);
+        self.shared.used_changed(shard.used() - used);
+    }
+
+    /// Makes every item that is there now a miss, or every one that is there after `delay`.
+    /// Costs the same however many there are; the memory comes back by sweeps and evictions.
+    pub fn flush_all(&self, caller: &Caller<'_>, delay: Exptime) {
+        let flush = &self.shared.flush.0;
+        let due = self.shared.clock.deadline(delay, caller.now);
+        if due > caller.now {
+            flush.due.store(due, Ordering::Release);
+            return;
+        }
+        flush.due.store(0, Ordering::Release);
+        let generation = flush.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        if generation.wrapping_sub(flush.swept.load(Ordering::Relaxed)) > UNSWEPT_FLUSHES_MAX {
+            self.sweep(caller, |_| ControlFlow::Continue(()));
+        }
+    }
+
+    /// Sweeps the shards in which something may be dead, one lock at a time, and drops what
+    /// is. `pace` is called between shards with the items checked since the last call, may
+    /// sleep there, and may break off. Returns whether it went through.
+    pub fn sweep(&self, caller: &Caller<'_>, mut pace: impl FnMut(u64) -> ControlFlow<()>) -> bool {
+        if self.sweeping.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let flush = &self.shared.flush.0;
+        let generation = flush.generation.load(Ordering::Acquire);
+        let flushed = generation != flush.swept.load(Ordering::Relaxed);
+        let mut through = true;
+        let mut any = false;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            if !flushed && shard.next_expiry() > caller.now {
+                continue;
+            }
+            if !any {
+                caller.counters.bump(Counter::CrawlerStarts);
+                any = true;
+            }
+            let used = shard.used();
+            let swept = shard.sweep(&self.context(caller));
+            self.shared.used_changed(shard.used() - used);
+            drop(shard);
+            caller.counters.add(Counter::CrawlerItemsChecked, swept.checked);
+            caller.counters.add(Counter::CrawlerReclaimed, swept.dropped);
+            if pace(swept.checked).is_break() {
+                through = false;
+                break;
+            }
+        }
+        if through {
+            flush.swept.store(generation, Ordering::Relaxed);
+        }
+        self.sweeping.store(false, Ordering::Release);
+        through
+    }
+
+    /// Whether the background sweep runs (`lru_crawler enable`).
+    pub fn sweep_enabled(&self) -> bool {
+        self.sweep_enabled.load(Ordering::Relaxed)
+    }
+
+    /// Turns the background sweep on or off.
+    pub fn enable_sweep(&self, enabled: bool) {
+        self.sweep_enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Shows every live item of one shard, most recently used first. The shard is locked
+    /// meanwhile; it holds a few thousand items at most.
+    pub fn walk(&self, caller: &Caller<'_>, shard: usize, show: impl FnMut(ItemView<'_>)) {
+        let shard = self.shards[shard].lock();
+        shard.walk(&self.context(caller), show);
+    }
+
+    /// Shards there are, for [`Store::walk`].
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Items in memory, dead ones that nobody has met yet included.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether there is no item in memory.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Seconds since the least recently used item was used.
+    pub fn age(&self, now: Seconds) -> Seconds {
+        let tails = self.shards.iter().filter_map(|shard| shard.lock().tail());
+        tails.map(|tail| now.saturating_sub(tail.accessed)).max().unwrap_or(0)
+    }
+
+    /// Bytes that items and tables take.
+    pub fn used_bytes(&self) -> u64 {
+        u64::try_from(self.shared.used_bytes.0.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Bytes that items and tables take beyond those of an empty store.
+    pub fn item_bytes(&self) -> u64 {
+        u64::try_from(self.shared.used_bytes.0.load(Ordering::Relaxed) - self.empty_bytes).unwrap_or(0)
+    }
+
+    /// Whether a full cache drops its least recently used items.
+    pub fn evicts(&self) -> bool {
+        self.shared.evict
+    }
+
+    /// Whether items carry a CAS token.
+    pub fn has_cas(&self) -> bool {
+        self.shared.cas
+    }
+
+    /// Whether a sweep is going on.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeping.load(Ordering::Relaxed)
+    }
+
+    /// Bytes they may take.
+    pub fn budget_bytes(&self) -> u64 {
+        self.shared.budget_bytes.load(Ordering::Relaxed)
+    }
+
+    /// `cache_memlimit`: takes effect at once, also downwards.
+    pub fn set_budget(&self, caller: &Caller<'_>, bytes: u64) {
+        self.shared.budget_bytes.store(bytes, Ordering::Relaxed);
+        while self.shared.evict && self.shared.over_budget(0) && self.make_room(caller, None) {}
+    }
+
+    /// Largest item in bytes.
+    pub fn item_size_max(&self) -> usize {
+        self.shared.item_size_max()
+    }
+
+    /// The clock that items expire by.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    fn context<'a>(&self, caller: &Caller<'a>) -> Context<'a> {
+        let &Caller { now, counters, connection } = caller;
+        Context { now, counters, connection, generation: self.shared.generation(now) }
+    }
+
+    #[inline]
+    fn shard_of(&self, hash: u64) -> usize {
+        (hash >> SHARD_SHIFT) as usize & (self.shards.len() - 1)
+    }
+
+    /// Frees memory until the budget holds again: expired items first where there may be any,
+    /// then the least recently used. Candidates are the shard just written to and the next two
+    /// of a hand that goes round; of these, the one with the oldest item gives way, and among
+    /// equals the fullest. False when there is nothing left to drop.
+    fn make_room(&self, caller: &Caller<'_>, written: Option<usize>) -> bool {
+        caller.counters.bump(Counter::DirectReclaims);
+        let mask = self.shards.len() - 1;
+        let mut fruitless = 0;
+        while self.shared.over_budget(0) {
+            let hand = self.hand.fetch_add(2, Ordering::Relaxed) as usize;
+            let victim = [Some(hand & mask), Some((hand + 1) & mask), written]
+                .into_iter()
+                .flatten()
+                .filter_map(|index| {
+                    let shard = self.shards[index].lock();
+                    // What was just written must not be its own victim.
+                    let spared = written == Some(index) && shard.len() == 1;
+                    Some((index, shard.tail().filter(|_| !spared)?))
+                })
+                .min_by_key(|(_, tail)| (tail.accessed, -tail.used));
+            match victim {
+                Some((index, _)) => {
+                    self.evict_from(caller, index);
+                    fruitless = 0;
+                }
+                // A few large items leave most shards empty: look round once before giving up.
+                None if fruitless > self.shards.len() => return false,
+                None => fruitless += 2,
+            }
+        }
+        true
+    }
+
+    fn evict_from(&self, caller: &Caller<'_>, index: usize) {
+        let mut shard = self.shards[index].lock();
+        let cx = &self.context(caller);
+        let used = shard.used();
+        if shard.next_expiry() <= cx.now {
+            let swept = shard.sweep(cx);
+            cx.counters.add(Counter::Reclaimed, swept.dropped);
+        }
+        // One item always goes unless the sweep found some: a batch, while the shard has more
+        // than one, so that the item just written is not its own victim.
+        while used - shard.used() < EVICT_BYTES && shard.len() > 0 {
+            let freed_some = shard.used() < used;
+            if freed_some && shard.len() == 1 {
+                break;
+            }
+            shard.evict(cx, &self.shared);
+        }
+        self.shared.used_changed(shard.used() - used);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,668 @@
+//! One shard: a table of items in the order of their last use, and every operation on them.
+
+use lru::LruCache;
+
+use super::key::{Key, KeyHash, Lookup, Sought};
+use super::meter;
+use super::number::{self, Decimal};
+use super::{Context, Shared};
+use crate::clock::Seconds;
+use crate::command::{Arithmetic, Delete, Failure, Found, Get, Outcome, Set, SetMode};
+use crate::events::{Kinds, write_uri_encoded};
+use crate::item::{Exptime, ItemView, item_size};
+use crate::stats::Counter;
+
+/// An item, in the entry of the table; its key lies before it and its value behind a pointer.
+pub(super) struct Item {
+    value: Box<[u8]>,
+    cas: u64,
+    flags: u32,
+    /// 0 is never.
+    exptime: Seconds,
+    accessed: Seconds,
+    /// The flush generation it was written in (24 bits), and its marks (8 bits).
+    stamp: u32,
+}
+
+/// Marked stale by `md I`: readers are told so, and the first of them wins the refill.
+const STALE: u32 = 1;
+/// Somebody has won the refill.
+const WIN_SENT: u32 = 1 << 1;
+/// Asked for since it was written.
+const FETCHED: u32 = 1 << 2;
+/// Its key came base64-encoded.
+const KEY_BINARY: u32 = 1 << 3;
+
+/// Why an item that lies in the table is none any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dead {
+    Expired,
+    Flushed,
+}
+
+impl Item {
+    fn dead(&self, cx: &Context<'_>) -> Option<Dead> {
+        if self.stamp >> 8 != cx.generation {
+            Some(Dead::Flushed)
+        } else if self.exptime != 0 && self.exptime <= cx.now {
+            Some(Dead::Expired)
+        } else {
+            None
+        }
+    }
+
+    fn is(&self, mark: u32) -> bool {
+        self.stamp & mark != 0
+    }
+
+    fn view<'a>(&'a self, key: &'a [u8], now: Seconds) -> ItemView<'a> {
+        ItemView {
+            key,
+            value: &self.value,
+            flags: self.flags,
+            cas: self.cas,
+            ttl_seconds: (self.exptime != 0).then(|| self.exptime.saturating_sub(now)),
+            idle_seconds: now.saturating_sub(self.accessed),
+            fetched: self.is(FETCHED),
+            key_binary: self.is(KEY_BINARY),
+        }
+    }
+
+    /// Answers a get that found this item: touches it, and says who refills it.
+    fn hit<'a>(&'a mut self, cx: &Context<'_>, shared: &Shared, key: &'a [u8], get: &Get) -> Found<'a> {
+        let win_sent = self.is(WIN_SENT);
+        let stale = self.is(STALE);
+        let recaches = |exptime: Seconds| {
+            get.recache.is_some_and(|limit| exptime != 0 && exptime < shared.clock.deadline(limit, cx.now))
+        };
+        // R is judged by the time that was left when its turn came among the flags, and the
+        // reply shows the time left before and after T likewise.
+        let old_exptime = self.exptime;
+        if let Some(touch) = get.touch {
+            self.exptime = shared.clock.deadline(touch, cx.now);
+        }
+        let recache = recaches(if get.recache_first { old_exptime } else { self.exptime });
+        let won = !win_sent && (stale || recache);
+        if won {
+            self.stamp |= WIN_SENT;
+        }
+        let ttl_before = (old_exptime != 0).then(|| old_exptime.saturating_sub(cx.now));
+        Found { item: self.view(key, cx.now), won, stale, win_sent, ttl_before }
+    }
+
+    /// Puts `value` in place of the old one, in the same memory where the length allows.
+    fn replace_value(&mut self, value: &[u8]) {
+        if self.value.len() == value.len() {
+            self.value.copy_from_slice(value);
+        } else {
+            self.value = value.into();
+        }
+    }
+}
+
+/// One shard of the store.
+pub(super) struct Shard {
+    items: LruCache<Key, Item, KeyHash>,
+    /// No item ends before this; [`Seconds::MAX`] when none ends. A bound, not a minimum: an
+    /// item that was touched or removed leaves it as it was until the next sweep.
+    next_expiry: Seconds,
+    /// Bytes that this shard's items and table take.
+    used: i64,
+}
+
+/// What [`Shard::sweep`] saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Swept {
+    pub(super) checked: u64,
+    pub(super) dropped: u64,
+}
+
+/// The oldest item of a shard, for choosing where to evict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tail {
+    pub(super) accessed: Seconds,
+    pub(super) used: i64,
+}
+
+impl Shard {
+    pub(super) fn new(hash: KeyHash) -> Self {
+        let before = meter::balance();
+        let items = LruCache::unbounded_with_hasher(hash);
+        Self { items, next_expiry: Seconds::MAX, used: meter::balance() - before }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn used(&self) -> i64 {
+        self.used
+    }
+
+    pub(super) fn next_expiry(&self) -> Seconds {
+        self.next_expiry
+    }
+
+    /// Runs `change` and counts the memory it took or gave back.
+    fn metered<R>(&mut self, change: impl FnOnce(&mut Self) -> R) -> R {
+        let before = meter::balance();
+        let result = change(self);
+        self.used += meter::balance() - before;
+        result
+    }
+
+    /// Drops an item that was found dead.
+    fn bury(&mut self, cx: &Context<'_>, key: &Lookup<'_>, why: Dead) {
+        let item = self.metered(|shard| {
+            let item = shard.items.pop(key as &dyn Sought)?;
+            Some((why == Dead::Expired && !item.is(FETCHED)) as u64)
+        });
+        cx.counters.add(Counter::ExpiredUnfetched, item.unwrap_or(0));
+    }
+
+    /// The live item under `key`, moved to the front of the LRU; a dead one is dropped.
+    fn live(&mut self, cx: &Context<'_>, key: &Lookup<'_>) -> Option<&mut Item> {
+        if let Some(why) = self.items.peek(key as &dyn Sought)?.dead(cx) {
+            self.bury(cx, key, why);
+            return None;
+        }
+        self.items.get_mut(key as &dyn Sought)
+    }
+
+    fn note_expiry(&mut self, exptime: Seconds) {
+        if exptime != 0 {
+            self.next_expiry = self.next_expiry.min(exptime);
+        }
+    }
+
+    /// Puts a new item in; there must be none of this key.
+    fn insert(&mut self, cx: &Context<'_>, key: &Lookup<'_>, mut item: Item, key_binary: bool) {
+        if key_binary {
+            item.stamp |= KEY_BINARY;
+        }
+        self.note_expiry(item.exptime);
+        cx.counters.bump(Counter::TotalItems);
+        self.items.push(Key::new(key.bytes), item);
+    }
+
+    pub(super) fn get<R>(
+        &mut self,
+        cx: &Context<'_>,
+        shared: &Shared,
+        key: &Lookup<'_>,
+        key_binary: bool,
+        get: &Get,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        let (requests, hits, misses) = match get.touch {
+            None => (Counter::CmdGet, Counter::GetHits, Counter::GetMisses),
+            Some(_) => (Counter::CmdTouch, Counter::TouchHits, Counter::TouchMisses),
+        };
+        cx.counters.bump(requests);
+
+        let dead = match self.items.peek_mut(key as &dyn Sought) {
+            None => None,
+            Some(item) => match item.dead(cx) {
+                Some(why) => Some(why),
+                None => {
+                    cx.counters.bump(hits);
+                    tell_get(cx, shared, key.bytes, "found", item.value.len());
+                    let result = reply(Outcome::Found(item.hit(cx, shared, key.bytes, get)));
+                    let exptime = item.exptime;
+                    if get.bump {
+                        item.stamp |= FETCHED;
+                        // Once a second is often enough to keep the order, and saves hot keys
+                        // the walk to their neighbours in the list.
+                        if item.accessed != cx.now {
+                            item.accessed = cx.now;
+                            self.items.promote(key as &dyn Sought);
+                        }
+                    }
+                    if get.touch.is_some() {
+                        self.note_expiry(exptime);
+                    }
+                    return result;
+                }
+            },
+        };
+        let status = match dead {
+            None => "not_found",
+            Some(Dead::Expired) => "expired",
+            Some(Dead::Flushed) => "flushed",
+        };
+        if let Some(why) = dead {
+            cx.counters.bump(if why == Dead::Expired { Counter::GetExpired } else { Counter::GetFlushed });
+            self.bury(cx, key, why);
+        }
+        cx.counters.bump(misses);
+        tell_get(cx, shared, key.bytes, status, 0);
+        match get.vivify {
+            None => reply(Outcome::NotFound),
+            Some(vivify) => self.vivify(cx, shared, key, key_binary, get, vivify, reply),
+        }
+    }
+
+    /// A miss that creates the item: its reader wins the refill.
+    #[expect(clippy::too_many_arguments, reason = "one caller, and a struct would only rename them")]
+    fn vivify<R>(
+        &mut self,
+        cx: &Context<'_>,
+        shared: &Shared,
+        key: &Lookup<'_>,
+        key_binary: bool,
+        get: &Get,
+        vivify: Exptime,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        if self.refuse_for_memory(cx, shared, key.bytes.len()) {
+            cx.counters.bump(Counter::StoreNoMemory);
+            return reply(Outcome::Failed(Failure::OutOfMemory));
+        }
+        let item = Item {
+            value: Box::default(),
+            cas: shared.new_cas(get.new_cas),
+            flags: 0,
+            exptime: shared.clock.deadline(vivify, cx.now),
+            accessed: cx.now,
+            stamp: cx.generation << 8 | WIN_SENT,
+        };
+        let mut view = item.view(key.bytes, cx.now);
+        view.key_binary = key_binary;
+        let found = Found { item: view, won: true, stale: false, win_sent: false, ttl_before: None };
+        let result = reply(Outcome::Found(found));
+        self.metered(|shard| shard.insert(cx, key, item, key_binary));
+        result
+    }
+
+    pub(super) fn set<R>(
+        &mut self,
+        cx: &Context<'_>,
+        shared: &Shared,
+        key: &Lookup<'_>,
+        key_binary: bool,
+        set: &Set<'_>,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        cx.counters.bump(Counter::CmdSet);
+        let outcome = match self.try_set(cx, shared, key, key_binary, set) {
+            Ok(stored) => {
+                tell_store(cx, shared, key.bytes, "stored", set, stored.value.len());
+                Outcome::Stored(stored.view(key.bytes, cx.now))
+            }
+            Err(outcome) => {
+                tell_store(cx, shared, key.bytes, outcome.name(), set, set.value.len());
+                outcome
+            }
+        };
+        reply(outcome)
+    }
+
+    /// Stores, or says why not.
+    fn try_set(
+        &mut self,
+        cx: &Context<'_>,
+        shared: &Shared,
+        key: &Lookup<'_>,
+        key_binary: bool,
+        set: &Set<'_>,
+    ) -> Result<&Item, Outcome<'static>> {
+        if item_size(key.bytes.len(), set.value.len(), set.flags) > shared.item_size_max() {
+            cx.counters.bump(Counter::StoreTooLarge);
+            self.drop_unstored(key, set.mode);
+            return Err(Outcome::Failed(Failure::TooLarge));
+        }
+        if self.refuse_for_memory(cx, shared, key.bytes.len() + set.value.len()) {
+            cx.counters.bump(Counter::StoreNoMemory);
+            self.drop_unstored(key, set.mode);
+            return Err(Outcome::Failed(Failure::OutOfMemory));
+        }
+        let exptime = shared.clock.deadline(set.exptime, cx.now);
+        // A compare turns set and replace into cas (proto_text.c, process_mset_command).
+        let is_cas = set.compare.is_some() && matches!(set.mode, SetMode::Set | SetMode::Replace);
+
+        let Some(old) = self.live(cx, key) else {
+            if is_cas {
+                cx.counters.bump(Counter::CasMisses);
+                return Err(Outcome::NotFound);
+            }
+            let exptime = match (set.mode, set.vivify) {
+                (SetMode::Set | SetMode::Add, _) => exptime,
+                (SetMode::Append | SetMode::Prepend, Some(vivify)) => shared.clock.deadline(vivify, cx.now),
+                _ => return Err(Outcome::NotStored),
+            };
+            let item = |cas| Item {
+                value: set.value.into(),
+                cas,
+                flags: set.flags,
+                exptime,
+                accessed: cx.now,
+                stamp: cx.generation << 8,
+            };
+            self.metered(|shard| shard.insert(cx, key, item(shared.new_cas(set.new_cas)), key_binary));
+            // It was put there in the line above.
+            return self.items.peek_mru().map(|(_, item)| item).ok_or(Outcome::NotStored);
+        };
+        let before = meter::balance();
+        old.accessed = cx.now;
+
+        let mut stamp = cx.generation << 8 | old.stamp & KEY_BINARY;
+        let mut exptime = exptime;
+        if is_cas {
+            let compare = set.compare.unwrap_or(0);
+            if compare == 0 || compare != old.cas {
+                if !(set.invalidate && compare != 0 && compare < old.cas) {
+                    cx.counters.bump(Counter::CasBadval);
+                    return Err(Outcome::Exists);
+                }
+                // An older token with I: the value is taken, but as a stale one.
+                exptime = old.exptime;
+                stamp |= STALE | old.stamp & WIN_SENT;
+            }
+            cx.counters.bump(Counter::CasHits);
+        }
+        match set.mode {
+            SetMode::Add => return Err(Outcome::NotStored),
+            SetMode::Set | SetMode::Replace => {
+                old.replace_value(set.value);
+                old.flags = set.flags;
+                old.exptime = exptime;
+            }
+            SetMode::Append | SetMode::Prepend => {
+                if set.compare.is_some_and(|compare| compare != 0 && compare != old.cas) {
+                    return Err(Outcome::Exists);
+                }
+                let len = old.value.len() + set.value.len();
+                if item_size(key.bytes.len(), len, old.flags) > shared.item_size_max() {
+                    return Err(Outcome::NotStored);
+                }
+                old.value = if set.mode == SetMode::Append {
+                    [&*old.value, set.value].concat().into()
+                } else {
+                    [set.value, &*old.value].concat().into()
+                };
+                exptime = old.exptime;
+            }
+        }
+        old.stamp = stamp;
+        old.cas = shared.new_cas(set.new_cas);
+        cx.counters.bump(Counter::TotalItems);
+        self.used += meter::balance() - before;
+        self.note_expiry(exptime);
+        self.items.peek_mru().map(|(_, item)| item).ok_or(Outcome::NotStored)
+    }
+
+    /// A `set` that could not be stored drops the old value, or it would be served for ever as
+    /// if it were the last one written (proto_text.c, process_update_command).
+    pub(super) fn drop_unstored(&mut self, key: &Lookup<'_>, mode: SetMode) {
+        if mode == SetMode::Set {
+            self.metered(|shard| shard.items.pop(key as &dyn Sought));
+        }
+    }
+
+    pub(super) fn delete<R>(
+        &mut self,
+        cx: &Context<'_>,
+        shared: &Shared,
+        key: &Lookup<'_>,
+        delete: &Delete,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        let Some(item) = self.live(cx, key) else {
+            cx.counters.bump(Counter::DeleteMisses);
+            return reply(Outcome::NotFound);
+        };
+        let before = meter::balance();
+        if delete.compare.is_some_and(|compare| compare != item.cas) {
+            cx.counters.bump(Counter::DeleteMisses);
+            return reply(Outcome::Exists);
+        }
+        let len = item.value.len();
+        let touch = delete.touch.map(|touch| shared.clock.deadline(touch, cx.now));
+        if delete.clear {
+            item.value = Box::default();
+            item.flags = 0;
+            item.exptime = touch.unwrap_or(0);
+            item.stamp = cx.generation << 8 | item.stamp & KEY_BINARY;
+            item.cas = shared.new_cas(delete.new_cas);
+        }
+        if delete.invalidate {
+            if let Some(exptime) = touch {
+                item.exptime = exptime;
+            }
+            item.stamp = item.stamp & !WIN_SENT | STALE;
+            item.cas = shared.new_cas(delete.new_cas);
+        } else {
+            cx.counters.bump(Counter::DeleteHits);
+            if !delete.clear {
+                self.items.pop(key as &dyn Sought);
+            }
+            if shared.events.watched(Kinds::DELETIONS) {
+                shared.events.tell(Kinds::DELETIONS, |line| {
+                    line.push_str("type=deleted key=");
+                    write_uri_encoded(line, key.bytes);
+                    line.push_str(&format!(" cmd=delete clsid=1 cfd={} size={len}", cx.connection));
+                });
+            }
+        }
+        self.used += meter::balance() - before;
+        self.note_expiry(touch.unwrap_or(0));
+        reply(Outcome::Deleted)
+    }
+
+    pub(super) fn arithmetic<R>(
+        &mut self,
+        cx: &Context<'_>,
+        shared: &Shared,
+        key: &Lookup<'_>,
+        key_binary: bool,
+        sum: &Arithmetic,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        let (hits, misses) = if sum.decrement {
+            (Counter::DecrHits, Counter::DecrMisses)
+        } else {
+            (Counter::IncrHits, Counter::IncrMisses)
+        };
+        let Some(item) = self.live(cx, key) else {
+            let Some(vivify) = sum.vivify else {
+                cx.counters.bump(misses);
+                return reply(Outcome::NotFound);
+            };
+            let initial = Decimal::new(sum.initial);
+            let set = Set {
+                mode: SetMode::Add,
+                value: initial.as_bytes(),
+                flags: 0,
+                exptime: vivify,
+                compare: None,
+                new_cas: sum.new_cas,
+                invalidate: false,
+                vivify: None,
+            };
+            let outcome = match self.try_set(cx, shared, key, key_binary, &set) {
+                Ok(item) => Outcome::Found(Found::plain(item.view(key.bytes, cx.now), None)),
+                Err(outcome) => outcome,
+            };
+            return reply(outcome);
+        };
+        let before = meter::balance();
+        let Some(number) = number::parse(&item.value) else {
+            return reply(Outcome::Failed(Failure::NonNumeric));
+        };
+        if sum.compare.is_some_and(|compare| compare != 0 && compare != item.cas) {
+            return reply(Outcome::Exists);
+        }
+        let number =
+            if sum.decrement { number.saturating_sub(sum.delta) } else { number.wrapping_add(sum.delta) };
+        let decimal = Decimal::new(number);
+        let digits = decimal.as_bytes();
+        // A shorter result keeps the old length, filled up with spaces, as memcached's does.
+        if digits.len() <= item.value.len() {
+            let (front, rest) = item.value.split_at_mut(digits.len());
+            front.copy_from_slice(digits);
+            rest.fill(b' ');
+        } else {
+            item.value = digits.into();
+        }
+        let ttl_before = (item.exptime != 0).then(|| item.exptime.saturating_sub(cx.now));
+        if let Some(touch) = sum.touch {
+            item.exptime = shared.clock.deadline(touch, cx.now);
+        }
+        item.cas = shared.new_cas(sum.new_cas);
+        item.accessed = cx.now;
+        item.stamp |= FETCHED;
+        cx.counters.bump(hits);
+        let (exptime, grown) = (item.exptime, meter::balance() - before);
+        let mut view = item.view(key.bytes, cx.now);
+        view.value = digits;
+        let result = reply(Outcome::Found(Found::plain(view, ttl_before)));
+        self.used += grown;
+        self.note_expiry(exptime);
+        result
+    }
+
+    /// `me`: looks, and touches nothing.
+    pub(super) fn inspect<R>(
+        &mut self,
+        cx: &Context<'_>,
+        key: &Lookup<'_>,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        match self.items.peek(key as &dyn Sought) {
+            Some(item) if item.dead(cx).is_none() => {
+                let found = Found {
+                    item: item.view(key.bytes, cx.now),
+                    won: false,
+                    stale: item.is(STALE),
+                    win_sent: item.is(WIN_SENT),
+                    ttl_before: None,
+                };
+                reply(Outcome::Found(found))
+            }
+            _ => reply(Outcome::NotFound),
+        }
+    }
+
+    /// Whether a cache that may not evict has no room for this many more bytes, even after
+    /// dropping what has expired here.
+    fn refuse_for_memory(&mut self, cx: &Context<'_>, shared: &Shared, bytes: usize) -> bool {
+        if shared.evict || !shared.over_budget(bytes as u64) {
+            return false;
+        }
+        if self.next_expiry <= cx.now {
+            let used = self.used;
+            let swept = self.sweep(cx);
+            cx.counters.add(Counter::Reclaimed, swept.dropped);
+            shared.used_changed(self.used - used);
+        }
+        shared.over_budget(bytes as u64)
+    }
+
+    /// Drops every dead item.
+    pub(super) fn sweep(&mut self, cx: &Context<'_>) -> Swept {
+        let checked = self.items.len() as u64;
+        let mut next_expiry = Seconds::MAX;
+        let mut unfetched = 0;
+        self.metered(|shard| {
+            shard.items.retain(|_, item| match item.dead(cx) {
+                Some(why) => {
+                    unfetched += u64::from(why == Dead::Expired && !item.is(FETCHED));
+                    false
+                }
+                None => {
+                    if item.exptime != 0 {
+                        next_expiry = next_expiry.min(item.exptime);
+                    }
+                    true
+                }
+            });
+        });
+        self.next_expiry = next_expiry;
+        cx.counters.add(Counter::ExpiredUnfetched, unfetched);
+        Swept { checked, dropped: checked - self.items.len() as u64 }
+    }
+
+    /// The item that was used longest ago.
+    pub(super) fn tail(&self) -> Option<Tail> {
+        self.items.peek_lru().map(|(_, item)| Tail { accessed: item.accessed, used: self.used })
+    }
+
+    /// Drops the least recently used item; false when there is none.
+    pub(super) fn evict(&mut self, cx: &Context<'_>, shared: &Shared) -> bool {
+        let Some((key, item)) = self.metered(|shard| {
+            let (key, mut item) = shard.items.pop_lru()?;
+            // Only its length is still of interest; the bytes are given back within the meter.
+            let len = std::mem::take(&mut item.value).len();
+            Some((key, (item, len)))
+        }) else {
+            return false;
+        };
+        let (item, len) = item;
+        if item.dead(cx).is_some() {
+            cx.counters.bump(Counter::Reclaimed);
+            return true;
+        }
+        cx.counters.bump(Counter::Evictions);
+        cx.counters.add(Counter::EvictedUnfetched, u64::from(!item.is(FETCHED)));
+        if shared.events.watched(Kinds::EVICTIONS) {
+            shared.events.tell(Kinds::EVICTIONS, |line| {
+                line.push_str("type=eviction key=");
+                write_uri_encoded(line, key.bytes());
+                let fetch = if item.is(FETCHED) { "yes" } else { "no" };
+                let ttl = if item.exptime == 0 { -1 } else { i64::from(item.exptime.saturating_sub(cx.now)) };
+                let idle = cx.now.saturating_sub(item.accessed);
+                line.push_str(&format!(" fetch={fetch} ttl={ttl} la={idle} clsid=1 size={len}"));
+            });
+        }
+        // A long key lies outside its entry; it is freed here, and counted like the rest.
+        let before = meter::balance();
+        drop(key);
+        self.used += meter::balance() - before;
+        true
+    }
+
+    /// Shows every live item, most recently used first.
+    pub(super) fn walk(&self, cx: &Context<'_>, mut show: impl FnMut(ItemView<'_>)) {
+        for (key, item) in &self.items {
+            if item.dead(cx).is_none() {
+                show(item.view(key.bytes(), cx.now));
+            }
+        }
+    }
+}
+
+fn tell_get(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, size: usize) {
+    if shared.events.watched(Kinds::FETCHERS) {
+        shared.events.tell(Kinds::FETCHERS, |line| {
+            line.push_str("type=item_get key=");
+            write_uri_encoded(line, key);
+            let class = u8::from(status == "found");
+            line.push_str(&format!(" status={status} clsid={class} cfd={} size={size}", cx.connection));
+        });
+    }
+}
+
+fn tell_store(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, set: &Set<'_>, size: usize) {
+    if shared.events.watched(Kinds::MUTATIONS) {
+        shared.events.tell(Kinds::MUTATIONS, |line| {
+            let command = match set.mode {
+                SetMode::Set | SetMode::Replace if set.compare.is_some() => "cas",
+                SetMode::Set => "set",
+                SetMode::Add => "add",
+                SetMode::Replace => "replace",
+                SetMode::Append => "append",
+                SetMode::Prepend => "prepend",
+            };
+            let ttl = match set.exptime {
+                Exptime::Never => 0,
+                exptime => shared.clock.deadline(exptime, cx.now).saturating_sub(cx.now),
+            };
+            line.push_str("type=item_store key=");
+            write_uri_encoded(line, key);
+            line.push_str(&format!(
+                " status={status} cmd={command} ttl={ttl} clsid=1 cfd={} size={size}",
+                cx.connection
+            ));
+        });
+    }
+}
