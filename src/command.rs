@@ -44,12 +44,22 @@ pub struct Get {
     pub new_cas: Option<u64>,
     /// `u` says no: neither moves in the LRU nor counts as fetched.
     pub bump: bool,
+    /// Whether the reader may win a refill. The classic commands could not be told, so they
+    /// must not take it from one who can.
+    pub wins: bool,
 }
 
 impl Get {
     /// A plain `get`.
-    pub const PLAIN: Self =
-        Self { touch: None, vivify: None, recache: None, recache_first: false, new_cas: None, bump: true };
+    pub const PLAIN: Self = Self {
+        touch: None,
+        vivify: None,
+        recache: None,
+        recache_first: false,
+        new_cas: None,
+        bump: true,
+        wins: false,
+    };
 }
 
 /// Writes an item.
@@ -169,6 +179,8 @@ pub struct Found<'a> {
     pub stale: bool,
     /// `Z`: another client has won already.
     pub win_sent: bool,
+    /// Whether this command made it.
+    pub created: bool,
     /// Seconds that were left to live before this operation touched the item.
     pub ttl_before: Option<u32>,
 }
@@ -176,7 +188,7 @@ pub struct Found<'a> {
 impl<'a> Found<'a> {
     /// An item that nobody needs to refill.
     pub fn plain(item: ItemView<'a>, ttl_before: Option<u32>) -> Self {
-        Self { item, won: false, stale: false, win_sent: false, ttl_before }
+        Self { item, won: false, stale: false, win_sent: false, created: false, ttl_before }
     }
 }
 

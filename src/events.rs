@@ -136,6 +136,11 @@ impl Events {
         }
     }
 
+    /// Watchers there are.
+    pub fn watchers(&self) -> usize {
+        self.0.watchers.lock().iter().filter(|watcher| !watcher.lines.is_closed()).count()
+    }
+
     /// Lines sent to watchers, and lines skipped because a watcher was slow.
     pub fn sent_and_skipped(&self) -> (u64, u64) {
         (self.0.sent.load(Ordering::Relaxed), self.0.skipped.load(Ordering::Relaxed))

@@ -4,6 +4,7 @@
 //! [`protocol`] turns bytes into commands and outcomes into bytes; [`store`] is this node's
 //! memory; [`server`] is the doors; [`node`] builds them all, from what [`config`] was told.
 
+pub mod allocator;
 pub mod auth;
 pub mod clock;
 pub mod command;
@@ -11,13 +12,10 @@ pub mod config;
 pub mod events;
 pub mod item;
 pub mod node;
+pub mod pb;
 pub mod process;
 pub mod protocol;
 pub mod server;
 pub mod stats;
 pub mod store;
 pub mod tls;
-
-/// jemalloc: the store asks it what each item costs.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

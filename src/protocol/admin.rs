@@ -90,10 +90,10 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
                 .ok_or(ProtocolError::InvalidExptime),
         },
         b"verbosity" => match tokens.next() {
-            None => Err(ProtocolError::Unknown),
+            None => Err(ProtocolError::BadFormat),
             Some(level) => number_u32(level)
                 .map(|level| Admin::Verbosity { level, quiet })
-                .ok_or(ProtocolError::BadFormat),
+                .ok_or(ProtocolError::BadNumber),
         },
         b"cache_memlimit" => match tokens.next().and_then(number_u32) {
             None => Err(ProtocolError::Unknown),

@@ -21,6 +21,8 @@ macro_rules! errors {
 errors! {
     Unknown, "ERROR";
     BadFormat, "CLIENT_ERROR bad command line format";
+    KeyTooLong, "CLIENT_ERROR bad command line format";
+    BadNumber, "CLIENT_ERROR bad command line format";
     BadDataChunk, "CLIENT_ERROR bad data chunk";
     DeleteUsage, "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
     InvalidExptime, "CLIENT_ERROR invalid exptime argument";

@@ -78,7 +78,12 @@ impl Flags {
         };
         Ok(match letter {
             b'N' => exptime(&mut self.vivify),
-            b'T' => exptime(&mut self.touch),
+            b'T' => {
+                let result = exptime(&mut self.touch);
+                // Of an item that is made, the later of N and T says when it ends.
+                self.vivify = self.vivify.and(self.touch);
+                result
+            }
             b'R' => {
                 self.recache_first = self.touch.is_none();
                 exptime(&mut self.recache)
@@ -167,6 +172,7 @@ pub(super) fn get<'a>(
         recache_first: flags.recache_first,
         new_cas: flags.new_cas,
         bump: !flags.no_bump,
+        wins: true,
     };
     let reply = meta(MetaVerb::Get, key, tokens, &flags);
     Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Get(get) }, reply))

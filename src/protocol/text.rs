@@ -192,7 +192,11 @@ pub(super) fn value_len(token: &[u8]) -> Option<usize> {
 
 /// A key that is not too long.
 pub(super) fn key(token: Option<&[u8]>) -> Result<&[u8], ProtocolError> {
-    token.filter(|key| key.len() <= KEY_MAX).ok_or(ProtocolError::BadFormat)
+    match token {
+        Some(key) if key.len() <= KEY_MAX => Ok(key),
+        Some(_) => Err(ProtocolError::KeyTooLong),
+        None => Err(ProtocolError::BadFormat),
+    }
 }
 
 fn one<'a>(key: &'a [u8], verb: Verb<'a>, reply: Classic, quiet: bool) -> Line<'a> {

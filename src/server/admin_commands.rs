@@ -7,6 +7,7 @@ use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::admin::{Admin, Crawler};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token::Tokens;
+use crate::server::memcached::Ended;
 use crate::server::report;
 use crate::server::session::{Next, Session};
 use crate::stats::Counter;
@@ -24,7 +25,7 @@ impl Session {
                 None
             }
             Admin::Quit => {
-                self.next = Next::Close;
+                self.next = Next::Close(Ended::Normal);
                 None
             }
             Admin::Stats(arguments) => {
@@ -49,7 +50,7 @@ impl Session {
                 ok_unless(quiet)
             }
             Admin::Shutdown if self.door.options.shutdown_allowed => {
-                self.next = Next::Close;
+                self.next = Next::Close(Ended::Shutdown);
                 self.door.stop.cancel();
                 None
             }

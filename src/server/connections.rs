@@ -87,6 +87,7 @@ impl Connection {
 #[derive(Debug)]
 pub struct Connections {
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    listening: Mutex<Vec<(u64, Arc<str>)>>,
     slots: Arc<Semaphore>,
     max: usize,
     /// Whether new ones are accepted; without `maxconns_fast` they are not at the limit.
@@ -98,6 +99,7 @@ impl Connections {
     pub fn new(max: usize) -> Self {
         Self {
             open: Mutex::default(),
+            listening: Mutex::default(),
             slots: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
             max,
             accepting: AtomicBool::new(true),
@@ -132,6 +134,16 @@ impl Connections {
         }
         drop(open);
         drop(slot);
+    }
+
+    /// Lists a listener: the number of its socket, and where it listens.
+    pub fn listen(&self, id: u64, name: Arc<str>) {
+        self.listening.lock().push((id, name));
+    }
+
+    /// Shows each listener.
+    pub fn each_listener(&self, mut show: impl FnMut(u64, &str)) {
+        self.listening.lock().iter().for_each(|(id, name)| show(*id, name));
     }
 
     /// How many are open.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,15 @@ pub enum Bound {
 }
 
 impl Bound {
+    /// The number of its socket.
+    pub fn id(&self) -> u64 {
+        let socket = match self {
+            Self::Tcp { listener, .. } => listener.as_raw_fd(),
+            Self::Unix { listener, .. } => listener.as_raw_fd(),
+        };
+        u64::from(socket.unsigned_abs())
+    }
+
     /// Where it listens, as `stats conns` shows it.
     pub fn name(&self) -> Arc<str> {
         match self {

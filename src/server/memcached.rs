@@ -157,7 +157,10 @@ impl Client {
             Some(Batch::Paused) => self.paused = true,
             Some(Batch::Closed) => {
                 self.paused = false;
-                self.session().next = Next::Close;
+                // Closed by the codec alone: what came was junk.
+                if !matches!(self.session().next, Next::Close(_)) {
+                    self.session().next = Next::Close(Ended::Error);
+                }
             }
         }
     }
@@ -203,7 +206,7 @@ impl Client {
     fn poll_next(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<()>> {
         let session = &mut self.codec.handler;
         match &mut session.next {
-            Next::Read | Next::Close => Poll::Ready(Ok(())),
+            Next::Read | Next::Close(_) => Poll::Ready(Ok(())),
             &mut Next::Dump(kind, shard) => {
                 session.next = session.dump(kind, shard);
                 Poll::Ready(Ok(()))
@@ -223,7 +226,7 @@ impl Client {
                 buffer.clear();
                 buffer.reserve(READ_BYTES);
                 if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, buffer))? == 0 {
-                    session.next = Next::Close;
+                    session.next = Next::Close(Ended::Normal);
                 }
                 Poll::Ready(Ok(()))
             }
@@ -234,10 +237,10 @@ impl Client {
         for _ in 0..TURNS {
             ready!(self.poll_send(cx))?;
             match self.codec.handler.next {
-                Next::Close => {
+                Next::Close(ended) => {
                     // What is behind a quit is not answered.
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-                    return Poll::Ready(Ok(Ended::Normal));
+                    return Poll::Ready(Ok(ended));
                 }
                 Next::Dump(..) | Next::Watch(_) if !self.draining() => {
                     ready!(self.poll_next(cx, &mut buffers.read))?;
@@ -322,7 +325,8 @@ impl Future for Client {
 pub(super) fn tell_connection(door: &Door, connection: &Connection, ended: Option<Ended>) {
     if door.events.watched(Kinds::CONNEVENTS) {
         door.events.tell(Kinds::CONNEVENTS, |line| {
-            let (transport, address) = connection.peer.split_once(':').unwrap_or(("unix", ""));
+            let (transport, address) = connection.peer.split_once(':').unwrap_or(("", ""));
+            let transport = if transport == "unix" { "local" } else { "tcp" };
             let (ip, port) = address.rsplit_once(':').unwrap_or(("unix", "0"));
             let ip = ip.trim_matches(['[', ']']);
             let id = connection.id;

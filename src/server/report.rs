@@ -144,6 +144,7 @@ pub(super) fn general(session: &mut Session) {
     lines.stat("log_worker_written", sent);
     lines.stat("log_watcher_skipped", skipped);
     lines.stat("log_watcher_sent", sent);
+    lines.stat("log_watchers", door.events.watchers());
     lines.stat("bytes", store.item_bytes());
     lines.stat("curr_items", items);
     counter(&mut lines, C::TotalItems);
@@ -285,9 +286,9 @@ pub(super) fn slabs(session: &mut Session) {
     let bytes = door.store.item_bytes();
     let pages = bytes.div_ceil(PAGE_BYTES);
     let mut lines = Lines(out);
-    if items > 0 {
-        // The one class has chunks of the mean size, and no more of them than items.
-        let chunk_size = (bytes / items).max(1);
+    // The one class has chunks of the mean size, and no more of them than items.
+    if let Some(mean) = bytes.checked_div(items) {
+        let chunk_size = mean.max(1);
         for (name, value) in [
             ("chunk_size", chunk_size),
             ("chunks_per_page", (PAGE_BYTES / chunk_size).max(1)),
@@ -322,13 +323,19 @@ pub(super) fn sizes(session: &mut Session) {
 }
 
 pub(super) fn connections(session: &mut Session) {
-    let Session { door, out, now, .. } = session;
+    let Session { door, out, now, connection: asking, .. } = session;
     let mut lines = Lines(out);
+    door.connections.each_listener(|id, name| {
+        lines.stat(format_args!("{id}:addr"), name);
+        lines.stat(format_args!("{id}:state"), "conn_listening");
+        lines.stat(format_args!("{id}:secs_since_last_cmd"), 0);
+    });
     door.connections.each(|connection| {
         let id = connection.id;
+        let state = if id == asking.id { "conn_parse_cmd" } else { connection.state().name() };
         lines.stat(format_args!("{id}:addr"), &connection.peer);
         lines.stat(format_args!("{id}:listen_addr"), &connection.listen);
-        lines.stat(format_args!("{id}:state"), connection.state().name());
+        lines.stat(format_args!("{id}:state"), state);
         lines.stat(format_args!("{id}:secs_since_last_cmd"), now.saturating_sub(connection.last_command()));
     });
     lines.end();

@@ -17,6 +17,7 @@ use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
 use crate::server::Door;
 use crate::server::connections::Connection;
+use crate::server::memcached::Ended;
 use crate::server::prefix::Event;
 use crate::stats::{Counter, Counters};
 use crate::store::Caller;
@@ -44,7 +45,7 @@ pub(super) enum Next {
     /// Reads on.
     Read,
     /// Closes, once the answers are sent.
-    Close,
+    Close(Ended),
     /// Shows all items, from this shard on.
     Dump(Crawler, usize),
     /// Shows events, until the client closes.
@@ -65,7 +66,7 @@ impl Session {
     pub(super) fn flow(&self) -> Flow {
         match self.next {
             Next::Read if self.out.len() < OUT_HIGH_WATER => Flow::Continue,
-            Next::Close => Flow::Close,
+            Next::Close(_) => Flow::Close,
             _ => Flow::Pause,
         }
     }
@@ -95,11 +96,11 @@ impl Session {
     }
 
     fn login(&mut self, login: &[u8]) {
-        self.counters.bump(Counter::AuthCmds);
         let mut words = login.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
         let (Some(user), Some(password)) = (words.next(), words.next()) else {
             return self.answer("CLIENT_ERROR bad authentication token format");
         };
+        self.counters.bump(Counter::AuthCmds);
         if self.door.auth.as_ref().is_none_or(|users| users.allow(user, password)) {
             self.logged_in = true;
             self.answer("STORED");

@@ -155,6 +155,7 @@ pub async fn accept(
     inboxes: Vec<mpsc::UnboundedSender<Accepted>>,
 ) -> io::Result<()> {
     let listen = bound.name();
+    door.connections.listen(bound.id(), listen.clone());
     let listener = Listener::new(bound)?;
     for inbox in inboxes.iter().cycle() {
         let slot = if door.options.reject_over_limit { None } else { Some(slot(&door, &counters).await) };

@@ -37,6 +37,12 @@ const SHARD_SHIFT: u32 = 32;
 /// not look for a victim at every write.
 const EVICT_BYTES: i64 = 8 << 10;
 
+/// One more shard is looked at for a victim for so many bytes that were written.
+const CANDIDATE_BYTES: i64 = 1 << 10;
+
+/// Shards that are looked at for one victim.
+const CANDIDATES_MAX: i64 = 1 << 10;
+
 /// Flush generations fit in the 24 bits that an item has for them.
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
@@ -221,7 +227,7 @@ impl Store {
             drop(shard);
             self.shared.used_changed(grown);
             if grown > 0 && self.shared.evict && self.shared.over_budget(0) {
-                self.make_room(caller, Some(index));
+                self.make_room(caller, Some(index), grown);
             }
         }
         result
@@ -362,7 +368,7 @@ impl Store {
     /// `cache_memlimit`: takes effect at once, also downwards.
     pub fn set_budget(&self, caller: &Caller<'_>, bytes: u64) {
         self.shared.budget_bytes.store(bytes, Ordering::Relaxed);
-        while self.shared.evict && self.shared.over_budget(0) && self.make_room(caller, None) {}
+        while self.shared.evict && self.shared.over_budget(0) && self.make_room(caller, None, 0) {}
     }
 
     /// Largest item in bytes.
@@ -386,25 +392,29 @@ impl Store {
     }
 
     /// Frees memory until the budget holds again: expired items first where there may be any,
-    /// then the least recently used. Candidates are the shard just written to and the next two
-    /// of a hand that goes round; of these, the one with the oldest item gives way, and among
-    /// equals the fullest. False when there is nothing left to drop.
-    fn make_room(&self, caller: &Caller<'_>, written: Option<usize>) -> bool {
+    /// then the least recently used. Candidates are the shard just written to, which grew by
+    /// so many bytes, and the next ones of a hand that goes round; of these, the one with the
+    /// oldest item gives way. Small items are many, and every shard's oldest is about as old;
+    /// for a large one it pays to look at more shards. False when there is nothing left to
+    /// drop.
+    fn make_room(&self, caller: &Caller<'_>, written: Option<usize>, grown: i64) -> bool {
         caller.counters.bump(Counter::DirectReclaims);
+        let sample =
+            (grown / CANDIDATE_BYTES).clamp(2, CANDIDATES_MAX).min(self.shards.len() as i64) as usize;
         let mask = self.shards.len() - 1;
         let mut fruitless = 0;
         while self.shared.over_budget(0) {
-            let hand = self.hand.fetch_add(2, Ordering::Relaxed) as usize;
-            let victim = [Some(hand & mask), Some((hand + 1) & mask), written]
-                .into_iter()
-                .flatten()
+            let hand = self.hand.fetch_add(sample as u64, Ordering::Relaxed) as usize;
+            let victim = (hand..hand + sample)
+                .map(|index| index & mask)
+                .chain(written)
                 .filter_map(|index| {
                     let shard = self.shards[index].lock();
                     // What was just written must not be its own victim.
                     let spared = written == Some(index) && shard.len() == 1;
                     Some((index, shard.tail().filter(|_| !spared)?))
                 })
-                .min_by_key(|(_, tail)| (tail.accessed, -tail.used));
+                .min_by_key(|(_, tail)| (tail.accessed, tail.cas));
             match victim {
                 Some((index, _)) => {
                     self.evict_from(caller, index);
@@ -412,7 +422,7 @@ impl Store {
                 }
                 // A few large items leave most shards empty: look round once before giving up.
                 None if fruitless > self.shards.len() => return false,
-                None => fruitless += 2,
+                None => fruitless += sample,
             }
         }
         true

@@ -40,6 +40,16 @@ enum Dead {
     Flushed,
 }
 
+impl Dead {
+    /// Its name in `watch fetchers` (logger.c, `_logger_parse_ige`).
+    fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Flushed => "flushed",
+        }
+    }
+}
+
 impl Item {
     fn dead(&self, cx: &Context<'_>) -> Option<Dead> {
         if self.stamp >> 8 != cx.generation {
@@ -82,12 +92,12 @@ impl Item {
             self.exptime = shared.clock.deadline(touch, cx.now);
         }
         let recache = recaches(if get.recache_first { old_exptime } else { self.exptime });
-        let won = !win_sent && (stale || recache);
+        let won = get.wins && !win_sent && (stale || recache);
         if won {
             self.stamp |= WIN_SENT;
         }
         let ttl_before = (old_exptime != 0).then(|| old_exptime.saturating_sub(cx.now));
-        Found { item: self.view(key, cx.now), won, stale, win_sent, ttl_before }
+        Found { item: self.view(key, cx.now), won, stale, win_sent, created: false, ttl_before }
     }
 
     /// Puts `value` in place of the old one, in the same memory where the length allows.
@@ -121,7 +131,8 @@ pub(super) struct Swept {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tail {
     pub(super) accessed: Seconds,
-    pub(super) used: i64,
+    /// Orders what was written in the same second.
+    pub(super) cas: u64,
 }
 
 impl Shard {
@@ -161,8 +172,12 @@ impl Shard {
     }
 
     /// The live item under `key`, moved to the front of the LRU; a dead one is dropped.
-    fn live(&mut self, cx: &Context<'_>, key: &Lookup<'_>) -> Option<&mut Item> {
-        if let Some(why) = self.items.peek(key as &dyn Sought)?.dead(cx) {
+    fn live(&mut self, cx: &Context<'_>, shared: &Shared, key: &Lookup<'_>) -> Option<&mut Item> {
+        let found = self.items.peek(key as &dyn Sought);
+        let dead = found.and_then(|item| item.dead(cx));
+        let status = found.map_or("not_found", |_| dead.map_or("found", Dead::name));
+        tell_get(cx, shared, key.bytes, status, found.map_or(0, |item| item.value.len()));
+        if let Some(why) = dead {
             self.bury(cx, key, why);
             return None;
         }
@@ -225,17 +240,12 @@ impl Shard {
                 }
             },
         };
-        let status = match dead {
-            None => "not_found",
-            Some(Dead::Expired) => "expired",
-            Some(Dead::Flushed) => "flushed",
-        };
         if let Some(why) = dead {
             cx.counters.bump(if why == Dead::Expired { Counter::GetExpired } else { Counter::GetFlushed });
             self.bury(cx, key, why);
         }
         cx.counters.bump(misses);
-        tell_get(cx, shared, key.bytes, status, 0);
+        tell_get(cx, shared, key.bytes, dead.map_or("not_found", Dead::name), 0);
         match get.vivify {
             None => reply(Outcome::NotFound),
             Some(vivify) => self.vivify(cx, shared, key, key_binary, get, vivify, reply),
@@ -264,11 +274,13 @@ impl Shard {
             flags: 0,
             exptime: shared.clock.deadline(vivify, cx.now),
             accessed: cx.now,
-            stamp: cx.generation << 8 | WIN_SENT,
+            stamp: cx.generation << 8 | WIN_SENT | if get.bump { FETCHED } else { 0 },
         };
         let mut view = item.view(key.bytes, cx.now);
         view.key_binary = key_binary;
-        let found = Found { item: view, won: true, stale: false, win_sent: false, ttl_before: None };
+        view.fetched = false;
+        let found =
+            Found { item: view, won: true, stale: false, win_sent: false, created: true, ttl_before: None };
         let result = reply(Outcome::Found(found));
         self.metered(|shard| shard.insert(cx, key, item, key_binary));
         result
@@ -320,7 +332,7 @@ impl Shard {
         // A compare turns set and replace into cas (proto_text.c, process_mset_command).
         let is_cas = set.compare.is_some() && matches!(set.mode, SetMode::Set | SetMode::Replace);
 
-        let Some(old) = self.live(cx, key) else {
+        let Some(old) = self.live(cx, shared, key) else {
             if is_cas {
                 cx.counters.bump(Counter::CasMisses);
                 return Err(Outcome::NotFound);
@@ -407,7 +419,7 @@ impl Shard {
         delete: &Delete,
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> R {
-        let Some(item) = self.live(cx, key) else {
+        let Some(item) = self.live(cx, shared, key) else {
             cx.counters.bump(Counter::DeleteMisses);
             return reply(Outcome::NotFound);
         };
@@ -463,7 +475,7 @@ impl Shard {
         } else {
             (Counter::IncrHits, Counter::IncrMisses)
         };
-        let Some(item) = self.live(cx, key) else {
+        let Some(item) = self.live(cx, shared, key) else {
             let Some(vivify) = sum.vivify else {
                 cx.counters.bump(misses);
                 return reply(Outcome::NotFound);
@@ -480,18 +492,22 @@ impl Shard {
                 vivify: None,
             };
             let outcome = match self.try_set(cx, shared, key, key_binary, &set) {
-                Ok(item) => Outcome::Found(Found::plain(item.view(key.bytes, cx.now), None)),
+                Ok(item) => {
+                    let found = Found::plain(item.view(key.bytes, cx.now), None);
+                    Outcome::Found(Found { created: true, ..found })
+                }
                 Err(outcome) => outcome,
             };
             return reply(outcome);
         };
         let before = meter::balance();
+        let compared = sum.compare.is_none_or(|compare| compare == 0 || compare == item.cas);
+        if !compared && !item.value.is_empty() {
+            return reply(Outcome::Exists);
+        }
         let Some(number) = number::parse(&item.value) else {
             return reply(Outcome::Failed(Failure::NonNumeric));
         };
-        if sum.compare.is_some_and(|compare| compare != 0 && compare != item.cas) {
-            return reply(Outcome::Exists);
-        }
         let number =
             if sum.decrement { number.saturating_sub(sum.delta) } else { number.wrapping_add(sum.delta) };
         let decimal = Decimal::new(number);
@@ -510,7 +526,6 @@ impl Shard {
         }
         item.cas = shared.new_cas(sum.new_cas);
         item.accessed = cx.now;
-        item.stamp |= FETCHED;
         cx.counters.bump(hits);
         let (exptime, grown) = (item.exptime, meter::balance() - before);
         let mut view = item.view(key.bytes, cx.now);
@@ -535,6 +550,7 @@ impl Shard {
                     won: false,
                     stale: item.is(STALE),
                     win_sent: item.is(WIN_SENT),
+                    created: false,
                     ttl_before: None,
                 };
                 reply(Outcome::Found(found))
@@ -584,7 +600,7 @@ impl Shard {
 
     /// The item that was used longest ago.
     pub(super) fn tail(&self) -> Option<Tail> {
-        self.items.peek_lru().map(|(_, item)| Tail { accessed: item.accessed, used: self.used })
+        self.items.peek_lru().map(|(_, item)| Tail { accessed: item.accessed, cas: item.cas })
     }
 
     /// Drops the least recently used item; false when there is none.

@@ -1,0 +1,248 @@
+//! The bytes of a load: keys, values that follow from their keys, requests, and the replies that are due.
+
+use super::{LoadError, Order};
+
+/// Values are slices of one random text of this many bytes beyond a value's length. A prime, so that keys a power of
+/// ten apart do not share a value; small, so that it stays in the generator's first-level cache.
+const PATTERN_OFFSETS: usize = 4093;
+
+/// Digits of the key that a value begins with: no two keys of a keyspace below 10^8 have the same value.
+const KEY_DIGITS_IN_VALUE: usize = 8;
+
+/// The reply to a set that found no memory (memcached.c, "out of memory storing object"): with a full memory, memcached
+/// gives it when sets come faster than its background thread moves items to where they can be evicted.
+pub const REFUSED: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+
+/// memcached.h, KEY_MAX_LENGTH.
+const LONGEST_KEY_BYTES: usize = 250;
+
+/// How many sets come before how many gets, over and over, as in memtier's `--ratio`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mix {
+    pub sets: u32,
+    pub gets: u32,
+}
+
+impl Mix {
+    pub const GET: Self = Self { sets: 0, gets: 1 };
+    pub const SET: Self = Self { sets: 1, gets: 0 };
+    pub const SET_1_GET_10: Self = Self { sets: 1, gets: 10 };
+}
+
+/// The commands a load is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `get KEY` and `set KEY 0 0 LENGTH`.
+    Classic,
+    /// `mg KEY v` and `ms KEY LENGTH`.
+    Meta,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    key: u32,
+    pub is_set: bool,
+}
+
+/// The wire's words around keys and values (doc/protocol.txt).
+#[derive(Debug)]
+struct Wording {
+    get: &'static [u8],
+    get_tail: &'static [u8],
+    set: &'static [u8],
+    set_tail: Vec<u8>,
+    stored: &'static [u8],
+    /// A hit is this, the key if the dialect repeats it, `hit_tail`, the value, `hit_end`.
+    hit: &'static [u8],
+    hit_repeats_key: bool,
+    hit_tail: Vec<u8>,
+    hit_end: &'static [u8],
+    miss: &'static [u8],
+}
+
+impl Dialect {
+    fn wording(self, value_bytes: usize) -> Wording {
+        match self {
+            Self::Classic => Wording {
+                get: b"get ",
+                get_tail: b"\r\n",
+                set: b"set ",
+                set_tail: format!(" 0 0 {value_bytes}\r\n").into_bytes(),
+                stored: b"STORED\r\n",
+                hit: b"VALUE ",
+                hit_repeats_key: true,
+                hit_tail: format!(" 0 {value_bytes}\r\n").into_bytes(),
+                hit_end: b"\r\nEND\r\n",
+                miss: b"END\r\n",
+            },
+            Self::Meta => Wording {
+                get: b"mg ",
+                get_tail: b" v\r\n",
+                set: b"ms ",
+                set_tail: format!(" {value_bytes}\r\n").into_bytes(),
+                stored: b"HD\r\n",
+                hit: b"VA ",
+                hit_repeats_key: false,
+                hit_tail: format!("{value_bytes}\r\n").into_bytes(),
+                hit_end: b"\r\n",
+                miss: b"EN\r\n",
+            },
+        }
+    }
+}
+
+/// Keys, values and their forms on the wire.
+#[derive(Debug)]
+pub struct Workload {
+    /// All keys, one after the other: `key_bytes` each.
+    keys: Vec<u8>,
+    key_bytes: usize,
+    value_bytes: usize,
+    pattern: Vec<u8>,
+    wording: Wording,
+}
+
+impl Workload {
+    pub fn new(
+        dialect: Dialect,
+        keyspace: u32,
+        key_bytes: usize,
+        value_bytes: usize,
+    ) -> Result<Self, LoadError> {
+        let digits = keyspace.saturating_sub(1).to_string().len();
+        if keyspace == 0 || key_bytes < digits || key_bytes > LONGEST_KEY_BYTES {
+            return Err(LoadError::Impossible(format!("{keyspace} different keys of {key_bytes} bytes")));
+        }
+        let mut keys = Vec::with_capacity(keyspace as usize * key_bytes);
+        for index in 0..keyspace {
+            keys.extend_from_slice(format!("{index:0>key_bytes$}").as_bytes());
+        }
+        let mut random = Random::new();
+        Ok(Self {
+            keys,
+            key_bytes,
+            value_bytes,
+            // Any byte may occur, line ends too: a server must go by the length.
+            pattern: (0..PATTERN_OFFSETS + value_bytes).map(|_| random.next() as u8).collect(),
+            wording: dialect.wording(value_bytes),
+        })
+    }
+
+    /// No reply is longer than this, unless it is wrong.
+    pub fn longest_reply_bytes(&self) -> usize {
+        let Wording { stored, hit, hit_tail, hit_end, .. } = &self.wording;
+        let hit_bytes = hit.len() + self.key_bytes + hit_tail.len() + self.value_bytes + hit_end.len();
+        hit_bytes.max(stored.len()).max(REFUSED.len())
+    }
+
+    pub fn append_request(&self, request: Request, output: &mut Vec<u8>) {
+        if request.is_set {
+            output.extend_from_slice(self.wording.set);
+            output.extend_from_slice(self.key(request));
+            output.extend_from_slice(&self.wording.set_tail);
+            self.append_value(request, output);
+            output.extend_from_slice(b"\r\n");
+        } else {
+            output.extend_from_slice(self.wording.get);
+            output.extend_from_slice(self.key(request));
+            output.extend_from_slice(self.wording.get_tail);
+        }
+    }
+
+    /// The reply that is due: the value, or that it was stored.
+    pub fn append_reply(&self, request: Request, output: &mut Vec<u8>) {
+        if request.is_set {
+            output.extend_from_slice(self.wording.stored);
+            return;
+        }
+        output.extend_from_slice(self.wording.hit);
+        if self.wording.hit_repeats_key {
+            output.extend_from_slice(self.key(request));
+        }
+        output.extend_from_slice(&self.wording.hit_tail);
+        self.append_value(request, output);
+        output.extend_from_slice(self.wording.hit_end);
+    }
+
+    /// The reply that says the server does not hold the item: a get's miss, or a set refused for want of memory.
+    pub fn unheld(&self, request: Request) -> &'static [u8] {
+        if request.is_set { REFUSED } else { self.wording.miss }
+    }
+
+    /// The request as an error message names it.
+    pub fn name(&self, request: Request) -> String {
+        let command = if request.is_set { "set" } else { "get" };
+        format!("{command} {}", self.key(request).escape_ascii())
+    }
+
+    fn append_value(&self, request: Request, output: &mut Vec<u8>) {
+        let from_key = KEY_DIGITS_IN_VALUE.min(self.key_bytes).min(self.value_bytes);
+        output.extend_from_slice(&self.key(request)[self.key_bytes - from_key..]);
+        let start = request.key as usize % PATTERN_OFFSETS;
+        output.extend_from_slice(&self.pattern[start..start + self.value_bytes - from_key]);
+    }
+
+    fn key(&self, request: Request) -> &[u8] {
+        let start = request.key as usize * self.key_bytes;
+        &self.keys[start..start + self.key_bytes]
+    }
+}
+
+/// Which request comes next, over all connections.
+#[derive(Debug)]
+pub struct Schedule {
+    mix: Mix,
+    /// Place within the mix's cycle: sets first.
+    place: u32,
+    order: Order,
+    keyspace: u32,
+    next_key: u32,
+    random: Random,
+}
+
+impl Schedule {
+    pub fn new(mix: Mix, order: Order, keyspace: u32) -> Self {
+        Self { mix, place: 0, order, keyspace, next_key: 0, random: Random::new() }
+    }
+
+    pub fn next_request(&mut self) -> Request {
+        let is_set = self.place < self.mix.sets;
+        self.place += 1;
+        if self.place >= self.mix.sets + self.mix.gets {
+            self.place = 0;
+        }
+        let key = match self.order {
+            Order::Random => self.random.below(self.keyspace),
+            Order::Sequential => {
+                let key = self.next_key;
+                self.next_key = if key + 1 == self.keyspace { 0 } else { key + 1 };
+                key
+            }
+        };
+        Request { key, is_set }
+    }
+}
+
+/// SplitMix64 from a fixed seed: every run asks for the same keys.
+#[derive(Debug)]
+struct Random {
+    state: u64,
+}
+
+impl Random {
+    fn new() -> Self {
+        Self { state: 0x5eed }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u32
+    }
+}

@@ -1,0 +1,144 @@
+//! What a process costs: CPU time, resident memory; and on which CPUs it runs.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+
+/// CPU time of all threads of a process since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuTime {
+    /// From the process's CPU clock: exact to the nanosecond.
+    pub total: Duration,
+    /// From `utime` and `stime` in /proc/PID/stat, which the kernel samples at its timer ticks and prints in units of
+    /// 10 ms: only their proportion over seconds means something.
+    pub user_ticks: u64,
+    pub system_ticks: u64,
+    /// Time its threads were ready to run but did not have the CPU: tells how quiet the machine was. A server's own
+    /// background threads waiting for its worker count as well.
+    pub kept_waiting: Duration,
+}
+
+impl CpuTime {
+    /// Reads the counters of a process.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let clock = ClockId::pid_cpu_clock_id(as_pid(pid))?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // proc(5): the command name, in parentheses, may hold spaces; utime and stime are fields 14 and 15 of all, so
+        // the 12th and 13th after it.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+        let mut ticks =
+            || fields.next().and_then(|field| field.parse().ok()).ok_or_else(|| malformed("stat", pid));
+        let (user_ticks, system_ticks) = (ticks()?, ticks()?);
+        Ok(Self {
+            total: clock_gettime(clock)?.into(),
+            user_ticks,
+            system_ticks,
+            kept_waiting: kept_waiting(pid)?,
+        })
+    }
+
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            total: self.total.saturating_sub(earlier.total),
+            user_ticks: self.user_ticks.saturating_sub(earlier.user_ticks),
+            system_ticks: self.system_ticks.saturating_sub(earlier.system_ticks),
+            kept_waiting: self.kept_waiting.saturating_sub(earlier.kept_waiting),
+        }
+    }
+}
+
+/// Memory of a process that is in RAM. From smaps_rollup: VmRSS in /proc/PID/status may lag.
+pub fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kibibytes = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .ok_or_else(|| malformed("smaps_rollup", pid))?;
+    Ok(kibibytes * 1024)
+}
+
+/// Ids of a process's threads.
+pub fn threads(pid: u32) -> io::Result<Vec<u32>> {
+    let mut threads = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        threads.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(threads)
+}
+
+/// Which CPU the servers and which the load generator are pinned to.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    /// None when there is a single CPU: nothing is pinned then.
+    pub server_and_generator: Option<(usize, usize)>,
+}
+
+impl Placement {
+    /// Takes the first two CPUs that this process may use.
+    pub fn choose() -> io::Result<Self> {
+        let allowed = sched_getaffinity(Pid::from_raw(0))?;
+        let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+        Ok(Self { server_and_generator: cpus.next().zip(cpus.next()) })
+    }
+
+    /// Runs `start` on the servers' CPU, which the processes it starts inherit; the calling thread is on the
+    /// generator's CPU afterwards.
+    pub fn on_server_cpu<T>(&self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Some((server, generator)) = self.server_and_generator else {
+            return start();
+        };
+        pin(server)?;
+        let started = start();
+        pin(generator)?;
+        started
+    }
+
+    /// Puts the calling thread on the generator's CPU.
+    pub fn pin_generator(&self) -> io::Result<()> {
+        self.server_and_generator.map_or(Ok(()), |(_, generator)| pin(generator))
+    }
+}
+
+/// One line each: CPU model, number of CPUs, kernel.
+pub fn machine() -> Vec<(&'static str, String)> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    vec![
+        ("cpu", model.map_or("?", |(_, name)| name).trim().to_owned()),
+        ("cpus", cpus.to_string()),
+        ("kernel", kernel.trim().to_owned()),
+    ]
+}
+
+/// The second number of a thread's schedstat, in nanoseconds, over all threads
+/// (Documentation/scheduler/sched-stats.rst).
+fn kept_waiting(pid: u32) -> io::Result<Duration> {
+    let mut nanos = 0;
+    for thread in threads(pid)? {
+        // A thread may end in between, and a kernel may be built without these numbers.
+        let schedstat =
+            fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap_or_default();
+        nanos += schedstat.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+fn as_pid(pid: u32) -> Pid {
+    Pid::from_raw(pid.cast_signed())
+}
+
+fn malformed(file: &str, pid: u32) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("cannot make sense of /proc/{pid}/{file}"))
+}

@@ -1,0 +1,136 @@
+//! Starts the servers under comparison, with the same flags, and stops them on drop.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::process::Placement;
+
+/// For both servers. `-p -1` lets the kernel choose the port, written to the file in `PORT_FILE_VARIABLE`.
+const FLAGS: [&str; 12] = ["-m", "1024", "-t", "1", "-c", "1024", "-l", "127.0.0.1", "-U", "0", "-p", "-1"];
+
+/// memcached.c, main: "MEMCACHED_PORT_FILENAME".
+const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
+
+const START_DEADLINE: Duration = Duration::from_secs(10);
+const REPLY_DEADLINE: Duration = Duration::from_secs(10);
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A program to compare.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// A running server; killed on drop.
+#[derive(Debug)]
+pub struct Server {
+    pub name: String,
+    pub address: SocketAddr,
+    /// The server's own word, from its `version` command.
+    pub version: String,
+    child: Child,
+}
+
+impl Program {
+    /// Starts the program on the servers' CPU and waits until it answers.
+    pub fn start(&self, placement: &Placement) -> io::Result<Server> {
+        self.try_start(placement).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot start {}: {error}", self.path.display()))
+        })
+    }
+
+    fn try_start(&self, placement: &Placement) -> io::Result<Server> {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let port_file =
+            std::env::temp_dir().join(format!("versus-memcached-{}-{number}.port", std::process::id()));
+        let mut command = Command::new(&self.path);
+        command.args(FLAGS).env(PORT_FILE_VARIABLE, &port_file).stdin(Stdio::null()).stdout(Stdio::null());
+        // Filbert reads its options from FILBERT_* and warns of this one.
+        command.env_remove("FILBERT_BIN");
+        // memcached.c: "can't run as root without the -u switch".
+        if nix::unistd::geteuid().is_root() && self.path.file_name().is_some_and(|name| name == "memcached") {
+            command.args(["-u", "root"]);
+        }
+        let child = placement.on_server_cpu(|| command.spawn())?;
+        let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
+        // Made before the wait: if that fails, dropping this ends the process.
+        let mut server =
+            Server { name: self.name.clone(), address: unspecified, version: String::new(), child };
+        let port = wait_for_port(&mut server.child, &port_file);
+        fs::remove_file(&port_file).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        server.address.set_port(port?);
+        server.version = server.ask("version\r\n", "VERSION ")?.unwrap_or_else(|| "unknown".into());
+        Ok(server)
+    }
+}
+
+impl Server {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Number of items the server holds, from `stats`.
+    pub fn items(&self) -> io::Result<u64> {
+        self.ask("stats\r\n", "STAT curr_items ")?.and_then(|count| count.parse().ok()).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: stats has no curr_items", self.name))
+        })
+    }
+
+    /// Sends a command on a connection of its own; returns the rest of the reply line that begins with `prefix`.
+    fn ask(&self, command: &str, prefix: &str) -> io::Result<Option<String>> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(REPLY_DEADLINE))?;
+        stream.write_all(command.as_bytes())?;
+        for line in BufReader::new(stream).lines() {
+            let line = line?;
+            if let Some(rest) = line.strip_prefix(prefix) {
+                return Ok(Some(rest.to_owned()));
+            }
+            if line == "END" || line.contains("ERROR") {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing is kept that a kill could damage; an error means that the process has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a line such as `TCP INET: 12345`.
+fn wait_for_port(child: &mut Child, port_file: &Path) -> io::Result<u16> {
+    let deadline = Instant::now() + START_DEADLINE;
+    loop {
+        let lines = fs::read_to_string(port_file).unwrap_or_default();
+        // A line without its end may still be in the writing.
+        let complete = lines.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let port = complete.filter_map(|line| line.trim().strip_prefix("TCP INET: ")?.parse().ok()).next();
+        if let Some(port) = port {
+            return Ok(port);
+        }
+        if let Some(status) = child.try_wait()? {
+            return Err(io::Error::other(format!("it ended at once, {status}")));
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!(
+                "it wrote no TCP port to the file in {PORT_FILE_VARIABLE}"
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

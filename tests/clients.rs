@@ -1,0 +1,50 @@
+//! Real memcached clients and tools, through the Python tests of `tests/clients/`.
+//!
+//! Each file runs against filbert and against memcached: a test that fails on both is wrong itself.
+
+use crate::support::python::{Server, run};
+
+fn pytest(file: &str, server: Server) {
+    run("clients", &["-m", "pytest", file], server);
+}
+
+macro_rules! client {
+    ($name:ident) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn with_filbert() {
+                pytest(concat!("test_", stringify!($name), ".py"), Server::Filbert);
+            }
+
+            #[test]
+            fn with_memcached() {
+                pytest(concat!("test_", stringify!($name), ".py"), Server::Memcached);
+            }
+        }
+    };
+}
+
+client!(aiomcache);
+client!(libmemcached_tools);
+client!(memcached_tool);
+client!(netcat);
+client!(pylibmc);
+client!(pymemcache);
+client!(python_memcached);
+
+/// A file nobody runs would be a test that never fails.
+#[test]
+fn every_python_file_is_run() {
+    let this = include_str!("clients.rs");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+    let files = std::fs::read_dir(directory).expect("tests/clients exists");
+    for file in files {
+        let file =
+            file.expect("tests/clients is readable").file_name().into_string().expect("the names are ASCII");
+        if let Some(name) = file.strip_prefix("test_").and_then(|rest| rest.strip_suffix(".py")) {
+            assert!(this.contains(&format!("client!({name});")), "tests/clients/{file} is not in clients.rs");
+        }
+    }
+}

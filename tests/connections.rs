@@ -1,0 +1,275 @@
+//! Connections: how they are fed, bounded, refused and ended.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::server::{Product, Server, eventually};
+use crate::support::wire::Wire;
+
+/// Each of these is a test of memcached and a test of Filbert.
+macro_rules! for_both {
+    ($($name:ident)*) => {
+        mod memcached {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::support::server::Product::Memcached);
+            })*
+        }
+
+        mod filbert {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::support::server::Product::Filbert);
+            })*
+        }
+    };
+}
+
+for_both! {
+    takes_one_byte_at_a_time
+    answers_a_long_pipeline_in_order
+    answers_a_multiget_of_100_000_keys
+    is_not_held_up_by_a_client_that_does_not_read
+    finishes_a_half_closed_connection
+    closes_idle_connections
+    refuses_connections_over_the_limit
+    stops_on_term
+    listens_on_several_addresses
+    listens_on_a_unix_socket
+    refuses_to_start_on_a_port_in_use
+    reloads_the_password_file_on_hup
+}
+
+fn takes_one_byte_at_a_time(product: Product) {
+    let server = Server::start(product, &[]);
+    let mut wire = server.connect();
+    for byte in b"set k 5 0 7\r\nval\r\nue\r\nmg k v f\r\nget k nothing\r\n" {
+        wire.send(&[*byte]);
+    }
+    wire.expect("STORED\r\nVA 7 f5\r\nval\r\nue\r\nVALUE k 5 7\r\nval\r\nue\r\nEND\r\n");
+}
+
+fn answers_a_long_pipeline_in_order(product: Product) {
+    const COMMANDS: usize = 100_000;
+    let server = Server::start(product, &[]);
+    let mut wire = server.connect();
+    wire.ask("set n 0 0 1\r\n0\r\n", "STORED\r\n");
+    let mut writer = wire.writer();
+    let sender = thread::spawn(move || writer.write_all("incr n 1\r\n".repeat(COMMANDS).as_bytes()));
+    for n in 1..=COMMANDS {
+        let line = wire.line().expect("the reply comes in time");
+        assert_eq!(format!("{n}\r\n"), String::from_utf8_lossy(&line));
+    }
+    sender.join().expect("the sender does not panic").expect("the server takes everything");
+}
+
+fn answers_a_multiget_of_100_000_keys(product: Product) {
+    const KEYS: usize = 100_000;
+    const STORED_EACH: usize = 1_000;
+    let server = Server::start(product, &[]);
+    let mut wire = server.connect();
+    let mut request = String::from("get");
+    let mut reply = String::new();
+    for n in 0..KEYS {
+        let _ = write!(request, " key{n:06}");
+        if n % STORED_EACH == 0 {
+            wire.ask(&format!("set key{n:06} 0 0 6\r\n{n:06}\r\n"), "STORED\r\n");
+            let _ = write!(reply, "VALUE key{n:06} 0 6\r\n{n:06}\r\n");
+        }
+    }
+    let mut writer = wire.writer();
+    let sender = thread::spawn(move || writer.write_all(format!("{request}\r\n").as_bytes()));
+    wire.expect(&format!("{reply}END\r\n"));
+    sender.join().expect("the sender does not panic").expect("the server takes everything");
+}
+
+fn is_not_held_up_by_a_client_that_does_not_read(product: Product) {
+    /// What the server may need for a client that has been answered with far more than it reads.
+    const GROWTH_MAX_KIB: u64 = 64 * 1024;
+    /// More than all socket buffers on the way hold, so that a server without a bound takes it all.
+    const REQUEST_BYTES_MAX: usize = 256 * 1024 * 1024;
+    let server = Server::start(product, &["-t", "2"]);
+    let mut other = server.connect();
+    let value = "v".repeat(100_000);
+    other.ask(&format!("set big 0 0 {}\r\n{value}\r\n", value.len()), "STORED\r\n");
+    let before = resident_kib(&server);
+
+    let greedy = server.connect();
+    let mut writer = greedy.writer();
+    writer.set_write_timeout(Some(Duration::from_millis(500))).expect("a deadline that is not zero");
+    let requests = "get big\r\n".repeat(10_000);
+    let mut sent = 0;
+    let stopped = loop {
+        match writer.write(requests.as_bytes()) {
+            Ok(len) => sent += len,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                break true;
+            }
+            // Closing such a client is an answer as well.
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                break true;
+            }
+            Err(e) => panic!("sending to {product}: {e}"),
+        }
+        if sent > REQUEST_BYTES_MAX {
+            break false;
+        }
+    };
+    assert!(stopped, "{product} takes requests without end from a client that reads no replies");
+
+    for n in 0..100 {
+        other.ask(
+            &format!("set k{n} 0 0 1\r\nx\r\nget k{n}\r\n"),
+            &format!("STORED\r\nVALUE k{n} 0 1\r\nx\r\nEND\r\n"),
+        );
+    }
+    let growth = resident_kib(&server).saturating_sub(before);
+    assert!(growth < GROWTH_MAX_KIB, "{product} grew by {growth} KiB for one client");
+}
+
+fn finishes_a_half_closed_connection(product: Product) {
+    let server = Server::start(product, &[]);
+    let mut wire = server.connect();
+    wire.ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    wire.finish_sending();
+    assert_eq!(wire.rest().expect("the server closes in time"), b"");
+}
+
+fn closes_idle_connections(product: Product) {
+    let server = Server::start(product, &["-o", "idle_timeout=1"]);
+    let mut wire = server.connect();
+    wire.ask("mn\r\n", "MN\r\n");
+    assert_eq!(wire.rest().expect("the server closes in time"), b"");
+    assert_eq!(server.connect().stat("idle_kicks"), 1);
+}
+
+fn refuses_connections_over_the_limit(product: Product) {
+    const LIMIT: usize = 20;
+    const REFUSAL: &str = "ERROR Too many open connections\r\n";
+    let server = Server::start(product, &["-c", "20", "-t", "1"]);
+    let mut open = Vec::new();
+    let mut refused = loop {
+        let mut wire = server.connect();
+        let _ = wire.try_send(b"mn\r\n");
+        if wire.bytes(4).expect("an answer comes in time") != b"MN\r\n" {
+            break wire;
+        }
+        open.push(wire);
+        assert!(open.len() <= LIMIT, "{} connections are open", open.len());
+    };
+    // The first four bytes are read already.
+    let rest = refused.rest().expect("the server closes in time");
+    assert_eq!(String::from_utf8_lossy(&rest), REFUSAL[4..]);
+
+    open.truncate(1);
+    let mut next = None;
+    eventually("a connection is accepted again", || {
+        let mut wire = server.connect();
+        let _ = wire.try_send(b"mn\r\n");
+        let accepted = wire.bytes(4).is_ok_and(|reply| reply == b"MN\r\n");
+        next = accepted.then_some(wire);
+        accepted
+    });
+    let mut wire = next.expect("set when it was accepted");
+    assert!(wire.stat("rejected_connections") > 0);
+}
+
+fn stops_on_term(product: Product) {
+    let mut server = Server::start(product, &[]);
+    let mut wire = server.connect();
+    wire.ask("mn\r\n", "MN\r\n");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(wire.rest().expect("the server closes in time"), b"");
+    assert_eq!(server.wait_exit().code(), Some(0));
+}
+
+/// memcached may stop in the middle of a reply.
+#[test]
+fn filbert_finishes_the_replies_it_began_before_it_stops() {
+    const COMMANDS: usize = 1_000;
+    let mut server = Server::filbert(&[]);
+    let mut wire = server.connect();
+    let value = "v".repeat(100);
+    wire.ask(&format!("set k 0 0 100\r\n{value}\r\n"), "STORED\r\n");
+    let reply = format!("VALUE k 0 100\r\n{value}\r\nEND\r\n");
+    wire.send("get k\r\n".repeat(COMMANDS).as_bytes());
+    wire.expect(&reply);
+    server.signal(Signal::SIGTERM);
+    let rest = wire.rest().expect("the server closes in time");
+    assert_eq!(rest.len() % reply.len(), 0, "the last reply is cut off");
+    assert_eq!(server.wait_exit().code(), Some(0));
+}
+
+fn listens_on_several_addresses(product: Product) {
+    for args in [&["-l", "127.0.0.1", "-l", "127.0.0.2"][..], &["-l", "127.0.0.1,127.0.0.2"]] {
+        let mut server = Server::spawn(product, args);
+        let ports = server.await_ports();
+        assert_eq!(ports.len(), 2, "one line per listener for {args:?}");
+        let mut first = Wire::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, ports[0])));
+        let mut second = Wire::connect(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), ports[1])));
+        first.ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+        second.ask("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+    }
+}
+
+fn listens_on_a_unix_socket(product: Product) {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("socket");
+    let name = path.to_str().expect("temporary paths are text");
+    let server = Server::spawn(product, &["-s", name, "-a", "0640", "-p", "0"]);
+    let mut connected = None;
+    eventually("the socket accepts", || {
+        connected = Wire::connect_unix(&path).ok();
+        connected.is_some()
+    });
+    let mut wire = connected.expect("set when it was accepted");
+    wire.ask("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
+    let mode = fs::metadata(&path).expect("the socket is there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o640, "{mode:o} {}", server.stderr());
+}
+
+fn refuses_to_start_on_a_port_in_use(product: Product) {
+    let first = Server::start(product, &[]);
+    let port = first.addr().port().to_string();
+    let mut second = Server::spawn(product, &["-l", "127.0.0.1", "-p", &port]);
+    let status = second.wait_exit();
+    assert!(!status.success(), "{status}");
+    let stderr = second.stderr();
+    assert!(stderr.contains("in use"), "it says what is wrong: {stderr:?}");
+    first.connect().ask("mn\r\n", "MN\r\n");
+}
+
+fn reloads_the_password_file_on_hup(product: Product) {
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let path = dir.path().join("users");
+    fs::write(&path, "ann:apple\n").expect("the directory is writable");
+    let server = Server::start(product, &["-Y", path.to_str().expect("temporary paths are text")]);
+    let mut early = server.connect();
+    early.ask("set x 0 0 9\r\nann apple\r\n", "STORED\r\n");
+
+    fs::write(&path, "bob:quince\n").expect("the directory is writable");
+    server.signal(Signal::SIGHUP);
+    eventually("the new password counts", || {
+        let mut wire = server.connect();
+        wire.send(b"set x 0 0 10\r\nbob quince\r\n");
+        wire.line().expect("the reply comes in time") == b"STORED\r\n"
+    });
+    server.connect().ask("set x 0 0 9\r\nann apple\r\n", "CLIENT_ERROR authentication failure\r\n");
+    // Who is in stays in.
+    early.ask("mn\r\n", "MN\r\n");
+}
+
+/// What the server process has in memory, by its `VmRSS`.
+fn resident_kib(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the process is alive");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
+}

@@ -1,0 +1,10 @@
+//! Filbert's tests on real parts: a real server process, real sockets, a real memcached beside
+//! it, real clients.
+
+mod client_suites;
+mod clients;
+mod connections;
+mod differential;
+mod memory;
+mod support;
+mod transcripts;

@@ -1,0 +1,65 @@
+//! Memory: what happens when the limit of `-m` is reached.
+
+use std::fmt::Write as _;
+
+use crate::support::server::{Product, Server};
+use crate::support::wire::Wire;
+
+/// Size of each value. Large, so that few are needed; under the default `-I`.
+const VALUE_BYTES: usize = 500_000;
+/// `-m 8` holds at most 16 such values; a server that takes this many has no limit.
+const VALUES: usize = 60;
+
+#[test]
+fn memcached_evicts_old_items_for_new_ones() {
+    evicts_old_items_for_new_ones(Product::Memcached);
+}
+
+#[test]
+fn filbert_evicts_old_items_for_new_ones() {
+    evicts_old_items_for_new_ones(Product::Filbert);
+}
+
+#[test]
+fn memcached_refuses_new_items_with_m() {
+    refuses_new_items_with_m(Product::Memcached);
+}
+
+#[test]
+fn filbert_refuses_new_items_with_m() {
+    refuses_new_items_with_m(Product::Filbert);
+}
+
+fn evicts_old_items_for_new_ones(product: Product) {
+    let server = Server::start(product, &["-m", "8", "-t", "1"]);
+    let mut wire = server.connect();
+    for n in 0..VALUES {
+        assert_eq!(store(&mut wire, n), "STORED\r\n", "value {n}");
+    }
+    wire.ask("mg k0\r\n", "EN\r\n");
+    wire.ask(&format!("mg k{} s\r\n", VALUES - 1), &format!("HD s{VALUE_BYTES}\r\n"));
+    let evictions = wire.stat("evictions");
+    assert!(evictions > 0, "{evictions} evictions");
+    assert_eq!(wire.stat("limit_maxbytes"), 8 * 1024 * 1024);
+    assert_eq!(wire.stat("store_no_memory"), 0);
+}
+
+/// -M: error instead of eviction.
+fn refuses_new_items_with_m(product: Product) {
+    let server = Server::start(product, &["-m", "8", "-M", "-t", "1"]);
+    let mut wire = server.connect();
+    let refused = (0..VALUES).find(|n| store(&mut wire, *n) != "STORED\r\n").expect("the limit is reached");
+    assert!(refused > 0, "8 MiB hold at least one value");
+    assert_eq!(store(&mut wire, refused), "SERVER_ERROR out of memory storing object\r\n");
+    wire.ask("mg k0 s\r\n", &format!("HD s{VALUE_BYTES}\r\n"));
+    wire.ask(&format!("mg k{refused}\r\n"), "EN\r\n");
+    assert_eq!(wire.stat("evictions"), 0);
+    assert_eq!(wire.stat("store_no_memory"), 2);
+}
+
+fn store(wire: &mut Wire, n: usize) -> String {
+    let mut request = format!("set k{n} 0 0 {VALUE_BYTES}\r\n");
+    let _ = write!(request, "{}\r\n", "v".repeat(VALUE_BYTES));
+    wire.send(request.as_bytes());
+    String::from_utf8_lossy(&wire.line().expect("the reply comes in time")).into_owned()
+}

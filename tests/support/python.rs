@@ -1,0 +1,70 @@
+//! Runs the tests that are written in Python, in the virtual environment that `tests/run` makes.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The server a Python test runs against.
+#[derive(Clone, Copy, Debug)]
+pub enum Server {
+    /// The binary of this build.
+    Filbert,
+    /// The system's memcached: shows that the test itself is right.
+    Memcached,
+}
+
+impl Server {
+    /// What the Python side finds in `SERVER_BIN`: a path, or a name to look up on `PATH`.
+    fn binary(self) -> PathBuf {
+        match self {
+            Server::Memcached => PathBuf::from("memcached"),
+            Server::Filbert => option_env!("CARGO_BIN_EXE_filbert")
+                .map(PathBuf::from)
+                .or_else(|| env::var_os("FILBERT_BIN").map(PathBuf::from))
+                .expect("cargo sets CARGO_BIN_EXE_filbert; elsewhere set FILBERT_BIN to the filbert binary"),
+        }
+    }
+}
+
+/// Runs `python ARGUMENTS` in `directory` (relative to `tests/`) with `SERVER_BIN` set.
+///
+/// # Panics
+///
+/// When the virtual environment is missing, or when Python exits with anything but 0: its output is in the message.
+pub fn run(directory: &str, arguments: &[&str], server: Server) {
+    let python = venv().join("bin/python");
+    assert!(
+        python.exists(),
+        "{} is missing: `tests/run` creates it (or set FILBERT_TEST_VENV)",
+        python.display()
+    );
+    let output = Command::new(&python)
+        .args(arguments)
+        .current_dir(tests().join(directory))
+        .env("SERVER_BIN", server.binary())
+        // Nothing is written beside the sources, so that a read-only checkout and parallel runs are fine.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the virtual environment's Python starts");
+    assert!(
+        output.status.success(),
+        "{arguments:?} against {server:?}: {}\n{}",
+        output.status,
+        text(&output)
+    );
+}
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+fn venv() -> PathBuf {
+    env::var_os("FILBERT_TEST_VENV")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv"))
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

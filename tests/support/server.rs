@@ -1,0 +1,215 @@
+//! Server processes: started on a free port, killed when dropped.
+
+use std::fmt;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::support::wire::Wire;
+
+/// How long a process may take to start or to stop before the test fails.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// How often a condition that has no event of its own is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Which program answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    Filbert,
+    Memcached,
+}
+
+/// One running server process that listens on 127.0.0.1 and dies with its owner.
+///
+/// The process also dies when the *thread* that started it ends (`PR_SET_PDEATHSIG` counts threads), so a server
+/// belongs to the test that started it and is not shared between tests.
+pub struct Server {
+    product: Product,
+    child: Child,
+    dir: TempDir,
+    ports: Vec<u16>,
+}
+
+impl Server {
+    /// Starts Filbert and waits until it listens.
+    pub fn filbert(args: &[&str]) -> Server {
+        Server::start(Product::Filbert, args)
+    }
+
+    /// Starts the installed memcached and waits until it listens.
+    pub fn memcached(args: &[&str]) -> Server {
+        Server::start(Product::Memcached, args)
+    }
+
+    /// Starts `product` on a free port of 127.0.0.1 and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// If the program is missing, ends early or does not listen within the deadline.
+    pub fn start(product: Product, args: &[&str]) -> Server {
+        let mut all = vec!["-l", "127.0.0.1"];
+        all.extend_from_slice(args);
+        let mut server = Server::spawn(product, &all);
+        server.ports = server.await_ports();
+        server
+    }
+
+    /// Starts `product` with exactly these arguments, besides a free port and the user, and does not wait.
+    pub fn spawn(product: Product, args: &[&str]) -> Server {
+        let dir = TempDir::new().expect("a temporary directory can be made");
+        let stderr = fs::File::create(dir.path().join("stderr")).expect("the directory is writable");
+        let mut command = Command::new(program("setpriv", "util-linux"));
+        command.args(["--pdeathsig", "KILL", "--"]).arg(product.path());
+        if !args.contains(&"-p") {
+            command.args(["-p", "-1"]);
+        }
+        if product == Product::Memcached {
+            command.args(["-U", "0"]);
+        }
+        if is_root() {
+            // memcached refuses to run as root unless told so; another user would also lose the death signal.
+            command.args(["-u", "root"]);
+        }
+        let child = command
+            .args(args)
+            .env("MEMCACHED_PORT_FILENAME", dir.path().join("ports"))
+            // Filbert reads its options from such variables, too; these two are meant for the tests.
+            .env_remove("FILBERT_BIN")
+            .env_remove("FILBERT_SEED")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("setpriv starts");
+        Server { product, child, dir, ports: Vec::new() }
+    }
+
+    /// The address of the first listener.
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports[0]).into()
+    }
+
+    /// A new client connection to the first listener.
+    pub fn connect(&self) -> Wire {
+        Wire::connect(self.addr())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to the server process.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("Linux process ids fit in i32");
+        kill(Pid::from_raw(pid), signal).expect("the process is ours and not yet reaped");
+    }
+
+    /// Waits until the process has ended.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the server exits", || {
+            status = self.child.try_wait().expect("the child can be waited for");
+            status.is_some()
+        });
+        status.expect("set when the wait succeeded")
+    }
+
+    /// What the server wrote to its standard error so far.
+    pub fn stderr(&self) -> String {
+        let bytes = fs::read(self.dir.path().join("stderr")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits for the port file and returns the TCP ports in it.
+    pub fn await_ports(&mut self) -> Vec<u16> {
+        let file = self.dir.path().join("ports");
+        let mut ports = Vec::new();
+        eventually(&format!("{:?} listens", self.product), || {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                panic!("{:?} ended at start with {status}: {}", self.product, self.stderr());
+            }
+            ports = tcp_ports(&fs::read_to_string(&file).unwrap_or_default());
+            !ports.is_empty()
+        });
+        ports
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails only if the process is gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- stderr of {:?}:\n{}", self.product, self.stderr());
+        }
+    }
+}
+
+impl Product {
+    fn path(self) -> PathBuf {
+        match self {
+            Product::Memcached => program("memcached", "memcached"),
+            Product::Filbert => filbert(),
+        }
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Product::Filbert => "filbert",
+            Product::Memcached => "memcached",
+        })
+    }
+}
+
+/// Polls `condition` until it holds.
+///
+/// # Panics
+///
+/// If it does not hold within the deadline; `what` says what was waited for.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain until {what}");
+        thread::sleep(POLL);
+    }
+}
+
+/// The TCP ports in a file written for `MEMCACHED_PORT_FILENAME`: lines such as `TCP INET: 12345`.
+fn tcp_ports(text: &str) -> Vec<u16> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("TCP INET: ").or_else(|| line.strip_prefix("TCP INET6: ")))
+        .filter_map(|port| port.trim().parse().ok())
+        .collect()
+}
+
+/// Finds an installed program, or fails the test saying which Debian package has it.
+fn program(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("`{name}` is not in PATH; install it: apt-get install {package}"))
+}
+
+fn filbert() -> PathBuf {
+    option_env!("CARGO_BIN_EXE_filbert")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("FILBERT_BIN").map(PathBuf::from))
+        .filter(|path| path.is_file())
+        .expect("a built filbert: run under its own package, or set FILBERT_BIN to the binary")
+}
+
+fn is_root() -> bool {
+    fs::metadata(Path::new("/proc/self")).is_ok_and(|own| own.uid() == 0)
+}

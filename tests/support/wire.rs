@@ -1,0 +1,192 @@
+//! A client connection that sends and expects raw bytes; every read has a deadline.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a reply may take before the test fails.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// One connection, over TCP or a Unix socket.
+pub struct Wire {
+    socket: Socket,
+    /// Received and not yet consumed; consumed bytes are `inbox[..start]`.
+    inbox: Vec<u8>,
+    start: usize,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Wire {
+    pub fn connect(addr: SocketAddr) -> Wire {
+        let stream = TcpStream::connect(addr).unwrap_or_else(|e| panic!("cannot connect to {addr}: {e}"));
+        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
+        Wire { socket: Socket::Tcp(stream), inbox: Vec::new(), start: 0 }
+    }
+
+    /// # Errors
+    ///
+    /// Those of `connect(2)`, so that a test can wait for the socket to appear.
+    pub fn connect_unix(path: &Path) -> io::Result<Wire> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        Ok(Wire { socket: Socket::Unix(stream), inbox: Vec::new(), start: 0 })
+    }
+
+    /// A second handle to the same TCP socket, for a thread that only writes.
+    pub fn writer(&self) -> TcpStream {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.try_clone().expect("a socket can be duplicated"),
+            Socket::Unix(_) => panic!("only TCP connections are split"),
+        }
+    }
+
+    /// Sends all bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the server has closed the connection, or takes nothing for as long as the deadline.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => stream.write_all(bytes),
+            Socket::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// Sends all bytes and fails the test if the server does not take them.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).unwrap_or_else(|e| panic!("the server takes {} bytes: {e}", bytes.len()));
+    }
+
+    /// Says that nothing more will be sent; replies still arrive.
+    pub fn finish_sending(&self) {
+        // Fails if the server has closed already; the caller's next read tells.
+        let _ = match &self.socket {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
+    /// The next line with its line end; shorter, without one, if the server closes.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut`, with what has arrived in the message, if the line does not come in time.
+    pub fn line(&mut self) -> io::Result<Vec<u8>> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.pending()[searched..].iter().position(|&b| b == b'\n') {
+                return Ok(self.take(searched + at + 1));
+            }
+            searched = self.pending().len();
+            if !self.fill()? {
+                return Ok(self.take(searched));
+            }
+        }
+    }
+
+    /// The next `len` bytes; fewer if the server closes first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Wire::line`].
+    pub fn bytes(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        while self.pending().len() < len {
+            if !self.fill()? {
+                break;
+            }
+        }
+        Ok(self.take(len.min(self.pending().len())))
+    }
+
+    /// Everything until the server closes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Wire::line`].
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        while self.fill()? {}
+        Ok(self.take(self.pending().len()))
+    }
+
+    /// Sends a request and expects exactly this reply.
+    #[track_caller]
+    pub fn ask(&mut self, request: &str, reply: &str) {
+        self.send(request.as_bytes());
+        self.expect(reply);
+    }
+
+    /// Expects exactly these bytes next.
+    #[track_caller]
+    pub fn expect(&mut self, reply: &str) {
+        let got = self.bytes(reply.len()).expect("the reply comes in time");
+        assert_eq!(reply, String::from_utf8_lossy(&got));
+    }
+
+    /// One number out of `stats`.
+    #[track_caller]
+    pub fn stat(&mut self, name: &str) -> u64 {
+        self.send(b"stats\r\n");
+        let stats = self.until_end();
+        let prefix = format!("STAT {name} ");
+        let value = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {stats}"));
+        value.parse().unwrap_or_else(|e| panic!("{name} is {value}: {e}"))
+    }
+
+    /// The lines up to and with `END`.
+    #[track_caller]
+    pub fn until_end(&mut self) -> String {
+        let mut text = String::new();
+        while !text.ends_with("END\r\n") {
+            let line = self.line().expect("the reply comes in time");
+            assert!(!line.is_empty(), "closed after {text:?}");
+            text.push_str(&String::from_utf8_lossy(&line));
+        }
+        text
+    }
+
+    fn pending(&self) -> &[u8] {
+        &self.inbox[self.start..]
+    }
+
+    fn take(&mut self, len: usize) -> Vec<u8> {
+        let taken = self.inbox[self.start..self.start + len].to_vec();
+        self.start += len;
+        if self.start == self.inbox.len() {
+            self.inbox.clear();
+            self.start = 0;
+        }
+        taken
+    }
+
+    /// Reads once; false if the server has closed.
+    fn fill(&mut self) -> io::Result<bool> {
+        let mut chunk = [0; 16 * 1024];
+        let read = match &mut self.socket {
+            Socket::Tcp(stream) => stream.read(&mut chunk),
+            Socket::Unix(stream) => stream.read(&mut chunk),
+        };
+        match read {
+            Ok(len) => {
+                self.inbox.extend_from_slice(&chunk[..len]);
+                Ok(len > 0)
+            }
+            // A server that closes with unread input resets the connection: for the client that is a close.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(false),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                let so_far = String::from_utf8_lossy(self.pending()).into_owned();
+                Err(io::Error::new(ErrorKind::TimedOut, format!("no more came in time after {so_far:?}")))
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
