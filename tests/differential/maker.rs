@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use fastrand::Rng;
 
-use crate::differential::stream::{CAS_BEFORE, CAS_NOW, PREFIX, Request};
+use crate::differential::stream::{CAS_BEFORE, CAS_NOW, PREFIX, Request, reason_to_leave_out};
 
 /// Longest stream, in commands behind those that fill it.
 const COMMANDS_MAX: usize = 30;
@@ -33,7 +33,8 @@ pub fn generate(seed: u64) -> Vec<Request> {
         }
     }
     let len = maker.rng.usize(5..=COMMANDS_MAX);
-    stream.extend((0..len).map(|_| maker.request()));
+    let requests = (0..len).map(|_| maker.request());
+    stream.extend(requests.filter(|request| reason_to_leave_out(request).is_none()));
     stream
 }
 
