@@ -107,7 +107,9 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
         b"lru_crawler" => crawler(tokens),
         b"lru" => lru(tokens).map(|()| Admin::Tuned { quiet }),
         b"slabs" => match (tokens.next(), tokens.next()) {
-            (Some(b"automove"), Some(_)) => Ok(Admin::Tuned { quiet }),
+            (Some(b"automove"), Some(level)) => {
+                number_u32(level).map(|_| Admin::Tuned { quiet }).ok_or(ProtocolError::BadNumber)
+            }
             (Some(b"reassign"), Some(_)) => Err(ProtocolError::NoSlabs),
             _ => Err(ProtocolError::Unknown),
         },
