@@ -133,9 +133,10 @@ impl Shared {
         }
     }
 
-    fn over_budget(&self, more: u64) -> bool {
-        let used = u64::try_from(self.used_bytes.0.load(Ordering::Relaxed)).unwrap_or(0);
-        used + more > self.budget_bytes.load(Ordering::Relaxed)
+    /// Whether the budget does not hold, once `more` bytes have come or gone.
+    fn over_budget(&self, more: i64) -> bool {
+        let used = self.used_bytes.0.load(Ordering::Relaxed).saturating_add(more);
+        u64::try_from(used).unwrap_or(0) > self.budget_bytes.load(Ordering::Relaxed)
     }
 
     /// The generation that live items carry. A delayed flush that has come due happens here,

@@ -407,7 +407,8 @@ impl Shard {
     /// if it were the last one written (proto_text.c, process_update_command).
     pub(super) fn drop_unstored(&mut self, key: &Lookup<'_>, mode: SetMode) {
         if mode == SetMode::Set {
-            self.metered(|shard| shard.items.pop(key as &dyn Sought));
+            // Dropped within the meter, not behind it.
+            self.metered(|shard| drop(shard.items.pop(key as &dyn Sought)));
         }
     }
 
@@ -443,11 +444,14 @@ impl Shard {
             }
             item.stamp = item.stamp & !WIN_SENT | STALE;
             item.cas = shared.new_cas(delete.new_cas);
-        } else {
+        } else if !delete.clear {
+            self.items.pop(key as &dyn Sought);
+        }
+        self.used += meter::balance() - before;
+        self.note_expiry(touch.unwrap_or(0));
+        if !delete.invalidate {
             cx.counters.bump(Counter::DeleteHits);
-            if !delete.clear {
-                self.items.pop(key as &dyn Sought);
-            }
+            // Behind the meter: an event's line is no item's memory.
             if shared.events.watched(Kinds::DELETIONS) {
                 shared.events.tell(Kinds::DELETIONS, |line| {
                     line.push_str("type=deleted key=");
@@ -456,8 +460,6 @@ impl Shard {
                 });
             }
         }
-        self.used += meter::balance() - before;
-        self.note_expiry(touch.unwrap_or(0));
         reply(Outcome::Deleted)
     }
 
@@ -562,16 +564,16 @@ impl Shard {
     /// Whether a cache that may not evict has no room for this many more bytes, even after
     /// dropping what has expired here.
     fn refuse_for_memory(&mut self, cx: &Context<'_>, shared: &Shared, bytes: usize) -> bool {
-        if shared.evict || !shared.over_budget(bytes as u64) {
+        if shared.evict || !shared.over_budget(bytes as i64) {
             return false;
         }
+        let used = self.used;
         if self.next_expiry <= cx.now {
-            let used = self.used;
             let swept = self.sweep(cx);
             cx.counters.add(Counter::Reclaimed, swept.dropped);
-            shared.used_changed(self.used - used);
         }
-        shared.over_budget(bytes as u64)
+        // What was freed here is told to the store once the whole operation is over.
+        shared.over_budget(bytes as i64 + self.used - used)
     }
 
     /// Drops every dead item.
@@ -616,19 +618,10 @@ impl Shard {
         let (item, len) = item;
         if item.dead(cx).is_some() {
             cx.counters.bump(Counter::Reclaimed);
-            return true;
-        }
-        cx.counters.bump(Counter::Evictions);
-        cx.counters.add(Counter::EvictedUnfetched, u64::from(!item.is(FETCHED)));
-        if shared.events.watched(Kinds::EVICTIONS) {
-            shared.events.tell(Kinds::EVICTIONS, |line| {
-                line.push_str("type=eviction key=");
-                write_uri_encoded(line, key.bytes());
-                let fetch = if item.is(FETCHED) { "yes" } else { "no" };
-                let ttl = if item.exptime == 0 { -1 } else { i64::from(item.exptime.saturating_sub(cx.now)) };
-                let idle = cx.now.saturating_sub(item.accessed);
-                line.push_str(&format!(" fetch={fetch} ttl={ttl} la={idle} clsid=1 size={len}"));
-            });
+        } else {
+            cx.counters.bump(Counter::Evictions);
+            cx.counters.add(Counter::EvictedUnfetched, u64::from(!item.is(FETCHED)));
+            tell_eviction(cx, shared, key.bytes(), &item, len);
         }
         // A long key lies outside its entry; it is freed here, and counted like the rest.
         let before = meter::balance();
@@ -654,6 +647,19 @@ fn tell_get(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, size: u
             write_uri_encoded(line, key);
             let class = u8::from(status == "found");
             line.push_str(&format!(" status={status} clsid={class} cfd={} size={size}", cx.connection));
+        });
+    }
+}
+
+fn tell_eviction(cx: &Context<'_>, shared: &Shared, key: &[u8], item: &Item, size: usize) {
+    if shared.events.watched(Kinds::EVICTIONS) {
+        shared.events.tell(Kinds::EVICTIONS, |line| {
+            line.push_str("type=eviction key=");
+            write_uri_encoded(line, key);
+            let fetch = if item.is(FETCHED) { "yes" } else { "no" };
+            let ttl = if item.exptime == 0 { -1 } else { i64::from(item.exptime.saturating_sub(cx.now)) };
+            let idle = cx.now.saturating_sub(item.accessed);
+            line.push_str(&format!(" fetch={fetch} ttl={ttl} la={idle} clsid=1 size={size}"));
         });
     }
 }
