@@ -247,13 +247,15 @@ impl Store {
     /// Costs the same however many there are; the memory comes back by sweeps and evictions.
     pub fn flush_all(&self, caller: &Caller<'_>, delay: Exptime) {
         let flush = &self.shared.flush.0;
+        // One that has come due unseen happens before this one takes its place.
+        self.shared.generation(caller.now);
         let due = self.shared.clock.deadline(delay, caller.now);
         if due > caller.now {
             flush.due.store(due, Ordering::Release);
             return;
         }
         flush.due.store(0, Ordering::Release);
-        let generation = flush.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let generation = flush.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         if generation.wrapping_sub(flush.swept.load(Ordering::Relaxed)) > UNSWEPT_FLUSHES_MAX {
             self.sweep(caller, |_| ControlFlow::Continue(()));
         }
@@ -267,6 +269,8 @@ impl Store {
             return false;
         }
         let flush = &self.shared.flush.0;
+        // A delayed flush may have come due with nobody asking for anything since.
+        self.shared.generation(caller.now);
         let generation = flush.generation.load(Ordering::Acquire);
         let flushed = generation != flush.swept.load(Ordering::Relaxed);
         let mut through = true;

@@ -2,6 +2,7 @@
 
 mod budget;
 mod edges;
+mod flush;
 
 use super::*;
 use crate::command::{Delete, Get, Set};
