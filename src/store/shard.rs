@@ -568,7 +568,9 @@ impl Shard {
             return false;
         }
         let used = self.used;
-        if self.next_expiry <= cx.now {
+        // Flushed items lie behind all others: they are not used any more.
+        let flushed = self.items.peek_lru().is_some_and(|(_, item)| item.dead(cx).is_some());
+        if flushed || self.next_expiry <= cx.now {
             let swept = self.sweep(cx);
             cx.counters.add(Counter::Reclaimed, swept.dropped);
         }

@@ -3,6 +3,7 @@
 mod budget;
 mod edges;
 mod flush;
+mod full;
 
 use super::*;
 use crate::command::{Delete, Get, Set};
