@@ -4,6 +4,8 @@ mod budget;
 mod edges;
 mod flush;
 mod full;
+mod model;
+mod steps;
 
 use super::*;
 use crate::command::{Delete, Get, Set};
