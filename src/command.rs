@@ -8,7 +8,7 @@ use crate::item::{Exptime, ItemView};
 pub struct Command<'a> {
     /// 1 to 250 bytes, already decoded.
     pub key: &'a [u8],
-    /// Whether the key came base64-encoded; an item created by this command remembers it.
+    /// Whether the key came base64-encoded; an item written by this command remembers it.
     pub key_binary: bool,
     /// What to do.
     pub verb: Verb<'a>,

@@ -30,7 +30,7 @@ const STALE: u32 = 1;
 const WIN_SENT: u32 = 1 << 1;
 /// Asked for since it was written.
 const FETCHED: u32 = 1 << 2;
-/// Its key came base64-encoded.
+/// Its key came base64-encoded when it was last written.
 const KEY_BINARY: u32 = 1 << 3;
 
 /// Why an item that lies in the table is none any more.
@@ -357,7 +357,7 @@ impl Shard {
         let before = meter::balance();
         old.accessed = cx.now;
 
-        let mut stamp = cx.generation << 8 | old.stamp & KEY_BINARY;
+        let mut stamp = cx.generation << 8 | if key_binary { KEY_BINARY } else { 0 };
         let mut exptime = exptime;
         if is_cas {
             let compare = set.compare.unwrap_or(0);

@@ -246,7 +246,7 @@ impl Model {
         // Every write looks at the item, though it may not come to pass.
         old.used = self.now;
         let compare = set.compare.unwrap_or(0);
-        let mut item = Item { fetched: false, stale: false, win_sent: false, ..old.clone() };
+        let mut item = Item { binary, fetched: false, stale: false, win_sent: false, ..old.clone() };
         if compares && (compare == 0 || compare != old.cas) {
             let older = compare != 0 && compare < old.cas;
             if !(set.invalidate && older) {
