@@ -31,7 +31,7 @@ impl<'a> Iterator for Tokens<'a> {
 impl<'a> Tokens<'a> {
     /// The last token; `None` when there is none.
     pub(super) fn last_token(self) -> Option<&'a [u8]> {
-        self.0.trim_ascii_end().rsplit(|&byte| byte == b' ').next().filter(|token| !token.is_empty())
+        self.0.rsplit(|&byte| byte == b' ').find(|token| !token.is_empty())
     }
 }
 
@@ -70,6 +70,7 @@ mod tests {
         assert_eq!(tokens, [&b"get"[..], b"a", b"bc"]);
         assert_eq!(Tokens(b"a b ").last_token(), Some(&b"b"[..]));
         assert_eq!(Tokens(b"  ").last_token(), None);
+        assert_eq!(Tokens(b"a noreply\t ").last_token(), Some(&b"noreply\t"[..]), "only blanks divide");
     }
 
     #[test]
