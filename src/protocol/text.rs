@@ -114,7 +114,8 @@ pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> 
 
 /// Whether a line begins like one of the commands whose length has no limit.
 pub fn begins_multiget(line: &[u8]) -> bool {
-    let line = line.trim_ascii_start();
+    let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
+    let line = &line[blanks..];
     line.starts_with(b"get ") || line.starts_with(b"gets ")
 }
 
