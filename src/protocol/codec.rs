@@ -74,6 +74,8 @@ pub struct Codec<H> {
     /// Where requests go.
     pub handler: H,
     state: State,
+    /// Whether the line at hand has been shown, and waits for its value.
+    shown: bool,
     key_buffer: [u8; KEY_MAX],
 }
 
@@ -136,7 +138,7 @@ impl<H: Handler> Decoder for Codec<H> {
 impl<H: Handler> Codec<H> {
     /// A codec at the start of a connection.
     pub fn new(handler: H) -> Self {
-        Self { handler, state: State::Line, key_buffer: [0; KEY_MAX] }
+        Self { handler, state: State::Line, shown: false, key_buffer: [0; KEY_MAX] }
     }
 
     /// Whether it stands between two requests.
@@ -175,10 +177,17 @@ impl<H: Handler> Codec<H> {
     fn line(&mut self, input: &[u8]) -> Step {
         let Some(newline) = memchr(b'\n', input) else { return self.unfinished_line(input) };
         let line = input[..newline].strip_suffix(b"\r").unwrap_or(&input[..newline]);
-        let after = newline + 1;
-        if self.handler.wants_lines() {
+        if !self.shown && self.handler.wants_lines() {
             self.handler.line(line);
         }
+        let step = self.whole_line(line, newline + 1, input);
+        self.shown = matches!(step, Step::Incomplete(_));
+        step
+    }
+
+    /// A line that has come to its end, `after` which a value may follow.
+    #[inline]
+    fn whole_line(&mut self, line: &[u8], after: usize, input: &[u8]) -> Step {
         if !self.handler.authenticated() {
             return self.login(line, after, input);
         }

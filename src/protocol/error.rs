@@ -10,6 +10,10 @@ macro_rules! errors {
         pub enum ProtocolError { $(#[doc = $text] $variant,)* }
 
         impl ProtocolError {
+            /// Every error, in the order of this list.
+            #[cfg(test)]
+            pub(super) const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
             /// The line that memcached answers, without its end.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }

@@ -51,3 +51,6 @@ pub enum Request<'a> {
     /// Before login: `user password`, the value of a `set`.
     Login(&'a [u8]),
 }
+
+#[cfg(test)]
+mod tests;
