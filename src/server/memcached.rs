@@ -167,6 +167,8 @@ impl Client {
 
     /// Reads once and executes what came; false at the end of the input.
     fn poll_turn(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<bool>> {
+        let waits_for = if self.rest.is_empty() { ConnectionState::Read } else { ConnectionState::Value };
+        self.session().connection.set_state(waits_for);
         let small = self.rest.len() <= SMALL_REST;
         let len = if small {
             buffer.clear();
@@ -195,8 +197,6 @@ impl Client {
         }
         if self.rest.is_empty() {
             self.rest = BytesMut::new();
-        } else {
-            self.session().connection.set_state(ConnectionState::Value);
         }
         Poll::Ready(Ok(true))
     }
