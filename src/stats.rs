@@ -136,8 +136,10 @@ impl Registry {
 
     /// Sums since the last [`Registry::reset`], as `stats` shows them.
     pub fn since_reset(&self) -> Snapshot {
+        // The zero before the sums: a reset in between would make it the larger.
+        let baseline = *self.0.baseline.lock();
         let mut sums = self.totals();
-        for (sum, base) in sums.0.iter_mut().zip(self.0.baseline.lock().0) {
+        for (sum, base) in sums.0.iter_mut().zip(baseline.0) {
             *sum -= base;
         }
         sums
