@@ -249,6 +249,9 @@ impl Client {
                 _ => {}
             }
             if self.paused {
+                // The client may have taken its time with the answers so far.
+                let session = self.session();
+                session.now = session.door.store.clock().now();
                 let mut rest = std::mem::take(&mut self.rest);
                 self.decode(&mut rest);
                 self.rest = rest;
