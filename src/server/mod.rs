@@ -7,7 +7,7 @@ pub mod memcached;
 pub mod prefix;
 mod report;
 mod session;
-mod stream;
+pub mod stream;
 pub mod worker;
 
 use std::path::PathBuf;
