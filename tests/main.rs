@@ -5,6 +5,7 @@ mod client_suites;
 mod clients;
 mod connections;
 mod differential;
+mod fuzz;
 mod memory;
 mod support;
 mod transcripts;
