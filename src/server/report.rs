@@ -362,7 +362,8 @@ pub(super) fn cachedump(session: &mut Session, mut arguments: Tokens<'_>) {
             break;
         }
         session.door.store.walk(&session.caller(), shard, |item| {
-            if shown < limit && dump.len() < CACHEDUMP_MAX {
+            // A key that came base64-encoded may hold a line end.
+            if shown < limit && dump.len() < CACHEDUMP_MAX && !item.key_binary {
                 shown += 1;
                 let exptime = item.ttl_seconds.map_or(0, |ttl| clock.unix(session.now + ttl));
                 dump.extend_from_slice(b"ITEM ");
