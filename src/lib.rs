@@ -7,6 +7,7 @@
 pub mod allocator;
 pub mod auth;
 pub mod clock;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod events;

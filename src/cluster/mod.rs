@@ -1,0 +1,3 @@
+//! Who is alive, and who owns what.
+
+pub mod view;
