@@ -74,6 +74,7 @@ fn found(value: &[u8]) -> Outcome<'_> {
     let item = ItemView {
         key: KEY,
         value,
+        value_len: value.len(),
         flags: 0,
         cas: 123_456,
         ttl_seconds: Some(3600),

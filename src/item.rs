@@ -44,8 +44,10 @@ impl Exptime {
 pub struct ItemView<'a> {
     /// Its key, decoded.
     pub key: &'a [u8],
-    /// Its bytes.
+    /// Its bytes; none where only their number came from another node.
     pub value: &'a [u8],
+    /// How many bytes it has.
+    pub value_len: usize,
     /// The client's own 32 bits.
     pub flags: u32,
     /// Changes with every write to the key.

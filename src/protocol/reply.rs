@@ -196,7 +196,7 @@ fn write_status(out: &mut Vec<u8>, meta: &Meta<'_>, status: &[u8; 2], stored: Op
             (Some(b'k'), _) => write_key(out, meta.key, meta.key_binary),
             (Some(b'c'), MetaVerb::Set) => write_flag(out, b'c', stored.map_or(0, |item| item.cas)),
             (Some(b's'), MetaVerb::Set) => {
-                write_flag(out, b's', stored.map_or(meta.value_len, |item| item.value.len()));
+                write_flag(out, b's', stored.map_or(meta.value_len, |item| item.value_len));
             }
             _ => {}
         }

@@ -69,6 +69,7 @@ impl Item {
         ItemView {
             key,
             value: &self.value,
+            value_len: self.value.len(),
             flags: self.flags,
             cas: self.cas,
             ttl_seconds: (self.exptime != 0).then(|| self.exptime.saturating_sub(now)),
@@ -531,7 +532,7 @@ impl Shard {
         cx.counters.bump(hits);
         let (exptime, grown) = (item.exptime, meter::balance() - before);
         let mut view = item.view(key.bytes, cx.now);
-        view.value = digits;
+        (view.value, view.value_len) = (digits, digits.len());
         let result = reply(Outcome::Found(Found::plain(view, ttl_before)));
         self.used += grown;
         self.note_expiry(exptime);
