@@ -1,4 +1,4 @@
-//! Filbert: a memcached-compatible distributed cache.
+//! Filbert: a memcached-compatible cache, on its way to being a distributed one.
 //!
 //! The rooms, from the ground up: [`item`] and [`command`] say what a cache holds and does;
 //! [`protocol`] turns bytes into commands and outcomes into bytes; [`store`] is this node's

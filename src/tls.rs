@@ -77,7 +77,7 @@ pub enum Error {
         why: rustls::Error,
     },
     /// Client certificates are to be checked, against nothing.
-    #[error("ssl_verify_mode 1 and 2 need ssl_ca_cert: the authorities of client certificates")]
+    #[error("ssl_verify_mode 1 to 3 need ssl_ca_cert: the authorities of client certificates")]
     NoAuthorities,
     /// The library refuses, for a reason that is not in a file.
     #[error("TLS cannot be set up: {0}")]

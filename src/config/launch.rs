@@ -127,7 +127,7 @@ impl Reader<'_> {
             self.warnings.push(format!("{said}: memcached advises no more threads than CPUs ({cpus})"));
         }
         Ok(server::Options {
-            port: if listen.is_empty() { 0 } else { port.unwrap_or(0) },
+            port: listen.first().map_or(0, |listen| listen.port),
             listen,
             unix,
             threads: threads.unwrap_or(DEFAULT_THREADS.min(cpus)),

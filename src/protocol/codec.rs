@@ -11,6 +11,7 @@ use tokio_util::codec::Decoder;
 use crate::command::{Command, SetMode, Verb};
 use crate::item::{KEY_MAX, item_size};
 use crate::protocol::Request;
+use crate::protocol::binary;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;
 use crate::protocol::text::{self, Line, Multiget, Store};
@@ -175,6 +176,15 @@ impl<H: Handler> Codec<H> {
 
     #[inline]
     fn line(&mut self, input: &[u8]) -> Step {
+        if input[0] == binary::MAGIC {
+            return match input.first_chunk() {
+                Some(header) => {
+                    self.handler.handle(Request::Binary(header));
+                    Step::Used(input.len(), Flow::Close)
+                }
+                None => Step::Incomplete(binary::HEADER_LEN),
+            };
+        }
         let Some(newline) = memchr(b'\n', input) else { return self.unfinished_line(input) };
         let line = input[..newline].strip_suffix(b"\r").unwrap_or(&input[..newline]);
         if !self.shown && self.handler.wants_lines() {

@@ -5,6 +5,7 @@
 //! is silent, memcached 1.6.45 itself.
 
 pub mod admin;
+pub mod binary;
 pub mod codec;
 pub mod error;
 pub mod meta;
@@ -48,6 +49,8 @@ pub enum Request<'a> {
         /// Whether the client wants to hear of it.
         quiet: bool,
     },
+    /// The first bytes of a request in the binary protocol, which is not spoken.
+    Binary(&'a [u8; binary::HEADER_LEN]),
     /// Before login: `user password`, the value of a `set`.
     Login(&'a [u8]),
 }

@@ -44,6 +44,7 @@ fn short(request: &Request<'_>) -> String {
         Request::TooLarge { key, mode, quiet } => {
             format!("too large {} {mode:?}{}", text(key), if *quiet { " quiet" } else { "" })
         }
+        Request::Binary(header) => format!("binary {}", text(&header[..])),
         Request::Login(login) => format!("login {}", text(login)),
     }
 }

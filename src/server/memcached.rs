@@ -39,6 +39,9 @@ const SMALL_REST: usize = 4 << 10;
 /// first.
 const TURNS: u32 = 8;
 
+/// What the clock counts in.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
+
 /// A thread keeps its answer buffer between connections up to this size.
 const KEPT_OUT_BYTES: usize = 1 << 20;
 
@@ -282,12 +285,13 @@ impl Client {
         let Some((timeout, timer)) = &mut self.idle else { return Poll::Pending };
         while timer.as_mut().poll(cx).is_ready() {
             let silent = session.door.store.clock().now().saturating_sub(session.connection.last_command());
-            let left = timeout.saturating_sub(Duration::from_secs(silent.into()));
+            // The clock shows whole seconds: only one more than the timeout is surely enough.
+            let left = (*timeout + CLOCK_STEP).saturating_sub(Duration::from_secs(silent.into()));
             if left.is_zero() && !watching {
                 session.counters.bump(Counter::IdleKicks);
                 return Poll::Ready(Ended::Idle);
             }
-            timer.as_mut().reset(Instant::now() + left.max(Duration::from_secs(1)));
+            timer.as_mut().reset(Instant::now() + left.max(CLOCK_STEP));
         }
         Poll::Pending
     }

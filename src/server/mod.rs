@@ -46,11 +46,11 @@ pub struct Options {
     pub backlog: u32,
     /// Close a connection that says nothing for this long (`-o idle_timeout`).
     pub idle_timeout: Option<Duration>,
-    /// `-v` counted: 0 to 3.
+    /// `-v` counted: 2 and above shows every command line.
     pub verbosity: u8,
     /// `-F` says no.
     pub flush_allowed: bool,
-    /// `-X` says no: `stats cachedump`, `stats detail`, `lru_crawler metadump`.
+    /// `-X` says no: `stats cachedump`, `stats detail`, `lru_crawler metadump` and `mgdump`.
     pub dump_allowed: bool,
     /// `-W` says no.
     pub watch_allowed: bool,
@@ -121,7 +121,7 @@ pub struct Door {
     pub registry: Registry,
     /// What was asked for at start.
     pub options: Options,
-    /// `-v` counted; `verbosity` changes it.
+    /// 2 and above shows every command line; `-v` counted, until `verbosity` changes it.
     pub verbosity: AtomicU8,
     /// Who is connected.
     pub connections: Connections,

@@ -12,6 +12,7 @@ use crate::events::{Kinds, write_uri_encoded};
 use crate::item::ItemView;
 use crate::protocol::Request;
 use crate::protocol::admin::Crawler;
+use crate::protocol::binary;
 use crate::protocol::codec::{Flow, Handler};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
@@ -170,6 +171,7 @@ impl Handler for Session {
                     self.answer(ProtocolError::TooLarge.as_str());
                 }
             }
+            Request::Binary(header) => self.out.extend_from_slice(&binary::refusal(header)),
             Request::Login(login) => self.login(login),
         }
         self.flow()
