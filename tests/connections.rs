@@ -100,7 +100,7 @@ fn is_not_held_up_by_a_client_that_does_not_read(product: Product) {
     let mut other = server.connect();
     let value = "v".repeat(100_000);
     other.ask(&format!("set big 0 0 {}\r\n{value}\r\n", value.len()), "STORED\r\n");
-    let before = resident_kib(&server);
+    let before = server.resident_kib();
 
     let greedy = server.connect();
     let mut writer = greedy.writer();
@@ -131,7 +131,7 @@ fn is_not_held_up_by_a_client_that_does_not_read(product: Product) {
             &format!("STORED\r\nVALUE k{n} 0 1\r\nx\r\nEND\r\n"),
         );
     }
-    let growth = resident_kib(&server).saturating_sub(before);
+    let growth = server.resident_kib().saturating_sub(before);
     assert!(growth < GROWTH_MAX_KIB, "{product} grew by {growth} KiB for one client");
 }
 
@@ -283,11 +283,4 @@ fn reloads_the_password_file_on_hup(product: Product) {
     server.connect().ask("set x 0 0 9\r\nann apple\r\n", "CLIENT_ERROR authentication failure\r\n");
     // Who is in stays in.
     early.ask("mn\r\n", "MN\r\n");
-}
-
-/// What the server process has in memory, by its `VmRSS`.
-fn resident_kib(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the process is alive");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports VmRSS");
-    line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
 }

@@ -64,27 +64,26 @@ impl Server {
 
     /// Starts `product` with exactly these arguments, besides a free port and the user, and does not wait.
     pub fn spawn(product: Product, args: &[&str]) -> Server {
+        Server::spawn_as(product, command(product, &[]), args)
+    }
+
+    /// As [`Server::spawn`], with a command from [`command`] that the test has given variables or a wrapper.
+    pub fn spawn_as(product: Product, mut command: Command, args: &[&str]) -> Server {
         let dir = TempDir::new().expect("a temporary directory can be made");
         let stderr = fs::File::create(dir.path().join("stderr")).expect("the directory is writable");
-        let mut command = Command::new(program("setpriv", "util-linux"));
-        command.args(["--pdeathsig", "KILL", "--"]).arg(product.path());
         if !args.contains(&"-p") {
             command.args(["-p", "-1"]);
         }
         if product == Product::Memcached {
             command.args(["-U", "0"]);
         }
-        if is_root() {
+        if is_root() && !args.contains(&"-u") {
             // memcached refuses to run as root unless told so; another user would also lose the death signal.
             command.args(["-u", "root"]);
         }
         let child = command
             .args(args)
             .env("MEMCACHED_PORT_FILENAME", dir.path().join("ports"))
-            // Filbert reads its options from such variables, too; these two are meant for the tests.
-            .env_remove("FILBERT_BIN")
-            .env_remove("FILBERT_SEED")
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
@@ -128,15 +127,27 @@ impl Server {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// What the server wrote for `MEMCACHED_PORT_FILENAME` so far.
+    pub fn port_file(&self) -> String {
+        fs::read_to_string(self.dir.path().join("ports")).unwrap_or_default()
+    }
+
+    /// What the server process has in memory, by its `VmRSS`.
+    pub fn resident_kib(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is alive");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
+    }
+
     /// Waits for the port file and returns the TCP ports in it.
     pub fn await_ports(&mut self) -> Vec<u16> {
-        let file = self.dir.path().join("ports");
         let mut ports = Vec::new();
         eventually(&format!("{:?} listens", self.product), || {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 panic!("{:?} ended at start with {status}: {}", self.product, self.stderr());
             }
-            ports = tcp_ports(&fs::read_to_string(&file).unwrap_or_default());
+            ports = tcp_ports(&self.port_file());
             !ports.is_empty()
         });
         ports
@@ -172,6 +183,16 @@ impl fmt::Display for Product {
     }
 }
 
+/// A command that starts `product` through `wrapper`, programs such as `prlimit` that become what they start. The
+/// process dies with the thread that started it, unless it becomes another user or goes into the background.
+pub fn command(product: Product, wrapper: &[&str]) -> Command {
+    let mut command = Command::new(program("setpriv", "util-linux"));
+    command.args(["--pdeathsig", "KILL", "--"]).args(wrapper).arg(product.path());
+    // Filbert reads its options from such variables, too; these two are meant for the tests.
+    command.env_remove("FILBERT_BIN").env_remove("FILBERT_SEED").stdin(Stdio::null());
+    command
+}
+
 /// Polls `condition` until it holds.
 ///
 /// # Panics
@@ -194,7 +215,7 @@ fn tcp_ports(text: &str) -> Vec<u16> {
 }
 
 /// Finds an installed program, or fails the test saying which Debian package has it.
-fn program(name: &str, package: &str) -> PathBuf {
+pub fn program(name: &str, package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
@@ -202,7 +223,8 @@ fn program(name: &str, package: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("`{name}` is not in PATH; install it: apt-get install {package}"))
 }
 
-fn filbert() -> PathBuf {
+/// The filbert of this build.
+pub fn filbert() -> PathBuf {
     option_env!("CARGO_BIN_EXE_filbert")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("FILBERT_BIN").map(PathBuf::from))
@@ -210,6 +232,7 @@ fn filbert() -> PathBuf {
         .expect("a built filbert: run under its own package, or set FILBERT_BIN to the binary")
 }
 
-fn is_root() -> bool {
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
     fs::metadata(Path::new("/proc/self")).is_ok_and(|own| own.uid() == 0)
 }

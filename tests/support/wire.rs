@@ -142,6 +142,16 @@ impl Wire {
         value.parse().unwrap_or_else(|e| panic!("{name} is {value}: {e}"))
     }
 
+    /// One value out of `stats settings`.
+    #[track_caller]
+    pub fn setting(&mut self, name: &str) -> String {
+        self.send(b"stats settings\r\n");
+        let settings = self.until_end();
+        let prefix = format!("STAT {name} ");
+        let value = settings.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.unwrap_or_else(|| panic!("no {name} in {settings}")).to_owned()
+    }
+
     /// The lines up to and with `END`.
     #[track_caller]
     pub fn until_end(&mut self) -> String {
