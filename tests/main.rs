@@ -8,5 +8,6 @@ mod connections;
 mod differential;
 mod fuzz;
 mod memory;
+mod process;
 mod support;
 mod transcripts;
