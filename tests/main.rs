@@ -10,4 +10,5 @@ mod fuzz;
 mod memory;
 mod process;
 mod support;
+mod tls;
 mod transcripts;

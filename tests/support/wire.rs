@@ -4,12 +4,16 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 /// How long a reply may take before the test fails.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// One connection, over TCP or a Unix socket.
+/// One connection, over TCP, TLS or a Unix socket.
 pub struct Wire {
     socket: Socket,
     /// Received and not yet consumed; consumed bytes are `inbox[..start]`.
@@ -20,15 +24,28 @@ pub struct Wire {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Wire {
     pub fn connect(addr: SocketAddr) -> Wire {
-        let stream = TcpStream::connect(addr).unwrap_or_else(|e| panic!("cannot connect to {addr}: {e}"));
-        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
-        Wire { socket: Socket::Tcp(stream), inbox: Vec::new(), start: 0 }
+        Wire { socket: Socket::Tcp(tcp(addr)), inbox: Vec::new(), start: 0 }
+    }
+
+    /// Connects and shakes hands. With TLS 1.3 the server may still refuse the client's certificate: then the first
+    /// read fails.
+    ///
+    /// # Errors
+    ///
+    /// The server refuses, or its certificate is not one of `localhost` that the client trusts.
+    pub fn connect_tls(addr: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Wire> {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let client = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(client, tcp(addr));
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Wire { socket: Socket::Tls(Box::new(stream)), inbox: Vec::new(), start: 0 })
     }
 
     /// # Errors
@@ -45,8 +62,14 @@ impl Wire {
     pub fn writer(&self) -> TcpStream {
         match &self.socket {
             Socket::Tcp(stream) => stream.try_clone().expect("a socket can be duplicated"),
-            Socket::Unix(_) => panic!("only TCP connections are split"),
+            Socket::Unix(_) | Socket::Tls(_) => panic!("only TCP connections are split"),
         }
+    }
+
+    /// The certificate that the server showed.
+    pub fn server_certificate(&self) -> CertificateDer<'static> {
+        let Socket::Tls(stream) = &self.socket else { panic!("only TLS connections show one") };
+        stream.conn.peer_certificates().expect("the hands are shaken")[0].clone()
     }
 
     /// Sends all bytes.
@@ -58,6 +81,7 @@ impl Wire {
         match &mut self.socket {
             Socket::Tcp(stream) => stream.write_all(bytes),
             Socket::Unix(stream) => stream.write_all(bytes),
+            Socket::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -72,6 +96,7 @@ impl Wire {
         let _ = match &self.socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
         };
     }
 
@@ -184,6 +209,8 @@ impl Wire {
         let read = match &mut self.socket {
             Socket::Tcp(stream) => stream.read(&mut chunk),
             Socket::Unix(stream) => stream.read(&mut chunk),
+            // An end without the peer's word for it (close_notify) is an error, as it may have been cut off.
+            Socket::Tls(stream) => stream.read(&mut chunk),
         };
         match read {
             Ok(len) => {
@@ -199,4 +226,12 @@ impl Wire {
             Err(e) => Err(e),
         }
     }
+}
+
+fn tcp(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap_or_else(|e| panic!("cannot connect to {addr}: {e}"));
+    stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
+    stream.set_write_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
+    stream
 }

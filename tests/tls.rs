@@ -1,0 +1,300 @@
+//! TLS: who is served with which certificate, changing it, and clients that do not play along.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use rustls::{ClientConfig, version};
+
+use crate::support::certificates::Authority;
+use crate::support::server::{Product, Server, eventually, program};
+use crate::support::wire::Wire;
+
+/// Each of these is a test of memcached and a test of Filbert.
+macro_rules! for_both {
+    ($($name:ident)*) => {
+        mod memcached {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::support::server::Product::Memcached);
+            })*
+        }
+
+        mod filbert {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::support::server::Product::Filbert);
+            })*
+        }
+    };
+}
+
+for_both! {
+    stores_and_returns_values
+    carries_large_values
+    answers_a_long_pipeline_of_openssl_in_order
+    asks_clients_for_certificates_as_told
+    refuses_tls_1_2_when_told
+    shows_the_new_certificate_after_refresh_certs
+    closes_on_plain_text
+    listens_in_plain_text_where_told
+    serves_others_while_clients_are_silent_in_the_handshake
+}
+
+fn stores_and_returns_values(product: Product) {
+    let authority = Authority::new();
+    let server = start(product, &authority, "", &[]);
+    for version in [&version::TLS12, &version::TLS13] {
+        let mut wire = connect(&server, &authority.client_of(version, None));
+        wire.ask("set k 5 0 7\r\nval\r\nue\r\n", "STORED\r\n");
+        wire.ask("get k\r\n", "VALUE k 5 7\r\nval\r\nue\r\nEND\r\n");
+        wire.ask("mg none\r\n", "EN\r\n");
+    }
+}
+
+fn carries_large_values(product: Product) {
+    /// Under the default `-I` by as much as memcached needs for its header.
+    const VALUE_BYTES: usize = 1_000_000;
+    let authority = Authority::new();
+    let server = start(product, &authority, "", &[]);
+    let mut wire = connect(&server, &authority.client());
+    let value: String = (0..VALUE_BYTES).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+    for n in 0..5 {
+        wire.ask(&format!("set k{n} 0 0 {VALUE_BYTES}\r\n{value}\r\n"), "STORED\r\n");
+    }
+    for n in 0..5 {
+        wire.ask(&format!("get k{n}\r\n"), &format!("VALUE k{n} 0 {VALUE_BYTES}\r\n{value}\r\nEND\r\n"));
+    }
+}
+
+/// Another library's client, which sends and reads at the same time.
+fn answers_a_long_pipeline_of_openssl_in_order(product: Product) {
+    const COMMANDS: usize = 100_000;
+    let authority = Authority::new();
+    let server = start(product, &authority, "", &[]);
+    let mut openssl = Command::new(program("openssl", "openssl"))
+        .args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost", "-CAfile"])
+        .arg(authority.path("ca.pem"))
+        .args(["-connect", &server.addr().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl starts");
+    let mut stdin = openssl.stdin.take().expect("piped");
+    let sender = thread::spawn(move || {
+        stdin.write_all(b"set n 0 0 1\r\n0\r\n")?;
+        stdin.write_all("incr n 1\r\n".repeat(COMMANDS).as_bytes())?;
+        stdin.write_all(b"quit\r\n")?;
+        // Open until all is read: openssl may stop reading the replies once it has no more to send.
+        Ok::<_, std::io::Error>(stdin)
+    });
+    let mut lines = BufReader::new(openssl.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().map(|line| line.expect("UTF-8 text")).unwrap_or_default();
+    assert_eq!(line(), "STORED");
+    for n in 1..=COMMANDS {
+        assert_eq!(line(), n.to_string());
+    }
+    drop(sender.join().expect("the sender does not panic").expect("the server takes everything"));
+    assert_eq!(line(), "");
+    openssl.wait().expect("openssl ends when the server closes");
+}
+
+fn asks_clients_for_certificates_as_told(product: Product) {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    for (mode, none_serves, strangers_serves) in
+        [(0, true, true), (1, true, false), (2, false, false), (3, false, false)]
+    {
+        // Without a mode memcached has no use for authorities, and Filbert says so.
+        let authorities = match mode {
+            0 => String::new(),
+            _ => format!(",ssl_ca_cert={}", authority.path("ca.pem").display()),
+        };
+        let server = start(product, &authority, &format!("ssl_verify_mode={mode}{authorities}"), &[]);
+        for version in [&version::TLS12, &version::TLS13] {
+            for (signer, serves) in
+                [(None, none_serves), (Some(&authority), true), (Some(&stranger), strangers_serves)]
+            {
+                let client = authority.client_of(version, signer);
+                let whose =
+                    signer.map(|signer| if std::ptr::eq(signer, &authority) { "ours" } else { "other" });
+                assert_eq!(serves_it(&server, &client), serves, "mode {mode} {whose:?} {version:?}");
+            }
+        }
+    }
+}
+
+fn refuses_tls_1_2_when_told(product: Product) {
+    let authority = Authority::new();
+    let server = start(product, &authority, "ssl_min_version=3", &[]);
+    assert!(!serves_it(&server, &authority.client_of(&version::TLS12, None)));
+    assert!(serves_it(&server, &authority.client_of(&version::TLS13, None)));
+}
+
+fn shows_the_new_certificate_after_refresh_certs(product: Product) {
+    let authority = Authority::new();
+    let server = start(product, &authority, "", &[]);
+    // A client anew each time, since memcached resumes sessions begun with the old certificate.
+    let mut early = connect(&server, &authority.client());
+    early.ask("mn\r\n", "MN\r\n");
+    let first = early.server_certificate();
+
+    let second = authority.sign("server");
+    assert_eq!(connect(&server, &authority.client()).server_certificate(), first, "not before it is told to");
+    early.ask("refresh_certs\r\n", "OK\r\n");
+    let mut late = connect(&server, &authority.client());
+    late.ask("mn\r\n", "MN\r\n");
+    assert_eq!(late.server_certificate(), second);
+    early.ask("mn\r\n", "MN\r\n");
+}
+
+fn closes_on_plain_text(product: Product) {
+    let authority = Authority::new();
+    let server = start(product, &authority, "", &["-t", "1"]);
+    let mut other = connect(&server, &authority.client());
+    for text in
+        ["set k 0 0 1\r\nx\r\n", "get k\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "\r\n\r\n\r\n"]
+    {
+        let mut plain = server.connect();
+        plain.send(text.as_bytes());
+        // The end may be a reset, and a TLS alert may come before it.
+        let answer = plain.rest().expect("the server closes in time");
+        assert!(!answer.windows(6).any(|part| part == b"STORED"), "{text:?}: {answer:?}");
+        other.ask("get k\r\n", "END\r\n");
+    }
+    eventually("nobody else is connected", || other.stat("curr_connections") <= connections_at_rest(product));
+}
+
+fn listens_in_plain_text_where_told(product: Product) {
+    let authority = Authority::new();
+    let words = authority.words("");
+    let mut server =
+        Server::spawn(product, &["-Z", "-o", &words, "-l", "127.0.0.1", "-l", "notls:127.0.0.1:0"]);
+    let ports = server.await_ports();
+    assert_eq!(ports.len(), 2, "one line per listener");
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut secret = Wire::connect_tls(address(ports[0]), &authority.client()).expect("the hands are shaken");
+    let mut plain = Wire::connect(address(ports[1]));
+    secret.ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    plain.ask("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+}
+
+fn serves_others_while_clients_are_silent_in_the_handshake(product: Product) {
+    let authority = Authority::new();
+    let server = start(product, &authority, "", &["-t", "1"]);
+    let silent: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let halfway: Vec<_> = (0..20)
+        .map(|_| {
+            let mut wire = server.connect();
+            // The head of a handshake record of 512 bytes (RFC 8446, 5.1), and nothing of them.
+            wire.send(&[0x16, 0x03, 0x01, 0x02, 0x00]);
+            wire
+        })
+        .collect();
+    let mut other = connect(&server, &authority.client());
+    other.ask("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
+    drop((silent, halfway));
+    eventually("nobody else is connected", || other.stat("curr_connections") <= connections_at_rest(product));
+    other.ask("mn\r\n", "MN\r\n");
+}
+
+/// memcached leaves its certificates alone then.
+#[test]
+fn filbert_shows_the_new_certificate_after_hup() {
+    let authority = Authority::new();
+    let server = start(Product::Filbert, &authority, "", &[]);
+    let client = authority.client();
+    let mut early = connect(&server, &client);
+    early.ask("mn\r\n", "MN\r\n");
+    let second = authority.sign("server");
+    server.signal(Signal::SIGHUP);
+    eventually("the new certificate is shown", || connect(&server, &client).server_certificate() == second);
+    early.ask("mn\r\n", "MN\r\n");
+}
+
+/// memcached loses the name of the file.
+#[test]
+fn filbert_keeps_the_old_certificate_when_the_new_one_is_bad_and_says_so() {
+    let authority = Authority::new();
+    let server = start(Product::Filbert, &authority, "", &[]);
+    let client = authority.client();
+    let mut early = connect(&server, &client);
+    let first = early.server_certificate();
+
+    fs::write(authority.path("server.key"), "half-writ").expect("the directory is writable");
+    early.send(b"refresh_certs\r\n");
+    let answer = String::from_utf8(early.line().expect("the reply comes in time")).expect("UTF-8 text");
+    assert!(answer.starts_with("SERVER_ERROR ssl_key=") && answer.contains("server.key"), "{answer}");
+    assert_eq!(connect(&server, &client).server_certificate(), first);
+
+    server.signal(Signal::SIGHUP);
+    eventually("the log says so", || server.stderr().contains("not reloaded: ssl_key="));
+    assert_eq!(connect(&server, &client).server_certificate(), first);
+    early.ask("mn\r\n", "MN\r\n");
+
+    let second = authority.sign("server");
+    early.ask("refresh_certs\r\n", "OK\r\n");
+    assert_eq!(connect(&server, &client).server_certificate(), second);
+}
+
+#[test]
+fn filbert_refuses_to_start_with_a_bad_certificate() {
+    let authority = Authority::new();
+    fs::write(authority.path("server.pem"), "not PEM").expect("the directory is writable");
+    let mut server = Server::spawn(Product::Filbert, &["-l", "127.0.0.1", "-Z", "-o", &authority.words("")]);
+    assert!(!server.wait_exit().success());
+    assert!(server.stderr().contains("ssl_chain_cert="), "{}", server.stderr());
+}
+
+/// memcached may stop in the middle of a reply.
+#[test]
+fn filbert_finishes_the_replies_it_began_before_it_stops() {
+    const COMMANDS: usize = 1_000;
+    let authority = Authority::new();
+    let mut server = start(Product::Filbert, &authority, "", &[]);
+    let mut wire = connect(&server, &authority.client());
+    let value = "v".repeat(100);
+    wire.ask(&format!("set k 0 0 100\r\n{value}\r\n"), "STORED\r\n");
+    let reply = format!("VALUE k 0 100\r\n{value}\r\nEND\r\n");
+    wire.send("get k\r\n".repeat(COMMANDS).as_bytes());
+    wire.expect(&reply);
+    server.signal(Signal::SIGUSR1);
+    // Without close_notify, or with what was cut off, this is an error.
+    let rest = wire.rest().expect("the server says that it closes");
+    assert_eq!(rest.len() % reply.len(), 0, "the last reply is cut off");
+    assert_eq!(server.wait_exit().code(), Some(0));
+}
+
+/// Starts a server that speaks TLS with the authority's certificate.
+fn start(product: Product, authority: &Authority, words: &str, args: &[&str]) -> Server {
+    let words = authority.words(words);
+    let mut all = vec!["-Z", "-o", &words];
+    all.extend_from_slice(args);
+    Server::start(product, &all)
+}
+
+#[track_caller]
+fn connect(server: &Server, client: &Arc<ClientConfig>) -> Wire {
+    Wire::connect_tls(server.addr(), client).expect("the hands are shaken")
+}
+
+/// Whether a client gets as far as an answer.
+fn serves_it(server: &Server, client: &Arc<ClientConfig>) -> bool {
+    let Ok(mut wire) = Wire::connect_tls(server.addr(), client) else { return false };
+    let _ = wire.try_send(b"mn\r\n");
+    wire.bytes(4).is_ok_and(|answer| answer == b"MN\r\n")
+}
+
+/// What `curr_connections` says to the only client.
+fn connections_at_rest(product: Product) -> u64 {
+    match product {
+        Product::Filbert => 1,
+        // memcached counts its listener as well.
+        Product::Memcached => 2,
+    }
+}
