@@ -7,6 +7,7 @@ mod command_line;
 mod connections;
 mod differential;
 mod fuzz;
+mod limits;
 mod memory;
 mod process;
 mod support;

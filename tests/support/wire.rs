@@ -66,6 +66,15 @@ impl Wire {
         }
     }
 
+    /// Whether anything has arrived that was not read yet.
+    pub fn has_input(&self) -> bool {
+        let Socket::Tcp(stream) = &self.socket else { panic!("only TCP connections are looked into") };
+        stream.set_nonblocking(true).expect("a TCP socket can be made not to block");
+        let arrived = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).expect("a TCP socket can be made to block");
+        arrived || !self.pending().is_empty()
+    }
+
     /// The certificate that the server showed.
     pub fn server_certificate(&self) -> CertificateDer<'static> {
         let Socket::Tls(stream) = &self.socket else { panic!("only TLS connections show one") };
