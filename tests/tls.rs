@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rustls::{ClientConfig, version};
@@ -268,6 +269,21 @@ fn filbert_finishes_the_replies_it_began_before_it_stops() {
     let rest = wire.rest().expect("the server says that it closes");
     assert_eq!(rest.len() % reply.len(), 0, "the last reply is cut off");
     assert_eq!(server.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn filbert_does_not_wait_for_handshakes_when_it_stops() {
+    let authority = Authority::new();
+    let mut server = start(Product::Filbert, &authority, "", &[]);
+    let mut silent = server.connect();
+    let mut other = connect(&server, &authority.client());
+    eventually("both are connected", || other.stat("curr_connections") == 2);
+    let since = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(silent.rest().expect("the server closes in time"), b"");
+    assert_eq!(server.wait_exit().code(), Some(0));
+    // The grace period, in which replies may still be taken, is 5 seconds.
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
 }
 
 /// Starts a server that speaks TLS with the authority's certificate.

@@ -138,7 +138,11 @@ async fn open(door: &Door, socket: Socket) -> io::Result<Stream> {
                 return Ok(Stream::Tcp(stream));
             };
             let handshake = certificates.acceptor().accept(stream);
-            let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+            let stream = tokio::select! {
+                shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => shaken??,
+                // Nothing is begun yet that a stop would have to wait for.
+                () = door.stop.cancelled() => return Err(io::ErrorKind::Interrupted.into()),
+            };
             Ok(Stream::Tls(Box::new(stream)))
         }
     }
