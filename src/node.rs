@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::auth::{self, Users};
 use crate::clock::Clock;
 use crate::events::{Events, Kinds};
+use crate::process::signals;
 use crate::server::connections::Connections;
 use crate::server::listen::{self, Bound as Listening};
 use crate::server::prefix::Prefixes;
@@ -67,7 +68,8 @@ pub struct Bound {
     users: Option<Users>,
 }
 
-/// Gets hold of all that can be missing or taken, before any thread is started.
+/// Gets hold of all that can be missing or taken, before any thread is started. From here on
+/// signals wait for [`run`], in the same thread.
 ///
 /// # Errors
 /// A port in use, a file that cannot be read or used.
@@ -75,6 +77,8 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
     let certificates = options.server.tls.clone().map(tls::Reloadable::load).transpose()?;
     let users = options.server.auth_file.as_ref().map(Users::load).transpose()?;
     let listening = listen::bind(&options.server)?;
+    // Not earlier, so that a name server that does not answer can be interrupted.
+    signals::hold().map_err(io::Error::from)?;
     if let Some(path) = &options.port_file {
         listen::write_port_file(path, &listening)?;
     }
@@ -96,6 +100,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut graceful = signal(SignalKind::user_defined1())?;
     let mut reload = signal(SignalKind::hangup())?;
+    signals::release().map_err(io::Error::from)?;
 
     let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
     let (sweep, sweep_asked) = sync_channel(1);

@@ -15,6 +15,7 @@ use nix::unistd::{self, Uid, User};
 use tracing::warn;
 
 mod pid_file;
+pub mod signals;
 
 use pid_file::PidFile;
 

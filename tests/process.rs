@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{self, Uid, User};
@@ -43,6 +44,27 @@ fn the_pid_file_goes_with_the_daemon() {
     daemon.signal(Signal::SIGTERM);
     daemon.wait_exit();
     assert!(!daemon.pid_file().exists());
+}
+
+/// Whoever writes `kill $(cat FILE)` may be fast.
+#[test]
+fn a_signal_is_heard_as_soon_as_there_is_a_pid_file() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1].into_iter().cycle().take(12) {
+        let dir = TempDir::new().expect("a temporary directory can be made");
+        let pid_file = dir.path().join("pid");
+        let mut server = Server::spawn(
+            Product::Filbert,
+            &["-l", "127.0.0.1", "-P", pid_file.to_str().expect("temporary paths are text")],
+        );
+        // Without a rest between two looks: the moment after the file appears is what this is about.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !pid_file.exists() {
+            assert!(Instant::now() < deadline, "no pid file: {}", server.stderr());
+        }
+        server.signal(signal);
+        assert_eq!(server.wait_exit().code(), Some(0), "{signal} is not heard yet");
+        assert!(!pid_file.exists(), "{signal} leaves the pid file");
+    }
 }
 
 #[test]
