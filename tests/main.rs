@@ -9,6 +9,7 @@ mod differential;
 mod fuzz;
 mod limits;
 mod memory;
+mod memory_bound;
 mod process;
 mod support;
 mod tls;
