@@ -32,6 +32,7 @@ client!(memcached_tool);
 client!(netcat);
 client!(pylibmc);
 client!(pymemcache);
+client!(pymemcache_tls);
 client!(python_memcached);
 
 /// A file nobody runs would be a test that never fails.
