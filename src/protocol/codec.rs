@@ -180,7 +180,7 @@ impl<H: Handler> Codec<H> {
             return match input.first_chunk() {
                 Some(header) => {
                     self.handler.handle(Request::Binary(header));
-                    Step::Used(input.len(), Flow::Close)
+                    Step::Used(header.len(), Flow::Close)
                 }
                 None => Step::Incomplete(binary::HEADER_LEN),
             };
