@@ -450,6 +450,7 @@ impl Store {
             }
             shard.evict(cx, &self.shared);
         }
+        shard.fit();
         self.shared.used_changed(shard.used() - used);
     }
 }

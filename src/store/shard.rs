@@ -1,5 +1,7 @@
 //! One shard: a table of items in the order of their last use, and every operation on them.
 
+use std::num::NonZeroUsize;
+
 use lru::LruCache;
 
 use super::key::{Key, KeyHash, Lookup, Sought};
@@ -32,6 +34,12 @@ const WIN_SENT: u32 = 1 << 1;
 const FETCHED: u32 = 1 << 2;
 /// Its key came base64-encoded when it was last written.
 const KEY_BINARY: u32 = 1 << 3;
+
+/// A table is fitted to its items when there are fewer than this part of what there were.
+const FIT_BELOW: usize = 8;
+
+/// A capacity that is never reached, and is not [`NonZeroUsize::MAX`].
+const UNBOUNDED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(usize::MAX - 2);
 
 /// Why an item that lies in the table is none any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +127,8 @@ pub(super) struct Shard {
     next_expiry: Seconds,
     /// Bytes that this shard's items and table take.
     used: i64,
+    /// Most items at once since the table was last fitted to them.
+    most: usize,
 }
 
 /// What [`Shard::sweep`] saw.
@@ -140,7 +150,7 @@ impl Shard {
     pub(super) fn new(hash: KeyHash) -> Self {
         let before = meter::balance();
         let items = LruCache::unbounded_with_hasher(hash);
-        Self { items, next_expiry: Seconds::MAX, used: meter::balance() - before }
+        Self { items, next_expiry: Seconds::MAX, used: meter::balance() - before, most: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -199,6 +209,7 @@ impl Shard {
         self.note_expiry(item.exptime);
         cx.counters.bump(Counter::TotalItems);
         self.items.push(Key::new(key.bytes), item);
+        self.most = self.most.max(self.items.len());
     }
 
     pub(super) fn get<R>(
@@ -599,8 +610,19 @@ impl Shard {
             });
         });
         self.next_expiry = next_expiry;
+        self.fit();
         cx.counters.add(Counter::ExpiredUnfetched, unfetched);
         Swept { checked, dropped: checked - self.items.len() as u64 }
+    }
+
+    /// Gives back what the table takes for items that are gone, once those are most.
+    pub(super) fn fit(&mut self) {
+        if self.items.len() < self.most / FIT_BELOW {
+            self.most = self.items.len();
+            // Shrinks its table at every change of the capacity, which has no meaning here.
+            let other = if self.items.cap() == NonZeroUsize::MAX { UNBOUNDED } else { NonZeroUsize::MAX };
+            self.metered(|shard| shard.items.resize(other));
+        }
     }
 
     /// The item that was used longest ago.

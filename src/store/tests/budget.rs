@@ -321,3 +321,20 @@ fn threads_together_count_exactly() {
     assert!((store.used_bytes() as i64 - shards - boxed).abs() <= boxed / 4, "the shards' own counts agree");
     assert!(store.used_bytes() <= store.budget_bytes() + 4 * (3000 + ITEM_OVERHEAD));
 }
+
+/// A table that was made for many items is no reason to keep none.
+#[test]
+fn a_lower_budget_is_not_all_taken_by_empty_tables() {
+    const HIGH: u64 = 4 << 20;
+    const LOW: u64 = 256 << 10;
+    let rig = Rig::one_shard(&options(HIGH, true));
+    for number in 0..30_000 {
+        rig.set(format!("k{number}").as_bytes(), b"12345678", Exptime::Never);
+    }
+    rig.store.set_budget(&rig.caller(), LOW);
+    for number in 0..100 {
+        rig.set(format!("n{number}").as_bytes(), b"12345678", Exptime::Never);
+    }
+    assert!(rig.store.used_bytes() <= LOW, "{} bytes are used", rig.store.used_bytes());
+    assert!(rig.store.len() >= 100, "{} items are kept", rig.store.len());
+}
