@@ -284,3 +284,29 @@ fn reloads_the_password_file_on_hup(product: Product) {
     // Who is in stays in.
     early.ask("mn\r\n", "MN\r\n");
 }
+
+
+/// What waits for a watcher is bounded in lines, so a line must not be as long as a client likes.
+#[test]
+fn filbert_shows_a_watcher_the_beginning_of_a_long_line() {
+    const SHOWN_MAX: usize = 2_200;
+    let server = Server::filbert(&[]);
+    let mut watcher = server.connect();
+    watcher.ask("watch rawcmds\r\n", "OK\r\n");
+    let mut wire = server.connect();
+    let keys: Vec<u8> =
+        b"\xff".repeat(250).repeat(200).chunks(250).flat_map(|key| [b" ", key].concat()).collect();
+    wire.send(&[b"get", &keys[..], b"\r\n"].concat());
+    wire.expect("END\r\n");
+    let line = watcher.line().expect("the line comes in time");
+    assert!(line.len() < SHOWN_MAX, "{} bytes", line.len());
+    let line = String::from_utf8_lossy(&line);
+    assert!(line.contains(r"get \xff\xff"), "{line}");
+}
+
+/// What the server process has in memory, by its `VmRSS`.
+fn resident_kib(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the process is alive");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
+}

@@ -26,6 +26,10 @@ use crate::store::Caller;
 /// Bytes of answers after which a client is made to take them before more is executed.
 const OUT_HIGH_WATER: usize = 256 << 10;
 
+/// Bytes of a command line that are shown to watchers and logged: lines wait for slow watchers,
+/// and a multiget's may be long (memcached logger.c, `LOGGER_ASCII_CMD`).
+const SHOWN_LINE_MAX: usize = 512;
+
 /// One client, between its codec and the store.
 pub(super) struct Session {
     pub(super) door: Arc<Door>,
@@ -179,6 +183,7 @@ impl Handler for Session {
 
     fn line(&mut self, line: &[u8]) {
         let id = self.connection.id;
+        let line = &line[..line.len().min(SHOWN_LINE_MAX)];
         if self.door.verbosity.load(Ordering::Relaxed) >= 2 {
             eprintln!("<{id} {}", line.escape_ascii());
         }
