@@ -41,6 +41,7 @@ for_both! {
     finishes_a_half_closed_connection
     closes_idle_connections
     refuses_connections_over_the_limit
+    counts_refused_connections_apart
     stops_on_term
     listens_on_several_addresses
     listens_on_a_unix_socket
@@ -149,6 +150,20 @@ fn closes_idle_connections(product: Product) {
     wire.ask("mn\r\n", "MN\r\n");
     assert_eq!(wire.rest().expect("the server closes in time"), b"");
     assert_eq!(server.connect().stat("idle_kicks"), 1);
+}
+
+fn counts_refused_connections_apart(product: Product) {
+    let server = Server::start(product, &["-c", "20", "-t", "1"]);
+    let mut wire = server.connect();
+    let mut open = Vec::new();
+    eventually("the limit is reached", || {
+        open.push(server.connect());
+        wire.stat("rejected_connections") > 0
+    });
+    let (total, rejected) = (wire.stat("total_connections"), wire.stat("rejected_connections"));
+    open.push(server.connect());
+    eventually("one more is refused", || wire.stat("rejected_connections") > rejected);
+    assert_eq!(wire.stat("total_connections"), total);
 }
 
 fn refuses_connections_over_the_limit(product: Product) {

@@ -180,12 +180,12 @@ pub async fn accept(
                 continue;
             }
         };
-        counters.bump(Counter::TotalConnections);
         let Some(slot) = slot.or_else(|| door.connections.slots().clone().try_acquire_owned().ok()) else {
             counters.bump(Counter::RejectedConnections);
             refuse(socket);
             continue;
         };
+        counters.bump(Counter::TotalConnections);
         // A worker's inbox closes only when the node stops.
         _ = inbox.send(Accepted { socket, peer, listen: listen.clone(), slot });
     }
