@@ -40,6 +40,7 @@ for_both! {
     is_not_held_up_by_a_client_that_does_not_read
     finishes_a_half_closed_connection
     closes_idle_connections
+    lets_a_slow_reader_take_its_time
     refuses_connections_over_the_limit
     counts_refused_connections_apart
     stops_on_term
@@ -150,6 +151,25 @@ fn closes_idle_connections(product: Product) {
     wire.ask("mn\r\n", "MN\r\n");
     assert_eq!(wire.rest().expect("the server closes in time"), b"");
     assert_eq!(server.connect().stat("idle_kicks"), 1);
+}
+
+/// A client that takes its replies slowly is not idle.
+fn lets_a_slow_reader_take_its_time(product: Product) {
+    const VALUE: usize = 900_000;
+    // More than the sockets between the two hold, and more than one idle timeout to take.
+    const GETS: usize = 60;
+    const PAUSE: Duration = Duration::from_millis(50);
+    let server = Server::start(product, &["-o", "idle_timeout=1"]);
+    let mut wire = server.connect();
+    let value = "v".repeat(VALUE);
+    wire.ask(&format!("set k 0 0 {VALUE}\r\n{value}\r\n"), "STORED\r\n");
+    let reply_len = format!("VALUE k 0 {VALUE}\r\n{value}\r\nEND\r\n").len();
+    wire.send("get k\r\n".repeat(GETS).as_bytes());
+    for get in 0..GETS {
+        thread::sleep(PAUSE);
+        let reply = wire.bytes(reply_len).expect("the reply comes in time");
+        assert_eq!(reply.len(), reply_len, "closed within reply {get}");
+    }
 }
 
 fn counts_refused_connections_apart(product: Product) {

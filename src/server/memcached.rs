@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::codec::Decoder;
 use tokio_util::io::poll_read_buf;
 
+use crate::clock::Seconds;
 use crate::events::Kinds;
 use crate::protocol::codec::{Batch, Codec};
 use crate::server::Door;
@@ -67,6 +68,8 @@ pub struct Client {
     /// Whether the codec has more to take out of `rest`.
     paused: bool,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// When the client last took answers that had had to wait for it.
+    last_taken: Seconds,
     woken_for_all: bool,
 }
 
@@ -121,6 +124,7 @@ impl Client {
             sent: 0,
             paused: false,
             idle,
+            last_taken: now,
             woken_for_all: false,
         }
     }
@@ -131,7 +135,7 @@ impl Client {
 
     /// Sends what is to be sent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, codec, sent, .. } = self;
+        let Self { stream, codec, sent, last_taken, .. } = self;
         let session = &mut codec.handler;
         while *sent < session.out.len() {
             let written = match Pin::new(&mut *stream).poll_write(cx, &session.out[*sent..]) {
@@ -145,6 +149,9 @@ impl Client {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             session.counters.add(Counter::BytesWritten, written as u64);
+            if session.connection.state() == ConnectionState::Write {
+                *last_taken = session.door.store.clock().now();
+            }
             *sent += written;
         }
         session.out.clear();
@@ -277,15 +284,18 @@ impl Client {
         self.codec.handler.door.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether it has been silent for too long. A timer that has run out is set anew when
-    /// there was a command meanwhile, so that a command costs nothing here.
+    /// Whether it has been silent for too long; one that takes its answers, however slowly, is
+    /// not. A timer that has run out is set anew when there was a command meanwhile, so that a
+    /// command costs nothing here.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let session = &self.codec.handler;
         let watching = matches!(session.next, Next::Watch(_));
         let Some((timeout, timer)) = &mut self.idle else { return Poll::Pending };
         while timer.as_mut().poll(cx).is_ready() {
-            let silent = session.door.store.clock().now().saturating_sub(session.connection.last_command());
-            // The clock shows whole seconds: only one more than the timeout is surely enough.
+            let heard = session.connection.last_command().max(self.last_taken);
+            let silent = session.door.store.clock().now().saturating_sub(heard);
+            // The clock shows whole seconds: only one more than the timeout is surely enough
+            // (memcached.c, conn_timeout_thread).
             let left = (*timeout + CLOCK_STEP).saturating_sub(Duration::from_secs(silent.into()));
             if left.is_zero() && !watching {
                 session.counters.bump(Counter::IdleKicks);
