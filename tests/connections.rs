@@ -321,6 +321,29 @@ fn reloads_the_password_file_on_hup(product: Product) {
 }
 
 
+#[test]
+fn filbert_keeps_no_memory_for_clients_that_wait() {
+    const CLIENTS: u64 = 300;
+    const GROWTH_MAX_KIB: u64 = 8 * CLIENTS;
+    // Replies of more than are collected before a client has to take them.
+    const GETS: usize = 2_000;
+    let server = Server::filbert(&["-t", "1"]);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let value = "v".repeat(2_000);
+    clients[0].ask(&format!("set k 0 0 2000\r\n{value}\r\n"), "STORED\r\n");
+    let reply = format!("VALUE k 0 2000\r\n{value}\r\nEND\r\n");
+    let ask = |wire: &mut Wire| {
+        wire.send("get k\r\n".repeat(GETS).as_bytes());
+        let got = wire.bytes(reply.len() * GETS).expect("the replies come in time");
+        assert_eq!(got.len(), reply.len() * GETS);
+    };
+    ask(&mut clients[0]);
+    let before = server.resident_kib();
+    clients.iter_mut().for_each(ask);
+    let growth = server.resident_kib().saturating_sub(before);
+    assert!(growth < GROWTH_MAX_KIB, "{CLIENTS} clients that wait take {growth} KiB");
+}
+
 /// What waits for a watcher is bounded in lines, so a line must not be as long as a client likes.
 #[test]
 fn filbert_shows_a_watcher_the_beginning_of_a_long_line() {
@@ -339,9 +362,3 @@ fn filbert_shows_a_watcher_the_beginning_of_a_long_line() {
     assert!(line.contains(r"get \xff\xff"), "{line}");
 }
 
-/// What the server process has in memory, by its `VmRSS`.
-fn resident_kib(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the process is alive");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports VmRSS");
-    line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
-}

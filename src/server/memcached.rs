@@ -175,6 +175,14 @@ impl Client {
         }
     }
 
+    /// Has every complete request in `rest` executed. A little that is left does not hold on to
+    /// the memory of much.
+    fn decode_rest(&mut self) {
+        let mut rest = std::mem::take(&mut self.rest);
+        self.decode(&mut rest);
+        self.rest = if rest.len() <= SMALL_REST { BytesMut::from(&rest[..]) } else { rest };
+    }
+
     /// Reads once and executes what came; false at the end of the input.
     fn poll_turn(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<bool>> {
         let waits_for = if self.rest.is_empty() { ConnectionState::Read } else { ConnectionState::Value };
@@ -200,13 +208,11 @@ impl Client {
             self.rest.clear();
             self.decode(buffer);
             self.rest.extend_from_slice(buffer);
+            if self.rest.is_empty() {
+                self.rest = BytesMut::new();
+            }
         } else {
-            let mut rest = std::mem::take(&mut self.rest);
-            self.decode(&mut rest);
-            self.rest = rest;
-        }
-        if self.rest.is_empty() {
-            self.rest = BytesMut::new();
+            self.decode_rest();
         }
         Poll::Ready(Ok(true))
     }
@@ -262,9 +268,7 @@ impl Client {
                 // The client may have taken its time with the answers so far.
                 let session = self.session();
                 session.now = session.door.store.clock().now();
-                let mut rest = std::mem::take(&mut self.rest);
-                self.decode(&mut rest);
-                self.rest = rest;
+                self.decode_rest();
                 continue;
             }
             if self.draining() {
