@@ -320,7 +320,6 @@ fn reloads_the_password_file_on_hup(product: Product) {
     early.ask("mn\r\n", "MN\r\n");
 }
 
-
 #[test]
 fn filbert_keeps_no_memory_for_clients_that_wait() {
     const CLIENTS: u64 = 300;
@@ -361,4 +360,3 @@ fn filbert_shows_a_watcher_the_beginning_of_a_long_line() {
     let line = String::from_utf8_lossy(&line);
     assert!(line.contains(r"get \xff\xff"), "{line}");
 }
-

@@ -78,6 +78,27 @@ fn a_client_that_stops_within_a_value_is_closed_as_idle() {
 }
 
 #[test]
+fn a_client_that_takes_its_replies_slowly_is_not_idle() {
+    const VALUE_BYTES: usize = 1_000_000;
+    // Far more than the sockets hold, so that replies wait in the server all the while.
+    const GETS: usize = 60;
+    let server = Server::filbert(&["-o", "idle_timeout=1"]);
+    let mut wire = server.connect();
+    wire.ask(&format!("set k 0 0 {VALUE_BYTES}\r\n{}\r\n", "v".repeat(VALUE_BYTES)), "STORED\r\n");
+    wire.send("get k\r\n".repeat(GETS).as_bytes());
+    let mut left = GETS * format!("VALUE k 0 {VALUE_BYTES}\r\n\r\nEND\r\n").len() + GETS * VALUE_BYTES;
+    // A reader's pace, for longer than a silent client would be borne.
+    for _ in 0..30 {
+        left -= wire.bytes(100_000).expect("the server goes on").len();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    while left > 0 {
+        left -= wire.bytes(left.min(1 << 20)).expect("the server goes on").len();
+    }
+    wire.ask("mn\r\n", "MN\r\n");
+}
+
+#[test]
 fn a_client_that_never_reads_does_not_keep_it_from_stopping() {
     let mut server = Server::filbert(&["-t", "1"]);
     let greedy = greedy_client(&server);
