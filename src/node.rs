@@ -171,10 +171,15 @@ fn sweep_until_stopped(door: &Door, asked: &Receiver<()>) {
     let counters = door.registry.block();
     while !door.stop.is_cancelled() {
         let at_once = asked.recv_timeout(SWEEP_INTERVAL).is_ok();
-        if door.stop.is_cancelled() || !(at_once || door.store.sweep_enabled()) {
-            continue;
+        if door.stop.is_cancelled() {
+            break;
         }
         let caller = Caller { now: door.store.clock().now(), counters: &counters, connection: 0 };
+        // Where `cache_memlimit` has lowered the budget.
+        while door.store.shrink(&caller) && !door.stop.is_cancelled() {}
+        if !at_once && !door.store.sweep_enabled() {
+            continue;
+        }
         let mut since = Instant::now();
         let (mut checked, began) = (0, since);
         door.store.sweep(&caller, |items| {

@@ -142,11 +142,6 @@ impl<H: Handler> Codec<H> {
         Self { handler, state: State::Line, shown: false, key_buffer: [0; KEY_MAX] }
     }
 
-    /// Whether it stands between two requests.
-    pub fn is_between_requests(&self) -> bool {
-        self.state == State::Line
-    }
-
     #[inline]
     fn step(&mut self, input: &[u8]) -> Step {
         match self.state {

@@ -46,8 +46,12 @@ impl Session {
                 }
             }
             Admin::MemoryLimit { bytes, quiet } => {
-                self.door.store.set_budget(&self.caller(), bytes);
-                ok_unless(quiet)
+                if self.door.store.set_budget(bytes) {
+                    self.door.sweep_now();
+                    ok_unless(quiet)
+                } else {
+                    (!quiet).then_some("MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust")
+                }
             }
             Admin::Shutdown if self.door.options.shutdown_allowed => {
                 self.next = Next::Close(Ended::Shutdown);

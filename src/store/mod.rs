@@ -5,6 +5,7 @@
 //! There are enough shards that no table holds more than a few thousand entries, so that none
 //! ever stalls an operation by growing.
 
+mod evict;
 mod key;
 mod meter;
 mod number;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use self::evict::Need;
 use self::key::{KeyHash, Lookup};
 use self::shard::Shard;
 use crate::clock::{Clock, Seconds};
@@ -32,16 +34,6 @@ const SHARDS: std::ops::RangeInclusive<u64> = 16..=1 << 17;
 
 /// The hash bits that choose a shard. The tables use the lowest bits and the highest seven.
 const SHARD_SHIFT: u32 = 32;
-
-/// When over budget, one visit to a shard frees this much at once, so that a full cache does
-/// not look for a victim at every write.
-const EVICT_BYTES: i64 = 8 << 10;
-
-/// One more shard is looked at for a victim for so many bytes that were written.
-const CANDIDATE_BYTES: i64 = 1 << 10;
-
-/// Shards that are looked at for one victim.
-const CANDIDATES_MAX: i64 = 1 << 10;
 
 /// Flush generations fit in the 24 bits that an item has for them.
 const GENERATION_MASK: u32 = (1 << 24) - 1;
@@ -225,10 +217,11 @@ impl Store {
         };
         let grown = shard.used() - used;
         if grown != 0 {
+            let mean_item = shard.used() / shard.len().max(1) as i64;
             drop(shard);
             self.shared.used_changed(grown);
             if grown > 0 && self.shared.evict && self.shared.over_budget(0) {
-                self.make_room(caller, Some(index), grown);
+                self.make_room(caller, &Need { written: Some(index), grown, mean_item });
             }
         }
         result
@@ -370,10 +363,15 @@ impl Store {
         self.shared.budget_bytes.load(Ordering::Relaxed)
     }
 
-    /// `cache_memlimit`: takes effect at once, also downwards.
-    pub fn set_budget(&self, caller: &Caller<'_>, bytes: u64) {
-        self.shared.budget_bytes.store(bytes, Ordering::Relaxed);
-        while self.shared.evict && self.shared.over_budget(0) && self.make_room(caller, None, 0) {}
+    /// `cache_memlimit`: a new budget, which writes keep to from now on. When it is lower,
+    /// [`Store::shrink`] gets there in steps. False, and nothing changed, when the empty
+    /// tables alone would take more.
+    pub fn set_budget(&self, bytes: u64) -> bool {
+        let possible = u64::try_from(self.empty_bytes).is_ok_and(|empty| bytes > empty);
+        if possible {
+            self.shared.budget_bytes.store(bytes, Ordering::Relaxed);
+        }
+        possible
     }
 
     /// Largest item in bytes.
@@ -394,64 +392,6 @@ impl Store {
     #[inline]
     fn shard_of(&self, hash: u64) -> usize {
         (hash >> SHARD_SHIFT) as usize & (self.shards.len() - 1)
-    }
-
-    /// Frees memory until the budget holds again: expired items first where there may be any,
-    /// then the least recently used. Candidates are the shard just written to, which grew by
-    /// so many bytes, and the next ones of a hand that goes round; of these, the one with the
-    /// oldest item gives way. Small items are many, and every shard's oldest is about as old;
-    /// for a large one it pays to look at more shards. False when there is nothing left to
-    /// drop.
-    fn make_room(&self, caller: &Caller<'_>, written: Option<usize>, grown: i64) -> bool {
-        caller.counters.bump(Counter::DirectReclaims);
-        let sample =
-            (grown / CANDIDATE_BYTES).clamp(2, CANDIDATES_MAX).min(self.shards.len() as i64) as usize;
-        let mask = self.shards.len() - 1;
-        let mut fruitless = 0;
-        while self.shared.over_budget(0) {
-            let hand = self.hand.fetch_add(sample as u64, Ordering::Relaxed) as usize;
-            let victim = (hand..hand + sample)
-                .map(|index| index & mask)
-                .chain(written)
-                .filter_map(|index| {
-                    let shard = self.shards[index].lock();
-                    // What was just written must not be its own victim.
-                    let spared = written == Some(index) && shard.len() == 1;
-                    Some((index, shard.tail().filter(|_| !spared)?))
-                })
-                .min_by_key(|(_, tail)| (tail.accessed, tail.cas));
-            match victim {
-                Some((index, _)) => {
-                    self.evict_from(caller, index);
-                    fruitless = 0;
-                }
-                // A few large items leave most shards empty: look round once before giving up.
-                None if fruitless > self.shards.len() => return false,
-                None => fruitless += sample,
-            }
-        }
-        true
-    }
-
-    fn evict_from(&self, caller: &Caller<'_>, index: usize) {
-        let mut shard = self.shards[index].lock();
-        let cx = &self.context(caller);
-        let used = shard.used();
-        if shard.next_expiry() <= cx.now {
-            let swept = shard.sweep(cx);
-            cx.counters.add(Counter::Reclaimed, swept.dropped);
-        }
-        // One item always goes unless the sweep found some: a batch, while the shard has more
-        // than one, so that the item just written is not its own victim.
-        while used - shard.used() < EVICT_BYTES && shard.len() > 0 {
-            let freed_some = shard.used() < used;
-            if freed_some && shard.len() == 1 {
-                break;
-            }
-            shard.evict(cx, &self.shared);
-        }
-        shard.fit();
-        self.shared.used_changed(shard.used() - used);
     }
 }
 

@@ -269,12 +269,13 @@ fn shards_fill_evenly_and_stay_small() {
 }
 
 #[test]
-fn a_smaller_limit_takes_effect_at_once() {
+fn a_smaller_limit_is_reached_in_steps() {
     let rig = Rig::new(&options(8 << 20, true));
     for i in 0..8000 {
         rig.set(&long_key(i), &[b'x'; 1000], Exptime::Never);
     }
-    rig.store.set_budget(&rig.caller(), 2 << 20);
+    assert!(rig.store.set_budget(2 << 20));
+    while rig.store.shrink(&rig.caller()) {}
     assert!(rig.store.used_bytes() <= 2 << 20);
     assert!(rig.store.len() > 500);
 }
@@ -322,6 +323,30 @@ fn threads_together_count_exactly() {
     assert!(store.used_bytes() <= store.budget_bytes() + 4 * (3000 + ITEM_OVERHEAD));
 }
 
+#[test]
+fn no_write_waits_for_all_of_a_lower_limit() {
+    let rig = Rig::new(&options(8 << 20, true));
+    for i in 0..8000 {
+        rig.set(&long_key(i), &[b'x'; 1000], Exptime::Never);
+    }
+    assert!(rig.store.set_budget(2 << 20));
+    let before = rig.store.used_bytes();
+    rig.set(b"one more", &[b'x'; 1000], Exptime::Never);
+    let freed = before - rig.store.used_bytes();
+    assert!((1..256 << 10).contains(&freed), "{freed} bytes freed by one write");
+    for i in 0..200 {
+        rig.set(&long_key(i), &[b'x'; 1000], Exptime::Never);
+    }
+    assert!(rig.store.used_bytes() <= 2 << 20, "writes alone get there too");
+}
+
+#[test]
+fn a_limit_below_the_empty_tables_is_refused() {
+    let rig = Rig::new(&options(8 << 20, true));
+    assert!(!rig.store.set_budget(1000));
+    assert_eq!(rig.store.budget_bytes(), 8 << 20);
+}
+
 /// A table that was made for many items is no reason to keep none.
 #[test]
 fn a_lower_budget_is_not_all_taken_by_empty_tables() {
@@ -331,7 +356,8 @@ fn a_lower_budget_is_not_all_taken_by_empty_tables() {
     for number in 0..30_000 {
         rig.set(format!("k{number}").as_bytes(), b"12345678", Exptime::Never);
     }
-    rig.store.set_budget(&rig.caller(), LOW);
+    assert!(rig.store.set_budget(LOW));
+    while rig.store.shrink(&rig.caller()) {}
     for number in 0..100 {
         rig.set(format!("n{number}").as_bytes(), b"12345678", Exptime::Never);
     }
