@@ -5,11 +5,13 @@
 //! There are enough shards that no table holds more than a few thousand entries, so that none
 //! ever stalls an operation by growing.
 
+mod entry;
 mod evict;
 mod key;
 mod meter;
 mod number;
 mod shard;
+mod tell;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};

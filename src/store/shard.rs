@@ -4,120 +4,22 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
+use super::entry::{Dead, FETCHED, Item, KEY_BINARY, STALE, WIN_SENT};
 use super::key::{Key, KeyHash, Lookup, Sought};
 use super::meter;
 use super::number::{self, Decimal};
+use super::tell::{tell_deletion, tell_eviction, tell_get, tell_store};
 use super::{Context, Shared};
 use crate::clock::Seconds;
 use crate::command::{Arithmetic, Delete, Failure, Found, Get, Outcome, Set, SetMode};
-use crate::events::{Kinds, write_uri_encoded};
 use crate::item::{Exptime, ItemView, item_size};
 use crate::stats::Counter;
-
-/// An item, in the entry of the table; its key lies before it and its value behind a pointer.
-pub(super) struct Item {
-    value: Box<[u8]>,
-    cas: u64,
-    flags: u32,
-    /// 0 is never.
-    exptime: Seconds,
-    accessed: Seconds,
-    /// The flush generation it was written in (24 bits), and its marks (8 bits).
-    stamp: u32,
-}
-
-/// Marked stale by `md I`: readers are told so, and the first of them wins the refill.
-const STALE: u32 = 1;
-/// Somebody has won the refill.
-const WIN_SENT: u32 = 1 << 1;
-/// Asked for since it was written.
-const FETCHED: u32 = 1 << 2;
-/// Its key came base64-encoded when it was last written.
-const KEY_BINARY: u32 = 1 << 3;
 
 /// A table is fitted to its items when there are fewer than this part of what there were.
 const FIT_BELOW: usize = 8;
 
 /// A capacity that is never reached, and is not [`NonZeroUsize::MAX`].
 const UNBOUNDED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(usize::MAX - 2);
-
-/// Why an item that lies in the table is none any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dead {
-    Expired,
-    Flushed,
-}
-
-impl Dead {
-    /// Its name in `watch fetchers` (logger.c, `_logger_parse_ige`).
-    fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Flushed => "flushed",
-        }
-    }
-}
-
-impl Item {
-    fn dead(&self, cx: &Context<'_>) -> Option<Dead> {
-        if self.stamp >> 8 != cx.generation {
-            Some(Dead::Flushed)
-        } else if self.exptime != 0 && self.exptime <= cx.now {
-            Some(Dead::Expired)
-        } else {
-            None
-        }
-    }
-
-    fn is(&self, mark: u32) -> bool {
-        self.stamp & mark != 0
-    }
-
-    fn view<'a>(&'a self, key: &'a [u8], now: Seconds) -> ItemView<'a> {
-        ItemView {
-            key,
-            value: &self.value,
-            value_len: self.value.len(),
-            flags: self.flags,
-            cas: self.cas,
-            ttl_seconds: (self.exptime != 0).then(|| self.exptime.saturating_sub(now)),
-            idle_seconds: now.saturating_sub(self.accessed),
-            fetched: self.is(FETCHED),
-            key_binary: self.is(KEY_BINARY),
-        }
-    }
-
-    /// Answers a get that found this item: touches it, and says who refills it.
-    fn hit<'a>(&'a mut self, cx: &Context<'_>, shared: &Shared, key: &'a [u8], get: &Get) -> Found<'a> {
-        let win_sent = self.is(WIN_SENT);
-        let stale = self.is(STALE);
-        let recaches = |exptime: Seconds| {
-            get.recache.is_some_and(|limit| exptime != 0 && exptime < shared.clock.deadline(limit, cx.now))
-        };
-        // R is judged by the time that was left when its turn came among the flags, and the
-        // reply shows the time left before and after T likewise.
-        let old_exptime = self.exptime;
-        if let Some(touch) = get.touch {
-            self.exptime = shared.clock.deadline(touch, cx.now);
-        }
-        let recache = recaches(if get.recache_first { old_exptime } else { self.exptime });
-        let won = get.wins && !win_sent && (stale || recache);
-        if won {
-            self.stamp |= WIN_SENT;
-        }
-        let ttl_before = (old_exptime != 0).then(|| old_exptime.saturating_sub(cx.now));
-        Found { item: self.view(key, cx.now), won, stale, win_sent, created: false, ttl_before }
-    }
-
-    /// Puts `value` in place of the old one, in the same memory where the length allows.
-    fn replace_value(&mut self, value: &[u8]) {
-        if self.value.len() == value.len() {
-            self.value.copy_from_slice(value);
-        } else {
-            self.value = value.into();
-        }
-    }
-}
 
 /// One shard of the store.
 pub(super) struct Shard {
@@ -464,13 +366,7 @@ impl Shard {
         if !delete.invalidate {
             cx.counters.bump(Counter::DeleteHits);
             // Behind the meter: an event's line is no item's memory.
-            if shared.events.watched(Kinds::DELETIONS) {
-                shared.events.tell(Kinds::DELETIONS, |line| {
-                    line.push_str("type=deleted key=");
-                    write_uri_encoded(line, key.bytes);
-                    line.push_str(&format!(" cmd=delete clsid=1 cfd={} size={len}", cx.connection));
-                });
-            }
+            tell_deletion(cx, shared, key.bytes, len);
         }
         reply(Outcome::Deleted)
     }
@@ -662,54 +558,5 @@ impl Shard {
                 show(item.view(key.bytes(), cx.now));
             }
         }
-    }
-}
-
-fn tell_get(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, size: usize) {
-    if shared.events.watched(Kinds::FETCHERS) {
-        shared.events.tell(Kinds::FETCHERS, |line| {
-            line.push_str("type=item_get key=");
-            write_uri_encoded(line, key);
-            let class = u8::from(status == "found");
-            line.push_str(&format!(" status={status} clsid={class} cfd={} size={size}", cx.connection));
-        });
-    }
-}
-
-fn tell_eviction(cx: &Context<'_>, shared: &Shared, key: &[u8], item: &Item, size: usize) {
-    if shared.events.watched(Kinds::EVICTIONS) {
-        shared.events.tell(Kinds::EVICTIONS, |line| {
-            line.push_str("type=eviction key=");
-            write_uri_encoded(line, key);
-            let fetch = if item.is(FETCHED) { "yes" } else { "no" };
-            let ttl = if item.exptime == 0 { -1 } else { i64::from(item.exptime.saturating_sub(cx.now)) };
-            let idle = cx.now.saturating_sub(item.accessed);
-            line.push_str(&format!(" fetch={fetch} ttl={ttl} la={idle} clsid=1 size={size}"));
-        });
-    }
-}
-
-fn tell_store(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, set: &Set<'_>, size: usize) {
-    if shared.events.watched(Kinds::MUTATIONS) {
-        shared.events.tell(Kinds::MUTATIONS, |line| {
-            let command = match set.mode {
-                SetMode::Set | SetMode::Replace if set.compare.is_some() => "cas",
-                SetMode::Set => "set",
-                SetMode::Add => "add",
-                SetMode::Replace => "replace",
-                SetMode::Append => "append",
-                SetMode::Prepend => "prepend",
-            };
-            let ttl = match set.exptime {
-                Exptime::Never => 0,
-                exptime => shared.clock.deadline(exptime, cx.now).saturating_sub(cx.now),
-            };
-            line.push_str("type=item_store key=");
-            write_uri_encoded(line, key);
-            line.push_str(&format!(
-                " status={status} cmd={command} ttl={ttl} clsid=1 cfd={} size={size}",
-                cx.connection
-            ));
-        });
     }
 }

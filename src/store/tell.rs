@@ -1,0 +1,73 @@
+//! What watchers are told of items, in memcached's words (logger.c).
+
+use super::entry::{FETCHED, Item};
+use super::{Context, Shared};
+use crate::command::{Set, SetMode};
+use crate::events::{Kinds, write_uri_encoded};
+use crate::item::Exptime;
+
+pub(super) fn tell_get(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, size: usize) {
+    if shared.events.watched(Kinds::FETCHERS) {
+        shared.events.tell(Kinds::FETCHERS, |line| {
+            line.push_str("type=item_get key=");
+            write_uri_encoded(line, key);
+            let class = u8::from(status == "found");
+            line.push_str(&format!(" status={status} clsid={class} cfd={} size={size}", cx.connection));
+        });
+    }
+}
+
+pub(super) fn tell_eviction(cx: &Context<'_>, shared: &Shared, key: &[u8], item: &Item, size: usize) {
+    if shared.events.watched(Kinds::EVICTIONS) {
+        shared.events.tell(Kinds::EVICTIONS, |line| {
+            line.push_str("type=eviction key=");
+            write_uri_encoded(line, key);
+            let fetch = if item.is(FETCHED) { "yes" } else { "no" };
+            let ttl = if item.exptime == 0 { -1 } else { i64::from(item.exptime.saturating_sub(cx.now)) };
+            let idle = cx.now.saturating_sub(item.accessed);
+            line.push_str(&format!(" fetch={fetch} ttl={ttl} la={idle} clsid=1 size={size}"));
+        });
+    }
+}
+
+pub(super) fn tell_store(
+    cx: &Context<'_>,
+    shared: &Shared,
+    key: &[u8],
+    status: &str,
+    set: &Set<'_>,
+    size: usize,
+) {
+    if shared.events.watched(Kinds::MUTATIONS) {
+        shared.events.tell(Kinds::MUTATIONS, |line| {
+            let command = match set.mode {
+                SetMode::Set | SetMode::Replace if set.compare.is_some() => "cas",
+                SetMode::Set => "set",
+                SetMode::Add => "add",
+                SetMode::Replace => "replace",
+                SetMode::Append => "append",
+                SetMode::Prepend => "prepend",
+            };
+            let ttl = match set.exptime {
+                Exptime::Never => 0,
+                exptime => shared.clock.deadline(exptime, cx.now).saturating_sub(cx.now),
+            };
+            line.push_str("type=item_store key=");
+            write_uri_encoded(line, key);
+            line.push_str(&format!(
+                " status={status} cmd={command} ttl={ttl} clsid=1 cfd={} size={size}",
+                cx.connection
+            ));
+        });
+    }
+}
+
+pub(super) fn tell_deletion(cx: &Context<'_>, shared: &Shared, key: &[u8], size: usize) {
+    if shared.events.watched(Kinds::DELETIONS) {
+        shared.events.tell(Kinds::DELETIONS, |line| {
+            line.push_str("type=deleted key=");
+            write_uri_encoded(line, key);
+            line.push_str(&format!(" cmd=delete clsid=1 cfd={} size={size}", cx.connection));
+        });
+    }
+}
