@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::clock::Seconds;
 
@@ -125,15 +125,13 @@ impl Connections {
         connection
     }
 
-    /// Takes a connection off the list and gives its slot back. Its socket may be closed and
-    /// the number be another's already, who then stays.
-    pub fn leave(&self, connection: &Arc<Connection>, slot: OwnedSemaphorePermit) {
+    /// Takes a connection off the list. Its socket may be closed and the number be another's
+    /// already, who then stays.
+    pub fn leave(&self, connection: &Arc<Connection>) {
         let mut open = self.open.lock();
         if open.get(&connection.id).is_some_and(|open| Arc::ptr_eq(open, connection)) {
             open.remove(&connection.id);
         }
-        drop(open);
-        drop(slot);
     }
 
     /// Lists a listener: the number of its socket, and where it listens.

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::server::Door;
+use crate::server::connections::Connection;
 use crate::server::listen::{Bound, tcp_name};
 use crate::server::memcached::{Client, Ended, tell_connection};
 use crate::server::stream::Stream;
@@ -112,11 +113,25 @@ async fn work(door: Arc<Door>, counters: Arc<Counters>, mut accepted: Inbox) {
     }
 }
 
+/// A connection's place in the list and under the limit, given back however it ends.
+struct Place {
+    door: Arc<Door>,
+    connection: Arc<Connection>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.door.connections.leave(&self.connection);
+    }
+}
+
 /// One connection from its first byte to its last.
 async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted) {
     let Accepted { socket, peer, listen, slot } = accepted;
     let id = u64::from(socket.as_raw_fd().unsigned_abs());
     let connection = door.connections.enter(id, peer, listen, door.store.clock().now());
+    let _place = Place { door: door.clone(), connection: connection.clone(), _slot: slot };
     tell_connection(&door, &connection, None);
     let ended = match open(&door, socket).await {
         Ok(stream) => Client::new(stream, door.clone(), counters, connection.clone()).await,
@@ -126,7 +141,6 @@ async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted) {
         }
     };
     tell_connection(&door, &connection, Some(ended));
-    door.connections.leave(&connection, slot);
 }
 
 async fn open(door: &Door, socket: Socket) -> io::Result<Stream> {
