@@ -7,7 +7,7 @@ macro_rules! errors {
     ($($variant:ident, $text:literal;)*) => {
         /// Why a request was refused; always the client's doing.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum ProtocolError { $(#[doc = $text] $variant,)* }
+        pub enum ProtocolError { $(#[doc = concat!("`", $text, "`")] $variant,)* }
 
         impl ProtocolError {
             /// Every error, in the order of this list.
