@@ -11,27 +11,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::support::for_both;
 use crate::support::server::{Product, Server, eventually};
 use crate::support::wire::Wire;
-
-/// Each of these is a test of memcached and a test of Filbert.
-macro_rules! for_both {
-    ($($name:ident)*) => {
-        mod memcached {
-            $(#[test]
-            fn $name() {
-                super::$name(crate::support::server::Product::Memcached);
-            })*
-        }
-
-        mod filbert {
-            $(#[test]
-            fn $name() {
-                super::$name(crate::support::server::Product::Filbert);
-            })*
-        }
-    };
-}
 
 for_both! {
     takes_one_byte_at_a_time

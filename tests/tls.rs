@@ -12,27 +12,9 @@ use nix::sys::signal::Signal;
 use rustls::{ClientConfig, version};
 
 use crate::support::certificates::Authority;
+use crate::support::for_both;
 use crate::support::server::{Product, Server, eventually, program};
 use crate::support::wire::Wire;
-
-/// Each of these is a test of memcached and a test of Filbert.
-macro_rules! for_both {
-    ($($name:ident)*) => {
-        mod memcached {
-            $(#[test]
-            fn $name() {
-                super::$name(crate::support::server::Product::Memcached);
-            })*
-        }
-
-        mod filbert {
-            $(#[test]
-            fn $name() {
-                super::$name(crate::support::server::Product::Filbert);
-            })*
-        }
-    };
-}
 
 for_both! {
     stores_and_returns_values

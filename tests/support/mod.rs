@@ -7,3 +7,23 @@ pub mod python;
 pub mod run;
 pub mod server;
 pub mod wire;
+
+/// Each of the functions named is a test of memcached and a test of Filbert.
+macro_rules! for_both {
+    ($($name:ident)*) => {
+        mod memcached {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::support::server::Product::Memcached);
+            })*
+        }
+
+        mod filbert {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::support::server::Product::Filbert);
+            })*
+        }
+    };
+}
+pub(crate) use for_both;
