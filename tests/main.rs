@@ -8,6 +8,7 @@ mod connections;
 mod differential;
 mod fuzz;
 mod limits;
+mod membership;
 mod memory;
 mod memory_bound;
 mod process;

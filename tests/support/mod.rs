@@ -3,6 +3,8 @@
 
 pub mod certificates;
 pub mod daemon;
+pub mod etcd;
+pub mod proxy;
 pub mod python;
 pub mod run;
 pub mod server;

@@ -1,0 +1,242 @@
+//! Membership through etcd.
+//!
+//! What stands there, all under `/filbert/<cluster>/`:
+//!
+//! - `view`: the agreed view with its epoch; replaced by compare-and-swap, without a lease.
+//! - `members/<id>`: a node that is there, with the lease it keeps alive.
+//! - `doubts/<id>`: whom that node could not reach for as long as a lease lives; same lease.
+//! - `acks/<id>`: the epoch that node has come to; same lease.
+//!
+//! One task holds a [`session`] with one endpoint after another; another looks at the clock, so
+//! that the standing is right while etcd keeps silent. What both know is the [`ledger`].
+
+pub mod client;
+mod ledger;
+mod session;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use crate::cluster::etcd::ledger::Ledger;
+use crate::cluster::etcd::session::Node;
+use crate::cluster::seat::Seat;
+use crate::cluster::view::Member;
+use crate::cluster::{Error, Hooks, Membership, Reachability, Task};
+
+/// Requests for a flush generation that wait; each is bounded in time, too.
+const FLUSH_QUEUE: usize = 16;
+
+/// How this node takes part in a cluster.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The cluster's name: nodes of one name and one etcd find each other.
+    pub cluster: String,
+    /// etcd's client addresses, `host:port` or a URL; the next one is tried when one fails.
+    pub endpoints: Vec<String>,
+    /// The user in etcd, when it asks for one.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<Password>,
+    /// PEM file of the authorities that etcd's certificate must come from; with it, endpoints
+    /// without a scheme are `https`.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the certificate that is shown to etcd.
+    pub cert: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    pub key: Option<PathBuf>,
+    /// This node's id, the same after a restart ([`default_node_id`]).
+    pub node_id: String,
+    /// Where other nodes reach this one, `host:port`.
+    pub peer_addr: String,
+    /// Where clients reach this one, `host:port`.
+    pub memcached_addr: String,
+    /// Its share of the keys in relation to the others'; 100 is usual.
+    pub weight: u32,
+    /// Where it stands, for people.
+    pub zone: String,
+    /// How long the others wait for a node that does not answer; etcd counts in seconds and has a
+    /// minimum of 1.5 times its election timeout.
+    pub lease_ttl: Duration,
+    /// The deadline of each call to etcd, the connection included.
+    pub call_timeout: Duration,
+    /// How long less than half of the members may be without a lease before the rest takes them
+    /// for lost. Half of it is how long a node without etcd serves on when it does not reach
+    /// *every* other member.
+    pub forsake_after: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cluster: "default".to_owned(),
+            endpoints: Vec::new(),
+            user: None,
+            password: None,
+            ca: None,
+            cert: None,
+            key: None,
+            node_id: String::new(),
+            peer_addr: String::new(),
+            memcached_addr: String::new(),
+            weight: 100,
+            zone: String::new(),
+            lease_ttl: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(1),
+            forsake_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A password that does not show in logs.
+#[derive(Clone)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// An id for a node that was not given one: its host's name and the port of its peer door.
+pub fn default_node_id(port: u16) -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{}:{port}", host.as_deref().unwrap_or("localhost"))
+}
+
+/// Starts to take part in a cluster, and returns at once: joining goes on in tasks of `tracker`
+/// until `stop` is cancelled, and the standing is `Joining` until it has succeeded. To be gone
+/// without a word to the others, cancel `stop`; to part properly, [`Membership::leave`] first.
+///
+/// # Errors
+/// [`Error::Options`] for what no retry could mend. An etcd that is not there is logged and tried
+/// again.
+pub fn join(
+    options: Options,
+    hooks: Arc<dyn Hooks>,
+    reachability: Arc<dyn Reachability>,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> Result<Membership, Error> {
+    options.check()?;
+    let seat = Seat::new(options.member(), hooks);
+    let (flushes, requests) = mpsc::channel(FLUSH_QUEUE);
+    let task = Task {
+        flushes,
+        patience: options.call_timeout * 3,
+        leaving: CancellationToken::new(),
+        left: CancellationToken::new(),
+    };
+    let membership = Membership::of_task(&seat, task.clone());
+    let tick = options.tick();
+    let ledger = Arc::new(Mutex::new(Ledger::new(seat, reachability, &options)));
+    let leaving = task.leaving.clone();
+    let node = Node::new(options, Arc::clone(&ledger), requests, task.leaving, task.left);
+
+    tracker.spawn(stop.clone().run_until_cancelled_owned(node.run()));
+    tracker.spawn(stop.run_until_cancelled_owned(async move {
+        let mut ticks = interval(tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut ledger = ledger.lock();
+            if leaving.is_cancelled() && !ledger.seat.is_leaving() {
+                ledger.seat.leave();
+            }
+            ledger.look(Instant::now());
+        }
+    }));
+    Ok(membership)
+}
+
+impl Options {
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |why: String| Err(Error::Options(why));
+        if self.endpoints.is_empty() {
+            return wrong("no etcd endpoint is given".to_owned());
+        }
+        for (what, name) in [("cluster name", &self.cluster), ("node id", &self.node_id)] {
+            if name.is_empty() || name.len() > 200 || name.contains(|c: char| c == '/' || c.is_control()) {
+                return wrong(format!("the {what} {name:?} must have 1 to 200 characters, and no slash"));
+            }
+        }
+        if self.user.is_some() != self.password.is_some() {
+            return wrong("etcd's user and password go together".to_owned());
+        }
+        if self.cert.is_some() != self.key.is_some() {
+            return wrong("the certificate for etcd and its key go together".to_owned());
+        }
+        if self.cert.is_some() && self.ca.is_none() {
+            return wrong("a certificate for etcd needs the authorities of etcd's own one, too".to_owned());
+        }
+        if self.lease_ttl < Duration::from_secs(1) || self.call_timeout.is_zero() {
+            return wrong(
+                "the lease must live for a second at least, and calls must have some time".to_owned(),
+            );
+        }
+        if self.forsake_after < self.lease_ttl * 4 {
+            return wrong("members must not be forsaken before four times the lease".to_owned());
+        }
+        self.endpoints.iter().try_for_each(|endpoint| self.endpoint(endpoint).map(drop))
+    }
+
+    /// The endpoint with its TLS. Reads the files each time, so that a renewed certificate is
+    /// used by the next connection.
+    fn endpoint(&self, address: &str) -> Result<Endpoint, Error> {
+        let wrong = |why: String| Error::Options(format!("etcd endpoint {address}: {why}"));
+        let url = match (address.contains("://"), &self.ca) {
+            (true, _) => address.to_owned(),
+            (false, None) => format!("http://{address}"),
+            (false, Some(_)) => format!("https://{address}"),
+        };
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| wrong(error.to_string()))?;
+        let endpoint = endpoint.tcp_nodelay(true).connect_timeout(self.call_timeout);
+        let Some(ca) = &self.ca else {
+            if url.starts_with("https://") {
+                return Err(wrong("https needs the file of etcd's authorities".to_owned()));
+            }
+            return Ok(endpoint);
+        };
+        if !url.starts_with("https://") {
+            return Err(wrong("authorities are given, but the address is not https".to_owned()));
+        }
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        endpoint.tls_config(tls).map_err(|error| wrong(client::innermost(&error)))
+    }
+
+    fn login(&self) -> Option<(&str, &str)> {
+        Some((self.user.as_deref()?, &self.password.as_ref()?.0))
+    }
+
+    fn member(&self) -> Member {
+        Member {
+            id: self.node_id.clone(),
+            incarnation: 0,
+            peer_addr: self.peer_addr.clone(),
+            memcached_addr: self.memcached_addr.clone(),
+            weight: self.weight,
+            zone: self.zone.clone(),
+        }
+    }
+
+    /// How often the clock is looked at.
+    fn tick(&self) -> Duration {
+        (self.lease_ttl / 20).clamp(Duration::from_millis(20), Duration::from_millis(500))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|error| Error::Options(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,221 @@
+//! A node's place in its cluster: the one piece of code through which views are taken over,
+//! whether etcd or a test brings them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::cluster::propose;
+use crate::cluster::view::{Member, Owners, View};
+use crate::cluster::{Error, Hooks, Horizon, Standing, State};
+
+/// How long a seat that nobody limits may serve.
+const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A node's place in its cluster.
+pub struct Seat {
+    me: Member,
+    hooks: Arc<dyn Hooks>,
+    states: watch::Sender<Arc<State>>,
+    horizon: Arc<Horizon>,
+    was_member: bool,
+    leaving: bool,
+    displaced: bool,
+}
+
+/// What a new view means for this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It stays what it was.
+    None,
+    /// It was taken in.
+    Joined,
+    /// It was taken out, has forgotten everything, and has a new incarnation.
+    Removed,
+}
+
+impl Seat {
+    /// A seat outside of any view. The incarnation of `me` is chosen here.
+    pub fn new(mut me: Member, hooks: Arc<dyn Hooks>) -> Self {
+        me.incarnation = incarnation_after(0);
+        let view = View::default();
+        let state = State {
+            epoch: 0,
+            owners: Arc::new(Owners::of(&view)),
+            view: Arc::new(view),
+            me: me.id.clone(),
+            incarnation: me.incarnation,
+            standing: Standing::Joining,
+            acknowledged: Arc::default(),
+        };
+        let states = watch::Sender::new(Arc::new(state));
+        Self {
+            me,
+            hooks,
+            states,
+            horizon: Arc::new(Horizon::past()),
+            was_member: false,
+            leaving: false,
+            displaced: false,
+        }
+    }
+
+    /// This node as it registers.
+    pub fn me(&self) -> &Member {
+        &self.me
+    }
+
+    /// The present state.
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.states.borrow())
+    }
+
+    /// Whether [`Seat::leave`] was called.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    pub(crate) fn states(&self) -> watch::Receiver<Arc<State>> {
+        self.states.subscribe()
+    }
+
+    pub(crate) fn horizon(&self) -> Arc<Horizon> {
+        Arc::clone(&self.horizon)
+    }
+
+    /// Takes over a view. An epoch that is not above the present one is ignored, because views
+    /// only go forward. When epochs were skipped, what they did to this node's slots is not known,
+    /// and everything is forgotten.
+    pub fn take(&mut self, epoch: u64, view: View) -> Effect {
+        let before = self.state();
+        if epoch <= before.epoch {
+            return Effect::None;
+        }
+        let was_member = before.is_member();
+        let is_member =
+            view.members.get(&self.me.id).is_some_and(|member| member.incarnation == self.me.incarnation);
+        let mut after = State::clone(&before);
+        after.epoch = epoch;
+        after.owners = Arc::new(Owners::of(&view));
+        after.view = Arc::new(view);
+
+        let effect = match (was_member, is_member) {
+            (true, false) if self.leaving => {
+                info!(epoch, "left the cluster");
+                Effect::Removed
+            }
+            (true, false) => {
+                self.me.incarnation = incarnation_after(self.me.incarnation);
+                after.incarnation = self.me.incarnation;
+                warn!(epoch, "removed from the cluster: everything held is forgotten, joining again");
+                self.hooks.forget();
+                Effect::Removed
+            }
+            (false, true) => {
+                self.was_member = true;
+                info!(epoch, members = after.view.members.len(), "joined the cluster");
+                self.hooks.forget();
+                Effect::Joined
+            }
+            (was, _) => {
+                if epoch != before.epoch + 1 {
+                    if was {
+                        warn!(epoch, last = before.epoch, "views were missed: everything held is forgotten");
+                    } else {
+                        // One of them may have had this incarnation, which then must not come back.
+                        self.me.incarnation = incarnation_after(self.me.incarnation);
+                        after.incarnation = self.me.incarnation;
+                    }
+                    self.hooks.forget();
+                }
+                info!(epoch, members = after.view.members.len(), "the cluster changed");
+                Effect::None
+            }
+        };
+        after.standing = self.standing(&after, Instant::now());
+        self.hooks.change(&before, &after);
+        self.states.send_replace(Arc::new(after));
+        effect
+    }
+
+    /// Lets this node serve until then, if it is a member; never moves back.
+    pub fn serve_until(&mut self, until: Instant) {
+        self.horizon.extend_to(until);
+    }
+
+    /// Lets this node serve for good, if it is a member.
+    pub fn serve_unlimited(&mut self) {
+        self.serve_until(Instant::now() + UNLIMITED);
+    }
+
+    /// Publishes the standing when it is another one by now. `displaced`: another process has
+    /// taken this node's id.
+    pub fn stand(&mut self, now: Instant, displaced: bool) {
+        self.displaced = displaced;
+        let state = self.state();
+        let standing = self.standing(&state, now);
+        if state.standing != standing {
+            if standing == Standing::Fenced {
+                warn!("not serving: etcd and most members are out of reach, or this node lost its place");
+            } else {
+                info!(?standing, "standing in the cluster");
+            }
+            self.states.send_modify(|state| Arc::make_mut(state).standing = standing);
+        }
+    }
+
+    /// Publishes which epoch each live member has come to.
+    pub fn acknowledge(&mut self, acknowledged: BTreeMap<String, u64>) {
+        self.states.send_if_modified(|state| {
+            let news = *state.acknowledged != acknowledged;
+            if news {
+                Arc::make_mut(state).acknowledged = Arc::new(acknowledged);
+            }
+            news
+        });
+    }
+
+    /// This node wants to be taken out of the view, and does not want to come back.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        self.stand(Instant::now(), self.displaced);
+    }
+
+    /// Raises the flush generation here and now, as a script does it.
+    pub(crate) fn flush(&mut self) -> Result<u64, Error> {
+        let state = self.state();
+        if state.epoch == 0 {
+            return Err(Error::NotJoined);
+        }
+        let view = propose::flushed(&state.view);
+        let generation = view.flush_generation;
+        self.take(state.epoch + 1, view);
+        Ok(generation)
+    }
+
+    fn standing(&self, state: &State, now: Instant) -> Standing {
+        match (self.leaving, state.is_member()) {
+            (true, _) => Standing::Leaving,
+            (false, true) if now < self.horizon.get() && !self.displaced => Standing::Serving,
+            (false, false) if !self.was_member => Standing::Joining,
+            (false, _) => Standing::Fenced,
+        }
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("me", &self.me).field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+/// A number above `last` that an earlier process on a machine with a sane clock did not use:
+/// microseconds since 1970.
+fn incarnation_after(last: u64) -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(last + 1)
+}
