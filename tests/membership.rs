@@ -167,7 +167,7 @@ fn agree(nodes: &[Node], ids: &[&str]) -> bool {
                 && state.owners.digest() == states[0].owners.digest()
                 && state.view == states[0].view
                 && state.view.members.keys().eq(ids)
-                && state.unconfirmed().next().is_none()
+                && state.is_settled()
         })
 }
 

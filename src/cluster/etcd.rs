@@ -240,3 +240,41 @@ impl Options {
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|error| Error::Options(format!("{}: {error}", path.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(change: impl FnOnce(&mut Options)) -> String {
+        let mut options = Options {
+            endpoints: vec!["127.0.0.1:2379".to_owned(), "http://etcd:2379".to_owned()],
+            node_id: "a".to_owned(),
+            ..Options::default()
+        };
+        change(&mut options);
+        options.check().map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(complaint(|_| ()), "");
+        assert!(complaint(|options| options.endpoints.clear()).contains("endpoint"));
+        assert!(complaint(|options| options.cluster = "a/b".to_owned()).contains("cluster name"));
+        assert!(complaint(|options| options.node_id.clear()).contains("node id"));
+        assert!(complaint(|options| options.user = Some("root".to_owned())).contains("password"));
+        assert!(complaint(|options| options.cert = Some("cert.pem".into())).contains("key"));
+        assert!(complaint(|options| options.ca = Some("/no/such.pem".into())).contains("/no/such.pem"));
+        assert!(
+            complaint(|options| options.endpoints = vec!["https://etcd:2379".to_owned()]).contains("https")
+        );
+        assert!(complaint(|options| options.endpoints = vec!["a b".to_owned()]).contains("a b"));
+        assert!(complaint(|options| options.lease_ttl = Duration::from_millis(10)).contains("lease"));
+        assert!(complaint(|options| options.forsake_after = Duration::from_secs(6)).contains("forsaken"));
+    }
+
+    #[test]
+    fn a_password_does_not_show() {
+        let options = Options { password: Some(Password("secret".to_owned())), ..Options::default() };
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

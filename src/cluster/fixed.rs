@@ -48,3 +48,139 @@ impl Script {
         self.0.lock().acknowledge(acknowledged);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::{Standing, State};
+
+    #[derive(Default)]
+    struct Count {
+        forgotten: AtomicUsize,
+        changes: Mutex<Vec<(u64, u64)>>,
+    }
+
+    impl Hooks for Count {
+        fn forget(&self) {
+            self.forgotten.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn change(&self, before: &State, after: &State) {
+            self.changes.lock().push((before.epoch, after.epoch));
+        }
+    }
+
+    fn member(id: &str) -> Member {
+        Member {
+            id: id.to_owned(),
+            incarnation: 1,
+            peer_addr: format!("{id}:11212"),
+            memcached_addr: format!("{id}:11211"),
+            weight: 100,
+            zone: String::new(),
+        }
+    }
+
+    fn view(members: &[&Member]) -> View {
+        View {
+            members: members.iter().map(|&member| (member.id.clone(), member.clone())).collect(),
+            ..View::default()
+        }
+    }
+
+    fn node() -> (Script, Membership, Arc<Count>) {
+        let count = Arc::new(Count::default());
+        let hooks: Arc<dyn Hooks> = count.clone();
+        let (script, membership) = Script::new(member("a"), hooks);
+        (script, membership, count)
+    }
+
+    #[test]
+    fn a_node_serves_when_a_view_has_it() {
+        let (script, membership, count) = node();
+        assert_eq!(membership.state().standing, Standing::Joining);
+        assert_eq!(script.push(1, view(&[&member("b")])), Effect::None);
+        assert_eq!(membership.state().standing, Standing::Joining);
+        assert_eq!(script.push(2, view(&[&member("a")])), Effect::None, "another incarnation");
+        assert!(!membership.serves());
+        assert_eq!(script.push(3, view(&[&script.me(), &member("b")])), Effect::Joined);
+        assert!(membership.serves() && membership.state().is_member());
+        script.fence(true);
+        script.push(4, view(&[&script.me()]));
+        assert!(!membership.serves(), "a view does not lift the fence");
+        script.fence(false);
+        assert!(membership.serves());
+        assert_eq!(*count.changes.lock(), [(0, 1), (1, 2), (2, 3), (3, 4)]);
+    }
+
+    #[test]
+    fn views_only_go_forward() {
+        let (script, membership, count) = node();
+        script.push(1, view(&[&script.me()]));
+        script.push(2, view(&[&script.me(), &member("b")]));
+        script.push(1, view(&[&member("b")]));
+        script.push(2, view(&[&member("b")]));
+        assert_eq!(membership.state().view.members.len(), 2);
+        assert_eq!(count.forgotten.load(Ordering::SeqCst), 1);
+        script.push(4, view(&[&script.me()]));
+        assert_eq!(count.forgotten.load(Ordering::SeqCst), 2, "view 3 was missed");
+        assert!(membership.serves());
+    }
+
+    #[test]
+    fn a_removed_node_comes_back_as_another_one() {
+        let (script, membership, count) = node();
+        let first = script.me();
+        script.push(1, view(&[&first]));
+        assert_eq!(script.push(2, view(&[&member("b")])), Effect::Removed);
+        assert_eq!(membership.state().standing, Standing::Fenced);
+        assert_eq!(count.forgotten.load(Ordering::SeqCst), 2);
+        script.push(3, view(&[&first]));
+        assert_eq!(membership.state().standing, Standing::Fenced, "the old incarnation is gone for good");
+        assert!(script.me().incarnation > first.incarnation);
+        assert_eq!(script.push(4, view(&[&script.me()])), Effect::Joined);
+        assert_eq!(membership.state().incarnation, script.me().incarnation);
+    }
+
+    #[test]
+    fn an_incarnation_that_may_have_been_removed_is_not_used_again() {
+        let (script, ..) = node();
+        let first = script.me();
+        script.push(1, view(&[&member("b")]));
+        script.push(3, view(&[&member("b")]));
+        assert!(script.me().incarnation > first.incarnation, "view 2 may have had it");
+    }
+
+    #[tokio::test]
+    async fn a_leaving_node_keeps_what_it_holds() {
+        let (script, mut membership, count) = node();
+        assert!(membership.raise_flush_generation().await.is_err(), "there is no view");
+        script.push(1, view(&[&script.me(), &member("b")]));
+        assert_eq!(membership.raise_flush_generation().await.unwrap(), 1);
+        membership.leave(Duration::ZERO).await.unwrap();
+        script.push(3, view(&[&member("b")]));
+        let state = membership.changed().await.unwrap();
+        assert_eq!((state.epoch, state.standing), (3, Standing::Leaving));
+        assert_eq!(count.forgotten.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_view_is_settled_when_nobody_acts_on_an_older_one() {
+        let (script, membership, _) = node();
+        let unconfirmed = || membership.state().unconfirmed().map(str::to_owned).collect::<Vec<_>>();
+        let acknowledge = |acks: &[(&str, u64)]| {
+            script.acknowledge(acks.iter().map(|&(id, epoch)| (id.to_owned(), epoch)).collect());
+        };
+        let previous = vec!["a".to_owned(), "c".to_owned()];
+        script.push(2, View { previous, ..view(&[&script.me(), &member("b")]) });
+        acknowledge(&[("a", 2), ("c", 1)]);
+        assert_eq!(unconfirmed(), ["b", "c"]);
+        acknowledge(&[("a", 2), ("b", 3), ("c", 2)]);
+        assert!(membership.state().is_settled());
+        acknowledge(&[("a", 2), ("b", 2)]);
+        assert!(membership.state().is_settled(), "c has no lease and was fenced before it was removed");
+    }
+}

@@ -40,8 +40,7 @@ pub struct State {
     pub incarnation: u64,
     /// What this node may do.
     pub standing: Standing,
-    /// The epoch that each live member says it has come to, this one included; who is missing
-    /// here holds no lease at present.
+    /// The epoch that each node with a lease says it has come to, this one included.
     pub acknowledged: Arc<BTreeMap<String, u64>>,
 }
 
@@ -51,11 +50,23 @@ impl State {
         self.view.members.get(&self.me).is_some_and(|member| member.incarnation == self.incarnation)
     }
 
-    /// The members that are not known to have come to this epoch: those that a `flush_all` must
-    /// name, and whose old ownership may still be in force.
+    /// The nodes that may not have heard of this epoch yet and act on an older one: members that
+    /// have not confirmed it, and those that were just removed though they have a lease. A
+    /// `flush_all` must name them.
     pub fn unconfirmed(&self) -> impl Iterator<Item = &str> {
-        let behind = |id: &&String| self.acknowledged.get(*id).is_none_or(|&epoch| epoch < self.epoch);
-        self.view.members.keys().filter(behind).map(String::as_str)
+        let confirmed = |id: &String| self.acknowledged.get(id).is_some_and(|&epoch| epoch >= self.epoch);
+        let members = self.view.members.keys().filter(move |id| !confirmed(id));
+        let removed = self.view.previous.iter().filter(move |id| {
+            // Without a lease nobody is removed who is not fenced already.
+            !self.view.members.contains_key(*id) && self.acknowledged.contains_key(*id) && !confirmed(id)
+        });
+        members.chain(removed).map(String::as_str)
+    }
+
+    /// Whether nobody acts on an older view any more. Until then, the previous owner of a slot may
+    /// still answer for it: who has gained one must not.
+    pub fn is_settled(&self) -> bool {
+        self.unconfirmed().next().is_none()
     }
 }
 
@@ -201,7 +212,7 @@ impl Membership {
     }
 
     /// Raises the flush generation of the view and returns it. The members have flushed when
-    /// [`State::unconfirmed`] is empty in a state with this generation or a higher one.
+    /// [`State::is_settled`] holds in a state with this generation or a higher one.
     ///
     /// # Errors
     /// [`Error::Unconfirmed`] when etcd does not answer, [`Error::NotJoined`] without a view.

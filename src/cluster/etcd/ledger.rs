@@ -16,6 +16,12 @@ use crate::cluster::propose::{self, Doubts, Evidence};
 use crate::cluster::seat::{Effect, Seat};
 use crate::cluster::view::{Member, View};
 
+/// A node that was put out waits a lease before it registers again; doubled this often at most.
+const SHUNNED_LIMIT: u32 = 5;
+
+/// How many leases after that a node is put out again for it to count as "again".
+const SHUNNED_MEMORY: u32 = 20;
+
 /// The names of the keys.
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -83,7 +89,10 @@ pub struct Ledger {
     lease_until: Option<Instant>,
     unreachable_since: BTreeMap<String, Instant>,
     no_quorum_since: Option<Instant>,
+    /// When this node may register again after the others put it out.
     rejoin_at: Option<Instant>,
+    /// How often in short succession that has happened, less one.
+    shunned: u32,
     registered_before: bool,
     displaced: bool,
 }
@@ -101,6 +110,7 @@ impl Ledger {
             unreachable_since: BTreeMap::new(),
             no_quorum_since: None,
             rejoin_at: None,
+            shunned: 0,
             registered_before: false,
             displaced: false,
         }
@@ -138,8 +148,12 @@ impl Ledger {
     pub fn take(&mut self, stored: Stored) {
         let live = self.registered().contains_key(&self.seat.me().id);
         if self.seat.take(stored.epoch, stored.view) == Effect::Removed && live {
-            // Put out by the others, who cannot reach this node: it would only be put out again.
-            self.rejoin_at = Some(Instant::now() + self.lease_ttl);
+            // Put out by the others, who cannot reach this node: it may well be put out again, so
+            // it waits longer each time.
+            let now = Instant::now();
+            let again = self.rejoin_at.is_some_and(|last| now < last + self.lease_ttl * SHUNNED_MEMORY);
+            self.shunned = if again { self.shunned + 1 } else { 0 };
+            self.rejoin_at = Some(now + self.lease_ttl * 2_u32.pow(self.shunned.min(SHUNNED_LIMIT)));
         }
     }
 

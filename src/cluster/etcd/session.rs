@@ -55,7 +55,8 @@ pub struct Node {
     lease: Option<i64>,
     /// When to propose what should be proposed.
     propose_at: Option<Instant>,
-    complained_at: Option<Instant>,
+    /// Whether the present silence of etcd was spoken of.
+    has_complained: bool,
 }
 
 impl Node {
@@ -66,24 +67,26 @@ impl Node {
         leaving: CancellationToken,
         left: CancellationToken,
     ) -> Self {
-        Self { options, ledger, flushes, leaving, left, lease: None, propose_at: None, complained_at: None }
+        Self { options, ledger, flushes, leaving, left, lease: None, propose_at: None, has_complained: false }
     }
 
     /// Talks to etcd for ever.
     pub async fn run(mut self) {
         let endpoints = self.options.endpoints.clone();
         let mut pause = FIRST_PAUSE;
+        let mut complained_at = None;
         for (turn, endpoint) in endpoints.iter().cycle().enumerate() {
             let began = Instant::now();
             let Err(error) = self.session(endpoint).await;
-            let complained = self.complained_at;
-            if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
-                self.complained_at = Some(Instant::now());
+            let lasted = began.elapsed() > self.options.call_timeout * 4;
+            if lasted || complained_at.is_none_or(|at: Instant| at.elapsed() >= COMPLAINT_INTERVAL) {
+                complained_at = Some(Instant::now());
+                self.has_complained = true;
                 warn!(endpoint, "etcd is out of reach, trying again: {error}");
             } else {
                 debug!(endpoint, "etcd is out of reach: {error}");
             }
-            if began.elapsed() > self.options.call_timeout * 4 {
+            if lasted {
                 pause = FIRST_PAUSE;
             }
             if (turn + 1) % endpoints.len() == 0 {
@@ -98,7 +101,7 @@ impl Node {
         let client = Client::connect(target, self.options.login(), self.options.call_timeout).await?;
         let mut read_to = self.read_all(&client).await?;
         let mut watch = client.watch(&self.prefix(), read_to + 1).await?;
-        if self.complained_at.take().is_some() {
+        if std::mem::take(&mut self.has_complained) {
             info!(endpoint, "connected to etcd");
         }
         self.renew(&client).await?;
@@ -190,10 +193,6 @@ impl Node {
             return if self.left.is_cancelled() { Ok(()) } else { self.withdraw(client).await };
         }
         let now = Instant::now();
-        if self.ledger.lock().rests(now) {
-            self.propose_at = None;
-            return Ok(());
-        }
         let lease = match self.lease {
             Some(lease) => lease,
             None => {
@@ -203,24 +202,27 @@ impl Node {
                 lease
             }
         };
-        let registration = self.ledger.lock().registration(lease);
-        match registration {
-            Registration::Ours => {}
-            Registration::Taken(_) => {
-                self.propose_at = None;
-                return Ok(());
-            }
-            Registration::Replaceable(revision) => {
-                if !self.register(client, lease, revision).await? {
+        if self.ledger.lock().rests(now) {
+            self.propose_at = None;
+        } else {
+            let registration = self.ledger.lock().registration(lease);
+            let is_registered = match registration {
+                Registration::Ours => true,
+                Registration::Taken(_) => {
+                    self.propose_at = None;
                     return Ok(());
                 }
+                Registration::Replaceable(revision) => self.register(client, lease, revision).await?,
+            };
+            if !is_registered {
+                return Ok(());
             }
+            self.plan_proposal(now);
         }
         let statements = self.ledger.lock().statements(now, lease);
         for (key, value) in statements {
             self.write(client, &[], vec![Write::Put(key, value, lease)]).await?;
         }
-        self.plan_proposal(now);
         Ok(())
     }
 
