@@ -7,8 +7,8 @@
 //! - `doubts/<id>`: whom that node could not reach for as long as a lease lives; same lease.
 //! - `acks/<id>`: the epoch that node has come to; same lease.
 //!
-//! One task holds a [`session`] with one endpoint after another; another looks at the clock, so
-//! that the standing is right while etcd keeps silent. What both know is the [`ledger`].
+//! One task holds a session with one endpoint after another; another looks at the clock, so
+//! that the standing is right while etcd keeps silent. What both know is the ledger.
 
 pub mod client;
 mod ledger;

@@ -219,3 +219,48 @@ fn incarnation_after(last: u64) -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(last + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::cluster::Membership;
+
+    struct Nothing;
+
+    impl Hooks for Nothing {
+        fn forget(&self) {}
+    }
+
+    #[test]
+    fn a_node_that_stood_still_does_not_serve_until_it_looks_around() {
+        let me = Member {
+            id: "a".to_owned(),
+            incarnation: 0,
+            peer_addr: String::new(),
+            memcached_addr: String::new(),
+            weight: 100,
+            zone: String::new(),
+        };
+        let seat = Arc::new(Mutex::new(Seat::new(me, Arc::new(Nothing))));
+        let membership = Membership::of_script(Arc::clone(&seat));
+        let lease = Duration::from_millis(50);
+        let granted = Instant::now();
+        seat.lock().serve_until(granted + lease);
+        let me = seat.lock().me().clone();
+        seat.lock().take(1, View { members: [(me.id.clone(), me)].into(), ..View::default() });
+        while membership.serves() {
+            assert!(granted.elapsed() <= lease + Duration::from_secs(1));
+            std::thread::yield_now();
+        }
+        assert!(granted.elapsed() >= lease || membership.state().standing != Standing::Serving);
+        seat.lock().stand(Instant::now(), false);
+        assert_eq!(membership.state().standing, Standing::Fenced);
+        seat.lock().serve_until(Instant::now() + UNLIMITED);
+        seat.lock().stand(Instant::now(), false);
+        assert!(membership.serves());
+    }
+}
