@@ -486,6 +486,26 @@ fn a_compacted_history_is_read_anew() {
 }
 
 #[test]
+fn a_node_without_etcd_learns_from_its_peers() {
+    let (etcd, network) = (Etcd::start(), Network::default());
+    let mut nodes = start(&etcd, &network, &["a", "b"]);
+    let proxy = Proxy::start(etcd.endpoint());
+    nodes.push(Node::start(options(&proxy.endpoint(), "c"), &network));
+    await_agreement(&nodes, &["a", "b", "c"]);
+    proxy.cut();
+    nodes.push(Node::start(options(&etcd.endpoint(), "d"), &network));
+    eventually("d has joined", || nodes[3].serves());
+    let news = nodes[3].state();
+    assert!(!news.is_settled(), "c may act on the view before");
+    nodes[2].membership.learn(news.epoch, news.view.as_ref().clone());
+    eventually("it is told", || nodes[2].state().epoch == news.epoch);
+    assert!(nodes[2].serves() && nodes[2].forgotten() == 1);
+    proxy.heal();
+    await_agreement(&nodes, &["a", "b", "c", "d"]);
+    assert_eq!(nodes[2].forgotten(), 1);
+}
+
+#[test]
 fn a_user_and_password_are_shown_to_etcd() {
     let (etcd, network) = (Etcd::start(), Network::default());
     etcd.ctl(&["user", "add", "root:secret"]);

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::cluster::etcd::ledger::Ledger;
+use crate::cluster::etcd::ledger::{Ledger, Stored};
 use crate::cluster::etcd::session::Node;
 use crate::cluster::seat::Seat;
 use crate::cluster::view::Member;
@@ -35,6 +35,9 @@ use crate::cluster::{Error, Hooks, Membership, Reachability, Task};
 
 /// Requests for a flush generation that wait; each is bounded in time, too.
 const FLUSH_QUEUE: usize = 16;
+
+/// Views from peers that wait to be looked at.
+const LEARNED_QUEUE: usize = 4;
 
 /// How this node takes part in a cluster.
 #[derive(Debug, Clone)]
@@ -130,8 +133,10 @@ pub fn join(
     options.check()?;
     let seat = Seat::new(options.member(), hooks);
     let (flushes, requests) = mpsc::channel(FLUSH_QUEUE);
+    let (learned, mut views) = mpsc::channel(LEARNED_QUEUE);
     let task = Task {
         flushes,
+        learned,
         patience: options.call_timeout * 3,
         leaving: CancellationToken::new(),
         left: CancellationToken::new(),
@@ -147,8 +152,14 @@ pub fn join(
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            let learned = tokio::select! {
+                _ = ticks.tick() => None,
+                Some(view) = views.recv() => Some(view),
+            };
             let mut ledger = ledger.lock();
+            if let Some((epoch, view)) = learned {
+                ledger.take(Stored { epoch, view });
+            }
             if leaving.is_cancelled() && !ledger.seat.is_leaving() {
                 ledger.seat.leave();
             }

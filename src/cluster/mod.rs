@@ -145,7 +145,9 @@ enum Control {
 pub(crate) struct Task {
     /// Requests for the next flush generation.
     pub flushes: mpsc::Sender<oneshot::Sender<Result<u64, Error>>>,
-    /// How long such a request may take.
+    /// Views that peers told this node about.
+    pub learned: mpsc::Sender<(u64, View)>,
+    /// How long a request to etcd may take.
     pub patience: Duration,
     /// Cancelled to make the node leave.
     pub leaving: CancellationToken,
@@ -190,6 +192,17 @@ impl Membership {
     /// has ended. Cancellation safe.
     pub async fn wait_for(&mut self, mut wanted: impl FnMut(&State) -> bool) -> Option<Arc<State>> {
         self.states.wait_for(|state| wanted(state)).await.ok().map(|state| Arc::clone(&state))
+    }
+
+    /// Takes over a view that a peer is ahead with, so that a node without etcd does not act on an
+    /// older one. Only an agreed view may be told, as it stands in a peer's [`State`]. It is taken
+    /// over a moment later; one that comes in a flood is dropped, because the sender will tell
+    /// it again.
+    pub fn learn(&self, epoch: u64, view: View) {
+        match &self.control {
+            Control::Script(seat) => _ = seat.lock().take(epoch, view),
+            Control::Task(task) => _ = task.learned.try_send((epoch, view)),
+        }
     }
 
     /// Takes this node out of the view. Views keep coming afterwards, so that what is in flight
