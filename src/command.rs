@@ -164,6 +164,7 @@ impl Outcome<'_> {
             Self::Failed(Failure::TooLarge) => "too_large",
             Self::Failed(Failure::OutOfMemory) => "no_memory",
             Self::Failed(Failure::NonNumeric) => "non_numeric",
+            Self::Failed(Failure::Unavailable(_)) => "unavailable",
         }
     }
 }
@@ -201,4 +202,24 @@ pub enum Failure {
     TooLarge,
     /// The cache is full and may not evict (`-M`).
     OutOfMemory,
+    /// The key's owner in the cluster could not execute it.
+    Unavailable(Unavailable),
+}
+
+/// Why a key's owner could not execute a command. A reader takes each of these for a miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The owner does not answer; calls to it are not tried for now.
+    Unreachable,
+    /// The owner did not answer in time, or the connection to it broke. The command may have
+    /// been executed.
+    Unanswered,
+    /// Too much waits for the owner already.
+    Overloaded,
+    /// The key changed its owner twice while the command was on its way.
+    Moved,
+    /// This node is not in touch with most of its cluster, and must not answer for its keys.
+    Fenced,
+    /// This node has not joined its cluster yet, and nobody is known who owns keys.
+    NoOwner,
 }

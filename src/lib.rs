@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod auth;
+pub mod cache;
 pub mod clock;
 pub mod cluster;
 pub mod command;
@@ -14,6 +15,7 @@ pub mod events;
 pub mod item;
 pub mod node;
 pub mod pb;
+pub mod peer;
 pub mod process;
 pub mod protocol;
 pub mod server;

@@ -78,13 +78,29 @@ impl Owners {
 
     /// The owner of a slot; `None` without members.
     pub fn owner(&self, slot: u16) -> Option<&Member> {
-        self.members.get(usize::from(*self.slots.get(usize::from(slot))?))
+        self.members.get(usize::from(self.index(slot)?))
+    }
+
+    /// The owner of a slot by its place among the members.
+    #[inline]
+    pub fn index(&self, slot: u16) -> Option<u16> {
+        self.slots.get(usize::from(slot)).copied()
+    }
+
+    /// Those who may own slots, in the order of their ids.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The place of a member.
+    pub fn position(&self, id: &str) -> Option<u16> {
+        self.members.iter().position(|member| member.id == id).map(|index| index as u16)
     }
 
     /// How many slots a member owns.
     pub fn slots_of(&self, id: &str) -> usize {
-        let Some(index) = self.members.iter().position(|member| member.id == id) else { return 0 };
-        self.slots.iter().filter(|&&owner| usize::from(owner) == index).count()
+        let Some(index) = self.position(id) else { return 0 };
+        self.slots.iter().filter(|&&owner| owner == index).count()
     }
 
     /// A number that two nodes share when they agree on every owner.

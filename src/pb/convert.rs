@@ -1,6 +1,8 @@
 //! Commands to messages at the node that forwards, and back at the one that executes; outcomes
 //! the other way.
 
+use bytes::Bytes;
+
 use crate::clock::{Clock, Seconds};
 use crate::command::{Arithmetic, Command, Delete, Failure, Found, Get, Outcome, Set, SetMode, Verb};
 use crate::item::{Exptime, ItemView, KEY_MAX};
@@ -54,7 +56,7 @@ pub fn operation(id: u64, command: &Command<'_>, at: Clocked<'_>) -> pb::Operati
         }),
         Verb::Set(set) => Wire::Set(pb::Set {
             mode: set_mode(set.mode).into(),
-            value: set.value.to_vec(),
+            value: Bytes::copy_from_slice(set.value),
             flags: set.flags,
             ttl: Some(ttl(set.exptime)),
             compare: set.compare,
@@ -80,7 +82,12 @@ pub fn operation(id: u64, command: &Command<'_>, at: Clocked<'_>) -> pb::Operati
         }),
         Verb::Inspect => Wire::Inspect(pb::Inspect {}),
     };
-    pb::Operation { id, key: command.key.to_vec(), key_binary: command.key_binary, verb: Some(verb) }
+    pb::Operation {
+        id,
+        key: Bytes::copy_from_slice(command.key),
+        key_binary: command.key_binary,
+        verb: Some(verb),
+    }
 }
 
 fn set_mode(mode: SetMode) -> pb::set::Mode {
@@ -176,6 +183,7 @@ pub fn outcome(id: u64, outcome: &Outcome<'_>) -> pb::Outcome {
         Outcome::Failed(Failure::NonNumeric) => Kind::NonNumeric,
         Outcome::Failed(Failure::TooLarge) => Kind::TooLarge,
         Outcome::Failed(Failure::OutOfMemory) => Kind::OutOfMemory,
+        Outcome::Failed(Failure::Unavailable(_)) => Kind::Unavailable,
     };
     message.set_kind(kind);
     message
@@ -183,7 +191,7 @@ pub fn outcome(id: u64, outcome: &Outcome<'_>) -> pb::Outcome {
 
 fn item(view: &ItemView<'_>, with_value: bool) -> pb::Item {
     pb::Item {
-        value: if with_value { view.value.to_vec() } else { Vec::new() },
+        value: if with_value { Bytes::copy_from_slice(view.value) } else { Bytes::new() },
         value_len: view.value_len as u64,
         flags: view.flags,
         cas: view.cas,
@@ -214,7 +222,7 @@ pub fn view<'a>(message: &'a pb::Outcome, key: &'a [u8]) -> Option<Outcome<'a>> 
         })
     };
     Some(match message.kind() {
-        Kind::Unspecified | Kind::WrongOwner => return None,
+        Kind::Unspecified | Kind::WrongOwner | Kind::Unavailable => return None,
         Kind::Found => Outcome::Found(Found {
             item: item()?,
             won: message.won,
@@ -340,8 +348,8 @@ mod tests {
     fn what_no_node_sends_is_refused() {
         let whole = travelled(Verb::Inspect);
         assert!(command(&pb::Operation { verb: None, ..whole.clone() }).is_err());
-        assert!(command(&pb::Operation { key: Vec::new(), ..whole.clone() }).is_err());
-        assert!(command(&pb::Operation { key: vec![b'k'; KEY_MAX + 1], ..whole }).is_err());
+        assert!(command(&pb::Operation { key: Bytes::new(), ..whole.clone() }).is_err());
+        assert!(command(&pb::Operation { key: vec![b'k'; KEY_MAX + 1].into(), ..whole }).is_err());
         assert!(view(&pb::Outcome::default(), KEY).is_none());
     }
 }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::command::{Failure, Found, Outcome};
+use crate::command::{Failure, Found, Outcome, Unavailable};
 use crate::item::{ItemView, item_size};
 use crate::protocol::token::Tokens;
 
@@ -142,6 +142,18 @@ pub fn failure_line(failure: Failure) -> &'static str {
         Failure::NonNumeric => "CLIENT_ERROR cannot increment or decrement non-numeric value",
         Failure::TooLarge => "SERVER_ERROR object too large for cache",
         Failure::OutOfMemory => "SERVER_ERROR out of memory storing object",
+        Failure::Unavailable(Unavailable::Unreachable) => "SERVER_ERROR the owner of this key is unreachable",
+        Failure::Unavailable(Unavailable::Unanswered) => {
+            "SERVER_ERROR the owner of this key did not answer; the command may have been executed"
+        }
+        Failure::Unavailable(Unavailable::Overloaded) => {
+            "SERVER_ERROR too much waits for the owner of this key"
+        }
+        Failure::Unavailable(Unavailable::Moved) => "SERVER_ERROR the owner of this key changed, try again",
+        Failure::Unavailable(Unavailable::Fenced) => {
+            "SERVER_ERROR this node is out of touch with most of its cluster"
+        }
+        Failure::Unavailable(Unavailable::NoOwner) => "SERVER_ERROR this node has not joined its cluster yet",
     }
 }
 
@@ -161,14 +173,21 @@ fn write_meta(out: &mut Vec<u8>, meta: &Meta<'_>, outcome: &Outcome<'_>) {
         }
         Outcome::NotFound => match meta.verb {
             MetaVerb::Inspect => write_line(out, "EN"),
-            MetaVerb::Get if meta.quiet => {}
-            MetaVerb::Get => write_status(out, meta, b"EN", None),
+            MetaVerb::Get => write_miss(out, meta),
             _ => write_status(out, meta, b"NF", None),
         },
+        // To a reader, what cannot be asked for is a miss.
+        Outcome::Failed(Failure::Unavailable(_)) if meta.verb == MetaVerb::Get => write_miss(out, meta),
         Outcome::NotStored => write_status(out, meta, b"NS", None),
         Outcome::Exists => write_status(out, meta, b"EX", None),
         // Errors show despite q.
         Outcome::Failed(failure) => write_line(out, failure_line(*failure)),
+    }
+}
+
+fn write_miss(out: &mut Vec<u8>, meta: &Meta<'_>) {
+    if !meta.quiet {
+        write_status(out, meta, b"EN", None);
     }
 }
 

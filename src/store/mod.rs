@@ -329,6 +329,17 @@ impl Store {
         self.len() == 0
     }
 
+    /// Begins a new generation, which every item that is written from now on carries, and
+    /// returns it. What is there stays.
+    pub fn advance(&self) -> u32 {
+        self.shared.flush.0.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1) & GENERATION_MASK
+    }
+
+    /// Makes every CAS token from now on a higher one than this.
+    pub fn raise_cas(&self, above: u64) {
+        self.shared.next_cas.0.fetch_max(above, Ordering::Relaxed);
+    }
+
     /// Seconds since the least recently used item was used.
     pub fn age(&self, now: Seconds) -> Seconds {
         let tails = self.shards.iter().filter_map(|shard| shard.lock().tail());

@@ -1,0 +1,131 @@
+//! Takes over what the cluster agrees on: which slots are this node's, from when on what lies
+//! in them counts, and when it may be served.
+//!
+//! A slot's items count from the generation of the store at which the slot came to this node
+//! last: what it held of an earlier time may have been overwritten elsewhere. And a slot that
+//! came is shut until nobody acts on an older view, because its previous owner may still answer
+//! for it until then.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::cache::routing::{Pane, Routing, Slots};
+use crate::cluster::view::{Owners, SLOTS, View};
+use crate::cluster::{Hooks, State};
+use crate::store::Store;
+
+/// CAS tokens carry the epoch above this bit, so that no two owners of a key ever give the same:
+/// a million million writes of one node under one view, and 16 million views.
+const CAS_EPOCH_SHIFT: u32 = 40;
+
+/// What this node owns; shared by everything that executes commands.
+pub struct Ownership {
+    store: Arc<Store>,
+    /// Held while a routing is put in force, so that they follow one another everywhere alike.
+    panes: Mutex<Vec<Arc<Pane>>>,
+    routings: watch::Sender<Arc<Routing>>,
+}
+
+impl Ownership {
+    /// A node that has not joined: it owns nothing.
+    pub fn new(store: Arc<Store>) -> Arc<Self> {
+        let routing = Routing {
+            version: 0,
+            epoch: 0,
+            owners: Arc::new(Owners::of(&View::default())),
+            me: None,
+            since: vec![0; SLOTS].into(),
+            shut: None,
+        };
+        Arc::new(Self { store, panes: Mutex::default(), routings: watch::Sender::new(Arc::new(routing)) })
+    }
+
+    /// A window for one more thread.
+    pub fn pane(&self) -> Arc<Pane> {
+        let mut panes = self.panes.lock();
+        let pane = Arc::new(Pane(Mutex::new(self.routings.borrow().clone())));
+        panes.push(pane.clone());
+        pane
+    }
+
+    /// Every routing from now on, for who waits for one.
+    pub fn routings(&self) -> watch::Receiver<Arc<Routing>> {
+        self.routings.subscribe()
+    }
+
+    /// Opens the slots that were shut, when nobody acts on an older view any more.
+    pub fn settle(&self, state: &State) {
+        self.replace(|routing| {
+            let opens = routing.epoch == state.epoch && !routing.is_open() && state.is_settled();
+            opens.then(|| Routing { shut: None, ..copy(routing) })
+        });
+    }
+
+    /// Puts another routing in force. When this returns, nobody acts on the one before.
+    fn replace(&self, next: impl FnOnce(&Routing) -> Option<Routing>) {
+        let panes = self.panes.lock();
+        let routing = self.routings.borrow().clone();
+        let Some(mut next) = next(&routing) else { return };
+        next.version = routing.version + 1;
+        let next = Arc::new(next);
+        for pane in panes.iter() {
+            *pane.0.lock() = next.clone();
+        }
+        self.routings.send_replace(next);
+    }
+}
+
+fn copy(routing: &Routing) -> Routing {
+    let Routing { version, epoch, owners, me, since, shut } = routing;
+    Routing {
+        version: *version,
+        epoch: *epoch,
+        owners: owners.clone(),
+        me: *me,
+        since: since.clone(),
+        shut: shut.clone(),
+    }
+}
+
+impl Hooks for Ownership {
+    fn forget(&self) {
+        let generation = self.store.advance();
+        self.replace(|routing| Some(Routing { since: vec![generation; SLOTS].into(), ..copy(routing) }));
+    }
+
+    fn change(&self, before: &State, after: &State) {
+        self.store.raise_cas(after.epoch << CAS_EPOCH_SHIFT);
+        let generation = self.store.advance();
+        let flushed = after.view.flush_generation > before.view.flush_generation;
+        let me = after.is_member().then(|| after.owners.position(&after.me)).flatten();
+        // Of views that were missed nobody knows who owned what in them.
+        let goes_on = after.epoch == before.epoch + 1 && before.incarnation == after.incarnation;
+        let was_me = (goes_on && before.is_member()).then(|| before.owners.position(&before.me)).flatten();
+        self.replace(|routing| {
+            let mut since = routing.since.to_vec();
+            let mut shut = Slots::none();
+            for slot in 0..=u16::MAX {
+                let mine = me.is_some() && after.owners.index(slot) == me;
+                let was_mine = was_me.is_some() && before.owners.index(slot) == was_me;
+                if flushed || mine && !was_mine {
+                    since[usize::from(slot)] = generation;
+                }
+                let was_shut = routing.shut.as_ref().is_some_and(|shut| shut.contains(slot));
+                if mine && (!was_mine || was_shut) {
+                    shut.insert(slot);
+                }
+            }
+            let shut = (!shut.is_empty() && !after.is_settled()).then(|| Arc::new(shut));
+            Some(Routing {
+                version: 0,
+                epoch: after.epoch,
+                owners: after.owners.clone(),
+                me,
+                since: since.into(),
+                shut,
+            })
+        });
+    }
+}

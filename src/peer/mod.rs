@@ -1,0 +1,69 @@
+//! Calls to other nodes.
+//!
+//! A [`Job`] is a command on its way to its owner: whoever sends it holds the other end of its
+//! [`Ticket`], and hears of it exactly once, whatever happens.
+
+pub mod mailbox;
+
+use std::time::Instant;
+
+use crate::command::Unavailable;
+use crate::pb;
+use crate::peer::mailbox::Ticket;
+
+/// A command on its way to its owner. It is answered exactly once; one that is dropped answers
+/// that nobody did.
+#[derive(Debug)]
+pub struct Job {
+    operation: pb::Operation,
+    /// The epoch of the view by which it was sent on its way.
+    pub epoch: u64,
+    /// When its sender gives up; it must not be executed later.
+    pub deadline: Instant,
+    /// The owner had changed and said so, once: it is not sent on a second time.
+    pub rerouted: bool,
+    ticket: Option<Ticket>,
+}
+
+/// What came of a [`Job`].
+#[derive(Debug)]
+pub struct Answer {
+    /// What was asked.
+    pub operation: pb::Operation,
+    /// What its owner answered, or why it could not be asked.
+    pub result: Result<pb::Outcome, Unavailable>,
+}
+
+impl Job {
+    /// A command that sets out. The number of the operation is set by who sends it.
+    pub fn new(operation: pb::Operation, epoch: u64, deadline: Instant, ticket: Ticket) -> Self {
+        Self { operation, epoch, deadline, rerouted: false, ticket: Some(ticket) }
+    }
+
+    /// What is asked.
+    pub fn operation(&self) -> &pb::Operation {
+        &self.operation
+    }
+
+    /// Sets the number it has within its stream.
+    pub fn set_id(&mut self, id: u64) {
+        self.operation.id = id;
+    }
+
+    /// Tells who waits for it what came of it.
+    pub fn answer(mut self, result: Result<pb::Outcome, Unavailable>) {
+        self.finish(result);
+    }
+
+    fn finish(&mut self, result: Result<pb::Outcome, Unavailable>) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.answer(Answer { operation: std::mem::take(&mut self.operation), result });
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.finish(Err(Unavailable::Unanswered));
+    }
+}
