@@ -15,7 +15,9 @@ use tracing::{info, warn};
 
 use crate::auth::{self, Users};
 use crate::clock::Clock;
+use crate::cluster::etcd;
 use crate::events::{Events, Kinds};
+use crate::peer;
 use crate::process::signals;
 use crate::server::connections::Connections;
 use crate::server::listen::{self, Bound as Listening};
@@ -40,8 +42,19 @@ pub struct Options {
     pub store: store::Options,
     /// The memcached door.
     pub server: server::Options,
+    /// The cluster it belongs to; alone without.
+    pub cluster: Option<ClusterOptions>,
     /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
     pub port_file: Option<PathBuf>,
+}
+
+/// How a node finds its cluster, and how its peers reach it.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Who it is and where etcd stands. Empty addresses are filled in from what is listened on.
+    pub membership: etcd::Options,
+    /// Calls between nodes.
+    pub peer: peer::options::Options,
 }
 
 /// Why a node cannot run. Names what the operator can mend.

@@ -47,7 +47,7 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
     if !idle.is_empty() {
         reader.warnings.push(format!("accepted as memcached does, without effect here: {}", idle.join(", ")));
     }
-    let node = node::Options { store, server, port_file: None };
+    let node = node::Options { store, server, cluster: None, port_file: None };
     Ok(Launch { node, process, warnings: reader.warnings })
 }
 

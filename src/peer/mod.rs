@@ -4,6 +4,7 @@
 //! [`Ticket`], and hears of it exactly once, whatever happens.
 
 pub mod mailbox;
+pub mod options;
 
 use std::time::Instant;
 
