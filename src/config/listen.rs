@@ -1,5 +1,6 @@
 //! `-l`: addresses, as memcached reads them (memcached.c, server_sockets).
 
+use super::address;
 use crate::server::Listen;
 
 /// Reads one value of `-l`: addresses divided by commas. `port` is for those without one.
@@ -11,7 +12,7 @@ pub(super) fn addresses(text: &str, port: u16) -> Result<Vec<Listen>, String> {
     let mut all = Vec::new();
     // memcached divides at semicolons too.
     for word in text.split([',', ';']).map(str::trim).filter(|word| !word.is_empty()) {
-        let listen = address(word, port).map_err(|why| {
+        let listen = one_address(word, port).map_err(|why| {
             format!("{word}: {why} (allowed: host, host:port, [v6], [v6]:port, * for every address)")
         })?;
         all.push(listen);
@@ -22,32 +23,13 @@ pub(super) fn addresses(text: &str, port: u16) -> Result<Vec<Listen>, String> {
     Ok(all)
 }
 
-fn address(word: &str, default_port: u16) -> Result<Listen, String> {
+fn one_address(word: &str, default_port: u16) -> Result<Listen, String> {
     let (plain, word) = match word.strip_prefix("notls:") {
         Some(rest) => (true, rest),
         None => (false, word),
     };
     let word = protocol(word)?;
-
-    let (host, port) = if let Some(rest) = word.strip_prefix('[') {
-        let (host, after) = rest.split_once(']').ok_or("a [ without its ]")?;
-        if host.parse::<std::net::Ipv6Addr>().is_err() {
-            return Err("between [ and ] stands no IPv6 address".into());
-        }
-        match after.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
-            None if after.is_empty() => (host, None),
-            None => return Err("behind ] only :port may stand".into()),
-        }
-    } else if word.parse::<std::net::Ipv6Addr>().is_ok() {
-        // Only an address without a port can go without brackets.
-        (word, None)
-    } else {
-        match word.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (word, None),
-        }
-    };
+    let (host, port) = address::split(word)?;
     let port = match port {
         Some(port) => listen_port(port)?,
         None => default_port,
@@ -55,8 +37,7 @@ fn address(word: &str, default_port: u16) -> Result<Listen, String> {
     if host == "*" {
         return Ok(Listen { host: None, port, plain });
     }
-    let valid = |letter: char| letter.is_ascii_alphanumeric() || "-_.:".contains(letter);
-    if host.is_empty() || !host.chars().all(valid) {
+    if !address::is_host(host) {
         return Err("no address and no host name".into());
     }
     Ok(Listen { host: Some(host.to_owned()), port, plain })

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::{node, process};
 
+mod address;
 mod environment;
 mod file;
 mod help;
