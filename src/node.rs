@@ -51,7 +51,10 @@ pub struct Options {
 /// How a node finds its cluster, and how its peers reach it.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// Who it is and where etcd stands. Empty addresses are filled in from what is listened on.
+    /// Who it is and where etcd stands. What only binding tells is empty, and filled in then:
+    /// `node_id` is [`etcd::default_node_id`] of the peers' port; `peer_addr` is `peer.listen` with
+    /// that port; `memcached_addr` is what clients are listened for on first, with the host of
+    /// `peer_addr` where that is every address.
     pub membership: etcd::Options,
     /// Calls between nodes.
     pub peer: peer::options::Options,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::run;
@@ -199,6 +200,48 @@ fn what_cannot_be_had_is_refused_with_the_reason() {
     ] {
         assert_refused(args, &[], expected);
     }
+}
+
+#[test]
+fn a_cluster_is_refused_where_it_makes_no_sense() {
+    let etcd = ["--etcd-endpoints", "127.0.0.1:2379"];
+    for (args, expected) in [
+        (&["--weight", "0"][..], "--weight 0: needs a whole number from 1 to 10000"),
+        (&["--lease-ttl", "61"], "--lease-ttl 61: needs a whole number from 2 to 60, in seconds"),
+        (&["--peer-timeout", "soon"], "--peer-timeout soon: needs a whole number from 1 to 60000"),
+        (&["--node-id", "a/b"], "--node-id a/b: needs 1 to 200 characters of ASCII, without blanks"),
+        (&["--node-id="], "--node-id '': needs 1 to 200 characters"),
+        (
+            &["--peer-listen", "a:http"],
+            "--peer-listen a:http: http is no port from 0 to 65535 (allowed: host:port",
+        ),
+        (&["--peer-listen", "[::]:11212"], "--peer-listen [::]:11212: listens on every address"),
+        (&["--peer-advertise", "a:0"], "--peer-advertise a:0: nobody can connect to port 0"),
+        (&["--advertise", "*:1"], "--advertise *:1: no address and no host name (allowed: host:port"),
+        (&["--peer-cert", "/x"], "--peer-cert /x: needs --peer-key and --peer-ca, too"),
+        (&["--etcd-ca", "/no/such.pem"], "--etcd-ca /no/such.pem: No such file"),
+        (&["--etcd-endpoints", "etcd"], "--etcd-endpoints etcd: etcd: no port (allowed: host:port, http://"),
+    ] {
+        assert_refused(&[&etcd[..], args].concat(), &[], expected);
+    }
+    assert_refused(
+        &["--node-id", "a"],
+        &[],
+        "--node-id a: needs --etcd-endpoints, without which a node is in no",
+    );
+    assert_refused(&[], &[("FILBERT_ZONE", "z")], "FILBERT_ZONE=z: needs --etcd-endpoints");
+    let file = File::new("weight = 7\n");
+    let expected = format!("weight = 7 in {}: needs --etcd-endpoints", file.name());
+    assert_refused(&["--config", file.name()], &[], &expected);
+}
+
+#[test]
+fn alone_a_node_never_mentions_etcd() {
+    let mut server = Server::filbert(&["-vv"]);
+    server.connect().ask("mn\r\n", "MN\r\n");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit().code(), Some(0));
+    assert!(!server.stderr().to_lowercase().contains("etcd"), "{}", server.stderr());
 }
 
 #[test]

@@ -170,7 +170,11 @@ pub fn join(
 }
 
 impl Options {
-    fn check(&self) -> Result<(), Error> {
+    /// Finds what no retry could mend: names, pairs of options, files that cannot be used.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    pub fn check(&self) -> Result<(), Error> {
         let wrong = |why: String| Err(Error::Options(why));
         if self.endpoints.is_empty() {
             return wrong("no etcd endpoint is given".to_owned());

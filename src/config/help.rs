@@ -54,6 +54,20 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_a_row_for_every_option() {
+        let readme = include_str!("../../README.md");
+        for knob in KNOBS.iter().filter(|knob| knob.fate == Fate::Used) {
+            let name = match knob.spelled {
+                Spelled::Extended => format!("| `-o {}` |", knob.extended_word()),
+                _ => format!("| `--{}` |", knob.name),
+            };
+            for word in [name, format!("| `{}` |", knob.variable())] {
+                assert!(readme.contains(&word), "{word} is missing");
+            }
+        }
+    }
+
+    #[test]
     fn the_page_fits_a_terminal() {
         for line in page().lines() {
             assert!(line.chars().count() <= 80, "{line}");

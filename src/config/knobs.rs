@@ -113,8 +113,28 @@ pub(super) const KNOBS: &[Knob] = &[
     used('P', "pidfile", Takes::Value),
     used('u', "user", Takes::Value),
     used('v', "verbose", Takes::Count),
-    Knob { name: CONFIG, spelled: Spelled::Long, takes: Takes::Value, fate: Fate::Used },
+    long(CONFIG, Takes::Value),
     used('o', EXTENDED, Takes::List),
+    // The cluster; all ours.
+    long("etcd-endpoints", Takes::List),
+    long("cluster", Takes::Value),
+    long("node-id", Takes::Value),
+    long("peer-listen", Takes::Value),
+    long("peer-advertise", Takes::Value),
+    long("advertise", Takes::Value),
+    long("weight", Takes::Value),
+    long("zone", Takes::Value),
+    long("lease-ttl", Takes::Value),
+    long("peer-connect-timeout", Takes::Value),
+    long("peer-timeout", Takes::Value),
+    long("peer-cert", Takes::Value),
+    long("peer-key", Takes::Value),
+    long("peer-ca", Takes::Value),
+    long("etcd-user", Takes::Value),
+    long("etcd-password-file", Takes::Value),
+    long("etcd-ca", Takes::Value),
+    long("etcd-cert", Takes::Value),
+    long("etcd-key", Takes::Value),
     // Words of -o.
     word("idle-timeout", Takes::Value),
     word("maxconns-fast", Takes::Switch),
@@ -194,6 +214,10 @@ pub(super) const NO_PROXY: &str = "there is no Lua proxy here: leave it out";
 
 const fn used(short: char, name: &'static str, takes: Takes) -> Knob {
     Knob { name, spelled: Spelled::Short(short), takes, fate: Fate::Used }
+}
+
+const fn long(name: &'static str, takes: Takes) -> Knob {
+    Knob { name, spelled: Spelled::Long, takes, fate: Fate::Used }
 }
 
 const fn idle(short: char, name: &'static str, takes: Takes) -> Knob {

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use crate::{node, process};
 
 mod address;
+mod cluster;
 mod environment;
 mod file;
 mod help;
@@ -177,6 +178,25 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_can_be_told_in_every_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("filbert.toml");
+        let text = "etcd-endpoints = ['127.0.0.1:1', 'localhost:2']\nnode-id = 'a'\nweight = 7\nzone = 'z'\n";
+        std::fs::write(&path, text).expect("written");
+        let path = path.to_str().expect("UTF-8");
+        let told = launch(&["--config", path, "--weight", "9"], &[("FILBERT_NODE_ID", "b")]);
+        let membership = told.node.cluster.expect("etcd is given").membership;
+        assert_eq!(membership.endpoints, ["127.0.0.1:1", "localhost:2"]);
+        assert_eq!((membership.node_id.as_str(), membership.weight), ("b", 9));
+        assert_eq!(membership.zone, "z");
+
+        let error = load_with(&[], &[("FILBERT_ZONE", "z")]).expect_err("alone").to_string();
+        assert!(error.starts_with("FILBERT_ZONE=z: needs --etcd-endpoints"), "{error}");
+        let error = load_with(&["--config", path], &[("FILBERT_WEIGHT", "0")]).expect_err("zero").to_string();
+        assert!(error.starts_with("FILBERT_WEIGHT=0: needs a whole number from 1 to 10000"), "{error}");
+    }
+
+    #[test]
     fn texts_are_asked_for_in_memcacheds_ways() {
         for (flag, beginning) in [
             ("-h", "filbert 0.1.0, compatible with memcached 1.6."),
@@ -198,6 +218,11 @@ mod tests {
         assert!(told.process.pid_file.expect("given").is_absolute());
         assert!(told.node.server.auth_file.expect("given").is_absolute());
         assert!(told.node.server.unix.expect("given").path.is_absolute());
+        // Files that are there from where tests run.
+        let files = ["--peer-cert", "Cargo.toml", "--peer-key", "Cargo.toml", "--peer-ca", "build.rs"];
+        let told = launch(&[&files[..], &["-d", "--etcd-endpoints", "127.0.0.1:2379"]].concat(), &[]);
+        let tls = told.node.cluster.and_then(|cluster| cluster.peer.tls).expect("given");
+        assert!(tls.cert.is_absolute() && tls.key.is_absolute() && tls.ca.is_absolute());
         let told = launch(&["-Y", "users"], &[]);
         assert_eq!(told.node.server.auth_file, Some("users".into()));
     }

@@ -1,5 +1,6 @@
 //! What calls between nodes are told.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,20 @@ pub struct Tls {
     pub ca: PathBuf,
 }
 
+impl Options {
+    /// Whether keys and values go over a network in the clear: peers listen on another address
+    /// than this machine's own, without TLS. A name is another address, apart from `localhost`.
+    pub fn is_exposed(&self) -> bool {
+        let host = self.listen.rsplit_once(':').map_or(self.listen.as_str(), |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = match host.parse::<IpAddr>() {
+            Ok(ip) => ip.to_canonical().is_loopback(),
+            Err(_) => host == "localhost",
+        };
+        self.tls.is_none() && !is_loopback
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -40,6 +55,28 @@ impl Default for Options {
             operation_timeout: Duration::from_millis(250),
             queue_len: 1 << 14,
             queue_bytes: 64 << 20,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_and_tls_are_not_exposed() {
+        let exposed = |listen: &str, tls: Option<Tls>| {
+            Options { listen: listen.to_owned(), tls, ..Options::default() }.is_exposed()
+        };
+        assert!(!Options::default().is_exposed());
+        for listen in ["127.0.0.1:11212", "127.9.9.9:0", "[::1]:11212", "[::ffff:127.0.0.1]:1", "localhost:1"]
+        {
+            assert!(!exposed(listen, None), "{listen}");
+        }
+        for listen in ["0.0.0.0:11212", "[::]:11212", "10.0.0.1:1", "[fe80::1]:1", "cache-1:11212"] {
+            assert!(exposed(listen, None), "{listen}");
+            let tls = Tls { cert: "c".into(), key: "k".into(), ca: "a".into() };
+            assert!(!exposed(listen, Some(tls)), "{listen}");
         }
     }
 }

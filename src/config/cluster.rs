@@ -1,0 +1,304 @@
+//! The cluster's options: where etcd stands, who this node is in it, how it is reached.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Refusal;
+use super::address::{self, Address};
+use super::settings::{Setting, Settings};
+use super::values;
+use crate::cluster::etcd;
+use crate::node::ClusterOptions;
+use crate::peer::options as peer;
+use crate::server;
+
+/// Turns the cluster on.
+pub(super) const ENDPOINTS: &str = "etcd-endpoints";
+
+/// What means something in a cluster only.
+const IN_A_CLUSTER: [&str; 18] = [
+    "cluster",
+    "node-id",
+    "peer-listen",
+    "peer-advertise",
+    "advertise",
+    "weight",
+    "zone",
+    "lease-ttl",
+    "etcd-user",
+    PASSWORD_FILE,
+    "etcd-ca",
+    "etcd-cert",
+    "etcd-key",
+    "peer-cert",
+    "peer-key",
+    "peer-ca",
+    "peer-connect-timeout",
+    "peer-timeout",
+];
+
+const PASSWORD_FILE: &str = "etcd-password-file";
+
+/// The port of clients where nothing says another one.
+const DEFAULT_CLIENT_PORT: u16 = 11211;
+
+/// A lease of a second is lost by a node that is merely slow (etcd itself waits that long for a
+/// leader); with one of more than a minute, so long would the keys of a dead node be missed.
+const LEASE_SECONDS: RangeInclusive<u64> = 2..=60;
+
+/// The members that are left without a lease are taken for lost after so many leases at least
+/// (`etcd::Options::check`).
+const FORSAKEN_LEASES: u32 = 4;
+
+/// A client waits no longer than a minute for anything.
+const WAIT_MILLIS: RangeInclusive<u64> = 1..=60_000;
+
+/// Puts the cluster's options together; `None` without etcd. `door` is where clients come in.
+///
+/// What only binding can tell stays empty, as [`ClusterOptions`] says.
+pub(super) fn options(
+    settings: &Settings,
+    door: &server::Options,
+    warnings: &mut Vec<String>,
+) -> Result<Option<ClusterOptions>, Refusal> {
+    let Some(given) = settings.of(ENDPOINTS) else {
+        let needless = IN_A_CLUSTER.iter().find_map(|name| settings.of(name));
+        return match needless {
+            Some(needless) => {
+                Err(needless.refuse("needs --etcd-endpoints, without which a node is in no cluster"))
+            }
+            None => Ok(None),
+        };
+    };
+    let endpoints = endpoints(given)?;
+    let listen = peer_listen(settings)?;
+    let advertised = peer_advertise(settings, &listen)?;
+    if advertised.is_loopback()
+        && let Some(far) = endpoints.iter().find(|endpoint| !is_here(endpoint))
+    {
+        warnings.push(format!(
+            "other nodes are told to reach this one at {advertised}, which only this machine can, though etcd \
+             is at {far}: give --peer-listen and --peer-advertise"
+        ));
+    }
+    let membership = etcd::Options {
+        endpoints,
+        peer_addr: told(&advertised),
+        memcached_addr: client_address(settings, door, &advertised.host)?,
+        node_id: match settings.value("node-id", name)? {
+            Some(id) => id,
+            None if listen.port == 0 => String::new(),
+            None => etcd::default_node_id(listen.port),
+        },
+        ..membership(settings)?
+    };
+    check(given, &membership)?;
+    let peer = peer::Options { listen: listen.to_string(), ..peer(settings)? };
+    Ok(Some(ClusterOptions { membership, peer }))
+}
+
+/// What the files and the options that stand by themselves say of the membership.
+fn membership(settings: &Settings) -> Result<etcd::Options, Refusal> {
+    for name in ["etcd-user", PASSWORD_FILE] {
+        together(settings, name, &["etcd-user", PASSWORD_FILE])?;
+    }
+    for name in ["etcd-cert", "etcd-key"] {
+        together(settings, name, &["etcd-cert", "etcd-key", "etcd-ca"])?;
+    }
+    let default = etcd::Options::default();
+    let lease_ttl = settings
+        .value("lease-ttl", within(LEASE_SECONDS, "seconds"))?
+        .map_or(default.lease_ttl, Duration::from_secs);
+    Ok(etcd::Options {
+        cluster: settings.value("cluster", name)?.unwrap_or(default.cluster),
+        user: settings.value("etcd-user", name)?,
+        password: password(settings)?,
+        ca: file(settings, "etcd-ca")?,
+        cert: file(settings, "etcd-cert")?,
+        key: file(settings, "etcd-key")?,
+        weight: settings.value("weight", values::number(1..=10_000))?.unwrap_or(default.weight),
+        zone: settings.value("zone", name)?.unwrap_or(default.zone),
+        lease_ttl,
+        forsake_after: default.forsake_after.max(lease_ttl * FORSAKEN_LEASES),
+        ..etcd::Options::default()
+    })
+}
+
+fn peer(settings: &Settings) -> Result<peer::Options, Refusal> {
+    let default = peer::Options::default();
+    for name in ["peer-cert", "peer-key", "peer-ca"] {
+        together(settings, name, &["peer-cert", "peer-key", "peer-ca"])?;
+    }
+    let files = (file(settings, "peer-cert")?, file(settings, "peer-key")?, file(settings, "peer-ca")?);
+    let tls = match files {
+        (Some(cert), Some(key), Some(ca)) => Some(peer::Tls { cert, key, ca }),
+        _ => None,
+    };
+    let wait = |name| settings.value(name, within(WAIT_MILLIS, "milliseconds"));
+    Ok(peer::Options {
+        tls,
+        connect_timeout: wait("peer-connect-timeout")?.map_or(default.connect_timeout, Duration::from_millis),
+        operation_timeout: wait("peer-timeout")?.map_or(default.operation_timeout, Duration::from_millis),
+        ..default
+    })
+}
+
+fn peer_listen(settings: &Settings) -> Result<Address, Refusal> {
+    let parse = |text: &str| {
+        Address::parse(text).map_err(|why| {
+            format!("{why} (allowed: host:port, [v6]:port, with 0.0.0.0 or [::] for every address and 0 for any free port)")
+        })
+    };
+    match settings.value("peer-listen", parse)? {
+        Some(listen) => Ok(listen),
+        None => Address::parse(&peer::Options::default().listen).map_err(Refusal::Usage),
+    }
+}
+
+/// Where other nodes reach this one: port 0 is the one that is going to be listened on.
+fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, Refusal> {
+    if let Some(given) = settings.value("peer-advertise", advertised)? {
+        return Ok(given);
+    }
+    match settings.of("peer-listen") {
+        Some(given) if listen.is_wildcard() => Err(given.refuse(
+            "listens on every address, so that others must be told which to use: --peer-advertise HOST:PORT",
+        )),
+        _ => Ok(listen.clone()),
+    }
+}
+
+/// Where clients reach this node: unless told, where it listens first, or on the host that the
+/// peers know when that is every address or a unix socket. Empty when the port is not known yet.
+fn client_address(settings: &Settings, door: &server::Options, peer_host: &str) -> Result<String, Refusal> {
+    if let Some(given) = settings.value("advertise", advertised)? {
+        return Ok(given.to_string());
+    }
+    let first = door.listen.first();
+    let host = first.and_then(|listen| listen.host.as_deref()).filter(|host| !address::is_wildcard(host));
+    let host = host.unwrap_or(peer_host).to_owned();
+    let port = first.map_or(DEFAULT_CLIENT_PORT, |listen| listen.port);
+    Ok(told(&Address { host, port }))
+}
+
+/// An address as others are told; empty while the port is not known.
+fn told(address: &Address) -> String {
+    if address.port == 0 { String::new() } else { address.to_string() }
+}
+
+/// An address for others to connect to.
+fn advertised(text: &str) -> Result<Address, String> {
+    let refuse = |why: &str| format!("{why} (allowed: host:port, [v6]:port, with a port from 1 to 65535)");
+    let address = Address::parse(text).map_err(|why| refuse(&why))?;
+    if address.is_wildcard() {
+        return Err(refuse("nobody can connect to every address"));
+    }
+    if address.port == 0 {
+        return Err(refuse("nobody can connect to port 0"));
+    }
+    Ok(address)
+}
+
+/// The words of `--etcd-endpoints`, each once.
+fn endpoints(given: &Setting) -> Result<Vec<String>, Refusal> {
+    let mut all = Vec::new();
+    for value in given.values() {
+        let refuse = |why: String| given.refuse_value(value, why);
+        let text = value.to_str().ok_or_else(|| refuse("is not UTF-8 text".into()))?;
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            if let Err(why) = endpoint(word) {
+                return Err(refuse(format!(
+                    "{word}: {why} (allowed: host:port, http://host:port, https://host:port)"
+                )));
+            }
+            if !all.iter().any(|known| known == word) {
+                all.push(word.to_owned());
+            }
+        }
+    }
+    if all.is_empty() {
+        return Err(given.refuse("needs the addresses of etcd, such as 127.0.0.1:2379"));
+    }
+    Ok(all)
+}
+
+fn endpoint(word: &str) -> Result<Address, String> {
+    let address = match word.split_once("://") {
+        Some(("http" | "https", rest)) => rest.strip_suffix('/').unwrap_or(rest),
+        Some((scheme, _)) => return Err(format!("etcd is not asked through {scheme}")),
+        None => word,
+    };
+    let address = Address::parse(address)?;
+    if address.port == 0 { Err("nobody can connect to port 0".into()) } else { Ok(address) }
+}
+
+fn is_here(endpoint_word: &str) -> bool {
+    endpoint(endpoint_word).is_ok_and(|address| address.is_loopback())
+}
+
+/// Finds out now what joining would find wrong later. `given` are the endpoints.
+fn check(given: &Setting, membership: &etcd::Options) -> Result<(), Refusal> {
+    let mut whole = membership.clone();
+    if whole.node_id.is_empty() {
+        whole.node_id = etcd::default_node_id(0);
+    }
+    whole.check().map_err(|error| given.refuse(error.to_string()))
+}
+
+/// Refuses `name` when it was given and not all of `names` were.
+fn together(settings: &Settings, name: &str, names: &[&str]) -> Result<(), Refusal> {
+    let Some(given) = settings.of(name) else {
+        return Ok(());
+    };
+    let missing: Vec<_> =
+        names.iter().filter(|name| settings.of(name).is_none()).map(|name| format!("--{name}")).collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(given.refuse(format!("needs {}, too", missing.join(" and "))))
+    }
+}
+
+/// A file that is read later: whether it can be is found out now.
+fn file(settings: &Settings, name: &str) -> Result<Option<PathBuf>, Refusal> {
+    match (settings.path(name)?, settings.of(name)) {
+        (Some(path), Some(given)) => match fs::read(&path) {
+            Ok(_) => Ok(Some(path)),
+            Err(error) => Err(given.refuse(error.to_string())),
+        },
+        _ => Ok(None),
+    }
+}
+
+fn password(settings: &Settings) -> Result<Option<etcd::Password>, Refusal> {
+    let (Some(path), Some(given)) = (settings.path(PASSWORD_FILE)?, settings.of(PASSWORD_FILE)) else {
+        return Ok(None);
+    };
+    let text = fs::read_to_string(path).map_err(|error| given.refuse(error.to_string()))?;
+    // Editors end the line.
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(given.refuse("is empty: needs a file that holds the password of --etcd-user"));
+    }
+    Ok(Some(etcd::Password(password.to_owned())))
+}
+
+/// A name that stands in a key of etcd and in a line of `stats`.
+fn name(text: &str) -> Result<String, String> {
+    let valid = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    if (1..=200).contains(&text.len()) && text.bytes().all(valid) {
+        Ok(text.to_owned())
+    } else {
+        Err("needs 1 to 200 characters of ASCII, without blanks and without /".into())
+    }
+}
+
+/// A whole number of `unit`.
+fn within(range: RangeInclusive<u64>, unit: &str) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| values::number(range.clone())(text).map_err(|why| format!("{why}, in {unit}"))
+}
+
+#[cfg(test)]
+mod tests;
