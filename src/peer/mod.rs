@@ -2,11 +2,23 @@
 //!
 //! A [`Job`] is a command on its way to its owner: whoever sends it holds the other end of its
 //! [`Ticket`], and hears of it exactly once, whatever happens.
+//!
+//! [`link`] sends the jobs of one thread to one member, over a [`transport`]: [`grpc`] between
+//! processes, [`memory`] between the nodes of a simulation. [`receive`] is the other end.
+//!
+//! All time in this room is tokio's, so that it can be paused and simulated.
 
+pub mod grpc;
+pub mod identity;
+pub mod link;
 pub mod mailbox;
 pub mod options;
+mod outlet;
+pub mod receive;
+pub mod tls;
+pub mod transport;
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use crate::command::Unavailable;
 use crate::pb;
@@ -44,6 +56,15 @@ impl Job {
     /// What is asked.
     pub fn operation(&self) -> &pb::Operation {
         &self.operation
+    }
+
+    /// What it takes of the bytes that may wait: its key and its value.
+    pub fn bytes(&self) -> usize {
+        let value = match &self.operation.verb {
+            Some(pb::operation::Verb::Set(set)) => set.value.len(),
+            _ => 0,
+        };
+        self.operation.key.len() + value
     }
 
     /// Sets the number it has within its stream.

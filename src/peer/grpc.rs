@@ -1,0 +1,145 @@
+//! gRPC between processes: one HTTP/2 connection for each stream of operations, so that all of a
+//! thread's work stays in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tonic::client::Grpc as Client;
+use tonic::codec::{Codec, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use tonic_prost::ProstDecoder;
+
+use crate::cluster::view::Member;
+use crate::pb;
+use crate::peer::link::batches::Batches;
+use crate::peer::options::Options;
+use crate::peer::tls;
+use crate::peer::transport::{Error, Opening, Transport};
+
+/// The largest message: an item of the largest size that can be set, 1 GiB, and what a full
+/// batch adds to it.
+pub const MESSAGE_BYTES_MAX: usize = (1 << 30) + (16 << 20);
+
+/// What may be on its way in one direction of a stream, and of a connection, before the other
+/// end has read it: some milliseconds of a fast network.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// See [`STREAM_WINDOW_BYTES`].
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// The largest frame of HTTP/2: large enough that a message is seldom cut.
+pub const FRAME_BYTES: u32 = 256 << 10;
+
+/// How often the other end must show that it is there, and how fast.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Calls over gRPC; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Grpc {
+    options: Arc<Options>,
+}
+
+impl Grpc {
+    /// Calls as told.
+    pub fn new(options: Arc<Options>) -> Self {
+        Self { options }
+    }
+
+    /// A connection to a node, within the connect timeout. When it breaks, calls over it fail
+    /// until another is made.
+    ///
+    /// # Errors
+    /// Nobody answers there in time, or not the one who should.
+    pub async fn connect(&self, to: &Member) -> Result<Channel, Error> {
+        let endpoint = self.endpoint(to)?;
+        let error = |why: String| Error::Connect(to.peer_addr.clone(), why);
+        match timeout(self.options.connect_timeout, endpoint.connect()).await {
+            Ok(connected) => connected.map_err(|why| error(innermost(&why))),
+            Err(_) => Err(error(format!("no answer within {:?}", self.options.connect_timeout))),
+        }
+    }
+
+    fn endpoint(&self, to: &Member) -> Result<Endpoint, Error> {
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
+        let error = |why: &tonic::transport::Error| Error::Connect(to.peer_addr.clone(), innermost(why));
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{}", to.peer_addr))
+            .map_err(|why| error(&why))?
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES);
+        let Some(tls) = &self.options.tls else { return Ok(endpoint) };
+        let config = tls::client(tls).map_err(|why| Error::Tls(why.to_string()))?;
+        endpoint.tls_config(config).map_err(|why| Error::Tls(innermost(&why)))
+    }
+
+    async fn forward(self, to: Member, batches: Batches) -> Result<super::transport::OutcomeStream, Error> {
+        let channel = self.connect(&to).await?;
+        let mut client = Client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        client.ready().await.map_err(|why| Error::Ended(innermost(&why)))?;
+        let path = PathAndQuery::from_static("/filbert.v1.Peer/Forward");
+        let response =
+            client.streaming(Request::new(batches), path, Encoded).await.map_err(|status| ended(&status))?;
+        let outcomes = response.into_inner().map(move |message| {
+            // The connection lives as long as somebody holds the client.
+            let _ = &client;
+            message.map_err(|status| ended(&status))
+        });
+        Ok(Box::pin(outcomes))
+    }
+}
+
+impl Transport for Grpc {
+    fn open(&self, to: &Member, batches: Batches) -> Opening {
+        Box::pin(self.clone().forward(to.clone(), batches))
+    }
+}
+
+fn ended(status: &Status) -> Error {
+    Error::Ended(format!("{}: {}", status.code(), status.message()))
+}
+
+/// The error at the bottom: those above it only say that there is one.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Messages that are encoded already, and outcomes.
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = pb::Outcomes;
+    type Encoder = Self;
+    type Decoder = ProstDecoder<pb::Outcomes>;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.len());
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! What the ends of a link share: its handle, the stream of messages, the task that hears
+//! outcomes and the one that keeps deadlines.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::command::Unavailable;
+use crate::pb;
+use crate::pb::outcome::Kind;
+use crate::peer::Job;
+use crate::peer::link::Returned;
+use crate::peer::link::breaker::Breaker;
+use crate::peer::link::jobs::{Jobs, Taken};
+use crate::peer::link::readings::Readings;
+use crate::peer::link::stats::{Stats, add};
+
+/// Without a reading of the peer's clock for so long, nothing is sent: the two clocks may have
+/// drifted apart. The peer writes one every few seconds.
+const READING_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// One link. Locked for short moments, by one thread.
+#[derive(Debug)]
+pub struct Shared {
+    state: Mutex<State>,
+    /// Rung when the task with the stream must look around.
+    pub changed: Notify,
+    /// Rung when the task that keeps deadlines must look at them.
+    pub rearm: Notify,
+    /// What has been done.
+    pub stats: Arc<Stats>,
+    returned: mpsc::Sender<Returned>,
+}
+
+#[derive(Debug)]
+struct State {
+    jobs: Jobs,
+    breaker: Breaker,
+    /// The number of the present stream; messages of an older one are not made any more.
+    stream: u64,
+    /// Once the present stream has come about.
+    readings: Option<Readings>,
+    /// Jobs below this number were sent before the peer was last heard of.
+    heard: u64,
+    /// Who makes messages, while there is nothing to send.
+    sender: Option<Waker>,
+    /// When deadlines are looked at next.
+    armed: Option<Instant>,
+    closing: bool,
+}
+
+impl Shared {
+    /// A link that holds so many jobs at most, and so many bytes of keys and values.
+    pub fn new(len_max: usize, bytes_max: usize, returned: mpsc::Sender<Returned>) -> Self {
+        let state = State {
+            jobs: Jobs::new(len_max, bytes_max),
+            breaker: Breaker::default(),
+            stream: 0,
+            readings: None,
+            heard: 0,
+            sender: None,
+            armed: None,
+            closing: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            rearm: Notify::new(),
+            stats: Arc::default(),
+            returned,
+        }
+    }
+
+    /// Takes a job in, or answers why not.
+    pub fn send(&self, job: Job) {
+        let mut state = self.state.lock();
+        if state.breaker.is_open() || state.closing {
+            return self.fail(job, Unavailable::Unreachable);
+        }
+        if !state.jobs.has_room() {
+            return self.fail(job, Unavailable::Overloaded);
+        }
+        let deadline = job.deadline;
+        state.jobs.push(job);
+        if let Some(sender) = state.sender.take() {
+            sender.wake();
+        }
+        if state.armed.is_none_or(|armed| deadline < armed) {
+            state.armed = Some(deadline);
+            self.rearm.notify_one();
+        }
+        self.show(&state);
+    }
+
+    /// Answers what is past its deadline, and returns when to look again.
+    pub fn keep_deadlines(&self) -> Option<Instant> {
+        let mut state = self.state.lock();
+        self.expire(&mut state, Instant::now());
+        state.armed = state.jobs.next_deadline();
+        state.armed
+    }
+
+    /// Ends the present stream; the number of the next one.
+    pub fn next_stream(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.end_stream();
+        state.stream
+    }
+
+    /// The next message of a stream, in `buffer`; `None` when the stream is no longer wanted.
+    pub fn poll_message(
+        &self,
+        stream: u64,
+        buffer: &mut BytesMut,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Bytes>> {
+        let mut state = self.state.lock();
+        let len = self.encode(&mut state, stream, buffer);
+        if state.stream != stream {
+            return Poll::Ready(None);
+        }
+        if len == 0 {
+            match &mut state.sender {
+                Some(sender) => sender.clone_from(cx.waker()),
+                sender => *sender = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        add(&self.stats.batches, 1);
+        add(&self.stats.sent, len as u64);
+        self.show(&state);
+        Poll::Ready(Some(buffer.split().freeze()))
+    }
+
+    /// Takes over the outcomes of a message of the stream; false when it is not the present one.
+    pub fn hear(&self, stream: u64, message: pb::Outcomes) -> bool {
+        let mut state = self.state.lock();
+        if state.stream != stream {
+            return false;
+        }
+        let now = Instant::now();
+        match &mut state.readings {
+            Some(readings) => {
+                readings.read(message.now_micros, now);
+                state.breaker.succeed();
+            }
+            None => {
+                state.readings = Some(Readings::new(message.now_micros, now));
+                state.breaker.greeted();
+                add(&self.stats.streams, 1);
+                if let Some(sender) = state.sender.take() {
+                    sender.wake();
+                }
+            }
+        }
+        state.heard = state.jobs.unsent();
+        for outcome in message.outcomes {
+            // Of an outcome that comes too late, the job has gone.
+            if let Some(job) = state.jobs.take_sent(outcome.id) {
+                self.settle(job, outcome, message.epoch);
+            }
+        }
+        self.after(&state);
+        true
+    }
+
+    /// The attempt to open a stream failed, or it broke. What was sent on it may have been
+    /// executed, or may still be, until its deadline: only then is it answered, so that what was
+    /// reported as failed cannot happen afterwards. Returns how long to wait before the next
+    /// attempt.
+    pub fn lose(&self) -> Duration {
+        let mut state = self.state.lock();
+        state.end_stream();
+        if state.breaker.fail() {
+            self.open_breaker(&mut state);
+        }
+        self.after(&state);
+        state.breaker.pause()
+    }
+
+    /// Takes no further jobs.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closing = true;
+        self.after(&state);
+        self.rearm.notify_one();
+    }
+
+    /// Whether the link is closed, and the last of its jobs answered.
+    pub fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.closing && state.jobs.is_empty()
+    }
+
+    /// Whether the stream is still the present one.
+    pub fn is_present(&self, stream: u64) -> bool {
+        self.state.lock().stream == stream
+    }
+
+    fn encode(&self, state: &mut State, stream: u64, buffer: &mut BytesMut) -> usize {
+        if state.stream != stream || state.readings.is_none() || state.jobs.queued() == 0 {
+            return 0;
+        }
+        let now = Instant::now();
+        self.expire(state, now);
+        // Expired jobs may have ended the stream.
+        let State { jobs, readings: Some(readings), .. } = state else { return 0 };
+        if now.saturating_duration_since(readings.last()) > READING_AGE_MAX {
+            state.end_stream();
+            self.changed.notify_one();
+            return 0;
+        }
+        jobs.encode(buffer, |deadline| readings.expires_micros(deadline))
+    }
+
+    fn settle(&self, mut job: Job, outcome: pb::Outcome, epoch: u64) {
+        match outcome.kind() {
+            Kind::WrongOwner if !job.rerouted => {
+                job.rerouted = true;
+                match self.returned.try_send(Returned { job, epoch }) {
+                    Ok(()) => add(&self.stats.returned, 1),
+                    Err(error) => self.fail(error.into_inner().job, Unavailable::Moved),
+                }
+            }
+            Kind::WrongOwner => self.fail(job, Unavailable::Moved),
+            Kind::Unavailable => self.fail(job, Unavailable::Fenced),
+            // Of a later version, perhaps.
+            Kind::Unspecified => self.fail(job, Unavailable::Unanswered),
+            _ => {
+                add(&self.stats.answered, 1);
+                job.answer(Ok(outcome));
+            }
+        }
+    }
+
+    fn expire(&self, state: &mut State, now: Instant) {
+        let (mut expired, mut opens) = (false, false);
+        while let Some(Taken { id, job, sent }) = state.jobs.take_expired(now) {
+            expired = true;
+            if sent {
+                add(&self.stats.timeouts, 1);
+                opens |= id >= state.heard && state.breaker.fail();
+            }
+            self.fail(job, if sent { Unavailable::Unanswered } else { Unavailable::Unreachable });
+        }
+        if opens {
+            state.end_stream();
+            self.open_breaker(state);
+        }
+        if expired {
+            self.after(state);
+        }
+    }
+
+    /// Nothing more is sent: neither what waits, nor what comes.
+    fn open_breaker(&self, state: &mut State) {
+        add(&self.stats.opened, 1);
+        while let Some(job) = state.jobs.take_unsent() {
+            self.fail(job, Unavailable::Unreachable);
+        }
+        self.changed.notify_one();
+    }
+
+    fn fail(&self, job: Job, why: Unavailable) {
+        self.stats.count_failed(why);
+        job.answer(Err(why));
+    }
+
+    fn after(&self, state: &State) {
+        if state.closing && state.jobs.is_empty() {
+            self.changed.notify_one();
+            self.rearm.notify_one();
+        }
+        self.show(state);
+    }
+
+    fn show(&self, state: &State) {
+        self.stats.queued.store(state.jobs.queued(), Ordering::Relaxed);
+        self.stats.in_flight.store(state.jobs.in_flight(), Ordering::Relaxed);
+        self.stats.open.store(state.breaker.is_open(), Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn end_stream(&mut self) {
+        self.stream += 1;
+        self.readings = None;
+        // So that it hears that its stream is no longer wanted.
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
+        }
+    }
+}

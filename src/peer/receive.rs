@@ -1,0 +1,156 @@
+//! The receiving end of a stream of operations: says what the time is here, then executes batch
+//! after batch.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::debug;
+
+use crate::pb;
+use crate::peer::identity::Identity;
+use crate::peer::outlet::{Outlet, told};
+
+/// Something is sent at least so often, so that the caller's idea of the time here stays fresh
+/// (`link::readings`).
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// While a batch has to wait, the caller is told so often that this node is there.
+const HEARTBEAT_WAITING: Duration = Duration::from_millis(50);
+
+/// Executes what other nodes send.
+pub trait Executor: Send + Sync + 'static {
+    /// The epoch of this node's view.
+    fn epoch(&self) -> u64;
+
+    /// Answers operations from the front of the batch, at least one: all of them, or as many as
+    /// fill a message ([`OUTCOMES_BYTES`]). Called again for the rest. What it answers carries the
+    /// epoch by which it was decided; the time is filled in later.
+    ///
+    /// The future may wait, for this node to come to the batch's epoch. It is dropped when the
+    /// stream breaks meanwhile.
+    ///
+    /// # Errors
+    /// Of what was taken from the batch nothing is known; ends the stream.
+    fn execute(&self, batch: &mut Batch) -> impl Future<Output = Result<pb::Outcomes, Broken>> + Send;
+}
+
+/// Outcomes with so many bytes of values leave before more are made.
+pub const OUTCOMES_BYTES: usize = 1 << 20;
+
+/// Operations that came together.
+#[derive(Debug)]
+pub struct Batch {
+    /// The epoch of the sender's view.
+    pub epoch: u64,
+    /// From when on none of them may be executed any more.
+    pub expires: Instant,
+    /// Those that were not answered yet.
+    pub operations: std::vec::IntoIter<pb::Operation>,
+}
+
+/// What was taken from a batch cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(pub String);
+
+/// Executes what comes in on a stream, one batch after another, and hands out what came of it.
+/// When `stop` is cancelled, what has arrived is still answered.
+pub fn serve_stream<E: Executor>(
+    executor: Arc<E>,
+    me: Arc<Identity>,
+    stop: CancellationToken,
+    incoming: impl Stream<Item = Result<pb::Operations, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<pb::Outcomes, Status>> + Send + Unpin + 'static {
+    told(|outlet| async move {
+        let mut server = Server { executor, outlet, base: Instant::now(), last: Instant::now() };
+        server.serve(&me, &stop, incoming).await
+    })
+}
+
+struct Server<E> {
+    executor: Arc<E>,
+    outlet: Outlet<pb::Outcomes>,
+    /// When the clock of this stream showed 0.
+    base: Instant,
+    /// When something was sent last.
+    last: Instant,
+}
+
+impl<E: Executor> Server<E> {
+    async fn serve(
+        &mut self,
+        me: &Identity,
+        stop: &CancellationToken,
+        incoming: impl Stream<Item = Result<pb::Operations, Status>>,
+    ) -> Result<(), Status> {
+        let mut incoming = pin!(incoming);
+        let first = incoming.next().await.ok_or_else(|| Status::invalid_argument("an empty stream"))??;
+        let caller = me.caller(first.call)?;
+        debug!(peer = caller, "operations may come");
+        self.send_time().await;
+
+        let mut heartbeat = pin!(sleep(HEARTBEAT));
+        let mut stopped = pin!(stop.cancelled());
+        loop {
+            let message = tokio::select! {
+                biased;
+                message = incoming.next() => message,
+                () = &mut stopped => return Ok(()),
+                () = &mut heartbeat => {
+                    if self.last.elapsed() >= HEARTBEAT {
+                        self.send_time().await;
+                    }
+                    heartbeat.as_mut().reset(self.last + HEARTBEAT);
+                    continue;
+                }
+            };
+            let Some(message) = message else { return Ok(()) };
+            self.answer(message?).await?;
+        }
+    }
+
+    async fn answer(&mut self, message: pb::Operations) -> Result<(), Status> {
+        let expires = self.base.checked_add(Duration::from_micros(message.expires_micros));
+        let expires = expires.ok_or_else(|| Status::invalid_argument("a time that is out of reach"))?;
+        let mut batch = Batch { epoch: message.epoch, expires, operations: message.operations.into_iter() };
+        while batch.operations.len() > 0 {
+            let before = batch.operations.len();
+            let executor = Arc::clone(&self.executor);
+            let outcomes = {
+                let mut execution = pin!(executor.execute(&mut batch));
+                loop {
+                    tokio::select! {
+                        biased;
+                        outcomes = &mut execution => break outcomes,
+                        // In a block, so that no timer is made for what is executed at once.
+                        () = async { sleep(HEARTBEAT_WAITING).await } => self.send_time().await,
+                    }
+                }
+            };
+            let outcomes = outcomes.map_err(|broken| Status::aborted(broken.to_string()))?;
+            if batch.operations.len() == before {
+                return Err(Status::internal("operations were not answered"));
+            }
+            self.send(outcomes).await;
+        }
+        Ok(())
+    }
+
+    async fn send_time(&mut self) {
+        let epoch = self.executor.epoch();
+        self.send(pb::Outcomes { epoch, ..pb::Outcomes::default() }).await;
+    }
+
+    async fn send(&mut self, mut outcomes: pb::Outcomes) {
+        self.last = Instant::now();
+        let now = self.last.saturating_duration_since(self.base);
+        outcomes.now_micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.outlet.hand_out(outcomes).await;
+    }
+}

@@ -1,0 +1,41 @@
+//! How a stream to another node comes about.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio_stream::Stream;
+
+use crate::cluster::view::Member;
+use crate::pb;
+use crate::peer::link::batches::Batches;
+
+/// A way to reach other nodes.
+pub trait Transport: Send + Sync + 'static {
+    /// Opens a stream to a member: sends `batches` as they come, and returns what comes back.
+    /// Dropping what comes back ends both directions. Must be called within a tokio runtime, whose
+    /// threads then do all the work.
+    fn open(&self, to: &Member, batches: Batches) -> Opening;
+}
+
+/// A stream that comes about.
+pub type Opening = Pin<Box<dyn Future<Output = Result<OutcomeStream, Error>> + Send>>;
+
+/// What comes back on a stream. Its end means that nothing more will be answered.
+pub type OutcomeStream = Pin<Box<dyn Stream<Item = Result<pb::Outcomes, Error>> + Send>>;
+
+/// Why there is no stream, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answers there.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(String, String),
+    /// The certificates cannot be used.
+    #[error("{0}")]
+    Tls(String),
+    /// It did not do what was to be done in time.
+    #[error("no answer in time")]
+    Silent,
+    /// The peer ended the stream, or the connection under it broke.
+    #[error("{0}")]
+    Ended(String),
+}
