@@ -81,7 +81,7 @@ fn run(store: &Store, prefix: &str, number: u64, verb: Verb<'_>) {
     key[prefix.len()..len].copy_from_slice(digits.as_bytes());
     let command = Command { key: &key[..len], key_binary: false, verb };
     COUNTERS.with(|counters| {
-        let caller = Caller { now: 2, counters, connection: 1 };
+        let caller = Caller::new(2, counters, 1);
         store.execute(&caller, &command, |outcome| {
             if let Outcome::Found(found) = outcome {
                 divan::black_box(found.item.value);

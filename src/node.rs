@@ -1,6 +1,9 @@
 //! Builds every room of a node once, and starts and stops it: wiring only.
 
+mod cluster;
+
 use std::io;
+use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,10 +20,12 @@ use crate::auth::{self, Users};
 use crate::clock::Clock;
 use crate::cluster::etcd;
 use crate::events::{Events, Kinds};
+use crate::node::cluster::Member;
 use crate::peer;
 use crate::process::signals;
 use crate::server::connections::Connections;
 use crate::server::listen::{self, Bound as Listening};
+use crate::server::peer::Service;
 use crate::server::prefix::Prefixes;
 use crate::server::worker::{Workers, accept};
 use crate::server::{self, Door};
@@ -66,6 +71,12 @@ pub enum Error {
     /// Something cannot be listened on.
     #[error(transparent)]
     Listen(#[from] listen::Error),
+    /// Peers cannot be listened for.
+    #[error("cannot listen for peers on {0}: {1}")]
+    Peers(String, io::Error),
+    /// The cluster cannot be taken part in.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::Error),
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -80,6 +91,7 @@ pub enum Error {
 /// What a node needs from outside, got hold of: sockets, certificates, users.
 pub struct Bound {
     listening: Vec<Listening>,
+    peers: Option<(TcpListener, ClusterOptions)>,
     certificates: Option<tls::Reloadable>,
     users: Option<Users>,
 }
@@ -93,12 +105,16 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
     let certificates = options.server.tls.clone().map(tls::Reloadable::load).transpose()?;
     let users = options.server.auth_file.as_ref().map(Users::load).transpose()?;
     let listening = listen::bind(&options.server)?;
+    let peers = options.cluster.clone().map(|mut options| {
+        let listener = cluster::bind(&mut options, &listening)?;
+        Ok::<_, Error>((listener, options))
+    });
     // Not earlier, so that a name server that does not answer can be interrupted.
     signals::hold().map_err(io::Error::from)?;
     if let Some(path) = &options.port_file {
         listen::write_port_file(path, &listening)?;
     }
-    Ok(Bound { listening, certificates, users })
+    Ok(Bound { listening, peers: peers.transpose()?, certificates, users })
 }
 
 /// Runs a node until INT, TERM or USR1, or a `shutdown` command. HUP reloads certificates and
@@ -122,7 +138,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let (sweep, sweep_asked) = sync_channel(1);
     let events = Events::default();
     let door = Arc::new(Door {
-        store: Store::new(&options.store, Clock::system(), events.clone()),
+        store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
         events,
         registry: Registry::default(),
         verbosity: AtomicU8::new(options.server.verbosity),
@@ -136,7 +152,17 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
         options: options.server,
     });
 
-    let workers = Workers::start(&door)?;
+    let (listener, member) = match bound.peers {
+        None => (None, None),
+        Some((listener, options)) => {
+            let service = |membership: &_, pings: &_| Service::new(door.clone(), membership, pings);
+            (Some(listener), Some(Member::join(options, door.store.clone(), service)?))
+        }
+    };
+    let workers = Workers::start(&door, member.as_ref().map(|member| &member.cluster))?;
+    if let (Some(listener), Some(member)) = (listener, &member) {
+        member.accept(listener, workers.peer_inboxes())?;
+    }
     let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
         let door = door.clone();
         move || sweep_until_stopped(&door, &sweep_asked)
@@ -167,10 +193,16 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     }
 
     info!("stopping");
+    if let Some(member) = &member {
+        member.leave(door.options.grace).await;
+    }
     door.stop.cancel();
     door.drain();
     while acceptors.join_next().await.is_some() {}
     workers.join();
+    if let Some(member) = member {
+        member.end().await;
+    }
     door.sweep_now();
     if sweeper.join().is_err() {
         warn!("the sweeper ended in a panic");
@@ -190,7 +222,7 @@ fn sweep_until_stopped(door: &Door, asked: &Receiver<()>) {
         if door.stop.is_cancelled() {
             break;
         }
-        let caller = Caller { now: door.store.clock().now(), counters: &counters, connection: 0 };
+        let caller = Caller::new(door.store.clock().now(), &counters, 0);
         // Where `cache_memlimit` has lowered the budget.
         while door.store.shrink(&caller) && !door.stop.is_cancelled() {}
         if !at_once && !door.store.sweep_enabled() {

@@ -68,7 +68,7 @@ impl Case {
 fn door(store: &Options, clock: &Clock) -> Arc<Door> {
     let events = Events::default();
     Arc::new(Door {
-        store: Store::new(store, clock.clone(), events.clone()),
+        store: Arc::new(Store::new(store, clock.clone(), events.clone())),
         events,
         registry: Registry::default(),
         verbosity: AtomicU8::new(0),
@@ -90,7 +90,7 @@ async fn serve(case: &Case) -> (Vec<u8>, Ended) {
     let door = door(&case.store, &clock);
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let connection = door.connections.enter(7, "unix:fuzz".into(), "fuzz".into(), clock.now());
-    let client = Client::new(Stream::Unix(theirs), door.clone(), door.registry.block(), connection);
+    let client = Client::new(Stream::Unix(theirs), door.clone(), door.registry.block(), connection, None);
     let (mut from, mut to) = ours.into_split();
 
     let write = async {

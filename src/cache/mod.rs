@@ -1,7 +1,211 @@
 //! The decisions: whose key is it, and may this node answer for it now?
 //!
 //! [`routing`] is what a thread looks a key up in, [`ownership`] makes a new one whenever the
-//! cluster changes and sees to it that nobody acts on an older one.
+//! cluster changes and sees to it that nobody acts on an older one. A [`Cache`] is one worker
+//! thread's part in it: it executes what peers send, and sends what peers own. What must wait
+//! for a routing waits in a [`turnstile`], in order.
 
 pub mod ownership;
 pub mod routing;
+mod serve;
+pub mod stall;
+mod turnstile;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::ownership::Ownership;
+use crate::cache::routing::{Pane, Place, Routing};
+use crate::cache::stall::Stall;
+use crate::cluster::Membership;
+use crate::cluster::view::Member;
+use crate::command::{Command, Unavailable};
+use crate::pb;
+use crate::peer::identity::Identity;
+use crate::peer::link::{Dialer, Link, Returned};
+use crate::peer::mailbox::Ticket;
+use crate::peer::options::Options;
+use crate::peer::transport::Transport;
+use crate::peer::{Answer, Job, pings};
+use crate::stats::Counters;
+use crate::store::{Caller, Store};
+
+/// Commands that may wait for a routing in one thread.
+const TURNSTILE_LEN: usize = 1 << 14;
+
+/// What the threads of a node share.
+pub struct Shared {
+    /// This node's memory.
+    pub store: Arc<Store>,
+    /// Who is in the cluster.
+    pub membership: Membership,
+    /// Which slots are this node's.
+    pub ownership: Arc<Ownership>,
+    /// Whether this process stood still.
+    pub stall: Stall,
+    /// Who this node is to its peers.
+    pub me: Arc<Identity>,
+    /// How peers are reached.
+    pub transport: Arc<dyn Transport>,
+    /// Calls to peers that are not about one key.
+    pub pings: Arc<pings::Pings>,
+    /// How long they are waited for.
+    pub options: Arc<Options>,
+}
+
+/// One worker thread's part in the cluster.
+pub struct Cache {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    pane: Arc<Pane>,
+    routings: watch::Receiver<Arc<Routing>>,
+    links: Mutex<Links>,
+    dialer: Dialer,
+}
+
+/// The links of one thread, by a member's place under one routing.
+#[derive(Default)]
+struct Links {
+    version: u64,
+    by_place: Vec<(Member, Option<Arc<Link>>)>,
+}
+
+impl Cache {
+    /// A thread's part, whose tasks run in the thread's own runtime until `stop`.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn start(shared: Arc<Shared>, counters: Arc<Counters>, stop: CancellationToken) -> Arc<Self> {
+        let (returned, queue) = mpsc::channel(TURNSTILE_LEN);
+        let dialer = Dialer {
+            transport: shared.transport.clone(),
+            me: shared.me.clone(),
+            options: shared.options.clone(),
+            returned,
+            tasks: TaskTracker::new(),
+            stop,
+        };
+        let cache = Arc::new(Self {
+            pane: shared.ownership.pane(),
+            routings: shared.ownership.routings(),
+            shared,
+            counters,
+            links: Mutex::default(),
+            dialer,
+        });
+        cache.spawn(turnstile::run(Arc::downgrade(&cache), cache.routings.clone(), queue));
+        cache
+    }
+
+    /// What the threads of the node share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// This thread's window on the routing.
+    pub fn pane(&self) -> &Pane {
+        &self.pane
+    }
+
+    /// The version of the present routing.
+    pub fn version(&self) -> u64 {
+        self.pane.hold().version
+    }
+
+    /// Whether this node may answer for what it owns at this moment. Costs a look at the clock.
+    #[inline]
+    pub fn serves(&self) -> bool {
+        self.shared.membership.serves()
+    }
+
+    /// When a command that sets out now is given up.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.options.operation_timeout
+    }
+
+    /// Runs something until the thread stops.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.dialer.stop.clone();
+        self.dialer.tasks.spawn(async move { _ = stop.run_until_cancelled(task).await });
+    }
+
+    /// Sends a command on its way to where `routing` says.
+    pub fn send(&self, routing: &Routing, place: Place, job: Job) {
+        match place {
+            Place::Member(index) => self.link(routing, index).send(job),
+            Place::Here { .. } | Place::Soon => {
+                let epoch = job.epoch;
+                if let Err(error) = self.dialer.returned.try_send(Returned { job, epoch }) {
+                    let (mpsc::error::TrySendError::Full(returned)
+                    | mpsc::error::TrySendError::Closed(returned)) = error;
+                    returned.job.answer(Err(Unavailable::Overloaded));
+                }
+            }
+            Place::Nowhere => job.answer(Err(Unavailable::NoOwner)),
+        }
+    }
+
+    /// Has one command executed by its owner, wherever that is. Cancellation safe; a command that
+    /// is not waited for is executed all the same.
+    pub async fn call(&self, command: &Command<'_>) -> Answer {
+        let clock = self.shared.store.clock();
+        let operation = pb::operation(0, command, pb::Clocked { clock, now: clock.now() });
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let routing = self.pane.hold().clone();
+        let job = Job::new(operation.clone(), routing.epoch, self.deadline(), Ticket::Call(sender));
+        self.send(&routing, routing.place(command.key), job);
+        // A job is always answered.
+        answer.await.unwrap_or(Answer { operation, result: Err(Unavailable::Unanswered) })
+    }
+
+    /// Executes a command here, if this is still where it belongs; gives it back when not.
+    fn execute_here(&self, job: Job) -> Option<Job> {
+        let guard = self.pane.hold();
+        let Place::Here { since } = guard.place(&job.operation().key) else { return Some(job) };
+        let result = if self.serves() { self.execute(since, &job) } else { Err(Unavailable::Fenced) };
+        job.answer(result);
+        drop(guard);
+        None
+    }
+
+    fn execute(&self, since: u32, job: &Job) -> Result<pb::Outcome, Unavailable> {
+        let command = pb::command(job.operation()).map_err(|_| Unavailable::Moved)?;
+        let caller = Caller { since: Some(since), ..self.caller() };
+        Ok(self.shared.store.execute(&caller, &command, |outcome| pb::outcome(job.operation(), &outcome)))
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::new(self.shared.store.clock().now(), &self.counters, 0)
+    }
+
+    fn link(&self, routing: &Routing, place: u16) -> Arc<Link> {
+        let mut links = self.links.lock();
+        if links.version != routing.version {
+            links.follow(routing);
+        }
+        let (member, link) = &mut links.by_place[usize::from(place)];
+        link.get_or_insert_with(|| Arc::new(Link::open(&self.dialer, member.clone()))).clone()
+    }
+}
+
+impl Links {
+    /// Keeps the links to those who are still there, at their new places.
+    fn follow(&mut self, routing: &Routing) {
+        let mut known = std::mem::take(&mut self.by_place);
+        self.version = routing.version;
+        self.by_place = routing
+            .members()
+            .iter()
+            .map(|member| {
+                let link =
+                    known.iter_mut().find(|(other, _)| other == member).and_then(|(_, link)| link.take());
+                (member.clone(), link)
+            })
+            .collect();
+    }
+}

@@ -224,6 +224,19 @@ impl Membership {
         }
     }
 
+    /// Waits until every member has flushed: nobody acts any more on a view of a lower flush
+    /// generation.
+    ///
+    /// # Errors
+    /// The ids of those who have not confirmed it at the deadline.
+    pub async fn flushed(&self, generation: u64, deadline: Duration) -> Result<(), Vec<String>> {
+        let done = |state: &State| state.view.flush_generation >= generation && state.is_settled();
+        match timeout(deadline, self.clone().wait_for(done)).await {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(self.state().unconfirmed().map(str::to_owned).collect()),
+        }
+    }
+
     /// Raises the flush generation of the view and returns it. The members have flushed when
     /// [`State::is_settled`] holds in a state with this generation or a higher one.
     ///

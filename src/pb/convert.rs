@@ -53,6 +53,7 @@ pub fn operation(id: u64, command: &Command<'_>, at: Clocked<'_>) -> pb::Operati
             new_cas: get.new_cas,
             no_bump: !get.bump,
             wins: get.wins,
+            no_value: false,
         }),
         Verb::Set(set) => Wire::Set(pb::Set {
             mode: set_mode(set.mode).into(),
@@ -157,14 +158,15 @@ pub fn command(operation: &pb::Operation) -> Result<Command<'_>, Malformed> {
     Ok(Command { key: &operation.key, key_binary: operation.key_binary, verb })
 }
 
-/// An outcome as it travels. A value travels only when it was asked for by reading.
-pub fn outcome(id: u64, outcome: &Outcome<'_>) -> pb::Outcome {
+/// The outcome of an operation as it travels. A value travels only when it was asked for.
+pub fn outcome(operation: &pb::Operation, outcome: &Outcome<'_>) -> pb::Outcome {
     use pb::outcome::Kind;
 
-    let mut message = pb::Outcome { id, ..pb::Outcome::default() };
+    let with_value = !matches!(&operation.verb, Some(pb::operation::Verb::Get(get)) if get.no_value);
+    let mut message = pb::Outcome { id: operation.id, ..pb::Outcome::default() };
     let kind = match outcome {
         Outcome::Found(found) => {
-            message.item = Some(item(&found.item, true));
+            message.item = Some(item(&found.item, with_value));
             message.won = found.won;
             message.stale = found.stale;
             message.win_sent = found.win_sent;
@@ -338,7 +340,7 @@ mod tests {
             Outcome::Failed(Failure::TooLarge),
             Outcome::Failed(Failure::OutOfMemory),
         ] {
-            let message = outcome(9, &sent);
+            let message = outcome(&pb::Operation { id: 9, ..pb::Operation::default() }, &sent);
             assert_eq!(message.id, 9);
             assert_eq!(format!("{:?}", view(&message, KEY).unwrap()), format!("{sent:?}"));
         }

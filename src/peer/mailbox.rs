@@ -1,4 +1,4 @@
-//! Where the answers to one connection's commands wait until it looks.
+//! Where what one connection waits for lies until it looks.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -8,13 +8,22 @@ use tokio::sync::oneshot;
 
 use crate::peer::Answer;
 
-/// Answers that have come in for one connection, by the numbers it gave.
+/// What has come in for one connection, by the numbers it gave.
 #[derive(Debug, Default)]
 pub struct Mailbox(Mutex<Inside>);
 
+/// What comes in.
+#[derive(Debug)]
+pub enum Mail {
+    /// The answer to a command.
+    Answer(Answer),
+    /// Bytes for the client, as they are.
+    Text(Vec<u8>),
+}
+
 #[derive(Debug, Default)]
 struct Inside {
-    answers: Vec<(u64, Answer)>,
+    mail: Vec<(u64, Mail)>,
     waker: Option<Waker>,
 }
 
@@ -30,16 +39,7 @@ pub enum Ticket {
 impl Ticket {
     pub(super) fn answer(self, answer: Answer) {
         match self {
-            Self::Mail(mailbox, number) => {
-                let waker = {
-                    let mut inside = mailbox.0.lock();
-                    inside.answers.push((number, answer));
-                    inside.waker.take()
-                };
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
+            Self::Mail(mailbox, number) => mailbox.post(number, Mail::Answer(answer)),
             // Who waited may have gone.
             Self::Call(sender) => _ = sender.send(answer),
         }
@@ -47,17 +47,29 @@ impl Ticket {
 }
 
 impl Mailbox {
-    /// Moves what has come in behind what is in `answers`; pending when that is nothing.
-    pub fn poll_take(&self, cx: &mut Context<'_>, answers: &mut Vec<(u64, Answer)>) -> Poll<()> {
+    /// Puts something in, under the number that its receiver gave.
+    pub fn post(&self, number: u64, mail: Mail) {
+        let waker = {
+            let mut inside = self.0.lock();
+            inside.mail.push((number, mail));
+            inside.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Moves what has come in behind what is in `mail`; pending when that is nothing.
+    pub fn poll_take(&self, cx: &mut Context<'_>, mail: &mut Vec<(u64, Mail)>) -> Poll<()> {
         let mut inside = self.0.lock();
-        if inside.answers.is_empty() {
+        if inside.mail.is_empty() {
             match &mut inside.waker {
                 Some(waker) => waker.clone_from(cx.waker()),
                 waker => *waker = Some(cx.waker().clone()),
             }
             return Poll::Pending;
         }
-        answers.append(&mut inside.answers);
+        mail.append(&mut inside.mail);
         Poll::Ready(())
     }
 }

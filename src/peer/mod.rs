@@ -14,6 +14,7 @@ pub mod link;
 pub mod mailbox;
 pub mod options;
 mod outlet;
+pub mod pings;
 pub mod receive;
 pub mod tls;
 pub mod transport;

@@ -1,6 +1,6 @@
 //! The commands that are not about one key.
 
-use crate::item::Exptime;
+use crate::item::{Exptime, KEY_MAX};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::text::is_noreply;
 use crate::protocol::token::{Tokens, fraction, integer, number_u32};
@@ -56,6 +56,10 @@ pub enum Admin<'a> {
     },
     /// `refresh_certs`
     RefreshCerts,
+    /// `why`: who owns this key, and what lies under it.
+    Why(&'a [u8]),
+    /// `config get cluster`
+    ClusterConfig,
 }
 
 /// What `lru_crawler` is to do.
@@ -104,6 +108,14 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
             Some(megabytes) => Ok(Admin::MemoryLimit { bytes: u64::from(megabytes) << 20, quiet }),
         },
         b"refresh_certs" => Ok(Admin::RefreshCerts),
+        b"why" => match (tokens.next(), tokens.next()) {
+            (Some(key), None) if key.len() <= KEY_MAX => Ok(Admin::Why(key)),
+            _ => Err(ProtocolError::BadFormat),
+        },
+        b"config" => match (tokens.next(), tokens.next(), tokens.next()) {
+            (Some(b"get"), Some(b"cluster"), None) => Ok(Admin::ClusterConfig),
+            _ => Err(ProtocolError::Unknown),
+        },
         b"lru_crawler" => crawler(tokens),
         b"lru" => lru(tokens).map(|()| Admin::Tuned { quiet }),
         b"slabs" => match (tokens.next(), tokens.next()) {

@@ -250,7 +250,7 @@ fn write_found(out: &mut Vec<u8>, meta: &Meta<'_>, found: &Found<'_>) {
             },
             (Some(b'T'), _) => ttl = item.ttl_seconds,
             (Some(b'N'), _) if found.created => ttl = item.ttl_seconds,
-            (Some(b's'), MetaVerb::Get) => write_flag(out, b's', item.value.len()),
+            (Some(b's'), MetaVerb::Get) => write_flag(out, b's', item.value_len),
             (Some(b'f'), MetaVerb::Get) => write_flag(out, b'f', item.flags),
             (Some(b'l'), MetaVerb::Get) => write_flag(out, b'l', item.idle_seconds),
             (Some(b'h'), MetaVerb::Get) => write_flag(out, b'h', u8::from(item.fetched)),
@@ -278,7 +278,7 @@ fn write_inspected(out: &mut Vec<u8>, meta: &Meta<'_>, item: &ItemView<'_>) {
     }
     let exp = item.ttl_seconds.map_or(-1, i64::from);
     let fetch = if item.fetched { "yes" } else { "no" };
-    let size = item_size(item.key.len(), item.value.len(), item.flags);
+    let size = item_size(item.key.len(), item.value_len, item.flags);
     let facts =
         format!(" exp={exp} la={} cas={} fetch={fetch} cls=1 size={size}", item.idle_seconds, item.cas);
     write_line(out, &facts);

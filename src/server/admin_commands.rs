@@ -7,6 +7,7 @@ use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::admin::{Admin, Crawler};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token::Tokens;
+use crate::server::cluster_commands::Task;
 use crate::server::memcached::Ended;
 use crate::server::report;
 use crate::server::session::{Next, Session};
@@ -38,11 +39,13 @@ impl Session {
             }
             Admin::FlushAll { delay, quiet } => {
                 self.counters.bump(Counter::CmdFlush);
-                if self.door.options.flush_allowed {
+                if !self.door.options.flush_allowed {
+                    (!quiet).then_some("CLIENT_ERROR flush_all not allowed")
+                } else if self.later(Task::Flush { delay, quiet }) {
+                    None
+                } else {
                     self.door.store.flush_all(&self.caller(), delay);
                     ok_unless(quiet)
-                } else {
-                    (!quiet).then_some("CLIENT_ERROR flush_all not allowed")
                 }
             }
             Admin::MemoryLimit { bytes, quiet } => {
@@ -62,6 +65,14 @@ impl Session {
             Admin::Watch(kinds) => self.watch(kinds),
             Admin::Crawler(crawler) => Some(self.crawler(crawler)).filter(|answer| !answer.is_empty()),
             Admin::Tuned { quiet } => ok_unless(quiet),
+            Admin::Why(key) => {
+                self.why(key);
+                None
+            }
+            Admin::ClusterConfig => {
+                self.cluster_config();
+                None
+            }
             Admin::RefreshCerts => {
                 let Some(certificates) = &self.door.certificates else {
                     return self.answer(ProtocolError::Unknown.as_str());
@@ -140,6 +151,8 @@ impl Session {
             Some(b"slabs") => report::slabs(self),
             Some(b"sizes") => report::sizes(self),
             Some(b"conns") => report::connections(self),
+            Some(b"ring") if self.forward.is_some() => self.stats_ring(),
+            Some(b"cluster") if self.later(Task::Stats) => {}
             Some(b"reset") => {
                 self.door.registry.reset();
                 self.door.prefixes.clear();

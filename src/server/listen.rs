@@ -71,6 +71,14 @@ pub enum Bound {
 }
 
 impl Bound {
+    /// Where it listens, when that is TCP.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp { listener, .. } => listener.local_addr().ok(),
+            Self::Unix { .. } => None,
+        }
+    }
+
     /// The number of its socket.
     pub fn id(&self) -> u64 {
         let socket = match self {

@@ -19,11 +19,13 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::codec::Decoder;
 use tokio_util::io::poll_read_buf;
 
+use crate::cache::Cache;
 use crate::clock::Seconds;
 use crate::events::Kinds;
 use crate::protocol::codec::{Batch, Codec};
 use crate::server::Door;
 use crate::server::connections::{Connection, ConnectionState};
+use crate::server::forward::{Begin, Forward};
 use crate::server::session::{Next, Session};
 use crate::server::stream::Stream;
 use crate::stats::{Counter, Counters};
@@ -105,6 +107,7 @@ impl Client {
         door: Arc<Door>,
         counters: Arc<Counters>,
         connection: Arc<Connection>,
+        cache: Option<Arc<Cache>>,
     ) -> Self {
         let idle = door.options.idle_timeout.map(|timeout| (timeout, Box::pin(tokio::time::sleep(timeout))));
         let now = door.store.clock().now();
@@ -116,6 +119,7 @@ impl Client {
             out: Vec::new(),
             now,
             next: Next::Read,
+            forward: cache.map(|cache| Box::new(Forward::new(cache))),
         };
         Self {
             stream,
@@ -137,8 +141,8 @@ impl Client {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, codec, sent, last_taken, .. } = self;
         let session = &mut codec.handler;
-        while *sent < session.out.len() {
-            let written = match Pin::new(&mut *stream).poll_write(cx, &session.out[*sent..]) {
+        while *sent < session.sendable().len() {
+            let written = match Pin::new(&mut *stream).poll_write(cx, &session.sendable()[*sent..]) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
                     session.connection.set_state(ConnectionState::Write);
@@ -154,13 +158,30 @@ impl Client {
             }
             *sent += written;
         }
-        session.out.clear();
+        session.sendable().clear();
         *sent = 0;
         Pin::new(stream).poll_flush(cx)
     }
 
-    /// Has every complete request in `input` executed.
+    /// Has every complete request in `input` executed; by one routing of the cluster, which stays
+    /// in force meanwhile.
     fn decode(&mut self, input: &mut BytesMut) {
+        let Some(cache) = self.session().forward.as_ref().map(|forward| forward.cache.clone()) else {
+            return self.decode_batch(input);
+        };
+        let routing = cache.pane().hold();
+        match self.session().forward.as_mut().map_or(Begin::Now, |forward| forward.begin(&routing)) {
+            Begin::Now => self.decode_batch(input),
+            Begin::Later => self.paused = true,
+            Begin::Never => return self.session().abandon(),
+        }
+        let session = self.session();
+        if !session.forward.as_ref().is_none_or(|forward| forward.end()) {
+            session.abandon();
+        }
+    }
+
+    fn decode_batch(&mut self, input: &mut BytesMut) {
         // Decoding never fails: what is wrong with a request is answered to its client.
         match self.codec.decode(input).unwrap_or(Some(Batch::Closed)) {
             None => self.paused = false,
@@ -251,7 +272,12 @@ impl Client {
 
     fn poll_run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<Ended>> {
         for _ in 0..TURNS {
+            let answered = self.session().poll_forward(cx);
             ready!(self.poll_send(cx))?;
+            if self.session().must_wait() {
+                ready!(answered);
+                continue;
+            }
             match self.codec.handler.next {
                 Next::Close(ended) => {
                     // What is behind a quit is not answered.
@@ -272,11 +298,16 @@ impl Client {
                 continue;
             }
             if self.draining() {
+                ready!(answered);
                 ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                 return Poll::Ready(Ok(Ended::Shutdown));
             }
             if !ready!(self.poll_turn(cx, &mut buffers.read))? {
-                return Poll::Ready(Ok(Ended::Normal));
+                if !self.session().is_awaited() {
+                    return Poll::Ready(Ok(Ended::Normal));
+                }
+                // A client that says no more may still listen.
+                self.session().next = Next::Close(Ended::Normal);
             }
         }
         self.session().counters.bump(Counter::ConnYields);

@@ -1,10 +1,14 @@
 //! The doors. Here: what the memcached door is told, and what all of its connections share.
 
 pub mod admin_commands;
+mod cluster_commands;
 pub mod connections;
+mod forward;
 pub mod listen;
 pub mod memcached;
+pub mod peer;
 pub mod prefix;
+mod replies;
 mod report;
 mod session;
 pub mod stream;
@@ -114,7 +118,7 @@ pub struct UnixListen {
 /// What the connections of the memcached door share.
 pub struct Door {
     /// This node's memory.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// What `watch` shows.
     pub events: Events,
     /// Every thread's counters.

@@ -26,17 +26,18 @@ const PAGE_BYTES: u64 = 1 << 20;
 /// Bytes of a table's slot: a key, an entry, a byte of control.
 const SLOT_BYTES: u64 = 17;
 
-struct Lines<'a>(&'a mut Vec<u8>);
+/// Lines of statistics.
+pub(super) struct Lines<'a>(pub(super) &'a mut Vec<u8>);
 
 impl Lines<'_> {
-    fn stat(&mut self, name: impl Display, value: impl Display) {
+    pub(super) fn stat(&mut self, name: impl Display, value: impl Display) {
         let mut line = String::new();
         // Writing to a String cannot fail.
         _ = write!(line, "STAT {name} {value}");
         write_line(self.0, &line);
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         write_line(self.0, "END");
     }
 }

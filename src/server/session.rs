@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::clock::Seconds;
-use crate::command::{Command, Outcome, Verb};
+use crate::command::{Command, Delete, Failure, Outcome, SetMode, Verb};
 use crate::events::{Kinds, write_uri_encoded};
 use crate::item::ItemView;
+use crate::pb;
 use crate::protocol::Request;
 use crate::protocol::admin::Crawler;
 use crate::protocol::binary;
@@ -18,8 +20,10 @@ use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
 use crate::server::Door;
 use crate::server::connections::Connection;
+use crate::server::forward::{Elsewhere, Forward};
 use crate::server::memcached::Ended;
 use crate::server::prefix::Event;
+use crate::server::replies::Owned;
 use crate::stats::{Counter, Counters};
 use crate::store::Caller;
 
@@ -43,6 +47,8 @@ pub(super) struct Session {
     pub(super) logged_in: bool,
     /// What the connection does next, when not just reading on.
     pub(super) next: Next,
+    /// How keys of other nodes are reached; none for a node that is alone.
+    pub(super) forward: Option<Box<Forward>>,
 }
 
 /// What a connection does after its batch.
@@ -59,7 +65,7 @@ pub(super) enum Next {
 
 impl Session {
     pub(super) fn caller(&self) -> Caller<'_> {
-        Caller { now: self.now, counters: &self.counters, connection: self.connection.id }
+        Caller::new(self.now, &self.counters, self.connection.id)
     }
 
     /// Answers one line.
@@ -70,6 +76,7 @@ impl Session {
     /// Goes on, unless there is enough to send.
     pub(super) fn flow(&self) -> Flow {
         match self.next {
+            Next::Read if self.forward.as_ref().is_some_and(|forward| forward.is_held()) => Flow::Pause,
             Next::Read if self.out.len() < OUT_HIGH_WATER => Flow::Continue,
             Next::Close(_) => Flow::Close,
             _ => Flow::Pause,
@@ -78,8 +85,12 @@ impl Session {
 
     #[inline]
     fn execute(&mut self, command: &Command<'_>, reply: &Reply<'_>) {
-        let Self { door, counters, connection, out, now, .. } = self;
-        let caller = Caller { now: *now, counters, connection: connection.id };
+        let Self { door, counters, connection, out, now, forward, .. } = self;
+        let since = match forward.as_mut().map(|forward| forward.place(command.key)).transpose() {
+            Ok(since) => since,
+            Err(elsewhere) => return self.execute_elsewhere(command, reply, elsewhere),
+        };
+        let caller = Caller { since, ..Caller::new(*now, counters, connection.id) };
         if matches!(reply, Reply::Meta(_)) {
             counters.bump(Counter::CmdMeta);
         }
@@ -90,14 +101,88 @@ impl Session {
                 hit = matches!(outcome, Outcome::Found(_));
                 reply::write(out, reply, &outcome);
             });
-            match command.verb {
-                Verb::Get(get) if get.touch.is_none() => door.prefixes.count(command.key, Event::Get { hit }),
-                Verb::Set(_) => door.prefixes.count(command.key, Event::Set),
-                Verb::Delete(_) => door.prefixes.count(command.key, Event::Delete),
-                _ => {}
-            }
+            count_prefix(door, command, hit);
         } else {
             door.store.execute(&caller, command, |outcome| reply::write(out, reply, &outcome));
+        }
+    }
+
+    /// A value that is over the limit: what lies under its key is dropped, where `mode` is that of
+    /// a `set`.
+    fn too_large(&mut self, key: &[u8], mode: SetMode, quiet: bool) {
+        self.counters.bump(Counter::StoreTooLarge);
+        let Self { door, out, now, forward, .. } = self;
+        if let Some(forward) = forward
+            && mode == SetMode::Set
+            && let Err(Elsewhere::At(place)) = forward.place(key)
+        {
+            let command = Command { key, key_binary: false, verb: Verb::Delete(Delete::default()) };
+            forward.send(place, &command, (door.store.clock(), *now), out, Owned::TooLarge { quiet });
+            return;
+        }
+        door.store.drop_unstored(key, mode);
+        if !quiet {
+            self.answer(ProtocolError::TooLarge.as_str());
+        }
+    }
+
+    /// A command on a key that is not to be answered for here and now.
+    fn execute_elsewhere(&mut self, command: &Command<'_>, reply: &Reply<'_>, elsewhere: Elsewhere) {
+        let Self { door, counters, out, now, forward, .. } = self;
+        match (elsewhere, forward) {
+            (Elsewhere::At(place), Some(forward)) => {
+                if matches!(reply, Reply::Meta(_)) {
+                    counters.bump(Counter::CmdMeta);
+                }
+                forward.send(place, command, (door.store.clock(), *now), out, reply.into());
+            }
+            (Elsewhere::Nowhere(why), _) => {
+                reply::write(out, reply, &Outcome::Failed(Failure::Unavailable(why)));
+            }
+            (Elsewhere::At(_), None) => {}
+        }
+    }
+
+    /// Takes what has come in from other nodes and writes out what can be; pending while
+    /// something is on its way.
+    pub(super) fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { door, out, forward, .. } = self;
+        let Some(forward) = forward else { return Poll::Ready(()) };
+        forward.poll(cx, out, |operation, outcome| {
+            if door.prefixes.enabled()
+                && !operation.key_binary
+                && let Ok(command) = pb::command(operation)
+            {
+                count_prefix(door, &command, matches!(outcome, Outcome::Found(_)));
+            }
+        })
+    }
+
+    /// Ends the connection without a word: neither what was executed nor what is on its way may
+    /// be answered.
+    pub(super) fn abandon(&mut self) {
+        self.out.clear();
+        self.forward = None;
+        self.next = Next::Close(Ended::Error);
+    }
+
+    /// Whether something is on its way from other nodes.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.forward.as_ref().is_some_and(|forward| !forward.replies.is_empty())
+    }
+
+    /// Whether nothing goes on before something has come in from other nodes.
+    pub(super) fn must_wait(&self) -> bool {
+        let Some(forward) = &self.forward else { return false };
+        let reads = matches!(self.next, Next::Read);
+        forward.must_wait() || !reads && !forward.replies.is_empty()
+    }
+
+    /// The bytes that can be sent.
+    pub(super) fn sendable(&mut self) -> &mut Vec<u8> {
+        match &mut self.forward {
+            Some(forward) if !forward.replies.is_empty() => &mut forward.replies.ready,
+            _ => &mut self.out,
         }
     }
 
@@ -123,7 +208,7 @@ impl Session {
             out.extend_from_slice(if kind == Crawler::KeyDump { b"EN\r\n" } else { b"END\r\n" });
             return Next::Read;
         }
-        let caller = Caller { now: *now, counters, connection: connection.id };
+        let caller = Caller::new(*now, counters, connection.id);
         let mut line = String::new();
         door.store.walk(&caller, shard, |item| {
             line.clear();
@@ -137,6 +222,15 @@ impl Session {
             }
         });
         Next::Dump(kind, shard + 1)
+    }
+}
+
+fn count_prefix(door: &Door, command: &Command<'_>, hit: bool) {
+    match command.verb {
+        Verb::Get(get) if get.touch.is_none() => door.prefixes.count(command.key, Event::Get { hit }),
+        Verb::Set(_) => door.prefixes.count(command.key, Event::Set),
+        Verb::Delete(_) => door.prefixes.count(command.key, Event::Delete),
+        _ => {}
     }
 }
 
@@ -168,13 +262,7 @@ impl Handler for Session {
             Request::Admin(admin) => self.admin(admin),
             Request::Refused { quiet: true, .. } => {}
             Request::Refused { error, quiet: false } => self.answer(error.as_str()),
-            Request::TooLarge { key, mode, quiet } => {
-                self.counters.bump(Counter::StoreTooLarge);
-                self.door.store.drop_unstored(key, mode);
-                if !quiet {
-                    self.answer(ProtocolError::TooLarge.as_str());
-                }
-            }
+            Request::TooLarge { key, mode, quiet } => self.too_large(key, mode, quiet),
             Request::Binary(header) => self.out.extend_from_slice(&binary::refusal(header)),
             Request::Login(login) => self.login(login),
         }

@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::cache::{self, Cache};
 use crate::server::Door;
 use crate::server::connections::Connection;
 use crate::server::listen::{Bound, tcp_name};
 use crate::server::memcached::{Client, Ended, tell_connection};
+use crate::server::peer;
 use crate::server::stream::Stream;
 use crate::stats::{Counter, Counters};
 
@@ -28,6 +31,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// What a client over the limit is told (memcached.c, `drive_machine`).
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// Peers' connections that wait for one worker; others wait in the listener's backlog.
+const PEERS_WAITING: usize = 16;
 
 /// Sockets that wait for one worker; as many as there may be connections.
 type Inbox = mpsc::UnboundedReceiver<Accepted>;
@@ -58,6 +64,7 @@ impl AsRawFd for Socket {
 /// The worker threads; dropping it lets them end once their connections are over.
 pub struct Workers {
     inboxes: Vec<mpsc::UnboundedSender<Accepted>>,
+    peer_inboxes: Vec<mpsc::Sender<std::net::TcpStream>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -66,19 +73,27 @@ impl Workers {
     ///
     /// # Errors
     /// The system has no thread or no descriptor to give.
-    pub fn start(door: &Arc<Door>) -> io::Result<Self> {
-        let mut workers = Self { inboxes: Vec::new(), threads: Vec::new() };
+    pub fn start(door: &Arc<Door>, cluster: Option<&Arc<Cluster>>) -> io::Result<Self> {
+        let mut workers = Self { inboxes: Vec::new(), peer_inboxes: Vec::new(), threads: Vec::new() };
         for number in 0..door.options.threads.max(1) {
             let (inbox, accepted) = mpsc::unbounded_channel();
+            let (peer_inbox, peers) = mpsc::channel(PEERS_WAITING);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (door, counters) = (door.clone(), door.registry.block());
+            let cluster = cluster.map(|cluster| (cluster.clone(), peers));
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || runtime.block_on(work(door, counters, accepted)))?;
+                .spawn(move || runtime.block_on(work(door, counters, accepted, cluster)))?;
             workers.inboxes.push(inbox);
+            workers.peer_inboxes.push(peer_inbox);
             workers.threads.push(thread);
         }
         Ok(workers)
+    }
+
+    /// Where to send peers' connections, in turn.
+    pub fn peer_inboxes(&self) -> Vec<mpsc::Sender<std::net::TcpStream>> {
+        self.peer_inboxes.clone()
     }
 
     /// Where to send connections, in turn.
@@ -89,6 +104,7 @@ impl Workers {
     /// Waits until every connection is over, or has outlived the grace period.
     pub fn join(self) {
         drop(self.inboxes);
+        drop(self.peer_inboxes);
         for thread in self.threads {
             if thread.join().is_err() {
                 warn!("a worker thread ended in a panic");
@@ -97,20 +113,41 @@ impl Workers {
     }
 }
 
-async fn work(door: Arc<Door>, counters: Arc<Counters>, mut accepted: Inbox) {
+/// What a worker needs to be a part of a cluster.
+pub struct Cluster {
+    /// What the threads of the node share.
+    pub shared: Arc<cache::Shared>,
+    /// Who answers peers.
+    pub peers: peer::Service,
+}
+
+async fn work(
+    door: Arc<Door>,
+    counters: Arc<Counters>,
+    mut accepted: Inbox,
+    cluster: Option<(Arc<Cluster>, mpsc::Receiver<std::net::TcpStream>)>,
+) {
     let tracker = TaskTracker::new();
+    // Outlives the clients, whose commands may still be on their way.
+    let links = CancellationToken::new();
+    let cache = cluster.map(|(cluster, peers)| {
+        let cache = Cache::start(cluster.shared.clone(), counters.clone(), links.clone());
+        tracker.spawn(cluster.peers.clone().serve(cache.clone(), peers, door.stop.clone()));
+        cache
+    });
     loop {
         let next = tokio::select! {
             next = accepted.recv() => next,
             () = door.stop.cancelled() => None,
         };
         let Some(accepted) = next else { break };
-        tracker.spawn(serve(door.clone(), counters.clone(), accepted));
+        tracker.spawn(serve(door.clone(), counters.clone(), accepted, cache.clone()));
     }
     tracker.close();
     if tokio::time::timeout(door.options.grace, tracker.wait()).await.is_err() {
         debug!("{} connections did not take their replies in time", tracker.len());
     }
+    links.cancel();
 }
 
 /// A connection's place in the list and under the limit, given back however it ends.
@@ -127,14 +164,14 @@ impl Drop for Place {
 }
 
 /// One connection from its first byte to its last.
-async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted) {
+async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted, cache: Option<Arc<Cache>>) {
     let Accepted { socket, peer, listen, slot } = accepted;
     let id = u64::from(socket.as_raw_fd().unsigned_abs());
     let connection = door.connections.enter(id, peer, listen, door.store.clock().now());
     let _place = Place { door: door.clone(), connection: connection.clone(), _slot: slot };
     tell_connection(&door, &connection, None);
     let ended = match open(&door, socket).await {
-        Ok(stream) => Client::new(stream, door.clone(), counters, connection.clone()).await,
+        Ok(stream) => Client::new(stream, door.clone(), counters, connection.clone(), cache).await,
         Err(error) => {
             debug!("{}: {error}", connection.peer);
             Ended::Error

@@ -72,6 +72,18 @@ pub struct Caller<'a> {
     pub counters: &'a Counters,
     /// The connection's number, for `watch`.
     pub connection: u64,
+    /// Items that were written under a lower generation do not count; `None` for a node that is
+    /// alone.
+    pub since: Option<u32>,
+    /// When it is too late to execute anything.
+    pub expires: Option<std::time::Instant>,
+}
+
+impl<'a> Caller<'a> {
+    /// A caller that nothing is asked of.
+    pub fn new(now: Seconds, counters: &'a Counters, connection: u64) -> Self {
+        Self { now, counters, connection, since: None, expires: None }
+    }
 }
 
 /// A [`Caller`] and the flush generation that was current when the shard's lock was taken.
@@ -398,7 +410,7 @@ impl Store {
     }
 
     fn context<'a>(&self, caller: &Caller<'a>) -> Context<'a> {
-        let &Caller { now, counters, connection } = caller;
+        let &Caller { now, counters, connection, .. } = caller;
         Context { now, counters, connection, generation: self.shared.generation(now) }
     }
 

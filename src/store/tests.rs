@@ -36,7 +36,7 @@ impl Rig {
     }
 
     fn caller(&self) -> Caller<'_> {
-        Caller { now: self.clock.now(), counters: &self.counters, connection: 1 }
+        Caller::new(self.clock.now(), &self.counters, 1)
     }
 
     fn run<R>(&self, key: &[u8], verb: Verb<'_>, reply: impl FnOnce(Outcome<'_>) -> R) -> R {

@@ -291,7 +291,7 @@ fn threads_together_count_exactly() {
             .map(|thread| {
                 scope.spawn(move || {
                     let counters = registry.block();
-                    let caller = Caller { now: clock.now(), counters: &counters, connection: 1 };
+                    let caller = Caller::new(clock.now(), &counters, 1);
                     let value = [b'x'; 3000];
                     let mut real = 0;
                     // Who has waited once has what a lock's waiting list needs.

@@ -1,0 +1,101 @@
+//! Notices that this process stood still: stopped, swapped out, or in a machine that was moved.
+//!
+//! What a client had sent before lies in its socket since then. The client may have given up on it
+//! long ago, and have written something newer through another node: executed now, the old command
+//! would undo that. So after a standstill, connections are closed instead of read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A standstill is one of more than this; clients that give up sooner are rare.
+const STALL_MIN: Duration = Duration::from_secs(1);
+
+/// How often somebody has to look at the clock.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Connections that came in so soon after a standstill may have waited through it.
+const BACKLOG: Duration = Duration::from_millis(200);
+
+/// When this process was seen running last, and when a standstill ended last: microseconds since
+/// `base`, which is before both.
+#[derive(Debug)]
+pub struct Stall {
+    base: Instant,
+    seen: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Default for Stall {
+    fn default() -> Self {
+        let now = Instant::now();
+        // A little back, so that the first connections do not look as if they came after one.
+        let base = now.checked_sub(BACKLOG * 2).unwrap_or(now);
+        let seen = AtomicU64::new(micros(now - base));
+        Self { base, seen, ended: AtomicU64::new(0) }
+    }
+}
+
+impl Stall {
+    /// When the last standstill ended; 0 is never. To be asked at least every [`TICK`] by
+    /// somebody.
+    #[inline]
+    pub fn ended(&self) -> u64 {
+        self.ended_as_of(Instant::now())
+    }
+
+    #[inline]
+    fn ended_as_of(&self, now: Instant) -> u64 {
+        let now = micros(now.saturating_duration_since(self.base));
+        let seen = self.seen.load(Ordering::Acquire);
+        if now.saturating_sub(seen) > micros(STALL_MIN) {
+            // In this order: who sees the new `seen` sees the end, too.
+            self.ended.fetch_max(now, Ordering::AcqRel);
+        }
+        if now.saturating_sub(seen) > micros(TICK) / 2 {
+            self.seen.fetch_max(now, Ordering::AcqRel);
+        }
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The standstill that a new connection cannot have waited through.
+    pub fn before_now(&self) -> u64 {
+        let now = Instant::now();
+        let ended = self.ended_as_of(now);
+        if micros(now.saturating_duration_since(self.base)) - ended > micros(BACKLOG) { ended } else { 0 }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standstill_is_noticed_by_who_looks_first() {
+        let stall = Stall::default();
+        let start = Instant::now();
+        let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        assert_eq!(stall.ended_as_of(start), 0);
+        assert_eq!(stall.ended_as_of(after(0.9)), 0, "busy, not standing still");
+        assert_eq!(stall.ended_as_of(after(1.8)), 0);
+        let ended = stall.ended_as_of(after(3.0));
+        assert!(ended > 0);
+        assert_eq!(stall.ended_as_of(after(3.01)), ended);
+        assert_eq!(stall.ended_as_of(after(3.9)), ended);
+        assert!(stall.ended_as_of(after(5.5)) > ended, "and the next one");
+    }
+
+    #[test]
+    fn what_comes_in_right_after_may_have_waited() {
+        let stall = Stall::default();
+        assert_eq!(stall.before_now(), 0);
+        let now = micros(stall.base.elapsed());
+        stall.ended.store(now, Ordering::Release);
+        assert!(stall.before_now() == 0 || stall.base.elapsed() > BACKLOG * 3);
+        stall.ended.store(1, Ordering::Release);
+        assert_eq!(stall.before_now(), 1);
+    }
+}

@@ -1,0 +1,181 @@
+//! A node's part in a cluster: taken up at the start, given up at the end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::cache::ownership::Ownership;
+use crate::cache::stall::{self, Stall};
+use crate::cache::{self};
+use crate::cluster::{Membership, etcd};
+use crate::node::{ClusterOptions, Error};
+use crate::peer::grpc::Grpc;
+use crate::peer::identity::Identity;
+use crate::peer::pings::Pings;
+use crate::server::listen::Bound as Listening;
+use crate::server::peer::Service;
+use crate::server::worker::Cluster;
+use crate::store::Store;
+
+/// How long accepting rests when the system has no file or memory for one more connection.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How long the others may take to hear that this node has left.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Listens for peers, and fills in the addresses that were not known before.
+///
+/// # Errors
+/// The address is taken or is none.
+pub(super) fn bind(options: &mut ClusterOptions, listening: &[Listening]) -> Result<TcpListener, Error> {
+    let ClusterOptions { membership, peer } = options;
+    let failed = |error: io::Error| Error::Peers(peer.listen.clone(), error);
+    let addrs: Vec<_> = peer.listen.to_socket_addrs().map_err(failed)?.collect();
+    let listener = TcpListener::bind(&*addrs).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    let host = |addr: &str| addr.rsplit_once(':').map_or(addr, |(host, _)| host).to_owned();
+    if membership.peer_addr.is_empty() {
+        membership.peer_addr = peer.listen.clone();
+    }
+    // Port 0 picked a free one.
+    if membership.peer_addr.ends_with(":0") {
+        membership.peer_addr = format!("{}:{port}", host(&membership.peer_addr));
+    }
+    if membership.memcached_addr.is_empty() || membership.memcached_addr.ends_with(":0") {
+        let bound = listening.iter().find_map(Listening::tcp_addr);
+        let (addr, port) = bound.map_or((None, 0), |addr| (Some(addr.ip()), addr.port()));
+        let known = addr.filter(|addr| !addr.is_unspecified() && membership.memcached_addr.is_empty());
+        membership.memcached_addr = match known {
+            Some(addr) => SocketAddr::new(addr, port).to_string(),
+            None if membership.memcached_addr.is_empty() => format!("{}:{port}", host(&membership.peer_addr)),
+            None => format!("{}:{port}", host(&membership.memcached_addr)),
+        };
+    }
+    if membership.node_id.is_empty() {
+        membership.node_id = etcd::default_node_id(port);
+    }
+    Ok(listener)
+}
+
+/// A node that takes part.
+pub(super) struct Member {
+    pub(super) cluster: Arc<Cluster>,
+    membership: Membership,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Member {
+    /// Begins to take part; returns at once.
+    ///
+    /// # Errors
+    /// What no retry could mend.
+    pub(super) fn join(
+        options: ClusterOptions,
+        store: Arc<Store>,
+        service: impl FnOnce(&Membership, &Arc<Pings>) -> Service,
+    ) -> Result<Self, Error> {
+        let ClusterOptions { membership: options, peer } = options;
+        if peer.is_exposed() {
+            warn!(
+                "peers' calls are taken on {} without TLS: whoever reaches it can read and write every key; \
+                 give --peer-cert, --peer-key and --peer-ca",
+                peer.listen
+            );
+        }
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let ownership = Ownership::new(store.clone());
+        let pings = Pings::new(&options, &peer);
+        let peer = Arc::new(peer);
+        let transport = Arc::new(Grpc::new(peer.clone()));
+        let me = Arc::new(Identity { cluster: options.cluster.clone(), id: options.node_id.clone() });
+        let membership = etcd::join(options, ownership.clone(), pings.clone(), &tracker, stop.clone())?;
+        pings.start(membership.clone(), &tracker, stop.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(settle(ownership.clone(), membership.clone())));
+        let peers = service(&membership, &pings);
+        let shared = cache::Shared {
+            store,
+            membership: membership.clone(),
+            ownership,
+            stall: Stall::default(),
+            me,
+            transport,
+            pings,
+            options: peer,
+        };
+        let shared = Arc::new(shared);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(watch_stall(shared.clone())));
+        let cluster = Arc::new(Cluster { shared, peers });
+        Ok(Self { cluster, membership, tracker, stop })
+    }
+
+    /// Takes peers' connections for as long as the node takes part.
+    pub(super) fn accept(
+        &self,
+        listener: TcpListener,
+        inboxes: Vec<mpsc::Sender<TcpStream>>,
+    ) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            for inbox in inboxes.iter().cycle() {
+                match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+                    // A worker's inbox closes only when the node stops.
+                    Ok(stream) => _ = inbox.send(stream).await,
+                    Err(error) => {
+                        warn!("cannot accept a peer: {error}");
+                        tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    }
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    /// Takes this node out of the cluster while its doors are still open, so that nobody sees an
+    /// error: from here on what it is asked belongs to others.
+    pub(super) async fn leave(&self, grace: Duration) {
+        match self.membership.leave(grace / 2).await {
+            Ok(()) => {
+                let mut membership = self.membership.clone();
+                let parted = membership.wait_for(|state| !state.is_member() && state.is_settled());
+                if tokio::time::timeout(PARTING, parted).await.is_err() {
+                    warn!("not every member has said that it knows of this node's leaving");
+                }
+                info!("left the cluster");
+            }
+            Err(error) => warn!("left without being taken out of the cluster: {error}"),
+        }
+    }
+
+    /// Ends everything that is left.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// Opens slots when nobody acts on an older view any more.
+async fn settle(ownership: Arc<Ownership>, mut membership: Membership) {
+    while let Some(state) = membership.changed().await {
+        ownership.settle(&state);
+    }
+}
+
+/// Looks at the clock often enough for a standstill to be told from a node without clients.
+async fn watch_stall(shared: Arc<cache::Shared>) {
+    let mut ticks = tokio::time::interval(stall::TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.stall.ended();
+    }
+}

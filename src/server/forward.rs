@@ -1,0 +1,179 @@
+//! The cluster's side of a connection: sends commands to the nodes that own their keys, and
+//! keeps the replies in order.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::cache::Cache;
+use crate::cache::routing::{Place, Routing};
+use crate::clock::{Clock, Seconds};
+use crate::command::{Command, Outcome, Unavailable};
+use crate::pb;
+use crate::peer::Job;
+use crate::peer::mailbox::{Mail, Mailbox, Ticket};
+use crate::server::cluster_commands::Task;
+use crate::server::replies::{Owned, Replies};
+
+/// Bytes of answers that wait for others after which no more is asked for.
+const WAITING_MAX: usize = 256 << 10;
+
+/// A connection's view of its cluster.
+pub(super) struct Forward {
+    pub(super) cache: Arc<Cache>,
+    pub(super) replies: Replies,
+    mailbox: Arc<Mailbox>,
+    /// What the present batch goes by, and what is on its way went by.
+    routing: Arc<Routing>,
+    /// Whether this node may answer as an owner, as of the beginning of the batch.
+    serves: bool,
+    /// Whether it has, since then.
+    served: bool,
+    /// Nothing is executed until what is on its way has been answered.
+    barrier: bool,
+    mail: Vec<(u64, Mail)>,
+    /// The last standstill of this process that the connection was not there for.
+    stall: u64,
+}
+
+/// Whether requests may be executed.
+pub(super) enum Begin {
+    /// Yes.
+    Now,
+    /// Not before what is on its way has been answered.
+    Later,
+    /// Never: what was read may lie there for so long that its client has given up on it.
+    Never,
+}
+
+impl Forward {
+    pub(super) fn new(cache: Arc<Cache>) -> Self {
+        let routing = cache.pane().hold().clone();
+        Self {
+            replies: Replies::default(),
+            mailbox: Arc::default(),
+            routing,
+            serves: false,
+            served: false,
+            barrier: false,
+            mail: Vec::new(),
+            stall: cache.shared().stall.before_now(),
+            cache,
+        }
+    }
+
+    /// What the present batch goes by.
+    pub(super) fn routing(&self) -> &Arc<Routing> {
+        &self.routing
+    }
+
+    /// Whether more requests may be executed now, by this routing. Not while something is on its
+    /// way by another one, or a key's later command could overtake an earlier one.
+    pub(super) fn begin(&mut self, routing: &Arc<Routing>) -> Begin {
+        if self.cache.shared().stall.ended() != self.stall {
+            return Begin::Never;
+        }
+        if self.is_held() {
+            return Begin::Later;
+        }
+        if !Arc::ptr_eq(&self.routing, routing) {
+            if !self.replies.is_empty() {
+                return Begin::Later;
+            }
+            self.routing = routing.clone();
+        }
+        self.serves = self.cache.serves();
+        self.served = false;
+        Begin::Now
+    }
+
+    /// Whether what was executed here since [`Forward::begin`] may be answered. A process that
+    /// stood still meanwhile may not have been the owner any more.
+    pub(super) fn end(&self) -> bool {
+        !self.served || self.cache.serves()
+    }
+
+    /// Whether requests have to wait for what is on its way.
+    pub(super) fn is_held(&self) -> bool {
+        self.barrier || self.replies.is_full(WAITING_MAX)
+    }
+
+    /// Whether nothing can be executed before something has come in.
+    pub(super) fn must_wait(&self) -> bool {
+        self.is_held() || !self.replies.is_empty() && self.routing.version != self.cache.version()
+    }
+
+    /// Where a command is executed: here, for which it returns from which generation on items
+    /// count, or somewhere else.
+    #[inline]
+    pub(super) fn place(&mut self, key: &[u8]) -> Result<u32, Elsewhere> {
+        match self.routing.place(key) {
+            Place::Here { since } if self.serves => {
+                self.served = true;
+                Ok(since)
+            }
+            Place::Here { .. } => Err(Elsewhere::Nowhere(Unavailable::Fenced)),
+            Place::Nowhere => Err(Elsewhere::Nowhere(Unavailable::NoOwner)),
+            place @ (Place::Member(_) | Place::Soon) => Err(Elsewhere::At(place)),
+        }
+    }
+
+    /// Sends a command to its owner; the reply comes behind what is in `out`.
+    pub(super) fn send(
+        &mut self,
+        place: Place,
+        command: &Command<'_>,
+        (clock, now): (&Clock, Seconds),
+        out: &mut Vec<u8>,
+        reply: Owned,
+    ) {
+        let mut operation = pb::operation(0, command, pb::Clocked { clock, now });
+        if let Some(pb::operation::Verb::Get(get)) = &mut operation.verb {
+            get.no_value = !reply.wants_value();
+        }
+        let ticket = Ticket::Mail(self.mailbox.clone(), self.replies.ask(out, reply));
+        let job = Job::new(operation, self.routing.epoch, self.cache.deadline(), ticket);
+        self.cache.send(&self.routing, place, job);
+    }
+
+    /// Begins something that concerns the whole cluster, once everything before it has been
+    /// answered; what comes after it waits for its end.
+    pub(super) fn later(&mut self, out: &mut Vec<u8>, task: Task) {
+        self.replies.later(out, task);
+        self.barrier = true;
+    }
+
+    /// Takes what has come in and writes out what can be; pending when it must be asked again
+    /// once more has come. Ready when nothing is on its way.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        mut seen: impl FnMut(&pb::Operation, &Outcome<'_>),
+    ) -> Poll<()> {
+        loop {
+            if let Some((number, task)) = self.replies.flush(out, &mut seen) {
+                let (cache, mailbox) = (self.cache.clone(), self.mailbox.clone());
+                self.cache.spawn(async move {
+                    let text = task.run(&cache).await;
+                    mailbox.post(number, Mail::Text(text));
+                });
+            }
+            if self.replies.is_empty() {
+                self.barrier = false;
+                return Poll::Ready(());
+            }
+            std::task::ready!(self.mailbox.poll_take(cx, &mut self.mail));
+            for (number, mail) in self.mail.drain(..) {
+                self.replies.fill(number, mail);
+            }
+        }
+    }
+}
+
+/// Why a command is not executed here and now.
+pub(super) enum Elsewhere {
+    /// It is to be sent there.
+    At(Place),
+    /// It cannot be executed anywhere.
+    Nowhere(Unavailable),
+}
