@@ -19,7 +19,7 @@ use crate::pb;
 use crate::peer::link::batches::Batches;
 use crate::peer::options::Options;
 use crate::peer::tls;
-use crate::peer::transport::{Error, Opening, Transport};
+use crate::peer::transport::{Error, Opening, OutcomeStream, Transport};
 
 /// The largest message: an item of the largest size that can be set, 1 GiB, and what a full
 /// batch adds to it.
@@ -80,17 +80,16 @@ impl Grpc {
         endpoint.tls_config(config).map_err(|why| Error::Tls(innermost(&why)))
     }
 
-    async fn forward(self, to: Member, batches: Batches) -> Result<super::transport::OutcomeStream, Error> {
+    async fn forward(self, to: Member, batches: Batches) -> Result<OutcomeStream, Error> {
         let channel = self.connect(&to).await?;
         let mut client = Client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         client.ready().await.map_err(|why| Error::Ended(innermost(&why)))?;
         let path = PathAndQuery::from_static("/filbert.v1.Peer/Forward");
-        let response =
-            client.streaming(Request::new(batches), path, Encoded).await.map_err(|status| ended(&status))?;
+        let response = client.streaming(Request::new(batches), path, Encoded).await?;
         let outcomes = response.into_inner().map(move |message| {
             // The connection lives as long as somebody holds the client.
             let _ = &client;
-            message.map_err(|status| ended(&status))
+            message.map_err(Error::from)
         });
         Ok(Box::pin(outcomes))
     }
@@ -102,12 +101,8 @@ impl Transport for Grpc {
     }
 }
 
-fn ended(status: &Status) -> Error {
-    Error::Ended(format!("{}: {}", status.code(), status.message()))
-}
-
 /// The error at the bottom: those above it only say that there is one.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

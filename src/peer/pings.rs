@@ -1,28 +1,217 @@
-//! stub
-use crate::{cluster, pb};
+//! Asks every member of the view, all the time, whether it is there.
+//!
+//! Each has its own task and its own connection, so that none waits for another one.
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-/// A
-pub struct Pings;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+use tracing::debug;
+
+use crate::cluster::view::{Member, View};
+use crate::cluster::{Membership, State};
+use crate::pb;
+use crate::pb::peer_client::PeerClient;
+use crate::peer::grpc::{Grpc, MESSAGE_BYTES_MAX, innermost};
+use crate::peer::identity::Identity;
+use crate::peer::transport::Error;
+
+/// A member is pinged so many times while a lease lives, and has so long to answer.
+const PINGS_PER_LEASE: u32 = 10;
+
+/// For this share of a lease after a ping was sent, its answer shows that a member is reached:
+/// the next ping has been sent and answered by then, with some time to spare.
+const REACHED_PER_LEASE: u32 = 4;
+
+/// What is known of a member, as one incarnation of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// When the last ping was sent that it has answered; before there is one, when it was first
+    /// heard of.
+    pub answered: Option<Instant>,
+    /// The same, of the answers alone that said that its own pings reach this node.
+    pub vouched: Option<Instant>,
+    /// The epoch in its last answer; 0 before.
+    pub epoch: u64,
+}
+
+/// Asks the members.
+pub struct Pings {
+    me: Arc<Identity>,
+    grpc: Grpc,
+    lease_ttl: Duration,
+    /// By id and incarnation.
+    peers: Mutex<BTreeMap<(String, u64), Peer>>,
+}
+
+struct Peer {
+    contact: Contact,
+    /// Whether answers have come.
+    is_proven: bool,
+    channel: Option<Channel>,
+    /// Ends its task, which it has when it is in the view.
+    pinging: Option<CancellationToken>,
+}
+
 impl Pings {
-    /// A
-    pub fn new(_o: &cluster::etcd::Options, _p: &crate::peer::options::Options) -> Arc<Self> {
-        Arc::new(Self)
+    /// Pings nobody before [`Pings::start`].
+    pub fn new(me: Arc<Identity>, grpc: Grpc, lease_ttl: Duration) -> Arc<Self> {
+        Arc::new(Self { me, grpc, lease_ttl, peers: Mutex::default() })
     }
-    /// A
-    pub fn start(self: &Arc<Self>, _m: cluster::Membership, _t: &TaskTracker, _s: CancellationToken) {}
-    /// A
-    pub async fn flush(&self, _delay: u32, _d: Duration) -> Vec<String> {
-        vec![]
+
+    /// Pings the members of the view, and follows it, in tasks of `tracker`, until `stop` is
+    /// cancelled. Views that members are ahead with are handed to the membership.
+    pub fn start(self: &Arc<Self>, membership: Membership, tracker: &TaskTracker, stop: CancellationToken) {
+        let pings = Arc::clone(self);
+        let pingers = tracker.clone();
+        tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
+            let mut views = membership.clone();
+            let mut state = membership.state();
+            loop {
+                for (member, pinging) in pings.follow(&state, &stop) {
+                    let (pings, membership) = (pings.clone(), membership.clone());
+                    let pinger = Pinger { pings, membership, member };
+                    pingers.spawn(pinging.run_until_cancelled_owned(pinger.run()));
+                }
+                let Some(next) = views.changed().await else { break };
+                state = next;
+            }
+        }));
     }
-    /// A
-    pub async fn stats(&self, _d: Duration) -> Vec<(String, Option<Vec<pb::Stat>>)> {
-        vec![]
+
+    /// What is known of a member. One that was never heard of is heard of now.
+    pub fn contact(&self, member: &Member) -> Contact {
+        self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
+    }
+
+    /// Whether a ping of late has reached a node of the present view.
+    pub fn reaches(&self, id: &str) -> bool {
+        let peers = self.peers.lock();
+        peers.iter().any(|((of, _), peer)| of == id && peer.is_reached(self.lease_ttl / REACHED_PER_LEASE))
+    }
+
+    /// The connections to the other members of the view, by their ids; `None` while a member does
+    /// not answer.
+    pub(super) fn channels(&self) -> BTreeMap<String, Option<Channel>> {
+        let peers = self.peers.lock();
+        let members = peers.iter().filter(|(_, peer)| peer.pinging.is_some());
+        members.map(|((id, _), peer)| (id.clone(), peer.channel.clone())).collect()
+    }
+
+    pub(super) fn me(&self) -> &Identity {
+        &self.me
+    }
+
+    /// Takes over who is in the view; returns those that are to be pinged from now on, each until
+    /// its token is cancelled.
+    fn follow(&self, state: &State, stop: &CancellationToken) -> Vec<(Member, CancellationToken)> {
+        let members = &state.view.members;
+        let mut peers = self.peers.lock();
+        peers.retain(|(id, incarnation), peer| {
+            let is_member = members.get(id).is_some_and(|member| member.incarnation == *incarnation);
+            if !is_member && let Some(pinging) = peer.pinging.take() {
+                pinging.cancel();
+                return false;
+            }
+            // The membership hears of a view first, and may have asked about a member already.
+            is_member || peer.contact.answered.is_some_and(|heard| heard.elapsed() < self.lease_ttl)
+        });
+        let mut new = Vec::new();
+        for member in members.values().filter(|member| member.id != self.me.id) {
+            let peer = peers.entry(key(member)).or_insert_with(Peer::unheard);
+            if peer.pinging.is_none() {
+                let pinging = stop.child_token();
+                peer.pinging = Some(pinging.clone());
+                new.push((member.clone(), pinging));
+            }
+        }
+        new
     }
 }
-impl cluster::Reachability for Pings {
-    fn reachable(&self, _id: &str) -> bool {
-        true
+
+fn key(member: &Member) -> (String, u64) {
+    (member.id.clone(), member.incarnation)
+}
+
+impl Peer {
+    fn unheard() -> Self {
+        let now = Some(Instant::now());
+        let contact = Contact { answered: now, vouched: now, epoch: 0 };
+        Self { contact, is_proven: false, channel: None, pinging: None }
+    }
+
+    fn is_reached(&self, lately: Duration) -> bool {
+        self.is_proven && self.contact.answered.is_some_and(|sent| sent.elapsed() < lately)
+    }
+}
+
+/// Pings one member.
+struct Pinger {
+    pings: Arc<Pings>,
+    membership: Membership,
+    member: Member,
+}
+
+impl Pinger {
+    async fn run(self) {
+        let patience = self.pings.lease_ttl / PINGS_PER_LEASE;
+        let mut ticks = interval(patience);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut channel = None;
+        loop {
+            ticks.tick().await;
+            let asked = timeout(patience, self.ask(channel.take())).await.unwrap_or(Err(Error::Silent));
+            match asked {
+                Ok(open) => channel = Some(open),
+                // The next ping takes a new connection: an old one may be silent for long after
+                // the network has healed.
+                Err(error) => {
+                    debug!(peer = self.member.id, "no answer to a ping: {error}");
+                    self.update(|peer| peer.channel = None);
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, channel: Option<Channel>) -> Result<Channel, Error> {
+        let channel = match channel {
+            Some(channel) => channel,
+            None => self.pings.grpc.connect(&self.member).await?,
+        };
+        let mut client = PeerClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let call = Some(self.pings.me.call(&self.member.id));
+        let sent = Instant::now();
+        let reply = client.ping(pb::PingRequest { call: call.clone() }).await?.into_inner();
+        if reply.incarnation != self.member.incarnation {
+            return Err(Error::Ended("another process answers there".to_owned()));
+        }
+        self.update(|peer| {
+            peer.channel = Some(channel.clone());
+            peer.is_proven = true;
+            peer.contact.answered = Some(sent);
+            if reply.reaches_caller {
+                peer.contact.vouched = Some(sent);
+            }
+            peer.contact.epoch = reply.epoch;
+        });
+        if reply.epoch > self.membership.state().epoch {
+            let reply = client.view(pb::ViewRequest { call }).await?.into_inner();
+            let view: View = serde_json::from_slice(&reply.view_json)
+                .map_err(|why| Error::Ended(format!("its view cannot be read: {}", innermost(&why))))?;
+            self.membership.learn(reply.epoch, view);
+        }
+        Ok(channel)
+    }
+
+    /// Changes what is known of the member, if it is still the same.
+    fn update(&self, change: impl FnOnce(&mut Peer)) {
+        if let Some(peer) = self.pings.peers.lock().get_mut(&key(&self.member)) {
+            change(peer);
+        }
     }
 }

@@ -39,3 +39,9 @@ pub enum Error {
     #[error("{0}")]
     Ended(String),
 }
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        Self::Ended(format!("{}: {}", status.code(), status.message()))
+    }
+}
