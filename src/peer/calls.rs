@@ -1,6 +1,5 @@
-//! Calls to all other members at once, over the connections of the pings.
+//! Calls to all members at once, over the connections of the pings.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -13,59 +12,61 @@ use crate::pb;
 use crate::pb::peer_client::PeerClient;
 use crate::peer::grpc::MESSAGE_BYTES_MAX;
 use crate::peer::pings::Pings;
-use crate::peer::transport::Error;
 
-/// What each member answered, by its id.
-pub type Answers<T> = BTreeMap<String, Result<T, Error>>;
-
-/// The statistics of every other member, as names and values. Returns by the deadline. When it is
-/// dropped, nobody is waited for any more.
-pub async fn stats(pings: &Pings, deadline: Duration) -> Answers<Vec<(String, String)>> {
-    let replies = all(pings, deadline, |mut client, call| async move {
-        client.stats(pb::StatsRequest { call: Some(call) }).await
-    });
-    let named = |reply: pb::StatsReply| reply.stats.into_iter().map(|stat| (stat.name, stat.value)).collect();
-    replies.await.into_iter().map(|(id, reply)| (id, reply.map(named))).collect()
-}
-
-/// Flushes every other member after a delay. Returns by the deadline; who has not confirmed it
-/// then may still do it.
-pub async fn flush(pings: &Pings, delay_seconds: u32, deadline: Duration) -> Answers<()> {
-    let replies = all(pings, deadline, move |mut client, call| async move {
-        client.flush(pb::FlushRequest { call: Some(call), delay_seconds }).await
-    });
-    replies.await.into_iter().map(|(id, reply)| (id, reply.map(drop))).collect()
-}
-
-async fn all<T, F>(
-    pings: &Pings,
-    deadline: Duration,
-    call: impl Fn(PeerClient<Channel>, pb::Call) -> F,
-) -> Answers<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
-{
-    let mut answers = Answers::new();
-    let mut calls = JoinSet::new();
-    for (id, channel) in pings.channels() {
-        let Some(channel) = channel else {
-            answers.insert(id, Err(Error::Silent));
-            continue;
-        };
-        let client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let call = call(client, pings.me().call(&id));
-        calls.spawn(async move {
-            match timeout(deadline, call).await {
-                Ok(Ok(reply)) => (id, Ok(reply.into_inner())),
-                Ok(Err(status)) => (id, Err(Error::from(status))),
-                Err(_) => (id, Err(Error::Silent)),
-            }
+impl Pings {
+    /// The statistics of every member of the view, this node included, in the order of their ids;
+    /// `None` of one that has not answered by the deadline.
+    pub async fn stats(&self, deadline: Duration) -> Vec<(String, Option<Vec<pb::Stat>>)> {
+        let replies = self.call_all(deadline, |mut client, call| async move {
+            client.stats(pb::StatsRequest { call: Some(call) }).await
         });
+        replies.await.into_iter().map(|(id, reply)| (id, reply.map(|reply| reply.stats))).collect()
     }
-    // None of them panics.
-    while let Some(Ok((id, answer))) = calls.join_next().await {
-        answers.insert(id, answer);
+
+    /// Flushes every member of the view after a delay, this node included. The ids of those who
+    /// have not confirmed it by the deadline; they may still do it.
+    pub async fn flush(&self, delay_seconds: u32, deadline: Duration) -> Vec<String> {
+        let replies = self.call_all(deadline, move |mut client, call| async move {
+            client.flush(pb::FlushRequest { call: Some(call), delay_seconds }).await
+        });
+        replies.await.into_iter().filter(|(_, reply)| reply.is_none()).map(|(id, _)| id).collect()
     }
-    answers
+
+    /// Makes the same call to everyone at the same time. When this is dropped, so are the calls.
+    async fn call_all<T, F>(
+        &self,
+        deadline: Duration,
+        call: impl Fn(PeerClient<Channel>, pb::Call) -> F + Clone + Send + 'static,
+    ) -> Vec<(String, Option<T>)>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    {
+        let mut channels = self.channels();
+        if let Some(own) = self.own() {
+            // Nobody keeps a connection to this node itself; a member must not be left out.
+            let channel = self.grpc().connect(&own).await.ok();
+            channels.push((own.id, channel));
+        }
+        let mut answers = Vec::new();
+        let mut calls = JoinSet::new();
+        for (id, channel) in channels {
+            let Some(channel) = channel else {
+                answers.push((id, None));
+                continue;
+            };
+            let client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let call = call(client, self.me().call(&id));
+            calls.spawn(async move {
+                let reply = timeout(deadline, call).await;
+                (id, reply.ok().and_then(Result::ok).map(Response::into_inner))
+            });
+        }
+        // None of them panics.
+        while let Some(Ok(answer)) = calls.join_next().await {
+            answers.push(answer);
+        }
+        answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+        answers
+    }
 }

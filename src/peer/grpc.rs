@@ -49,6 +49,11 @@ impl Grpc {
         Self { options }
     }
 
+    /// What calls are told.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// A connection to a node, within the connect timeout. When it breaks, calls over it fail
     /// until another is made.
     ///

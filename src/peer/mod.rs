@@ -8,7 +8,7 @@
 //!
 //! All time in this room is tokio's, so that it can be paused and simulated.
 
-pub mod calls;
+mod calls;
 pub mod grpc;
 pub mod identity;
 pub mod link;

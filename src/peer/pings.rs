@@ -13,12 +13,14 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 use tracing::debug;
 
+use crate::cluster::etcd;
 use crate::cluster::view::{Member, View};
-use crate::cluster::{Membership, State};
+use crate::cluster::{Membership, Reachability, State};
 use crate::pb;
 use crate::pb::peer_client::PeerClient;
 use crate::peer::grpc::{Grpc, MESSAGE_BYTES_MAX, innermost};
 use crate::peer::identity::Identity;
+use crate::peer::options::Options;
 use crate::peer::transport::Error;
 
 /// A member is pinged so many times while a lease lives, and has so long to answer.
@@ -47,6 +49,8 @@ pub struct Pings {
     lease_ttl: Duration,
     /// By id and incarnation.
     peers: Mutex<BTreeMap<(String, u64), Peer>>,
+    /// This node as the others see it, while it is in the view.
+    own: Mutex<Option<Member>>,
 }
 
 struct Peer {
@@ -60,8 +64,25 @@ struct Peer {
 
 impl Pings {
     /// Pings nobody before [`Pings::start`].
-    pub fn new(me: Arc<Identity>, grpc: Grpc, lease_ttl: Duration) -> Arc<Self> {
-        Arc::new(Self { me, grpc, lease_ttl, peers: Mutex::default() })
+    pub fn new(membership: &etcd::Options, peer: &Options) -> Arc<Self> {
+        let me = Identity { cluster: membership.cluster.clone(), id: membership.node_id.clone() };
+        Arc::new(Self {
+            me: Arc::new(me),
+            grpc: Grpc::new(Arc::new(peer.clone())),
+            lease_ttl: membership.lease_ttl,
+            peers: Mutex::default(),
+            own: Mutex::default(),
+        })
+    }
+
+    /// Who this node is to its peers.
+    pub fn me(&self) -> &Arc<Identity> {
+        &self.me
+    }
+
+    /// How it calls them.
+    pub fn grpc(&self) -> &Grpc {
+        &self.grpc
     }
 
     /// Pings the members of the view, and follows it, in tasks of `tracker`, until `stop` is
@@ -95,22 +116,24 @@ impl Pings {
         peers.iter().any(|((of, _), peer)| of == id && peer.is_reached(self.lease_ttl / REACHED_PER_LEASE))
     }
 
+    /// This node, while it is in the view.
+    pub(super) fn own(&self) -> Option<Member> {
+        self.own.lock().clone()
+    }
+
     /// The connections to the other members of the view, by their ids; `None` while a member does
     /// not answer.
-    pub(super) fn channels(&self) -> BTreeMap<String, Option<Channel>> {
+    pub(super) fn channels(&self) -> Vec<(String, Option<Channel>)> {
         let peers = self.peers.lock();
         let members = peers.iter().filter(|(_, peer)| peer.pinging.is_some());
         members.map(|((id, _), peer)| (id.clone(), peer.channel.clone())).collect()
-    }
-
-    pub(super) fn me(&self) -> &Identity {
-        &self.me
     }
 
     /// Takes over who is in the view; returns those that are to be pinged from now on, each until
     /// its token is cancelled.
     fn follow(&self, state: &State, stop: &CancellationToken) -> Vec<(Member, CancellationToken)> {
         let members = &state.view.members;
+        *self.own.lock() = members.get(&self.me.id).cloned();
         let mut peers = self.peers.lock();
         peers.retain(|(id, incarnation), peer| {
             let is_member = members.get(id).is_some_and(|member| member.incarnation == *incarnation);
@@ -131,6 +154,16 @@ impl Pings {
             }
         }
         new
+    }
+}
+
+impl Reachability for Pings {
+    fn reachable(&self, id: &str) -> bool {
+        let lately = self.lease_ttl / REACHED_PER_LEASE;
+        let peers = self.peers.lock();
+        let mut known = peers.iter().filter(|((of, _), _)| of == id).peekable();
+        known.peek().is_none()
+            || known.any(|(_, peer)| peer.contact.answered.is_some_and(|sent| sent.elapsed() < lately))
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::atomic::Ordering;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
+use crate::clock::Seconds;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
 use crate::protocol::token::{Tokens, number_u32};
+use crate::server::Door;
 use crate::server::session::Session;
 use crate::stats::Counter;
 
@@ -50,10 +52,23 @@ fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 
+/// The general statistics as names and values, for other nodes.
+pub(super) fn general_stats(door: &Door) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    write_general(door, door.store.clock().now(), &mut out);
+    let text = String::from_utf8_lossy(&out);
+    let stats = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
+    stats.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 pub(super) fn general(session: &mut Session) {
+    let Session { door, out, now, .. } = session;
+    write_general(door, *now, out);
+}
+
+fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     use Counter as C;
 
-    let Session { door, out, now, .. } = session;
     let counts = door.registry.since_reset();
     let store = &door.store;
     let items = store.len() as u64;
@@ -63,7 +78,7 @@ pub(super) fn general(session: &mut Session) {
 
     lines.stat("pid", std::process::id());
     lines.stat("uptime", store.clock().uptime());
-    lines.stat("time", store.clock().unix(*now));
+    lines.stat("time", store.clock().unix(now));
     lines.stat("version", COMPATIBLE_VERSION);
     lines.stat("filbert_version", env!("CARGO_PKG_VERSION"));
     lines.stat("pointer_size", usize::BITS);
