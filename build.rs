@@ -2,10 +2,8 @@
 //! installed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=proto/filbert.proto");
     let descriptors = protox::compile(["proto/filbert.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
-    let descriptors = protox::compile(["proto/etcd.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
     Ok(())
 }

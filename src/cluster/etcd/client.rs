@@ -1,36 +1,30 @@
 //! A connection to one etcd endpoint, where every call has a deadline.
 //!
-//! It never reconnects by itself: the session that owns it ends at the first failure, and the
-//! next one tries the next endpoint.
+//! The crate `etcd-client` speaks the protocol. What it offers beyond single calls is not used:
+//! neither its keep-alive nor its watch notices a server that hangs, and neither comes back by
+//! itself (etcdv3/etcd-client#17, #48, #54). Here nothing reconnects: the session that owns a
+//! connection ends at the first failure, and the next one tries the next endpoint.
 
+use std::error::Error as _;
 use std::time::Duration;
 
+use etcd_client::{
+    Channel, Compare, CompareOp, ConnectOptions, GetOptions, KvClient, LeaseClient, Txn, TxnOp, WatchClient,
+    WatchOptions, WatchStream,
+};
 use tokio::time::timeout;
-use tokio_stream::StreamExt as _;
-use tonic::codegen::InterceptedService;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
-
-use self::pb::auth_client::AuthClient;
-use self::pb::kv_client::KvClient;
-use self::pb::lease_client::LeaseClient;
-use self::pb::watch_client::WatchClient;
-
-#[expect(clippy::all, reason = "generated")]
-mod pb {
-    tonic::include_proto!("etcdserverpb");
-}
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 /// The largest answer that is read: a view of a thousand members is a tenth of it.
 const ANSWER_LIMIT_BYTES: usize = 4 << 20;
 
 /// A connection to one endpoint; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
-    channel: Channel,
-    credentials: Credentials,
+    kv: KvClient,
+    lease: LeaseClient,
+    watch: WatchClient,
     deadline: Duration,
 }
 
@@ -107,25 +101,28 @@ impl Client {
             Ok(Err(error)) => return Err(Error::Connect(innermost(&error))),
             Ok(Ok(channel)) => channel,
         };
-        let mut client = Self { channel, credentials: Credentials::default(), deadline };
+        // An endpoint that is cut off from the others refuses then, instead of staying silent.
+        let mut options = ConnectOptions::new().with_require_leader(true);
         if let Some((name, password)) = login {
-            let request = pb::AuthenticateRequest { name: name.into(), password: password.into() };
-            let mut auth = AuthClient::new(client.channel.clone());
-            let response = client.within("authenticate", auth.authenticate(request)).await?;
-            let token = response.token.parse();
-            client.credentials.token =
-                Some(token.map_err(|_| Error::Refused("authenticate", "the token is not text".into()))?);
+            options = options.with_user(name, password);
         }
-        Ok(client)
+        let client = etcd_client::Client::from_channel(Channel::Tonic(channel), Some(options));
+        let client = within(deadline, "authenticate", client).await?;
+        Ok(Self {
+            kv: client.kv_client().max_decoding_message_size(ANSWER_LIMIT_BYTES),
+            lease: client.lease_client(),
+            watch: client.watch_client().max_decoding_message_size(ANSWER_LIMIT_BYTES),
+            deadline,
+        })
     }
 
     /// Every key that starts with `prefix`, and the revision at which that was so.
     pub async fn read(&self, prefix: &str) -> Result<(i64, Vec<(String, Record)>), Error> {
-        let request =
-            pb::RangeRequest { key: prefix.into(), range_end: end_of(prefix), ..pb::RangeRequest::default() };
-        let response = self.within("read", self.kv().range(request)).await?;
-        let revision = response.header.map_or(0, |header| header.revision);
-        Ok((revision, response.kvs.into_iter().filter_map(record).collect()))
+        let mut kv = self.kv.clone();
+        let options = GetOptions::new().with_prefix();
+        let mut response = self.within("read", kv.get(prefix, Some(options))).await?;
+        let revision = response.header().map_or(0, |header| header.revision());
+        Ok((revision, response.take_kvs().into_iter().filter_map(record).collect()))
     }
 
     /// What a key held at a revision of the past.
@@ -133,9 +130,10 @@ impl Client {
     /// # Errors
     /// [`Error::Compacted`] besides the usual.
     pub async fn read_at(&self, key: &str, revision: i64) -> Result<Option<Record>, Error> {
-        let request = pb::RangeRequest { key: key.into(), revision, ..pb::RangeRequest::default() };
-        let response = self.within("read", self.kv().range(request)).await?;
-        Ok(response.kvs.into_iter().filter_map(record).next().map(|(_, record)| record))
+        let mut kv = self.kv.clone();
+        let options = GetOptions::new().with_revision(revision);
+        let mut response = self.within("read", kv.get(key, Some(options))).await?;
+        Ok(response.take_kvs().into_iter().filter_map(record).next().map(|(_, record)| record))
     }
 
     /// Writes all when each key of `unchanged` still has the given revision (0: does not exist).
@@ -145,106 +143,75 @@ impl Client {
         unchanged: &[(&str, i64)],
         writes: Vec<Write>,
     ) -> Result<Option<i64>, Error> {
-        let compare = unchanged.iter().map(|&(key, revision)| pb::Compare {
-            result: pb::compare::CompareResult::Equal.into(),
-            target: pb::compare::CompareTarget::Mod.into(),
-            key: key.into(),
-            target_union: Some(pb::compare::TargetUnion::ModRevision(revision)),
-        });
-        let operation = |write| pb::RequestOp {
-            request: Some(match write {
-                Write::Put(key, value, lease) => {
-                    pb::request_op::Request::RequestPut(pb::PutRequest { key: key.into(), value, lease })
-                }
-                Write::Delete(key) => pb::request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest {
-                    key: key.into(),
-                    range_end: Vec::new(),
-                }),
-            }),
+        let compare =
+            unchanged.iter().map(|&(key, revision)| Compare::mod_revision(key, CompareOp::Equal, revision));
+        let operation = |write| match write {
+            Write::Put(key, value, lease) => {
+                TxnOp::put(key, value, Some(etcd_client::PutOptions::new().with_lease(lease)))
+            }
+            Write::Delete(key) => TxnOp::delete(key, None),
         };
-        let request = pb::TxnRequest {
-            compare: compare.collect(),
-            success: writes.into_iter().map(operation).collect(),
-            failure: Vec::new(),
-        };
-        let response = self.within("write", self.kv().txn(request)).await?;
-        Ok(response.succeeded.then(|| response.header.map_or(0, |header| header.revision)))
+        let txn = Txn::new()
+            .when(compare.collect::<Vec<_>>())
+            .and_then(writes.into_iter().map(operation).collect::<Vec<_>>());
+        let mut kv = self.kv.clone();
+        let response = self.within("write", kv.txn(txn)).await?;
+        Ok(response.succeeded().then(|| response.header().map_or(0, |header| header.revision())))
     }
 
     /// A new lease of at least this length: its id.
     pub async fn grant(&self, ttl: Duration) -> Result<i64, Error> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        let request = pb::LeaseGrantRequest { ttl: i64::try_from(seconds).unwrap_or(i64::MAX), id: 0 };
-        let response = self.within("lease grant", self.lease().lease_grant(request)).await?;
-        if response.error.is_empty() {
-            Ok(response.id)
-        } else {
-            Err(Error::Refused("lease grant", response.error))
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let mut lease = self.lease.clone();
+        let response = self.within("lease grant", lease.grant(seconds, None)).await?;
+        match response.error() {
+            "" => Ok(response.id()),
+            error => Err(Error::Refused("lease grant", error.to_owned())),
         }
     }
 
     /// Renews a lease: whether it still lived. Opens a stream for each renewal, which costs little
     /// every few seconds, and cannot be stuck from an earlier one.
     pub async fn keep_alive(&self, id: i64) -> Result<bool, Error> {
+        let mut lease = self.lease.clone();
         let renew = async {
-            let request = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
-            let mut answers = self.lease().lease_keep_alive(request).await?.into_inner();
-            Ok(tonic::Response::new(answers.message().await?))
+            match lease.keep_alive(id).await {
+                Ok(_) => Ok(true),
+                // What the crate makes of an answer that gives the lease no more time.
+                Err(etcd_client::Error::LeaseKeepAliveError(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
         };
-        let answer = self.within("lease renewal", renew).await?;
-        Ok(answer.is_some_and(|answer| answer.ttl > 0))
+        self.within("lease renewal", renew).await
     }
 
     /// Ends a lease, and every key that goes with it.
     pub async fn revoke(&self, id: i64) -> Result<(), Error> {
-        self.within("lease revocation", self.lease().lease_revoke(pb::LeaseRevokeRequest { id })).await?;
+        let mut lease = self.lease.clone();
+        self.within("lease revocation", lease.revoke(id)).await?;
         Ok(())
     }
 
     /// Watches every key that starts with `prefix`, from the revision on.
     pub async fn watch(&self, prefix: &str, from: i64) -> Result<Watch, Error> {
-        let create = pb::WatchCreateRequest {
-            key: prefix.into(),
-            range_end: end_of(prefix),
-            start_revision: from,
-            progress_notify: false,
-        };
-        let request =
-            pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
-        // The stream to etcd stays open, or etcd ends the watch.
-        let requests = tokio_stream::once(request).chain(tokio_stream::pending());
-        let mut watch = WatchClient::with_interceptor(self.channel.clone(), self.credentials.clone())
-            .max_decoding_message_size(ANSWER_LIMIT_BYTES);
-        Ok(Watch(self.within("watch", watch.watch(requests)).await?))
+        let mut watch = self.watch.clone();
+        let options = WatchOptions::new().with_prefix().with_start_revision(from);
+        Ok(Watch(self.within("watch", watch.watch(prefix, Some(options))).await?))
     }
 
     async fn within<T>(
         &self,
         what: &'static str,
-        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, Error> {
-        match timeout(self.deadline, call).await {
-            Err(_) => Err(Error::Silent(what, self.deadline)),
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            // etcd's api/v3rpc/rpctypes/error.go, ErrGRPCCompacted.
-            Ok(Err(status)) if status.code() == Code::OutOfRange => Err(Error::Compacted),
-            Ok(Err(status)) => Err(Error::Refused(what, status.message().to_owned())),
-        }
-    }
-
-    fn kv(&self) -> KvClient<InterceptedService<Channel, Credentials>> {
-        KvClient::with_interceptor(self.channel.clone(), self.credentials.clone())
-            .max_decoding_message_size(ANSWER_LIMIT_BYTES)
-    }
-
-    fn lease(&self) -> LeaseClient<InterceptedService<Channel, Credentials>> {
-        LeaseClient::with_interceptor(self.channel.clone(), self.credentials.clone())
+        within(self.deadline, what, call).await
     }
 }
 
 /// A running watch.
 #[derive(Debug)]
-pub struct Watch(Streaming<pb::WatchResponse>);
+pub struct Watch(WatchStream);
 
 impl Watch {
     /// The next changes, for which there is no deadline. Cancellation safe.
@@ -252,54 +219,57 @@ impl Watch {
         let response = match self.0.message().await {
             Ok(Some(response)) => response,
             Ok(None) => return Err(Error::WatchEnded("closed by etcd".into())),
-            Err(status) => return Err(Error::WatchEnded(status.message().to_owned())),
+            Err(error) => return Err(Error::WatchEnded(reason(&error))),
         };
-        if response.compact_revision > 0 {
+        if response.compact_revision() > 0 {
             return Err(Error::Compacted);
         }
-        if response.canceled {
-            return Err(Error::WatchEnded(response.cancel_reason));
+        if response.canceled() {
+            return Err(Error::WatchEnded(response.cancel_reason().to_owned()));
         }
-        let revision = response.header.map_or(0, |header| header.revision);
-        let change = |event: pb::Event| {
-            let deleted = event.r#type() == pb::event::EventType::Delete;
-            let (key, record) = record(event.kv?)?;
+        let revision = response.header().map_or(0, |header| header.revision());
+        let change = |event: &etcd_client::Event| {
+            let (key, record) = record(event.kv()?.clone())?;
+            // `Event::event_type` panics at what it does not know. A deleted key is one whose
+            // count of versions starts anew (etcd's api/mvccpb/kv.proto, KeyValue.version).
+            let deleted = event.kv()?.version() == 0;
             Some(Change { key, revision: record.revision, record: (!deleted).then_some(record) })
         };
-        Ok(Changes { revision, changes: response.events.into_iter().filter_map(change).collect() })
+        Ok(Changes { revision, changes: response.events().iter().filter_map(change).collect() })
     }
 }
 
-/// Puts the token into every call, and asks for an endpoint that knows a leader: one cut off
-/// from the others refuses then, instead of staying silent.
-#[derive(Debug, Clone, Default)]
-struct Credentials {
-    token: Option<MetadataValue<Ascii>>,
-}
-
-impl Interceptor for Credentials {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("token", token.clone());
+async fn within<T>(
+    deadline: Duration,
+    what: &'static str,
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Result<T, Error> {
+    match timeout(deadline, call).await {
+        Err(_) => Err(Error::Silent(what, deadline)),
+        Ok(Ok(response)) => Ok(response),
+        // etcd's api/v3rpc/rpctypes/error.go, ErrGRPCCompacted.
+        Ok(Err(etcd_client::Error::GRpcStatus(status))) if status.code() == Code::OutOfRange => {
+            Err(Error::Compacted)
         }
-        Ok(request)
+        Ok(Err(error)) => Err(Error::Refused(what, reason(&error))),
     }
 }
 
 /// A key and what it holds; `None` for a key that is not text, which nobody here wrote.
-fn record(kv: pb::KeyValue) -> Option<(String, Record)> {
-    let key = String::from_utf8(kv.key).ok()?;
-    Some((key, Record { value: kv.value, revision: kv.mod_revision, lease: kv.lease }))
+fn record(kv: etcd_client::KeyValue) -> Option<(String, Record)> {
+    let (revision, lease) = (kv.mod_revision(), kv.lease());
+    let (key, value) = kv.into_key_value();
+    Some((String::from_utf8(key).ok()?, Record { value, revision, lease }))
 }
 
-/// The first key after all that start with `prefix`, which ends with a slash.
-fn end_of(prefix: &str) -> Vec<u8> {
-    let mut end = prefix.as_bytes().to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
+/// What is behind an error of the crate, whose own words leave that out.
+fn reason(error: &etcd_client::Error) -> String {
+    match error {
+        etcd_client::Error::GRpcStatus(status) if status.source().is_none() => status.message().to_owned(),
+        etcd_client::Error::GRpcStatus(status) => innermost(status),
+        etcd_client::Error::TransportError(error) => innermost(error),
+        error => error.to_string(),
     }
-    end
 }
 
 /// What went wrong at the bottom: a transport error by itself says only "transport error".
