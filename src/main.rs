@@ -8,6 +8,9 @@ use filbert::config::{self, Launch, Outcome, Refusal};
 use filbert::{node, process};
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// sysexits.h, EX_OSERR: what memcached exits with when it cannot listen or become a user.
 const SYSTEM_REFUSED: u8 = 71;
@@ -79,5 +82,8 @@ fn log_to_stderr(verbosity: u8) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(io::stderr).init();
+    // What the libraries do is nobody's business, unless something is wrong.
+    let ours = Targets::new().with_target("filbert", level).with_default(LevelFilter::WARN);
+    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(io::stderr);
+    tracing_subscriber::registry().with(lines).with(ours).init();
 }

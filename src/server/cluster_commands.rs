@@ -17,6 +17,9 @@ use crate::server::session::Session;
 /// How long every member may take to confirm a `flush_all`.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Statistics of a process that mean nothing as a sum.
+const NOT_SUMMED: [&str; 6] = ["pid", "pointer_size", "threads", "time", "uptime", "verbosity"];
+
 /// How long members may take to send their statistics.
 const STATS_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -153,6 +156,9 @@ async fn stats(cache: &Cache, out: &mut Vec<u8>) {
     let mut order = Vec::new();
     for stat in members.iter().filter_map(|(_, stats)| stats.as_ref()).flatten() {
         let Ok(number) = stat.value.parse::<u64>() else { continue };
+        if NOT_SUMMED.contains(&stat.name.as_str()) {
+            continue;
+        }
         let sum = sums.entry(&stat.name).or_insert_with(|| {
             order.push(stat.name.as_str());
             0
