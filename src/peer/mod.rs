@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod identity;
 pub mod link;
 pub mod mailbox;
+pub mod memory;
 pub mod options;
 mod outlet;
 pub mod pings;

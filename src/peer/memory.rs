@@ -1,0 +1,300 @@
+//! Streams between nodes of one process, for simulations: messages take their time, get lost or
+//! stuck, as a script says. With tokio's time paused and one thread, a seed replays everything.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use crate::cluster::view::Member;
+use crate::pb;
+use crate::peer::identity::Identity;
+use crate::peer::link::batches::Batches;
+use crate::peer::outlet::told;
+use crate::peer::receive::{Executor, serve_stream};
+use crate::peer::transport::{Error, Opening, OutcomeStream, Transport};
+
+/// Messages on their way in one direction of a stream; then it is as if HTTP/2 had no room.
+const ON_THEIR_WAY: usize = 256;
+
+/// A network that exists in memory; cheap to clone.
+#[derive(Clone)]
+pub struct Network(Arc<Inside>);
+
+/// How long a message takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Delay {
+    /// Always the same.
+    Fixed(Duration),
+    /// Anything from the first to the second. Messages of a stream do not overtake each other.
+    Between(Duration, Duration),
+}
+
+/// What happens to messages while a direction is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// They never arrive, and nobody is told.
+    Lost,
+    /// They arrive when it has healed, as TCP would have it.
+    Held,
+    /// The caller hears that its stream has broken. What was on its way arrives all the same.
+    Broken,
+}
+
+struct Inside {
+    state: Mutex<State>,
+    /// Told of every change of a cut.
+    changes: watch::Sender<()>,
+    /// The tasks of all streams.
+    tasks: TaskTracker,
+}
+
+struct State {
+    nodes: BTreeMap<String, Node>,
+    delays: BTreeMap<Way, Delay>,
+    cuts: BTreeMap<Way, Cut>,
+    random: u64,
+}
+
+/// From one node to another.
+type Way = (String, String);
+
+type Incoming = Pin<Box<dyn Stream<Item = Result<pb::Operations, Status>> + Send>>;
+type Outgoing = Pin<Box<dyn Stream<Item = Result<pb::Outcomes, Status>> + Send>>;
+
+#[derive(Clone)]
+struct Node {
+    serve: Arc<dyn Fn(Incoming) -> Outgoing + Send + Sync>,
+    /// Cancelled when the node is killed.
+    end: CancellationToken,
+}
+
+/// A message on its way, and when it arrives.
+type Sent<T> = (Instant, T);
+
+impl Network {
+    /// Without nodes; messages take no time.
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            nodes: BTreeMap::new(),
+            delays: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            // The generator must not begin with 0.
+            random: seed.wrapping_mul(2).wrapping_add(1),
+        };
+        Self(Arc::new(Inside {
+            state: Mutex::new(state),
+            changes: watch::Sender::new(()),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// Adds a node, which executes what others send it; one of its name is killed.
+    pub fn start<E: Executor>(&self, me: Identity, executor: Arc<E>) {
+        self.kill(&me.id);
+        let id = me.id.clone();
+        let (me, end) = (Arc::new(me), CancellationToken::new());
+        let stop = end.clone();
+        let serve = move |incoming: Incoming| -> Outgoing {
+            Box::pin(serve_stream(executor.clone(), me.clone(), stop.clone(), incoming))
+        };
+        self.0.state.lock().nodes.insert(id, Node { serve: Arc::new(serve), end });
+    }
+
+    /// Ends a node without a word: it executes nothing any more, and its callers' streams break.
+    pub fn kill(&self, id: &str) {
+        if let Some(node) = self.0.state.lock().nodes.remove(id) {
+            node.end.cancel();
+        }
+    }
+
+    /// How a node of that id reaches the others, by their ids.
+    pub fn transport(&self, from: &str) -> Arc<dyn Transport> {
+        Arc::new(FromNode { network: self.clone(), id: from.to_owned() })
+    }
+
+    /// Sets how long messages take from one node to another.
+    pub fn delay(&self, from: &str, to: &str, delay: Delay) {
+        self.0.state.lock().delays.insert(way(from, to), delay);
+    }
+
+    /// Cuts one direction.
+    pub fn cut(&self, from: &str, to: &str, cut: Cut) {
+        self.0.state.lock().cuts.insert(way(from, to), cut);
+        self.0.changes.send_replace(());
+    }
+
+    /// Mends one direction.
+    pub fn heal(&self, from: &str, to: &str) {
+        self.0.state.lock().cuts.remove(&way(from, to));
+        self.0.changes.send_replace(());
+    }
+
+    /// How many tasks work for streams that are not over.
+    pub fn tasks(&self) -> usize {
+        self.0.tasks.len()
+    }
+
+    fn cut_of(&self, way: &Way) -> Option<Cut> {
+        self.0.state.lock().cuts.get(way).copied()
+    }
+
+    /// When a message arrives that leaves now; `None` when it is lost.
+    fn arrival(&self, way: &Way) -> Option<Instant> {
+        let mut state = self.0.state.lock();
+        let delay = match state.delays.get(way) {
+            None => Duration::ZERO,
+            Some(&Delay::Fixed(delay)) => delay,
+            Some(&Delay::Between(least, most)) => {
+                least + (most.saturating_sub(least)).mul_f64(state.random())
+            }
+        };
+        (state.cuts.get(way) != Some(&Cut::Lost)).then(|| Instant::now() + delay)
+    }
+
+    /// Returns when nothing is held up on the way.
+    async fn passable(&self, way: &Way) {
+        self.wait_for(|| self.cut_of(way) != Some(Cut::Held)).await;
+    }
+
+    /// Returns when one of the two ways is broken.
+    async fn broken(&self, there: &Way, back: &Way) {
+        let is_broken = |way| self.cut_of(way) == Some(Cut::Broken);
+        self.wait_for(|| is_broken(there) || is_broken(back)).await;
+    }
+
+    async fn wait_for(&self, condition: impl Fn() -> bool) {
+        let mut changes = self.0.changes.subscribe();
+        while !condition() {
+            // The sender lives as long as the network.
+            _ = changes.changed().await;
+        }
+    }
+
+    /// Puts each message on its way.
+    async fn send<T>(
+        &self,
+        way: &Way,
+        mut messages: impl Stream<Item = T> + Unpin,
+        to: mpsc::Sender<Sent<T>>,
+    ) {
+        let mut last = Instant::now();
+        while let Some(message) = messages.next().await {
+            let Some(arrival) = self.arrival(way) else { continue };
+            last = last.max(arrival);
+            // Nobody may be there to take it any more; what makes messages goes on.
+            _ = to.send((last, message)).await;
+        }
+    }
+
+    /// Waits for the next message to arrive.
+    async fn receive<T>(&self, way: &Way, from: &mut mpsc::Receiver<Sent<T>>) -> Option<T> {
+        let (arrival, message) = from.recv().await?;
+        sleep_until(arrival).await;
+        self.passable(way).await;
+        Some(message)
+    }
+
+    async fn open(self, there: Way, batches: Batches) -> Result<OutcomeStream, Error> {
+        let back = way(&there.1, &there.0);
+        let refused = |why: &str| Err(Error::Connect(there.1.clone(), why.to_owned()));
+        for way in [&there, &back] {
+            if self.cut_of(way) == Some(Cut::Broken) {
+                return refused("the network is cut");
+            }
+            match self.arrival(way) {
+                Some(arrival) => sleep_until(arrival).await,
+                None => std::future::pending().await,
+            }
+            self.passable(way).await;
+        }
+        let node = self.0.state.lock().nodes.get(&there.1).cloned();
+        let Some(node) = node else { return refused("nobody is there") };
+
+        let (operations, arriving) = mpsc::channel(ON_THEIR_WAY);
+        let (outcomes, returning) = mpsc::channel(ON_THEIR_WAY);
+        let (answers, answered) = mpsc::channel(1);
+        let outgoing = (node.serve)(self.clone().incoming(there.clone(), arriving));
+        // What has left arrives, and is executed, even when the caller has gone.
+        let network = self.clone();
+        let (ways, end) = ((there, back), node.end);
+        self.0.tasks.spawn(end.clone().run_until_cancelled_owned({
+            let (network, way) = (network.clone(), ways.1.clone());
+            async move { network.send(&way, outgoing, outcomes).await }
+        }));
+        self.0.tasks.spawn(async move {
+            let gone = answers.clone();
+            tokio::select! {
+                () = network.send(&ways.0, batches, operations) => {}
+                () = network.answer(&ways.1, returning, answers.clone()) => {}
+                () = network.broken(&ways.0, &ways.1) => {}
+                () = end.cancelled() => {}
+                () = gone.closed() => {}
+            }
+            _ = answers.send(Err(Error::Ended("the stream broke".to_owned()))).await;
+        });
+        Ok(Box::pin(ReceiverStream::new(answered)))
+    }
+
+    /// What arrives at a node.
+    fn incoming(self, way: Way, mut arriving: mpsc::Receiver<Sent<Bytes>>) -> Incoming {
+        Box::pin(told(|mut outlet| async move {
+            while let Some(message) = self.receive(&way, &mut arriving).await {
+                let operations = pb::Operations::decode(message);
+                outlet.hand_out(operations.map_err(|error| Status::internal(error.to_string()))?).await;
+            }
+            Ok(())
+        }))
+    }
+
+    /// Hands the caller what arrives there.
+    async fn answer(
+        &self,
+        way: &Way,
+        mut returning: mpsc::Receiver<Sent<Result<pb::Outcomes, Status>>>,
+        answers: mpsc::Sender<Result<pb::Outcomes, Error>>,
+    ) {
+        while let Some(message) = self.receive(way, &mut returning).await {
+            if answers.send(message.map_err(Error::from)).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+impl State {
+    /// The next number of the sequence from 0 to 1 (xorshift64*).
+    fn random(&mut self) -> f64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+fn way(from: &str, to: &str) -> Way {
+    (from.to_owned(), to.to_owned())
+}
+
+/// One node's way to the others.
+struct FromNode {
+    network: Network,
+    id: String,
+}
+
+impl Transport for FromNode {
+    fn open(&self, to: &Member, batches: Batches) -> Opening {
+        Box::pin(self.network.clone().open(way(&self.id, &to.id), batches))
+    }
+}
