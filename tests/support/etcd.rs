@@ -3,19 +3,21 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::support::server::{eventually, program};
+use crate::support::server::eventually;
+use crate::support::site::Site;
 
 /// A single etcd. It dies with the thread that started it, as a `Server` does.
 pub struct Etcd {
     child: Child,
     dir: TempDir,
+    site: Site,
     client: u16,
     peer: u16,
     tls: Option<Tls>,
@@ -37,17 +39,22 @@ impl Etcd {
 
     /// Starts an etcd, perhaps with mutual TLS on the clients' side, and waits until it answers.
     pub fn start_with(tls: Option<Tls>) -> Etcd {
+        Etcd::start_on(Site::localhost(), tls)
+    }
+
+    /// As [`Etcd::start_with`], anywhere.
+    pub fn start_on(site: Site, tls: Option<Tls>) -> Etcd {
         let dir = TempDir::new().expect("a temporary directory can be made");
-        let (client, peer) = (free_port(), free_port());
-        let child = spawn(dir.path(), client, peer, tls.as_ref());
-        let mut etcd = Etcd { child, dir, client, peer, tls };
+        let (client, peer) = (site.free_port(), site.free_port());
+        let child = spawn(dir.path(), &site, (client, peer), tls.as_ref());
+        let mut etcd = Etcd { child, dir, site, client, peer, tls };
         etcd.await_answer();
         etcd
     }
 
     /// Where clients reach it.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.client)
+        format!("{}:{}", self.site.ip, self.client)
     }
 
     /// Sends a signal to the process.
@@ -64,7 +71,7 @@ impl Etcd {
 
     /// Starts it again after [`Etcd::kill`], with the same data and ports.
     pub fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), self.client, self.peer, self.tls.as_ref());
+        self.child = spawn(self.dir.path(), &self.site, (self.client, self.peer), self.tls.as_ref());
         self.await_answer();
     }
 
@@ -81,7 +88,7 @@ impl Etcd {
     }
 
     fn try_ctl(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(program("etcdctl", "etcd-client"));
+        let mut command = self.site.command("etcdctl", "etcd-client");
         command.env("ETCDCTL_API", "3").args(["--command-timeout", "5s"]);
         if let Some(tls) = &self.tls {
             command.args(["--cacert", &tls.ca, "--cert", &tls.cert, "--key", &tls.key]);
@@ -119,19 +126,17 @@ impl Drop for Etcd {
     }
 }
 
-fn spawn(dir: &Path, client: u16, peer: u16, tls: Option<&Tls>) -> Child {
+fn spawn(dir: &Path, site: &Site, (client, peer): (u16, u16), tls: Option<&Tls>) -> Child {
     let log = fs::File::options()
         .create(true)
         .append(true)
         .open(dir.join("log"))
         .expect("the directory is writable");
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let clients = format!("{scheme}://127.0.0.1:{client}");
-    let peers = format!("http://127.0.0.1:{peer}");
-    let mut command = Command::new(program("setpriv", "util-linux"));
+    let clients = format!("{scheme}://{}:{client}", site.ip);
+    let peers = format!("http://{}:{peer}", site.ip);
+    let mut command = site.command("etcd", "etcd-server");
     command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(program("etcd", "etcd-server"))
         .args(["--name", "etcd", "--data-dir"])
         .arg(dir.join("data"))
         .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])

@@ -1,13 +1,17 @@
-//! What every test here stands on: server processes, a client that speaks raw bytes,
-//! certificates, and the Python environment of the real clients.
+//! What every test here stands on: server processes, clusters and networks of them, a client that
+//! speaks raw bytes, certificates, and the Python environment of the real clients.
 
 pub mod certificates;
+pub mod cluster;
 pub mod daemon;
 pub mod etcd;
+pub mod netns;
+pub mod node;
 pub mod proxy;
 pub mod python;
 pub mod run;
 pub mod server;
+pub mod site;
 pub mod wire;
 
 /// Each of the functions named is a test of memcached and a test of Filbert.
