@@ -3,6 +3,7 @@
 
 mod client_suites;
 mod clients;
+mod cluster;
 mod command_line;
 mod connections;
 mod differential;

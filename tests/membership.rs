@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::support::etcd::{Etcd, Tls, free_port};
 use crate::support::proxy::Proxy;
-use crate::support::server::eventually;
+use crate::support::server::{always, eventually};
 
 const TTL: Duration = Duration::from_secs(1);
 
@@ -169,15 +169,6 @@ fn agree(nodes: &[Node], ids: &[&str]) -> bool {
                 && state.view.members.keys().eq(ids)
                 && state.is_settled()
         })
-}
-
-/// Sees that a condition stays true for so long.
-fn always(what: &str, duration: Duration, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while start.elapsed() < duration {
-        assert!(condition(), "not always: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -41,8 +41,14 @@ impl Authority {
 
     /// Writes a new certificate for localhost and its key, `NAME.pem` and `NAME.key`; returns the certificate.
     pub fn sign(&self, name: &str) -> CertificateDer<'static> {
+        self.sign_for(name, &["localhost"])
+    }
+
+    /// As [`Authority::sign`], for these names and addresses.
+    pub fn sign_for(&self, name: &str, hosts: &[&str]) -> CertificateDer<'static> {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let params = CertificateParams::new(hosts).expect("names and addresses");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("the directory is writable");
         fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("the directory is writable");

@@ -206,6 +206,20 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Sees that a condition stays true for so long.
+///
+/// # Panics
+///
+/// When it does not.
+#[track_caller]
+pub fn always(what: &str, duration: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        assert!(condition(), "not always: {what}");
+        thread::sleep(POLL);
+    }
+}
+
 /// The TCP ports in a file written for `MEMCACHED_PORT_FILENAME`: lines such as `TCP INET: 12345`.
 fn tcp_ports(text: &str) -> Vec<u16> {
     text.lines()

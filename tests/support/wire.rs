@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 /// How long a reply may take before the test fails.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// One connection, over TCP, TLS or a Unix socket.
 pub struct Wire {
@@ -30,6 +30,11 @@ enum Socket {
 impl Wire {
     pub fn connect(addr: SocketAddr) -> Wire {
         Wire { socket: Socket::Tcp(tcp(addr)), inbox: Vec::new(), start: 0 }
+    }
+
+    /// Speaks on a connection that was made elsewhere, with the deadlines that it has.
+    pub fn over(stream: TcpStream) -> Wire {
+        Wire { socket: Socket::Tcp(stream), inbox: Vec::new(), start: 0 }
     }
 
     /// Connects and shakes hands. With TLS 1.3 the server may still refuse the client's certificate: then the first

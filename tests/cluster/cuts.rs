@@ -1,0 +1,185 @@
+//! Nodes on hosts of their own, whose network is cut: from the others, from etcd, from both, in one direction or in
+//! both.
+
+use std::time::Duration;
+
+use crate::cluster::{get, set};
+use crate::support::cluster::{Cluster, LEASE, agree};
+use crate::support::server::{always, eventually};
+use crate::support::wire::Wire;
+
+/// Longer than every lease lives.
+const LONG: Duration = LEASE.saturating_mul(2);
+
+/// Three nodes; the last one is cut. etcd's host comes after them.
+const CUT: usize = 2;
+const ETCD: usize = 3;
+
+/// What is cut of the last node's network.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    In,
+    Out,
+    Both,
+}
+
+struct Split {
+    cluster: Cluster,
+    /// A key of the node that is cut, and one of another.
+    lost: String,
+    kept: String,
+    /// A client of each node.
+    wires: Vec<Wire>,
+}
+
+impl Split {
+    fn start() -> Split {
+        let cluster = Cluster::start_apart(3);
+        let (lost, kept) = (cluster.key_owned_by(CUT), cluster.key_owned_by(0));
+        let mut wires = cluster.connect_all();
+        for key in [&lost, &kept] {
+            wires[1].ask(&format!("set {key} 0 0 3\r\nold\r\n"), "STORED\r\n");
+        }
+        Split { cluster, lost, kept, wires }
+    }
+
+    fn cut(&mut self, hosts: &[usize], way: Way) {
+        let network = self.cluster.network.as_mut().expect("it was started apart");
+        for &host in hosts {
+            if way != Way::In {
+                network.cut(CUT, host);
+            }
+            if way != Way::Out {
+                network.cut(host, CUT);
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.cluster.network.as_mut().expect("it was started apart").heal();
+    }
+
+    /// Whether the nodes that were not cut are a cluster of two.
+    fn is_without_it(&self) -> bool {
+        let rings: Vec<_> = self.cluster.nodes[..CUT].iter().map(|node| node.ring()).collect();
+        agree(&rings) && rings[0].ids() == ["node-1", "node-2"]
+    }
+
+    /// The others take the node's keys over, it does not answer for them, and after the cut it never shows what was
+    /// overwritten.
+    fn is_overtaken_and_comes_back(mut self) {
+        let (lost, kept) = (self.lost.clone(), self.kept.clone());
+        let [near, _, inside] = &mut self.wires[..] else { panic!("three nodes") };
+        eventually("the keys have another owner", || {
+            near.ask(&format!("get {kept}\r\n"), &format!("VALUE {kept} 0 3\r\nold\r\nEND\r\n"));
+            set(near, &lost, "new")
+        });
+        // The node that is cut off must not have answered with the old value since then.
+        always("it is a miss there", LEASE, || get(inside, &lost) != "old" && !set(inside, &lost, "wrong"));
+        eventually("they agree without it", || self.is_without_it());
+        self.heal();
+        let inside = &mut self.wires[CUT];
+        eventually("it is back", || {
+            assert!(["", "new"].contains(&get(inside, &lost).as_str()), "an old value came back");
+            let ring = self.cluster.nodes[CUT].ring();
+            ring.ids() == ["node-1", "node-2", "node-3"]
+        });
+        self.cluster.whole();
+        for wire in &mut self.wires {
+            assert!(["", "new"].contains(&get(wire, &lost).as_str()), "an old value came back");
+            assert!(set(wire, &lost, "newer"));
+        }
+    }
+
+    /// Everything goes on through every node, as if nothing had happened.
+    fn is_not_felt(mut self) {
+        let (lost, kept) = (self.lost.clone(), self.kept.clone());
+        let epoch = self.cluster.rings()[0].epoch;
+        let wires = &mut self.wires;
+        always("every node answers for every key", LONG, || {
+            wires.iter_mut().all(|wire| [&lost, &kept].into_iter().all(|key| get(wire, key) == "old"))
+        });
+        self.heal();
+        self.cluster.whole();
+        assert!(self.cluster.rings().iter().all(|ring| ring.epoch == epoch), "{:?}", self.cluster.rings());
+        for wire in &mut self.wires {
+            assert_eq!(get(wire, &lost), "old");
+        }
+    }
+}
+
+#[test]
+fn a_node_cut_off_from_everybody_is_overtaken() {
+    let mut split = Split::start();
+    split.cut(&[0, 1, ETCD], Way::Both);
+    split.is_overtaken_and_comes_back();
+}
+
+#[test]
+fn a_node_that_hears_nobody_is_overtaken() {
+    let mut split = Split::start();
+    split.cut(&[0, 1, ETCD], Way::In);
+    split.is_overtaken_and_comes_back();
+}
+
+#[test]
+fn a_node_that_nobody_hears_is_overtaken() {
+    let mut split = Split::start();
+    split.cut(&[0, 1, ETCD], Way::Out);
+    split.is_overtaken_and_comes_back();
+}
+
+#[test]
+fn a_node_cut_off_from_the_others_is_overtaken_though_it_has_a_lease() {
+    let mut split = Split::start();
+    split.cut(&[0, 1], Way::Both);
+    split.is_overtaken_and_comes_back();
+}
+
+#[test]
+fn a_node_that_does_not_hear_the_others_is_overtaken() {
+    let mut split = Split::start();
+    split.cut(&[0, 1], Way::In);
+    split.is_overtaken_and_comes_back();
+}
+
+#[test]
+fn a_node_that_the_others_do_not_hear_is_overtaken() {
+    let mut split = Split::start();
+    split.cut(&[0, 1], Way::Out);
+    split.is_overtaken_and_comes_back();
+}
+
+#[test]
+fn a_node_cut_off_from_etcd_goes_on() {
+    for way in [Way::Both, Way::In, Way::Out] {
+        let mut split = Split::start();
+        split.cut(&[ETCD], way);
+        split.is_not_felt();
+    }
+}
+
+/// Two nodes that do not reach each other, each of which reaches everybody else: no key changes its owner.
+#[test]
+fn a_cut_between_two_of_three_is_a_miss_for_them_alone() {
+    let mut split = Split::start();
+    let (lost, kept) = (split.lost.clone(), split.kept.clone());
+    let epoch = split.cluster.rings()[0].epoch;
+    split.cut(&[0], Way::Both);
+    let wires = &mut split.wires;
+    always("the others are not felt", LONG, || {
+        assert_eq!((get(&mut wires[0], &lost), get(&mut wires[CUT], &kept)), Default::default());
+        assert!(!set(&mut wires[0], &lost, "wrong") && !set(&mut wires[CUT], &kept, "wrong"));
+        get(&mut wires[0], &kept) == "old"
+            && get(&mut wires[CUT], &lost) == "old"
+            && get(&mut wires[1], &kept) == "old"
+            && get(&mut wires[1], &lost) == "old"
+    });
+    split.heal();
+    split.cluster.whole();
+    assert_eq!(split.cluster.rings()[0].epoch, epoch);
+    let wires = &mut split.wires;
+    eventually("they reach each other again", || {
+        get(&mut wires[0], &lost) == "old" && get(&mut wires[CUT], &kept) == "old"
+    });
+}

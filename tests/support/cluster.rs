@@ -1,0 +1,191 @@
+//! Clusters: a real etcd and Filberts that find each other through it, all gone when dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::etcd::Etcd;
+use crate::support::netns::Network;
+use crate::support::node::{Node, Ring, stats};
+use crate::support::server::eventually;
+use crate::support::site::Site;
+use crate::support::wire::Wire;
+
+/// How long the others wait for a node that is gone; about the shortest that etcd keeps.
+pub const LEASE: Duration = Duration::from_secs(2);
+
+/// An etcd and nodes of one cluster, `node-1` first. It belongs to the thread that started it: with the thread, its
+/// processes end.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub etcd: Etcd,
+    /// Of a cluster whose hosts are apart: the nodes' in their order, and etcd's last.
+    pub network: Option<Network>,
+    name: String,
+    args: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts so many nodes and waits until they are one cluster.
+    pub fn start(nodes: usize) -> Cluster {
+        Cluster::start_with(nodes, &[])
+    }
+
+    /// As [`Cluster::start`], each node with these arguments besides.
+    pub fn start_with(nodes: usize, args: &[&str]) -> Cluster {
+        let mut cluster = Cluster::empty(args);
+        for _ in 0..nodes {
+            cluster.add();
+        }
+        cluster.whole();
+        cluster
+    }
+
+    /// An etcd, and no node yet.
+    pub fn empty(args: &[&str]) -> Cluster {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let etcd = Etcd::start_on(Site::loopback(), None);
+        Cluster { nodes: Vec::new(), etcd, network: None, name: unique_name(), args }
+    }
+
+    /// Starts so many nodes and an etcd, each on a host of its own in a network that can be cut.
+    ///
+    /// # Panics
+    ///
+    /// When not root.
+    pub fn start_apart(nodes: usize) -> Cluster {
+        let network = Network::new(nodes + 1);
+        let etcd = Etcd::start_on(network.site(nodes), None);
+        let args = Vec::new();
+        let mut cluster =
+            Cluster { nodes: Vec::new(), etcd, network: Some(network), name: unique_name(), args };
+        for _ in 0..nodes {
+            cluster.add();
+        }
+        cluster.whole();
+        cluster
+    }
+
+    /// Starts one more node, and does not wait until it has joined. Returns its number, from 0.
+    pub fn add(&mut self) -> usize {
+        self.add_with(&[])
+    }
+
+    /// As [`Cluster::add`], with arguments besides those of the others.
+    pub fn add_with(&mut self, more: &[&str]) -> usize {
+        let number = self.nodes.len();
+        let node = self.node(&format!("node-{}", number + 1), more);
+        self.nodes.push(node);
+        self.nodes[number].start();
+        number
+    }
+
+    /// A node of this cluster that is not started and not counted among [`Cluster::nodes`]. What `more` says counts
+    /// instead of what is usual.
+    pub fn node(&self, id: &str, more: &[&str]) -> Node {
+        let site = match &self.network {
+            Some(network) => network.site(self.nodes.len()),
+            None => Site::loopback(),
+        };
+        // The same again after a restart, as it should be: another address would be another process.
+        let peer = format!("{}:{}", site.ip, site.free_port());
+        let etcd = self.etcd.endpoint();
+        let lease = LEASE.as_secs().to_string();
+        let usual = [
+            ("--etcd-endpoints", &etcd),
+            ("--cluster", &self.name),
+            ("--node-id", &id.to_owned()),
+            ("--lease-ttl", &lease),
+            ("--peer-listen", &peer),
+        ];
+        let mut args = Vec::new();
+        for (option, value) in usual.into_iter().filter(|(option, _)| !more.contains(option)) {
+            args.extend([option.to_owned(), value.clone()]);
+        }
+        args.extend(self.args.iter().cloned());
+        args.extend(more.iter().map(|&arg| arg.to_owned()));
+        Node::new(id, site, args)
+    }
+
+    /// Waits until all nodes that run agree, own all keys among them, and nobody acts on an older view.
+    pub fn whole(&self) {
+        let wanted: BTreeSet<&str> = self.running().map(|node| node.id.as_str()).collect();
+        let mut seen = Vec::new();
+        let what = || format!("{wanted:?} are one cluster");
+        eventually(&what(), || {
+            seen = self.rings();
+            agree(&seen) && seen.iter().all(|ring| ring.ids().iter().copied().eq(wanted.iter().copied()))
+        });
+    }
+
+    /// What each running node believes.
+    pub fn rings(&self) -> Vec<Ring> {
+        self.running().map(Node::ring).collect()
+    }
+
+    /// Waits until some running node has a view with exactly these members, and then how long it takes until all have.
+    pub fn convergence(&self, ids: &[&str]) -> Duration {
+        let has_it = |ring: &Ring| ring.ids() == ids;
+        eventually(&format!("a view has {ids:?}"), || self.rings().iter().any(has_it));
+        let first = Instant::now();
+        eventually(&format!("all have {ids:?}"), || {
+            let rings = self.rings();
+            rings.iter().all(has_it) && rings.windows(2).all(|pair| pair[0].digest == pair[1].digest)
+        });
+        first.elapsed()
+    }
+
+    /// The nodes whose process is there and does not stand still.
+    pub fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.runs())
+    }
+
+    /// A client connection to each node that runs.
+    pub fn connect_all(&self) -> Vec<Wire> {
+        self.running().map(Node::connect).collect()
+    }
+
+    /// The number of the node that owns a key, as the first running node sees it.
+    pub fn owner_of(&self, key: &str) -> usize {
+        let mut wire = self.running().next().expect("a node runs").connect();
+        self.owner_by(&mut wire, key)
+    }
+
+    /// The first `count` of `KEY-0`, `KEY-1` and so on that a node owns.
+    pub fn keys_owned_by(&self, node: usize, prefix: &str, count: usize) -> Vec<String> {
+        let mut wire = self.running().next().expect("a node runs").connect();
+        let keys = (0..10_000).map(|number| format!("{prefix}-{number}"));
+        let keys: Vec<_> = keys.filter(|key| self.owner_by(&mut wire, key) == node).take(count).collect();
+        assert_eq!(keys.len(), count, "keys of {}", self.nodes[node].id);
+        keys
+    }
+
+    /// A key that a node owns.
+    pub fn key_owned_by(&self, node: usize) -> String {
+        self.keys_owned_by(node, "key", 1).remove(0)
+    }
+
+    fn owner_by(&self, wire: &mut Wire, key: &str) -> usize {
+        let why = why(wire, key);
+        let id = &why["owner"];
+        let found = self.nodes.iter().position(|node| node.id == *id);
+        found.unwrap_or_else(|| panic!("the owner of {key} is nobody of ours: {why:?}"))
+    }
+}
+
+/// What `why KEY` says.
+#[track_caller]
+pub fn why(wire: &mut Wire, key: &str) -> BTreeMap<String, String> {
+    stats(wire, &format!("why {key}"))
+}
+
+/// Whether all have the same view, and nobody acts on an older one.
+pub fn agree(rings: &[Ring]) -> bool {
+    rings.iter().all(|ring| ring.settled && ring.digest == rings[0].digest && ring.epoch == rings[0].epoch)
+}
+
+fn unique_name() -> String {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", process::id(), GIVEN.fetch_add(1, Ordering::Relaxed))
+}

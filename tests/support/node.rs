@@ -1,0 +1,208 @@
+//! One node of a cluster: a Filbert process that keeps its addresses when it is restarted, and what it says of itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use crate::support::server::{Product, Server, command};
+use crate::support::site::Site;
+use crate::support::wire::{DEADLINE, Wire};
+
+/// A Filbert that can be ended and started again. It dies with the thread that started it.
+pub struct Node {
+    pub id: String,
+    site: Site,
+    port: u16,
+    args: Vec<String>,
+    server: Option<Server>,
+    /// Whether it stands still.
+    stopped: bool,
+    /// What processes wrote to their standard error that are gone.
+    past: String,
+}
+
+impl Node {
+    /// A node that is not started yet: `args` stand beside `-l` and `-p`.
+    pub fn new(id: &str, site: Site, args: Vec<String>) -> Node {
+        let port = site.free_port();
+        Node { id: id.to_owned(), site, port, args, server: None, stopped: false, past: String::new() }
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// If it runs already, or does not come to listen.
+    pub fn start(&mut self) {
+        assert!(self.server.is_none(), "{} runs already", self.id);
+        let (ip, port) = (self.site.ip.to_string(), self.port.to_string());
+        let mut args = vec!["-l", &ip, "-p", &port];
+        args.extend(self.args.iter().map(String::as_str));
+        let wrapper = self.site.wrapper();
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let mut server = Server::spawn_as(Product::Filbert, command(Product::Filbert, &wrapper), &args);
+        server.await_ports();
+        self.server = Some(server);
+    }
+
+    /// `kill -9`, if it runs.
+    pub fn kill9(&mut self) {
+        self.stopped = false;
+        if let Some(server) = self.server.take() {
+            self.past.push_str(&server.stderr());
+            self.past.push_str("--- killed\n");
+        }
+    }
+
+    /// SIGSTOP: it stands still.
+    pub fn stop(&mut self) {
+        self.server().signal(Signal::SIGSTOP);
+        self.stopped = true;
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn cont(&mut self) {
+        self.server().signal(Signal::SIGCONT);
+        self.stopped = false;
+    }
+
+    /// SIGTERM: it leaves. [`Node::wait_exit`] waits for its end.
+    pub fn term(&self) {
+        self.server().signal(Signal::SIGTERM);
+    }
+
+    /// Waits until its process has ended.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let mut server = self.server.take().unwrap_or_else(|| panic!("{} does not run", self.id));
+        let status = server.wait_exit();
+        self.past.push_str(&server.stderr());
+        self.past.push_str("--- ended\n");
+        status
+    }
+
+    /// Whether its process is there and does not stand still.
+    pub fn runs(&self) -> bool {
+        self.server.is_some() && !self.stopped
+    }
+
+    /// What it wrote to its standard error, in all its lives.
+    pub fn stderr(&self) -> String {
+        let present = self.server.as_ref().map(Server::stderr).unwrap_or_default();
+        format!("{}{present}", self.past)
+    }
+
+    /// Where its clients reach it.
+    pub fn addr(&self) -> SocketAddr {
+        (self.site.ip, self.port).into()
+    }
+
+    /// How its clients reach it, for threads of their own.
+    pub fn door(&self) -> Door {
+        Door { id: self.id.clone(), site: self.site.clone(), port: self.port }
+    }
+
+    /// A new client connection.
+    pub fn connect(&self) -> Wire {
+        let stream = self.site.connect(self.port, DEADLINE);
+        let stream = stream.unwrap_or_else(|e| panic!("cannot connect to {}: {e}", self.id));
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a deadline that is not zero");
+        Wire::over(stream)
+    }
+
+    /// What `stats ring` says.
+    pub fn ring(&self) -> Ring {
+        Ring::of(&stats(&mut self.connect(), "stats ring"))
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().unwrap_or_else(|| panic!("{} does not run", self.id))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // The running server tells of itself.
+            eprintln!("--- {} ({}), earlier lives:\n{}", self.id, self.addr(), self.past);
+        }
+    }
+}
+
+/// How clients reach a node.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub id: String,
+    pub site: Site,
+    pub port: u16,
+}
+
+/// What one node believes about the owners of keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ring {
+    pub epoch: u64,
+    pub digest: String,
+    pub settled: bool,
+    /// The members' ids, each with what its line says: `share`, `slots`, `weight`, `addr`, `peer`, `zone`.
+    pub members: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Ring {
+    fn of(stats: &BTreeMap<String, String>) -> Ring {
+        let one =
+            |name: &str| stats.get(name).unwrap_or_else(|| panic!("`stats ring` has {name}: {stats:?}"));
+        let members: BTreeMap<_, _> = stats
+            .iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix("member:")?.to_owned(), fields(value))))
+            .collect();
+        assert_eq!(one("members"), &members.len().to_string(), "{stats:?}");
+        Ring {
+            epoch: one("epoch").parse().expect("an epoch is a number"),
+            digest: one("digest").clone(),
+            settled: match one("settled").as_str() {
+                "yes" => true,
+                "no" => false,
+                other => panic!("settled is {other:?}"),
+            },
+            members,
+        }
+    }
+
+    /// The members' ids.
+    pub fn ids(&self) -> Vec<&str> {
+        self.members.keys().map(String::as_str).collect()
+    }
+}
+
+/// Words such as `share=0.3334`.
+fn fields(text: &str) -> BTreeMap<String, String> {
+    text.split(' ')
+        .filter(|word| !word.is_empty())
+        .map(|word| word.split_once('=').unwrap_or_else(|| panic!("{word:?} is no field in {text:?}")))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The `STAT name value` lines that answer a command.
+#[track_caller]
+pub fn stats(wire: &mut Wire, request: &str) -> BTreeMap<String, String> {
+    wire.send(format!("{request}\r\n").as_bytes());
+    let mut stats = BTreeMap::new();
+    loop {
+        let line = wire.line().unwrap_or_else(|e| panic!("`{request}` is answered in time: {e}"));
+        let line = String::from_utf8(line).expect("statistics are text");
+        if line == "END\r\n" {
+            return stats;
+        }
+        let (name, value) = line
+            .strip_prefix("STAT ")
+            .and_then(|rest| rest.strip_suffix("\r\n"))
+            .map(|rest| rest.split_once(' ').unwrap_or((rest, "")))
+            .unwrap_or_else(|| panic!("`{request}` is answered {line:?}"));
+        let before = stats.insert(name.to_owned(), value.to_owned());
+        assert_eq!(before, None, "`{request}` says {name} twice");
+    }
+}
