@@ -236,6 +236,24 @@ fn a_cluster_is_refused_where_it_makes_no_sense() {
 }
 
 #[test]
+fn a_check_starts_nothing() {
+    let file = File::new("memory-limit = '4g'\nport = 11211\n");
+    let ended = run::filbert(&["--check", "--config", file.name()]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ended.stdout, "the configuration can be used\n");
+    assert_refused(
+        &["--check", "-Y", "/nowhere"],
+        &[],
+        "cannot read the users of -Y from /nowhere: No such file",
+    );
+    assert_refused(
+        &["--check"],
+        &[("FILBERT_THREADS", "four")],
+        "FILBERT_THREADS=four: needs a whole number",
+    );
+}
+
+#[test]
 fn alone_a_node_never_mentions_etcd() {
     let mut server = Server::filbert(&["-vv"]);
     server.connect().ask("mn\r\n", "MN\r\n");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Refusal;
 use super::address::{self, Address};
+use super::launch::DEFAULT_PORT;
 use super::settings::{Setting, Settings};
 use super::values;
 use crate::cluster::etcd;
@@ -40,9 +41,6 @@ const IN_A_CLUSTER: [&str; 18] = [
 ];
 
 const PASSWORD_FILE: &str = "etcd-password-file";
-
-/// The port of clients where nothing says another one.
-const DEFAULT_CLIENT_PORT: u16 = 11211;
 
 /// A lease of a second is lost by a node that is merely slow (etcd itself waits that long for a
 /// leader); with one of more than a minute, so long would the keys of a dead node be missed.
@@ -179,7 +177,7 @@ fn client_address(settings: &Settings, door: &server::Options, peer_host: &str) 
     let first = door.listen.first();
     let host = first.and_then(|listen| listen.host.as_deref()).filter(|host| !address::is_wildcard(host));
     let host = host.unwrap_or(peer_host).to_owned();
-    let port = first.map_or(DEFAULT_CLIENT_PORT, |listen| listen.port);
+    let port = first.map_or(DEFAULT_PORT, |listen| listen.port);
     Ok(told(&Address { host, port }))
 }
 

@@ -8,7 +8,7 @@ use crate::{node, process, server, store, tls};
 
 /// memcached.c, settings_init.
 pub(super) const DEFAULT_THREADS: usize = 4;
-const DEFAULT_PORT: u16 = 11211;
+pub(super) const DEFAULT_PORT: u16 = 11211;
 const DEFAULT_CONNECTIONS: usize = 1024;
 const DEFAULT_BACKLOG: u32 = 1024;
 const DEFAULT_UNIX_MODE: u32 = 0o700;

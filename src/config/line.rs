@@ -13,6 +13,8 @@ use super::settings::{Settings, Source};
 /// What the command line asks for.
 pub(super) enum Asked {
     Run(Settings),
+    /// Whether it could run so.
+    Check(Settings),
     Help,
     License,
     Version,
@@ -39,7 +41,7 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Asked, Refusa
             settings.add(knob, &Source::CommandLine, value.clone())?;
         }
     }
-    Ok(Asked::Run(settings))
+    Ok(if matches.get_flag("check") { Asked::Check(settings) } else { Asked::Run(settings) })
 }
 
 /// Knows the flags, and not what their values mean: that is decided later, so that a value is
@@ -54,7 +56,8 @@ fn command() -> Command {
         .arg(Arg::new("version").short('V').long("version").action(ArgAction::Version))
         // clap shows the version only when it has one; ours is printed by version().
         .version(env!("CARGO_PKG_VERSION"))
-        .arg(Arg::new("license").short('i').long("license").action(ArgAction::SetTrue));
+        .arg(Arg::new("license").short('i').long("license").action(ArgAction::SetTrue))
+        .arg(Arg::new("check").long("check").action(ArgAction::SetTrue));
     for knob in KNOBS {
         let arg = Arg::new(knob.name)
             .long(knob.name)
@@ -178,5 +181,6 @@ mod tests {
         assert!(matches!(ask(&["filbert", "--help"]), Ok(Asked::Help)));
         assert!(matches!(ask(&["filbert", "-vV"]), Ok(Asked::Version)));
         assert!(matches!(ask(&["filbert", "-i"]), Ok(Asked::License)));
+        assert!(matches!(ask(&["filbert", "-m", "64", "--check", "-v"]), Ok(Asked::Check(_))));
     }
 }

@@ -9,7 +9,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::{node, process};
+use crate::auth::Users;
+use crate::{node, process, tls};
 
 mod address;
 mod cluster;
@@ -30,7 +31,7 @@ pub use help::{MEMCACHED_VERSION, version};
 pub enum Outcome {
     /// Run a node.
     Launch(Box<Launch>),
-    /// Print this to stdout and exit with 0 (`-h`, `-V`, `-i`).
+    /// Print this to stdout and exit with 0 (`-h`, `-V`, `-i`, `--check`).
     Print(String),
 }
 
@@ -67,6 +68,9 @@ pub enum Refusal {
         /// What is wrong with it.
         why: String,
     },
+    /// A file that an option names cannot be used; says which and why.
+    #[error("{0}")]
+    Unusable(String),
 }
 
 impl Refusal {
@@ -89,8 +93,9 @@ pub fn load(
     args: impl Iterator<Item = OsString>,
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Outcome, Refusal> {
-    let line = match line::read(args)? {
-        line::Asked::Run(settings) => settings,
+    let (line, check_only) = match line::read(args)? {
+        line::Asked::Run(settings) => (settings, false),
+        line::Asked::Check(settings) => (settings, true),
         line::Asked::Help => return Ok(Outcome::Print(help::page())),
         line::Asked::License => return Ok(Outcome::Print(help::license())),
         line::Asked::Version => return Ok(Outcome::Print(version())),
@@ -109,10 +114,26 @@ pub fn load(
     let mut launch = launch::launch(&all, cpus)?;
     launch.node.port_file = environment.port_file;
     launch.warnings.splice(0..0, environment.warnings);
+    if check_only {
+        return check(&launch).map(Outcome::Print);
+    }
     if launch.process.daemon {
         launch::make_paths_absolute(&mut launch);
     }
     Ok(Outcome::Launch(Box::new(launch)))
+}
+
+/// Reads the files that a start would read, and says what it would warn of.
+fn check(launch: &Launch) -> Result<String, Refusal> {
+    let server = &launch.node.server;
+    if let Some(tls) = &server.tls {
+        tls::server_config(tls).map_err(|error| Refusal::Unusable(error.to_string()))?;
+    }
+    if let Some(path) = &server.auth_file {
+        Users::load(path).map_err(|error| Refusal::Unusable(error.to_string()))?;
+    }
+    let warnings = launch.warnings.iter().map(|warning| format!("warning: {warning}\n"));
+    Ok(warnings.chain(["the configuration can be used\n".to_owned()]).collect())
 }
 
 #[cfg(test)]
@@ -209,6 +230,30 @@ mod tests {
                 Ok(Outcome::Print(text)) => assert!(text.starts_with(beginning), "{flag}: {text}"),
                 other => panic!("{flag}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_check_finds_what_a_start_would_refuse() {
+        let check = |args: &[&str]| match load_with(&[&["--check"], args].concat(), &[]) {
+            Ok(Outcome::Print(text)) => text,
+            Err(refusal) => refusal.to_string(),
+            Ok(Outcome::Launch(_)) => panic!("{args:?} runs"),
+        };
+        assert_eq!(check(&["-m", "4g", "-d"]), "the configuration can be used\n");
+        assert_eq!(
+            check(&["-k", "--etcd-endpoints", "127.0.0.1:1"]),
+            "warning: accepted as memcached does, without effect here: -k\nthe configuration can be used\n"
+        );
+        for (args, expected) in [
+            (&["-m", "lots"][..], "-m lots: needs a number of megabytes"),
+            (&["-Y", "/no/such"], "cannot read the users of -Y from /no/such: No such file"),
+            (&["-Z", "-o", "ssl_chain_cert=/no/such"], "ssl_chain_cert=/no/such: No such file"),
+            (&["--config", "/no/such"], "/no/such: No such file"),
+            (&["--sparkle"], "--sparkle is no flag"),
+        ] {
+            let said = check(args);
+            assert!(said.starts_with(expected), "{args:?}: {said}");
         }
     }
 
