@@ -13,6 +13,7 @@ pub mod command;
 pub mod config;
 pub mod events;
 pub mod item;
+pub mod local_cluster;
 pub mod node;
 pub mod pb;
 pub mod peer;

@@ -1,11 +1,12 @@
 //! The `filbert` command: reads its configuration, binds, settles the process and runs a node.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use filbert::config::{self, Launch, Outcome, Refusal};
-use filbert::{node, process};
+use filbert::{local_cluster, node, process};
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::Targets;
@@ -26,11 +27,18 @@ fn main() -> ExitCode {
             log_to_stderr(launch.node.server.verbosity);
             run(*launch)
         }
-        Err(refusal) => {
-            let _ = writeln!(io::stderr(), "filbert: {refusal}");
-            ExitCode::from(Refusal::EXIT_CODE)
-        }
+        Ok(Outcome::LocalCluster(options)) => match local_cluster::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, ExitCode::FAILURE),
+        },
+        Ok(Outcome::Tether(tether)) => complain(&tether.tie(), ExitCode::FAILURE),
+        Err(refusal) => complain(&refusal, ExitCode::from(Refusal::EXIT_CODE)),
     }
+}
+
+fn complain(what: &dyn Display, code: ExitCode) -> ExitCode {
+    let _ = writeln!(io::stderr(), "filbert: {what}");
+    code
 }
 
 /// Runs a node until a signal stops it.

@@ -9,6 +9,7 @@ mod connections;
 mod differential;
 mod fuzz;
 mod limits;
+mod local_cluster;
 mod membership;
 mod memory;
 mod memory_bound;

@@ -84,7 +84,7 @@ fn optional(arg: Arg, default: &'static str) -> Arg {
 }
 
 /// What clap found wrong, in one line.
-fn explain(error: &clap::Error) -> String {
+pub(super) fn explain(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),

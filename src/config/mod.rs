@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::auth::Users;
+use crate::local_cluster::{self, tether::Tether};
 use crate::{node, process, tls};
 
 mod address;
@@ -21,6 +22,7 @@ mod knobs;
 mod launch;
 mod line;
 mod listen;
+mod local;
 mod settings;
 mod values;
 
@@ -33,6 +35,10 @@ pub enum Outcome {
     Launch(Box<Launch>),
     /// Print this to stdout and exit with 0 (`-h`, `-V`, `-i`, `--check`).
     Print(String),
+    /// Run several nodes, as children.
+    LocalCluster(local_cluster::Options),
+    /// Be such a child.
+    Tether(Tether),
 }
 
 /// How to run a node.
@@ -93,14 +99,18 @@ pub fn load(
     args: impl Iterator<Item = OsString>,
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Outcome, Refusal> {
-    let (line, check_only) = match line::read(args)? {
+    let (args, environment): (Vec<_>, Vec<_>) = (args.collect(), environment.collect());
+    if let Some(asked) = local::read(&args, &environment) {
+        return asked;
+    }
+    let (line, check_only) = match line::read(args.into_iter())? {
         line::Asked::Run(settings) => (settings, false),
         line::Asked::Check(settings) => (settings, true),
         line::Asked::Help => return Ok(Outcome::Print(help::page())),
         line::Asked::License => return Ok(Outcome::Print(help::license())),
         line::Asked::Version => return Ok(Outcome::Print(version())),
     };
-    let environment = environment::read(environment)?;
+    let environment = environment::read(environment.into_iter())?;
     let file = match line.path(knobs::CONFIG)?.or(environment.config) {
         Some(path) => file::read(&path)?,
         None => settings::Settings::default(),
@@ -238,7 +248,7 @@ mod tests {
         let check = |args: &[&str]| match load_with(&[&["--check"], args].concat(), &[]) {
             Ok(Outcome::Print(text)) => text,
             Err(refusal) => refusal.to_string(),
-            Ok(Outcome::Launch(_)) => panic!("{args:?} runs"),
+            Ok(other) => panic!("{args:?}: {other:?}"),
         };
         assert_eq!(check(&["-m", "4g", "-d"]), "the configuration can be used\n");
         assert_eq!(
