@@ -101,8 +101,9 @@ impl Session {
         lines.stat("members", state.view.members.len());
         let settled = routing.epoch == state.epoch && state.is_settled() && routing.is_open();
         lines.stat("settled", if settled { "yes" } else { "no" });
-        for id in state.unconfirmed() {
-            lines.stat("unconfirmed", id);
+        let unconfirmed: Vec<_> = state.unconfirmed().collect();
+        if !unconfirmed.is_empty() {
+            lines.stat("unconfirmed", unconfirmed.join(" "));
         }
         for member in state.view.members.values() {
             let slots = owners.slots_of(&member.id);
