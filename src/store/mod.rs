@@ -11,6 +11,7 @@ mod key;
 mod meter;
 mod number;
 mod shard;
+mod sweep;
 mod tell;
 
 use std::ops::ControlFlow;
@@ -25,7 +26,7 @@ use crate::clock::{Clock, Seconds};
 use crate::command::{Command, Outcome, SetMode, Verb};
 use crate::events::Events;
 use crate::item::{Exptime, ItemView};
-use crate::stats::{Counter, Counters};
+use crate::stats::Counters;
 
 /// Budget of one shard. The smallest item costs about 110 bytes with its share of the table,
 /// so a table stays under some 5,000 entries, and growing it takes well under a millisecond.
@@ -268,57 +269,6 @@ impl Store {
         }
     }
 
-    /// Sweeps the shards in which something may be dead, one lock at a time, and drops what
-    /// is. `pace` is called between shards with the items checked since the last call, may
-    /// sleep there, and may break off. Returns whether it went through.
-    pub fn sweep(&self, caller: &Caller<'_>, mut pace: impl FnMut(u64) -> ControlFlow<()>) -> bool {
-        if self.sweeping.swap(true, Ordering::AcqRel) {
-            return false;
-        }
-        let flush = &self.shared.flush.0;
-        // A delayed flush may have come due with nobody asking for anything since.
-        self.shared.generation(caller.now);
-        let generation = flush.generation.load(Ordering::Acquire);
-        let flushed = generation != flush.swept.load(Ordering::Relaxed);
-        let mut through = true;
-        let mut any = false;
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            if !flushed && shard.next_expiry() > caller.now {
-                continue;
-            }
-            if !any {
-                caller.counters.bump(Counter::CrawlerStarts);
-                any = true;
-            }
-            let used = shard.used();
-            let swept = shard.sweep(&self.context(caller));
-            self.shared.used_changed(shard.used() - used);
-            drop(shard);
-            caller.counters.add(Counter::CrawlerItemsChecked, swept.checked);
-            caller.counters.add(Counter::CrawlerReclaimed, swept.dropped);
-            if pace(swept.checked).is_break() {
-                through = false;
-                break;
-            }
-        }
-        if through {
-            flush.swept.store(generation, Ordering::Relaxed);
-        }
-        self.sweeping.store(false, Ordering::Release);
-        through
-    }
-
-    /// Whether the background sweep runs (`lru_crawler enable`).
-    pub fn sweep_enabled(&self) -> bool {
-        self.sweep_enabled.load(Ordering::Relaxed)
-    }
-
-    /// Turns the background sweep on or off.
-    pub fn enable_sweep(&self, enabled: bool) {
-        self.sweep_enabled.store(enabled, Ordering::Relaxed);
-    }
-
     /// Shows every live item of one shard, most recently used first. The shard is locked
     /// meanwhile; it holds a few thousand items at most.
     pub fn walk(&self, caller: &Caller<'_>, shard: usize, show: impl FnMut(ItemView<'_>)) {
@@ -376,11 +326,6 @@ impl Store {
     /// Whether items carry a CAS token.
     pub fn has_cas(&self) -> bool {
         self.shared.cas
-    }
-
-    /// Whether a sweep is going on.
-    pub fn is_sweeping(&self) -> bool {
-        self.sweeping.load(Ordering::Relaxed)
     }
 
     /// Bytes they may take.

@@ -1,0 +1,109 @@
+//! What is done to a whole shard: sweeps, dumps, evictions.
+
+use std::num::NonZeroUsize;
+
+use super::Shard;
+use crate::clock::Seconds;
+use crate::item::ItemView;
+use crate::stats::Counter;
+use crate::store::entry::{Dead, FETCHED};
+use crate::store::meter;
+use crate::store::tell::tell_eviction;
+use crate::store::{Context, Shared};
+
+/// A table is fitted to its items when there are fewer than this part of what there were.
+const FIT_BELOW: usize = 8;
+
+/// A capacity that is never reached, and is not [`NonZeroUsize::MAX`].
+const UNBOUNDED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(usize::MAX - 2);
+
+/// What [`Shard::sweep`] saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::store) struct Swept {
+    pub(in crate::store) checked: u64,
+    pub(in crate::store) dropped: u64,
+}
+
+/// The oldest item of a shard, for choosing where to evict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Tail {
+    pub(in crate::store) accessed: Seconds,
+    /// Orders what was written in the same second.
+    pub(in crate::store) cas: u64,
+}
+
+impl Shard {
+    /// Drops every dead item.
+    pub(in crate::store) fn sweep(&mut self, cx: &Context<'_>) -> Swept {
+        let checked = self.items.len() as u64;
+        let mut next_expiry = Seconds::MAX;
+        let mut unfetched = 0;
+        self.metered(|shard| {
+            shard.items.retain(|_, item| match item.dead(cx) {
+                Some(why) => {
+                    unfetched += u64::from(why == Dead::Expired && !item.is(FETCHED));
+                    false
+                }
+                None => {
+                    if item.exptime != 0 {
+                        next_expiry = next_expiry.min(item.exptime);
+                    }
+                    true
+                }
+            });
+        });
+        self.next_expiry = next_expiry;
+        self.fit();
+        cx.counters.add(Counter::ExpiredUnfetched, unfetched);
+        Swept { checked, dropped: checked - self.items.len() as u64 }
+    }
+
+    /// Gives back what the table takes for items that are gone, once those are most.
+    pub(in crate::store) fn fit(&mut self) {
+        if self.items.len() < self.most / FIT_BELOW {
+            self.most = self.items.len();
+            // Shrinks its table at every change of the capacity, which has no meaning here.
+            let other = if self.items.cap() == NonZeroUsize::MAX { UNBOUNDED } else { NonZeroUsize::MAX };
+            self.metered(|shard| shard.items.resize(other));
+        }
+    }
+
+    /// The item that was used longest ago.
+    pub(in crate::store) fn tail(&self) -> Option<Tail> {
+        self.items.peek_lru().map(|(_, item)| Tail { accessed: item.accessed, cas: item.cas })
+    }
+
+    /// Drops the least recently used item; false when there is none.
+    pub(in crate::store) fn evict(&mut self, cx: &Context<'_>, shared: &Shared) -> bool {
+        let Some((key, item)) = self.metered(|shard| {
+            let (key, mut item) = shard.items.pop_lru()?;
+            // Only its length is still of interest; the bytes are given back within the meter.
+            let len = std::mem::take(&mut item.value).len();
+            Some((key, (item, len)))
+        }) else {
+            return false;
+        };
+        let (item, len) = item;
+        if item.dead(cx).is_some() {
+            cx.counters.bump(Counter::Reclaimed);
+        } else {
+            cx.counters.bump(Counter::Evictions);
+            cx.counters.add(Counter::EvictedUnfetched, u64::from(!item.is(FETCHED)));
+            tell_eviction(cx, shared, key.bytes(), &item, len);
+        }
+        // A long key lies outside its entry; it is freed here, and counted like the rest.
+        let before = meter::balance();
+        drop(key);
+        self.used += meter::balance() - before;
+        true
+    }
+
+    /// Shows every live item, most recently used first.
+    pub(in crate::store) fn walk(&self, cx: &Context<'_>, mut show: impl FnMut(ItemView<'_>)) {
+        for (key, item) in &self.items {
+            if item.dead(cx).is_none() {
+                show(item.view(key.bytes(), cx.now));
+            }
+        }
+    }
+}
