@@ -1,6 +1,6 @@
 //! An item as it lies in a table.
 
-use super::{Context, Shared};
+use super::{Context, Shared, generation};
 use crate::clock::Seconds;
 use crate::command::{Found, Get};
 use crate::item::ItemView;
@@ -13,10 +13,12 @@ pub(super) struct Item {
     /// 0 is never.
     pub(super) exptime: Seconds,
     pub(super) accessed: Seconds,
-    /// The flush generation it was written in (24 bits), and its marks (8 bits).
+    /// The generation it was written in (24 bits), and its marks (8 bits).
     pub(super) stamp: u32,
 }
 
+/// The bits of a stamp that are marks.
+pub(super) const MARKS: u32 = 0xff;
 /// Marked stale by `md I`: readers are told so, and the first of them wins the refill.
 pub(super) const STALE: u32 = 1;
 /// Somebody has won the refill.
@@ -45,7 +47,7 @@ impl Dead {
 
 impl Item {
     pub(super) fn dead(&self, cx: &Context<'_>) -> Option<Dead> {
-        if self.stamp >> 8 != cx.generation {
+        if generation::is_older(self.stamp, cx.floor) {
             Some(Dead::Flushed)
         } else if self.exptime != 0 && self.exptime <= cx.now {
             Some(Dead::Expired)

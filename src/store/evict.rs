@@ -83,18 +83,18 @@ impl Store {
     /// goes in any case, and one stays where others went, which may be the one just written.
     fn evict_from(&self, caller: &Caller<'_>, index: usize, batch: i64) -> i64 {
         let mut shard = self.shards[index].lock();
-        let cx = &self.context(caller);
+        let survey = &self.shared.survey(caller);
         let used = shard.used();
-        if shard.next_expiry() <= cx.now {
-            let swept = shard.sweep(cx);
-            cx.counters.add(Counter::Reclaimed, swept.dropped);
+        if shard.next_expiry() <= caller.now {
+            let swept = shard.sweep(survey);
+            caller.counters.add(Counter::Reclaimed, swept.dropped);
         }
         while used - shard.used() < batch && shard.len() > 0 {
             let freed_some = shard.used() < used;
             if freed_some && shard.len() == 1 {
                 break;
             }
-            shard.evict(cx, &self.shared);
+            shard.evict(survey, &self.shared);
         }
         shard.fit();
         self.shared.used_changed(shard.used() - used);

@@ -7,6 +7,8 @@
 
 mod entry;
 mod evict;
+mod floors;
+mod generation;
 mod key;
 mod meter;
 mod number;
@@ -14,12 +16,14 @@ mod shard;
 mod sweep;
 mod tell;
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use self::evict::Need;
+use self::floors::{Posted, Survey};
+use self::generation::{Generations, Span};
 use self::key::{KeyHash, Lookup};
 use self::shard::Shard;
 use crate::clock::{Clock, Seconds};
@@ -37,13 +41,6 @@ const SHARDS: std::ops::RangeInclusive<u64> = 16..=1 << 17;
 
 /// The hash bits that choose a shard. The tables use the lowest bits and the highest seven.
 const SHARD_SHIFT: u32 = 32;
-
-/// Flush generations fit in the 24 bits that an item has for them.
-const GENERATION_MASK: u32 = (1 << 24) - 1;
-
-/// So many flushes after the last full sweep, a flush sweeps first: an item of an old
-/// generation must be gone before its number is used again.
-const UNSWEPT_FLUSHES_MAX: u32 = 1 << 22;
 
 /// How much this node may keep, and of what.
 #[derive(Debug, Clone)]
@@ -73,26 +70,41 @@ pub struct Caller<'a> {
     pub counters: &'a Counters,
     /// The connection's number, for `watch`.
     pub connection: u64,
-    /// Items that were written under a lower generation do not count; `None` for a node that is
-    /// alone.
+    /// In a cluster, the generation from which on items under the command's key count
+    /// ([`Store::advance`]); what was written under an earlier one is dead. Means nothing where
+    /// no key is named.
     pub since: Option<u32>,
     /// When it is too late to execute anything.
     pub expires: Option<std::time::Instant>,
 }
 
 impl<'a> Caller<'a> {
-    /// A caller that nothing is asked of.
+    /// A caller on a node that is alone.
+    #[inline]
     pub fn new(now: Seconds, counters: &'a Counters, connection: u64) -> Self {
         Self { now, counters, connection, since: None, expires: None }
     }
 }
 
-/// A [`Caller`] and the flush generation that was current when the shard's lock was taken.
+/// Tells the store which items count. A command brings that along ([`Caller::since`]); sweeps,
+/// dumps and evictions come upon items of which only the key is known.
+///
+/// It is asked while a shard is locked: it must be quick, and must not call the store.
+pub trait Floors: Send + Sync {
+    /// From which generation on an item under this key counts; `None` when the key is not this
+    /// node's at all.
+    fn floor(&self, key: &[u8]) -> Option<u32>;
+}
+
+/// A [`Caller`], and what counted when the shard's lock was taken.
 struct Context<'a> {
     now: Seconds,
     counters: &'a Counters,
     connection: u64,
-    generation: u32,
+    /// The stamp of what is written, without marks.
+    stamp: u32,
+    /// What has an older stamp than this is dead.
+    floor: u32,
 }
 
 /// What every shard needs to know.
@@ -105,21 +117,13 @@ struct Shared {
     budget_bytes: AtomicU64,
     next_cas: Padded<AtomicU64>,
     used_bytes: Padded<AtomicI64>,
-    flush: Padded<Flush>,
+    generations: Padded<Generations>,
+    floors: Posted,
 }
 
 /// Keeps what every write touches on a cache line of its own.
 #[repr(align(128))]
 struct Padded<T>(T);
-
-#[derive(Default)]
-struct Flush {
-    generation: AtomicU32,
-    /// When a delayed flush is due; 0 is never.
-    due: AtomicU32,
-    /// The generation that was current when the last full sweep began.
-    swept: AtomicU32,
-}
 
 impl Shared {
     fn item_size_max(&self) -> usize {
@@ -146,17 +150,24 @@ impl Shared {
         u64::try_from(used).unwrap_or(0) > self.budget_bytes.load(Ordering::Relaxed)
     }
 
-    /// The generation that live items carry. A delayed flush that has come due happens here,
-    /// before the first operation after its moment.
-    fn generation(&self, now: Seconds) -> u32 {
-        let due = self.flush.0.due.load(Ordering::Relaxed);
-        if due != 0
-            && due <= now
-            && self.flush.0.due.compare_exchange(due, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        {
-            self.flush.0.generation.fetch_add(1, Ordering::AcqRel);
-        }
-        self.flush.0.generation.load(Ordering::Acquire) & GENERATION_MASK
+    /// What counts for a command of this caller; to be asked under the lock of its key's shard.
+    #[inline]
+    fn context<'a>(&self, caller: &Caller<'a>) -> Context<'a> {
+        let &Caller { now, counters, connection, since, .. } = caller;
+        let Span { floor, current } = self.generations.0.span(now);
+        let floor = since.map_or(floor, |since| generation::later(floor, since));
+        let (stamp, floor) = (generation::stamp(current), generation::stamp(floor));
+        Context { now, counters, connection, stamp, floor }
+    }
+
+    /// What counts in a whole shard, whose lock is held. Of its other keys `caller.since` says
+    /// nothing.
+    fn survey<'a>(&self, caller: &Caller<'a>) -> Survey<'a> {
+        let &Caller { now, counters, connection, .. } = caller;
+        let Span { floor, current } = self.generations.0.span(now);
+        let (stamp, own) = (generation::stamp(current), generation::stamp(floor));
+        let cx = Context { now, counters, connection, stamp, floor: own };
+        Survey { cx, floor, floors: self.floors.get() }
     }
 }
 
@@ -193,7 +204,8 @@ impl Store {
             budget_bytes: AtomicU64::new(options.budget_bytes),
             next_cas: Padded(AtomicU64::new(0)),
             used_bytes: Padded(AtomicI64::new(empty_bytes)),
-            flush: Padded(Flush::default()),
+            generations: Padded(Generations::default()),
+            floors: Posted::default(),
         };
         Self {
             shards,
@@ -218,8 +230,8 @@ impl Store {
         let key = &Lookup { bytes: command.key, hash: self.hash.hash(command.key) };
         let index = self.shard_of(key.hash);
         let mut shard = self.shards[index].lock();
-        let cx = &self.context(caller);
         let shared = &self.shared;
+        let cx = &shared.context(caller);
         let binary = command.key_binary;
 
         let used = shard.used();
@@ -254,26 +266,42 @@ impl Store {
     /// Makes every item that is there now a miss, or every one that is there after `delay`.
     /// Costs the same however many there are; the memory comes back by sweeps and evictions.
     pub fn flush_all(&self, caller: &Caller<'_>, delay: Exptime) {
-        let flush = &self.shared.flush.0;
+        let generations = &self.shared.generations.0;
         // One that has come due unseen happens before this one takes its place.
-        self.shared.generation(caller.now);
+        generations.span(caller.now);
         let due = self.shared.clock.deadline(delay, caller.now);
         if due > caller.now {
-            flush.due.store(due, Ordering::Release);
-            return;
+            generations.flush_at(due);
+        } else {
+            generations.flush();
         }
-        flush.due.store(0, Ordering::Release);
-        let generation = flush.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
-        if generation.wrapping_sub(flush.swept.load(Ordering::Relaxed)) > UNSWEPT_FLUSHES_MAX {
-            self.sweep(caller, |_| ControlFlow::Continue(()));
-        }
+        self.sweep_overdue(caller);
     }
 
-    /// Shows every live item of one shard, most recently used first. The shard is locked
+    /// Begins a new generation, which every value that is set from now on carries, and returns
+    /// it, for [`Caller::since`] and [`Floors`]. What is there stays.
+    pub fn advance(&self) -> u32 {
+        let generation = self.shared.generations.0.advance();
+        // Once in four million; nobody's to count.
+        self.sweep_overdue(&Caller::new(self.shared.clock.now(), &Counters::default(), 0));
+        generation
+    }
+
+    /// Says from now on which items count, for what looks at items without a command: sweeps,
+    /// dumps, evictions. `None`: all. The next sweep looks at every shard, to bring the memory
+    /// of those back that count no more.
+    ///
+    /// To be called before any command acts on a change of the cluster: then nothing that it
+    /// writes is taken for what was there before.
+    pub fn set_floors(&self, floors: Option<Arc<dyn Floors>>) {
+        self.shared.floors.set(floors);
+    }
+
+    /// Shows every item of one shard that counts, most recently used first. The shard is locked
     /// meanwhile; it holds a few thousand items at most.
     pub fn walk(&self, caller: &Caller<'_>, shard: usize, show: impl FnMut(ItemView<'_>)) {
         let shard = self.shards[shard].lock();
-        shard.walk(&self.context(caller), show);
+        shard.walk(&self.shared.survey(caller), show);
     }
 
     /// Shards there are, for [`Store::walk`].
@@ -289,12 +317,6 @@ impl Store {
     /// Whether there is no item in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Begins a new generation, which every item that is written from now on carries, and
-    /// returns it. What is there stays.
-    pub fn advance(&self) -> u32 {
-        self.shared.flush.0.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1) & GENERATION_MASK
     }
 
     /// Makes every CAS token from now on a higher one than this.
@@ -352,11 +374,6 @@ impl Store {
     /// The clock that items expire by.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
-    }
-
-    fn context<'a>(&self, caller: &Caller<'a>) -> Context<'a> {
-        let &Caller { now, counters, connection, .. } = caller;
-        Context { now, counters, connection, generation: self.shared.generation(now) }
     }
 
     #[inline]

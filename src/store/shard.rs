@@ -4,12 +4,12 @@ mod whole;
 
 use lru::LruCache;
 
-use super::entry::{Dead, FETCHED, Item, KEY_BINARY, STALE, WIN_SENT};
+use super::entry::{Dead, FETCHED, Item, KEY_BINARY, MARKS, STALE, WIN_SENT};
 use super::key::{Key, KeyHash, Lookup, Sought};
 use super::meter;
 use super::number::{self, Decimal};
 use super::tell::{tell_deletion, tell_get, tell_store};
-use super::{Context, Shared};
+use super::{Caller, Context, Shared};
 use crate::clock::Seconds;
 use crate::command::{Arithmetic, Delete, Failure, Found, Get, Outcome, Set, SetMode};
 use crate::item::{Exptime, item_size};
@@ -167,7 +167,7 @@ impl Shard {
             flags: 0,
             exptime: shared.clock.deadline(vivify, cx.now),
             accessed: cx.now,
-            stamp: cx.generation << 8 | WIN_SENT | if get.bump { FETCHED } else { 0 },
+            stamp: cx.stamp | WIN_SENT | if get.bump { FETCHED } else { 0 },
         };
         let mut view = item.view(key.bytes, cx.now);
         view.key_binary = key_binary;
@@ -241,7 +241,7 @@ impl Shard {
                 flags: set.flags,
                 exptime,
                 accessed: cx.now,
-                stamp: cx.generation << 8,
+                stamp: cx.stamp,
             };
             self.metered(|shard| shard.insert(cx, key, item(shared.new_cas(set.new_cas)), key_binary));
             // It was put there in the line above.
@@ -250,7 +250,10 @@ impl Shard {
         let before = meter::balance();
         old.accessed = cx.now;
 
-        let mut stamp = cx.generation << 8 | if key_binary { KEY_BINARY } else { 0 };
+        // What needed the old item is made out of it, and dies with it: whoever makes the old one
+        // dead at this moment must not find it carried over.
+        let generation = if is_cas || set.mode != SetMode::Set { old.stamp & !MARKS } else { cx.stamp };
+        let mut stamp = generation | if key_binary { KEY_BINARY } else { 0 };
         let mut exptime = exptime;
         if is_cas {
             let compare = set.compare.unwrap_or(0);
@@ -328,7 +331,7 @@ impl Shard {
             item.value = Box::default();
             item.flags = 0;
             item.exptime = touch.unwrap_or(0);
-            item.stamp = cx.generation << 8 | item.stamp & KEY_BINARY;
+            item.stamp &= !MARKS | KEY_BINARY;
             item.cas = shared.new_cas(delete.new_cas);
         }
         if delete.invalidate {
@@ -456,9 +459,11 @@ impl Shard {
         }
         let used = self.used;
         // Flushed items lie behind all others: they are not used any more.
-        let flushed = self.items.peek_lru().is_some_and(|(_, item)| item.dead(cx).is_some());
+        let survey = &shared.survey(&Caller::new(cx.now, cx.counters, cx.connection));
+        let flushed =
+            self.items.peek_lru().is_some_and(|(key, item)| survey.dead(key.bytes(), item).is_some());
         if flushed || self.next_expiry <= cx.now {
-            let swept = self.sweep(cx);
+            let swept = self.sweep(survey);
             cx.counters.add(Counter::Reclaimed, swept.dropped);
         }
         // What was freed here is told to the store once the whole operation is over.

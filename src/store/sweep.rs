@@ -10,20 +10,33 @@ impl Store {
     /// Sweeps the shards in which something may be dead, one lock at a time, and drops what
     /// is. `pace` is called between shards with the items checked since the last call, may
     /// sleep there, and may break off. Returns whether it went through.
-    pub fn sweep(&self, caller: &Caller<'_>, mut pace: impl FnMut(u64) -> ControlFlow<()>) -> bool {
+    pub fn sweep(&self, caller: &Caller<'_>, pace: impl FnMut(u64) -> ControlFlow<()>) -> bool {
         if self.sweeping.swap(true, Ordering::AcqRel) {
             return false;
         }
-        let flush = &self.shared.flush.0;
+        let through = self.sweep_shards(caller, pace);
+        self.sweeping.store(false, Ordering::Release);
+        through
+    }
+
+    /// Sweeps where no more generations may begin without. Waits for nobody: a sweep that goes
+    /// on meanwhile may rest for long.
+    pub(super) fn sweep_overdue(&self, caller: &Caller<'_>) {
+        if self.shared.generations.0.is_overdue() {
+            self.sweep_shards(caller, |_| ControlFlow::Continue(()));
+        }
+    }
+
+    fn sweep_shards(&self, caller: &Caller<'_>, mut pace: impl FnMut(u64) -> ControlFlow<()>) -> bool {
+        let (generations, floors) = (&self.shared.generations.0, &self.shared.floors);
+        let times_set = floors.times_set();
         // A delayed flush may have come due with nobody asking for anything since.
-        self.shared.generation(caller.now);
-        let generation = flush.generation.load(Ordering::Acquire);
-        let flushed = generation != flush.swept.load(Ordering::Relaxed);
-        let mut through = true;
+        let began = generations.span(caller.now);
+        let full = generations.wants_full_sweep() || floors.want_full_sweep();
         let mut any = false;
         for shard in &self.shards {
             let mut shard = shard.lock();
-            if !flushed && shard.next_expiry() > caller.now {
+            if !full && shard.next_expiry() > caller.now {
                 continue;
             }
             if !any {
@@ -31,21 +44,20 @@ impl Store {
                 any = true;
             }
             let used = shard.used();
-            let swept = shard.sweep(&self.context(caller));
+            let swept = shard.sweep(&self.shared.survey(caller));
             self.shared.used_changed(shard.used() - used);
             drop(shard);
             caller.counters.add(Counter::CrawlerItemsChecked, swept.checked);
             caller.counters.add(Counter::CrawlerReclaimed, swept.dropped);
             if pace(swept.checked).is_break() {
-                through = false;
-                break;
+                return false;
             }
         }
-        if through {
-            flush.swept.store(generation, Ordering::Relaxed);
+        if full {
+            generations.note_swept(began);
+            floors.note_swept(times_set);
         }
-        self.sweeping.store(false, Ordering::Release);
-        through
+        true
     }
 
     /// Whether the background sweep runs (`lru_crawler enable`).

@@ -2,10 +2,15 @@
 
 mod budget;
 mod edges;
+mod floors;
 mod flush;
 mod full;
+mod generations;
 mod model;
+mod since;
 mod steps;
+
+use std::ops::ControlFlow;
 
 use super::*;
 use crate::command::{Delete, Get, Set};
@@ -40,7 +45,19 @@ impl Rig {
     }
 
     fn run<R>(&self, key: &[u8], verb: Verb<'_>, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
-        self.store.execute(&self.caller(), &Command { key, key_binary: false, verb }, reply)
+        self.run_since(None, key, verb, reply)
+    }
+
+    /// As a node does for which this key's items count from a generation on.
+    fn run_since<R>(
+        &self,
+        since: Option<u32>,
+        key: &[u8],
+        verb: Verb<'_>,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> R {
+        let caller = Caller { since, ..self.caller() };
+        self.store.execute(&caller, &Command { key, key_binary: false, verb }, reply)
     }
 
     fn set(&self, key: &[u8], value: &[u8], exptime: Exptime) -> &'static str {
@@ -55,6 +72,11 @@ impl Rig {
     /// Whether the item is there; touches nothing.
     fn holds(&self, key: &[u8]) -> bool {
         self.run(key, Verb::Inspect, |outcome| matches!(outcome, Outcome::Found(_)))
+    }
+
+    /// Likewise, where items count from this generation on.
+    fn holds_since(&self, since: u32, key: &[u8]) -> bool {
+        self.run_since(Some(since), key, Verb::Inspect, |outcome| matches!(outcome, Outcome::Found(_)))
     }
 
     fn delete(&self, key: &[u8]) -> &'static str {

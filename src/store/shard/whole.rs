@@ -6,10 +6,11 @@ use super::Shard;
 use crate::clock::Seconds;
 use crate::item::ItemView;
 use crate::stats::Counter;
+use crate::store::Shared;
 use crate::store::entry::{Dead, FETCHED};
+use crate::store::floors::Survey;
 use crate::store::meter;
 use crate::store::tell::tell_eviction;
-use crate::store::{Context, Shared};
 
 /// A table is fitted to its items when there are fewer than this part of what there were.
 const FIT_BELOW: usize = 8;
@@ -34,12 +35,12 @@ pub(in crate::store) struct Tail {
 
 impl Shard {
     /// Drops every dead item.
-    pub(in crate::store) fn sweep(&mut self, cx: &Context<'_>) -> Swept {
+    pub(in crate::store) fn sweep(&mut self, survey: &Survey<'_>) -> Swept {
         let checked = self.items.len() as u64;
         let mut next_expiry = Seconds::MAX;
         let mut unfetched = 0;
         self.metered(|shard| {
-            shard.items.retain(|_, item| match item.dead(cx) {
+            shard.items.retain(|key, item| match survey.dead(key.bytes(), item) {
                 Some(why) => {
                     unfetched += u64::from(why == Dead::Expired && !item.is(FETCHED));
                     false
@@ -54,7 +55,7 @@ impl Shard {
         });
         self.next_expiry = next_expiry;
         self.fit();
-        cx.counters.add(Counter::ExpiredUnfetched, unfetched);
+        survey.cx.counters.add(Counter::ExpiredUnfetched, unfetched);
         Swept { checked, dropped: checked - self.items.len() as u64 }
     }
 
@@ -74,7 +75,7 @@ impl Shard {
     }
 
     /// Drops the least recently used item; false when there is none.
-    pub(in crate::store) fn evict(&mut self, cx: &Context<'_>, shared: &Shared) -> bool {
+    pub(in crate::store) fn evict(&mut self, survey: &Survey<'_>, shared: &Shared) -> bool {
         let Some((key, item)) = self.metered(|shard| {
             let (key, mut item) = shard.items.pop_lru()?;
             // Only its length is still of interest; the bytes are given back within the meter.
@@ -84,7 +85,8 @@ impl Shard {
             return false;
         };
         let (item, len) = item;
-        if item.dead(cx).is_some() {
+        let cx = &survey.cx;
+        if survey.dead(key.bytes(), &item).is_some() {
             cx.counters.bump(Counter::Reclaimed);
         } else {
             cx.counters.bump(Counter::Evictions);
@@ -98,11 +100,11 @@ impl Shard {
         true
     }
 
-    /// Shows every live item, most recently used first.
-    pub(in crate::store) fn walk(&self, cx: &Context<'_>, mut show: impl FnMut(ItemView<'_>)) {
+    /// Shows every item that counts, most recently used first.
+    pub(in crate::store) fn walk(&self, survey: &Survey<'_>, mut show: impl FnMut(ItemView<'_>)) {
         for (key, item) in &self.items {
-            if item.dead(cx).is_none() {
-                show(item.view(key.bytes(), cx.now));
+            if survey.dead(key.bytes(), item).is_none() {
+                show(item.view(key.bytes(), survey.cx.now));
             }
         }
     }

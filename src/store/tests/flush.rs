@@ -57,26 +57,3 @@ fn a_sweep_brings_the_memory_of_a_due_flush_back() {
     assert!(rig.sweep());
     assert!(rig.store.is_empty(), "though nobody has asked for anything since");
 }
-
-#[test]
-fn an_old_generation_is_gone_before_its_number_comes_again() {
-    let rig = Rig::new(&Options::default());
-    let flush = &rig.store.shared.flush.0;
-    // A cache that has been flushed for years: the next number wraps in an item's 24 bits.
-    for start in [GENERATION_MASK, u32::MAX] {
-        flush.generation.store(start, Ordering::Relaxed);
-        flush.swept.store(start, Ordering::Relaxed);
-        rig.set(b"old", b"", Exptime::Never);
-        rig.flush(Exptime::Never);
-        assert!(!rig.holds(b"old"));
-        rig.set(b"new", b"", Exptime::Never);
-        assert!(rig.holds(b"new"));
-        assert_eq!(rig.store.len(), 2, "nothing has been swept yet");
-
-        // As if as many flushes had come as are allowed without a sweep.
-        flush.generation.fetch_add(UNSWEPT_FLUSHES_MAX, Ordering::Relaxed);
-        rig.flush(Exptime::Never);
-        assert!(rig.store.is_empty(), "the flush itself has swept");
-        assert_eq!(flush.swept.load(Ordering::Relaxed), flush.generation.load(Ordering::Relaxed));
-    }
-}

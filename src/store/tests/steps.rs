@@ -1,4 +1,5 @@
-//! Random commands, to the store and to its model at once.
+//! Random commands, to the store and to its model at once: a store that is alone, or one of a
+//! cluster whose keys come and go.
 
 use proptest::prelude::*;
 
@@ -36,10 +37,31 @@ enum Act {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Command { key: usize, binary: bool, act: Act, compare: Option<Token> },
+    Command {
+        key: usize,
+        binary: bool,
+        act: Act,
+        compare: Option<Token>,
+    },
     Flush(Exptime),
     Advance(u32),
     Sweep,
+    /// A generation begins, which alone changes nothing.
+    Generation,
+    /// The key becomes this node's, with nothing under it.
+    Come(usize),
+    /// The key becomes another node's.
+    Go(usize),
+}
+
+/// From which generation on each key's items count; `None` where the key is another node's.
+#[derive(Debug, Clone, Copy)]
+struct Slots([Option<u32>; KEYS]);
+
+impl Floors for Slots {
+    fn floor(&self, sought: &[u8]) -> Option<u32> {
+        (0..KEYS).find(|&number| key(number) == sought).and_then(|number| self.0[number])
+    }
 }
 
 fn exptime() -> impl Strategy<Value = Exptime> {
@@ -117,6 +139,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => exptime().prop_map(Step::Flush),
         3 => (1..4_u32).prop_map(Step::Advance),
         1 => Just(Step::Sweep),
+        1 => Just(Step::Generation),
+        1 => (0..KEYS).prop_map(Step::Come),
+        1 => (0..KEYS).prop_map(Step::Go),
     ]
 }
 
@@ -125,6 +150,8 @@ struct Pair {
     rig: Rig,
     model: Model,
     drawn: u64,
+    /// `None` for a store that is alone.
+    slots: Option<Slots>,
 }
 
 impl Pair {
@@ -139,13 +166,20 @@ impl Pair {
                 self.model.flush(delay);
             }
             Step::Sweep => prop_assert!(self.rig.sweep()),
+            Step::Generation => _ = self.rig.store.advance(),
+            &Step::Come(number) => {
+                let generation = self.rig.store.advance();
+                self.change(number, Some(generation));
+            }
+            &Step::Go(number) => self.change(number, None),
             Step::Command { key: number, binary, act, compare } => {
-                self.command(&key(*number), *binary, act, *compare)?;
+                self.command(*number, *binary, act, *compare)?;
             }
         }
         let mut live = 0;
         for number in 0..KEYS {
-            let ours = self.rig.run(&key(number), Verb::Inspect, |outcome| Seen::from(outcome));
+            let Some(since) = self.since(number) else { continue };
+            let ours = self.rig.run_since(since, &key(number), Verb::Inspect, |outcome| Seen::from(outcome));
             let theirs = self.model.run(&key(number), false, &Verb::Inspect);
             live += usize::from(ours != Seen::NotFound);
             prop_assert_eq!(ours, theirs, "key {} after {:?}", number, step);
@@ -160,13 +194,31 @@ impl Pair {
         Ok(())
     }
 
+    /// What a command of this key brings along; none is executed of a key of another node.
+    fn since(&self, number: usize) -> Option<Option<u32>> {
+        match self.slots {
+            None => Some(None),
+            Some(slots) => slots.0[number].map(Some),
+        }
+    }
+
+    fn change(&mut self, number: usize, since: Option<u32>) {
+        if let Some(slots) = &mut self.slots {
+            slots.0[number] = since;
+            self.rig.store.set_floors(Some(Arc::new(*slots)));
+            self.model.items.remove(&key(number));
+        }
+    }
+
     fn command(
         &mut self,
-        key: &[u8],
+        number: usize,
         binary: bool,
         act: &Act,
         compare: Option<Token>,
     ) -> Result<(), TestCaseError> {
+        let Some(since) = self.since(number) else { return Ok(()) };
+        let key = &*key(number);
         let held = self.model.items.get(key).map_or(5, |item| item.cas);
         let compare = compare.map(|token| match token {
             Token::Held => held,
@@ -182,17 +234,21 @@ impl Pair {
             Act::Inspect => Verb::Inspect,
         };
         let command = Command { key, key_binary: binary, verb };
-        let mut ours = self.rig.store.execute(&self.rig.caller(), &command, |outcome| Seen::from(outcome));
+        let mut ours = self
+            .rig
+            .store
+            .execute(&Caller { since, ..self.rig.caller() }, &command, |outcome| Seen::from(outcome));
         let mut theirs = self.model.run(key, binary, &verb);
 
         // A token that was drawn must be new, and the same wherever it shows.
         if let Some(item) = self.model.items.get_mut(key).filter(|item| item.cas == DRAWN) {
             let shown = ours.cas().copied();
-            let kept = match self.rig.run(key, Verb::Inspect, |outcome| Seen::from(outcome)).cas() {
-                Some(cas) => Some(*cas),
-                // Stored with a time that is past: nobody sees it again.
-                None => shown,
-            };
+            let kept =
+                match self.rig.run_since(since, key, Verb::Inspect, |outcome| Seen::from(outcome)).cas() {
+                    Some(cas) => Some(*cas),
+                    // Stored with a time that is past: nobody sees it again.
+                    None => shown,
+                };
             if let Some(cas) = kept {
                 prop_assert!(cas > self.drawn, "{cas} is not above {}", self.drawn);
                 self.drawn = cas;
@@ -211,12 +267,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_does_what_its_model_does(steps in proptest::collection::vec(step(), 1..80), sharded: bool) {
+    fn the_store_does_what_its_model_does(
+        steps in proptest::collection::vec(step(), 1..80),
+        sharded: bool,
+        alone: bool,
+        generation: u32,
+    ) {
         let options = Options { item_size_max: ITEM_SIZE_MAX, ..Options::default() };
         let rig = if sharded { Rig::new(&options) } else { Rig::one_shard(&options) };
+        rig.store.shared.generations.0.set(generation);
+        let slots = (!alone).then_some(Slots([Some(generation); KEYS]));
         let now = rig.clock.now();
         let model = Model::new(now, ITEM_SIZE_MAX);
-        let mut pair = Pair { rig, model, drawn: 0 };
+        let mut pair = Pair { rig, model, drawn: 0, slots };
         for step in &steps {
             pair.step(step)?;
         }

@@ -1,0 +1,73 @@
+//! What counts under keys that nobody has named, where a cluster decides that key by key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::entry::{Dead, Item};
+use super::generation::{self, later};
+use super::{Context, Floors};
+
+/// The floors that are in force, and whether a sweep has seen them.
+#[derive(Default)]
+pub(super) struct Posted {
+    floors: RwLock<Option<Arc<dyn Floors>>>,
+    /// How often they were set; 0 lets a node that is alone pass the lock by.
+    set: AtomicU64,
+    /// How often they had been set when the last full sweep began.
+    swept: AtomicU64,
+}
+
+impl Posted {
+    pub(super) fn set(&self, floors: Option<Arc<dyn Floors>>) {
+        let mut posted = self.floors.write();
+        self.set.fetch_add(1, Ordering::Release);
+        let before = std::mem::replace(&mut *posted, floors);
+        drop(posted);
+        // When the lock is free again: floors can be large.
+        drop(before);
+    }
+
+    /// How often they were set.
+    pub(super) fn times_set(&self) -> u64 {
+        self.set.load(Ordering::Acquire)
+    }
+
+    /// Whether no full sweep has seen them yet.
+    pub(super) fn want_full_sweep(&self) -> bool {
+        self.times_set() != self.swept.load(Ordering::Relaxed)
+    }
+
+    /// Notes that every shard was swept since they had been set so often.
+    pub(super) fn note_swept(&self, times_set: u64) {
+        self.swept.store(times_set, Ordering::Relaxed);
+    }
+
+    /// To be asked under the lock of the shard that is looked at: what was written there after
+    /// the floors were set is judged by these or by later ones.
+    pub(super) fn get(&self) -> Option<Arc<dyn Floors>> {
+        if self.times_set() == 0 { None } else { self.floors.read().clone() }
+    }
+}
+
+/// What counts in a shard whose lock is held, for who looks at all of it.
+pub(super) struct Survey<'a> {
+    pub(super) cx: Context<'a>,
+    /// The store's own floor.
+    pub(super) floor: u32,
+    pub(super) floors: Option<Arc<dyn Floors>>,
+}
+
+impl Survey<'_> {
+    /// Why an item is none any more.
+    pub(super) fn dead(&self, key: &[u8], item: &Item) -> Option<Dead> {
+        item.dead(&self.cx).or_else(|| {
+            let floor = self.floors.as_ref()?.floor(key);
+            let counts = floor.is_some_and(|floor| {
+                !generation::is_older(item.stamp, generation::stamp(later(self.floor, floor)))
+            });
+            (!counts).then_some(Dead::Flushed)
+        })
+    }
+}
