@@ -18,6 +18,7 @@ mod tell;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -27,7 +28,7 @@ use self::generation::{Generations, Span};
 use self::key::{KeyHash, Lookup};
 use self::shard::Shard;
 use crate::clock::{Clock, Seconds};
-use crate::command::{Command, Outcome, SetMode, Verb};
+use crate::command::{Command, Failure, Outcome, SetMode, Unavailable, Verb};
 use crate::events::Events;
 use crate::item::{Exptime, ItemView};
 use crate::stats::Counters;
@@ -74,8 +75,8 @@ pub struct Caller<'a> {
     /// ([`Store::advance`]); what was written under an earlier one is dead. Means nothing where
     /// no key is named.
     pub since: Option<u32>,
-    /// When it is too late to execute anything.
-    pub expires: Option<std::time::Instant>,
+    /// A command that has not begun by then is refused, as [`Unavailable::Unanswered`].
+    pub expires: Option<Instant>,
 }
 
 impl<'a> Caller<'a> {
@@ -230,12 +231,16 @@ impl Store {
         let key = &Lookup { bytes: command.key, hash: self.hash.hash(command.key) };
         let index = self.shard_of(key.hash);
         let mut shard = self.shards[index].lock();
+        // A thread that stood still on its way here finds out now, when nothing can hold it up
+        // any more: its client was told long ago that this did not happen.
+        let expired = caller.expires.is_some_and(|moment| Instant::now() >= moment);
         let shared = &self.shared;
         let cx = &shared.context(caller);
         let binary = command.key_binary;
 
         let used = shard.used();
         let result = match &command.verb {
+            _ if expired => reply(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered))),
             Verb::Get(get) => shard.get(cx, shared, key, binary, get, reply),
             Verb::Set(set) => shard.set(cx, shared, key, binary, set, reply),
             Verb::Delete(delete) => shard.delete(cx, shared, key, delete, reply),

@@ -2,6 +2,7 @@
 
 mod budget;
 mod edges;
+mod expires;
 mod floors;
 mod flush;
 mod full;
