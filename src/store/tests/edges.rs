@@ -76,6 +76,38 @@ fn without_tokens_every_item_has_none() {
     rig.set(b"k", b"1", Exptime::Never);
     rig.run(b"k", Verb::Arithmetic(INCR), |_| ());
     assert_eq!(token(&rig, b"k"), 0);
+    rig.store.raise_cas(1 << 40);
+    rig.set(b"k", b"1", Exptime::Never);
+    assert_eq!(token(&rig, b"k"), 0);
+}
+
+#[test]
+fn raised_tokens_are_greater_and_never_go_back() {
+    let rig = Rig::one_shard(&Options::default());
+    let drawn = || {
+        rig.set(b"k", b"", Exptime::Never);
+        token(&rig, b"k")
+    };
+    let first = drawn();
+    rig.store.raise_cas(1 << 40);
+    assert_eq!(drawn(), (1 << 40) + 1);
+    rig.store.raise_cas(first);
+    rig.store.raise_cas(1 << 40);
+    assert_eq!(drawn(), (1 << 40) + 2, "a lower bound changes nothing");
+    rig.store.raise_cas((1 << 40) + 2);
+    assert_eq!(drawn(), (1 << 40) + 3);
+}
+
+#[test]
+fn raising_tokens_leaves_those_that_are_there_and_those_that_clients_choose() {
+    let rig = Rig::one_shard(&Options::default());
+    rig.set(b"k", b"", Exptime::Never);
+    let held = token(&rig, b"k");
+    rig.store.raise_cas(1 << 40);
+    assert_eq!(token(&rig, b"k"), held);
+    assert_eq!(cas(&rig, held), "stored");
+    rig.run(b"k", Verb::Set(Set { new_cas: Some(5), ..SET }), |_| ());
+    assert_eq!(token(&rig, b"k"), 5);
 }
 
 #[test]
