@@ -92,3 +92,6 @@ impl Drop for Job {
         self.finish(Err(Unavailable::Unanswered));
     }
 }
+
+#[cfg(test)]
+mod tests;

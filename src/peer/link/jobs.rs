@@ -222,3 +222,153 @@ impl Jobs {
 fn put(buffer: &mut BytesMut, message: impl FnOnce(&mut BytesMut) -> Result<(), prost::EncodeError>) {
     message(buffer).expect("a BytesMut grows");
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::peer::mailbox::Ticket;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A job with so many milliseconds left, of that epoch.
+        Push(u32, u64),
+        Encode,
+        /// Takes out one of those that were sent.
+        Take(prop::sample::Index),
+        Wait(u32),
+        TakeUnsent,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let left = prop_oneof![5 => Just(100_u32), 1 => 1..100_u32];
+        prop_oneof![
+            8 => (left, 1..3_u64).prop_map(|(left, epoch)| Step::Push(left, epoch)),
+            3 => Just(Step::Encode),
+            4 => any::<prop::sample::Index>().prop_map(Step::Take),
+            2 => (0..40_u32).prop_map(Step::Wait),
+            1 => Just(Step::TakeUnsent),
+        ]
+    }
+
+    fn job(number: u64, epoch: u64, deadline: Instant) -> Job {
+        let key = number.to_string().into();
+        let operation = pb::Operation { key, ..pb::Operation::default() };
+        let (sender, _) = tokio::sync::oneshot::channel();
+        Job::new(operation, epoch, deadline, Ticket::Call(sender))
+    }
+
+    /// The job of each number as it should be.
+    #[derive(Debug, Clone, Copy)]
+    struct Model {
+        number: u64,
+        epoch: u64,
+        deadline: Instant,
+        sent: bool,
+    }
+
+    proptest! {
+        #[test]
+        fn jobs_are_sent_answered_and_expire_as_in_a_model(steps in prop::collection::vec(step(), 1..80)) {
+            let mut now = Instant::now();
+            let mut jobs = Jobs::new(32, 1 << 20);
+            let mut model = Vec::<Model>::new();
+            let mut count = 0;
+            for step in steps {
+                match step {
+                    Step::Push(left, epoch) if jobs.has_room() => {
+                        let deadline = now + Duration::from_millis(left.into());
+                        jobs.push(job(count, epoch, deadline));
+                        model.push(Model { number: count, epoch, deadline, sent: false });
+                        count += 1;
+                    }
+                    Step::Push(..) => prop_assert!(jobs.slots.len() >= 32),
+                    Step::Encode => {
+                        let mut buffer = BytesMut::new();
+                        let mut earliest = None;
+                        let len = jobs.encode(&mut buffer, |deadline| {
+                            earliest = Some(deadline);
+                            7
+                        });
+                        let message = pb::Operations::decode(buffer.freeze()).expect("whole");
+                        prop_assert_eq!(message.operations.len(), len);
+                        let waiting: Vec<_> = model.iter_mut().filter(|job| !job.sent).collect();
+                        prop_assert_eq!(len == 0, waiting.is_empty());
+                        let mut times = Vec::new();
+                        for (job, operation) in waiting.into_iter().zip(&message.operations) {
+                            prop_assert_eq!(&operation.key, &job.number.to_string());
+                            prop_assert_eq!((operation.id, message.epoch), (job.number, job.epoch));
+                            times.push(job.deadline);
+                            job.sent = true;
+                        }
+                        prop_assert_eq!(earliest, times.iter().min().copied());
+                        if let Some(&latest) = times.iter().max() {
+                            prop_assert!(latest - times[0] <= BATCH_SPREAD);
+                            prop_assert_eq!(message.expires_micros, 7);
+                        }
+                    }
+                    Step::Take(index) if !model.is_empty() => {
+                        let index = index.index(model.len());
+                        let Model { number, sent, .. } = model[index];
+                        prop_assert_eq!(jobs.take_sent(number).is_some(), sent);
+                        prop_assert!(jobs.take_sent(number).is_none(), "taken once");
+                        if sent {
+                            model.remove(index);
+                        }
+                    }
+                    Step::Take(_) => prop_assert!(jobs.is_empty()),
+                    Step::Wait(ms) => {
+                        now += Duration::from_millis(ms.into());
+                        let mut expired = Vec::new();
+                        while let Some(Taken { id, sent, .. }) = jobs.take_expired(now) {
+                            expired.push((id, sent));
+                        }
+                        expired.sort_unstable();
+                        let over = model.iter().filter(|job| job.deadline <= now);
+                        prop_assert_eq!(expired, over.map(|job| (job.number, job.sent)).collect::<Vec<_>>());
+                        model.retain(|job| job.deadline > now);
+                    }
+                    Step::TakeUnsent => {
+                        let unsent: Vec<_> = std::iter::from_fn(|| jobs.take_unsent()).collect();
+                        prop_assert_eq!(unsent.len(), model.iter().filter(|job| !job.sent).count());
+                        model.retain(|job| job.sent);
+                    }
+                }
+                prop_assert_eq!(jobs.is_empty(), model.is_empty());
+                prop_assert_eq!(jobs.in_flight(), model.iter().filter(|job| job.sent).count());
+                prop_assert_eq!(jobs.queued(), model.iter().filter(|job| !job.sent).count());
+                let next = model.iter().map(|job| job.deadline).min();
+                match jobs.next_deadline() {
+                    None => prop_assert!(next.is_none()),
+                    // Early ones that are answered already may still be remembered.
+                    Some(at) => prop_assert!(next.is_some_and(|next| at <= next)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        let deadline = Instant::now();
+        let mut jobs = Jobs::new(usize::MAX, usize::MAX);
+        let encode = |jobs: &mut Jobs| {
+            let mut buffer = BytesMut::new();
+            (jobs.encode(&mut buffer, |_| 0), buffer.len())
+        };
+        (0..10_000).for_each(|number| jobs.push(job(number, 1, deadline)));
+        let lens: Vec<_> = (0..4).map(|_| encode(&mut jobs).0).collect();
+        assert_eq!(lens, [4_096, 4_096, 1_808, 0]);
+
+        let set = |bytes: usize| {
+            let mut job = job(0, 1, deadline);
+            let set = pb::Set { value: vec![0; bytes].into(), ..pb::Set::default() };
+            job.operation.verb = Some(pb::operation::Verb::Set(set));
+            job
+        };
+        [600, 400, 400, 5_000, 10].into_iter().for_each(|kib| jobs.push(set(kib << 10)));
+        let lens: Vec<_> = (0..4).map(|_| encode(&mut jobs)).collect();
+        assert_eq!(lens.iter().map(|(len, _)| *len).collect::<Vec<_>>(), [2, 1, 1, 1]);
+        assert!(lens[2].1 > 5_000 << 10, "a large value goes alone");
+    }
+}

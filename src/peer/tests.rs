@@ -1,0 +1,180 @@
+//! Links against a scripted owner, in simulated time and over real connections.
+
+mod breaker;
+mod expiry;
+mod forward;
+mod over_grpc;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cluster::view::Member;
+use crate::command::Unavailable;
+use crate::pb;
+use crate::pb::outcome::Kind;
+use crate::peer::identity::Identity;
+use crate::peer::link::{Dialer, Link, Returned};
+use crate::peer::mailbox::Ticket;
+use crate::peer::memory::Network;
+use crate::peer::options::Options;
+use crate::peer::receive::{Batch, Broken, Executor};
+use crate::peer::transport::Transport;
+use crate::peer::{Answer, Job};
+
+const MS: Duration = Duration::from_millis(1);
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How far from its deadline an answer may come.
+const LATE: Duration = Duration::from_millis(10);
+
+/// An owner that does as it is told, and remembers what it executed.
+struct Owner {
+    epoch: AtomicU64,
+    /// How long it thinks about a batch before it looks at the clock.
+    thinks: Mutex<Duration>,
+    kind: Mutex<Kind>,
+    executed: Mutex<Vec<Executed>>,
+    batches: AtomicU64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Executed {
+    key: Bytes,
+    epoch: u64,
+    batch: u64,
+    at: Instant,
+}
+
+impl Owner {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            epoch: AtomicU64::new(1),
+            thinks: Mutex::default(),
+            kind: Mutex::new(Kind::Deleted),
+            executed: Mutex::default(),
+            batches: AtomicU64::new(0),
+        })
+    }
+
+    fn keys(&self) -> Vec<Bytes> {
+        self.executed.lock().iter().map(|executed| executed.key.clone()).collect()
+    }
+}
+
+impl Executor for Owner {
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    async fn execute(&self, batch: &mut Batch) -> Result<pb::Outcomes, Broken> {
+        let thinks = *self.thinks.lock();
+        if thinks > Duration::ZERO {
+            sleep(thinks).await;
+        }
+        let number = self.batches.fetch_add(1, Ordering::Relaxed);
+        let (now, kind) = (Instant::now(), *self.kind.lock());
+        let epoch = batch.epoch;
+        let outcome = |operation: pb::Operation| {
+            let kind = if now >= batch.expires { Kind::Unavailable } else { kind };
+            if !matches!(kind, Kind::Unavailable | Kind::WrongOwner) {
+                self.executed.lock().push(Executed { key: operation.key, epoch, batch: number, at: now });
+            }
+            pb::Outcome { id: operation.id, kind: kind.into(), ..pb::Outcome::default() }
+        };
+        let outcomes = batch.operations.by_ref().map(outcome).collect();
+        Ok(pb::Outcomes { outcomes, now_micros: 0, epoch: self.epoch() })
+    }
+}
+
+fn identity(id: &str) -> Identity {
+    Identity { cluster: "test".to_owned(), id: id.to_owned() }
+}
+
+fn member(id: &str, peer_addr: &str) -> Member {
+    Member {
+        id: id.to_owned(),
+        incarnation: 1,
+        peer_addr: peer_addr.to_owned(),
+        memcached_addr: String::new(),
+        weight: 100,
+        zone: String::new(),
+    }
+}
+
+/// The caller `a`, with a link to the owner `b`.
+struct Caller {
+    link: Option<Link>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    returned: mpsc::Receiver<Returned>,
+}
+
+impl Caller {
+    fn new(transport: Arc<dyn Transport>, options: Options, to: Member) -> Self {
+        let (sender, returned) = mpsc::channel(2);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let dialer = Dialer {
+            transport,
+            me: Arc::new(identity("a")),
+            options: Arc::new(options),
+            returned: sender,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        Self { link: Some(Link::open(&dialer, to)), tasks, stop, returned }
+    }
+
+    fn link(&self) -> &Link {
+        self.link.as_ref().expect("not dropped yet")
+    }
+
+    fn send(&self, key: impl Into<Bytes>, epoch: u64) -> Awaited {
+        let (job, awaited) = job(key, epoch, Instant::now() + TIMEOUT);
+        self.link().send(job);
+        awaited
+    }
+}
+
+/// A network of the two, which they have used already.
+async fn connected(options: Options) -> (Network, Arc<Owner>, Caller) {
+    let (network, owner) = (Network::new(1), Owner::new());
+    network.start(identity("b"), owner.clone());
+    let caller = Caller::new(network.transport("a"), options, member("b", ""));
+    assert!(caller.send("first", 1).await_outcome().await.is_ok());
+    (network, owner, caller)
+}
+
+fn job(key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
+    let verb = pb::operation::Verb::Delete(pb::Delete::default());
+    let operation = pb::Operation { key: key.into(), verb: Some(verb), ..pb::Operation::default() };
+    let (sender, receiver) = oneshot::channel();
+    (Job::new(operation, epoch, deadline, Ticket::Call(sender)), Awaited { deadline, receiver })
+}
+
+/// The other end of a job.
+struct Awaited {
+    deadline: Instant,
+    receiver: oneshot::Receiver<Answer>,
+}
+
+impl Awaited {
+    /// What came of it; it must come in time.
+    async fn await_outcome(self) -> Result<Kind, Unavailable> {
+        let answer = self.receiver.await.expect("every job is answered");
+        assert!(Instant::now() <= self.deadline + LATE, "answered late");
+        answer.result.map(|outcome| outcome.kind())
+    }
+
+    /// Whether it has been answered by now.
+    fn is_answered(&mut self) -> bool {
+        !self.receiver.is_empty()
+    }
+}
