@@ -42,24 +42,22 @@ impl Pings {
         T: Send + 'static,
         F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
     {
-        let mut channels = self.channels();
-        if let Some(own) = self.own() {
-            // Nobody keeps a connection to this node itself; a member must not be left out.
-            let channel = self.grpc().connect(&own).await.ok();
-            channels.push((own.id, channel));
-        }
         let mut answers = Vec::new();
         let mut calls = JoinSet::new();
-        for (id, channel) in channels {
-            let Some(channel) = channel else {
-                answers.push((id, None));
-                continue;
-            };
-            let client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let call = call(client, self.me().call(&id));
+        for (member, channel) in self.members() {
+            let (id, grpc, call) = (member.id.clone(), self.grpc().clone(), call.clone());
+            let named = self.me().call(&id);
             calls.spawn(async move {
-                let reply = timeout(deadline, call).await;
-                (id, reply.ok().and_then(Result::ok).map(Response::into_inner))
+                let answer = async move {
+                    let channel = match channel {
+                        Some(channel) => channel,
+                        // It may be back by now. And this node does not ping itself.
+                        None => grpc.connect(&member).await.ok()?,
+                    };
+                    let client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                    call(client, named).await.ok().map(Response::into_inner)
+                };
+                (id, timeout(deadline, answer).await.ok().flatten())
             });
         }
         // None of them panics.

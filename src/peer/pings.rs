@@ -49,8 +49,8 @@ pub struct Pings {
     lease_ttl: Duration,
     /// By id and incarnation.
     peers: Mutex<BTreeMap<(String, u64), Peer>>,
-    /// This node as the others see it, while it is in the view.
-    own: Mutex<Option<Member>>,
+    /// The view that is followed.
+    view: Mutex<Arc<View>>,
 }
 
 struct Peer {
@@ -71,7 +71,7 @@ impl Pings {
             grpc: Grpc::new(Arc::new(peer.clone())),
             lease_ttl: membership.lease_ttl,
             peers: Mutex::default(),
-            own: Mutex::default(),
+            view: Mutex::default(),
         })
     }
 
@@ -116,24 +116,20 @@ impl Pings {
         peers.iter().any(|((of, _), peer)| of == id && peer.is_reached(self.lease_ttl / REACHED_PER_LEASE))
     }
 
-    /// This node, while it is in the view.
-    pub(super) fn own(&self) -> Option<Member> {
-        self.own.lock().clone()
-    }
-
-    /// The connections to the other members of the view, by their ids; `None` while a member does
-    /// not answer.
-    pub(super) fn channels(&self) -> Vec<(String, Option<Channel>)> {
+    /// The members of the view, this node included, in the order of their ids, each with the
+    /// connection over which it has answered its last ping.
+    pub(super) fn members(&self) -> Vec<(Member, Option<Channel>)> {
+        let view = self.view.lock().clone();
         let peers = self.peers.lock();
-        let members = peers.iter().filter(|(_, peer)| peer.pinging.is_some());
-        members.map(|((id, _), peer)| (id.clone(), peer.channel.clone())).collect()
+        let channel = |member: &Member| peers.get(&key(member)).and_then(|peer| peer.channel.clone());
+        view.members.values().map(|member| (member.clone(), channel(member))).collect()
     }
 
     /// Takes over who is in the view; returns those that are to be pinged from now on, each until
     /// its token is cancelled.
     fn follow(&self, state: &State, stop: &CancellationToken) -> Vec<(Member, CancellationToken)> {
         let members = &state.view.members;
-        *self.own.lock() = members.get(&self.me.id).cloned();
+        *self.view.lock() = state.view.clone();
         let mut peers = self.peers.lock();
         peers.retain(|(id, incarnation), peer| {
             let is_member = members.get(id).is_some_and(|member| member.incarnation == *incarnation);
