@@ -1,6 +1,7 @@
 //! Real memcached clients and tools, through the Python tests of `tests/clients/`.
 //!
-//! Each file runs against filbert and against memcached: a test that fails on both is wrong itself.
+//! Each file runs against filbert and against memcached: a test that fails on both is wrong itself. The file about
+//! clusters runs against filbert alone.
 
 use crate::support::python::{Server, run};
 
@@ -25,6 +26,20 @@ macro_rules! client {
         }
     };
 }
+
+/// For what memcached does not do.
+macro_rules! filbert_client {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn with_filbert() {
+                super::pytest(concat!("test_", stringify!($name), ".py"), super::Server::Filbert);
+            }
+        }
+    };
+}
+
+filbert_client!(cluster);
 
 client!(aiomcache);
 client!(libmemcached_tools);

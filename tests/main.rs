@@ -4,6 +4,7 @@
 mod client_suites;
 mod clients;
 mod cluster;
+mod cluster_checker;
 mod command_line;
 mod connections;
 mod differential;

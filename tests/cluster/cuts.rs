@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::cluster::{get, set};
-use crate::support::cluster::{Cluster, LEASE, agree};
+use crate::support::cluster::{Cluster, LEASE, agree, why};
 use crate::support::server::{always, eventually};
 use crate::support::wire::Wire;
 
@@ -71,10 +71,10 @@ impl Split {
         let (lost, kept) = (self.lost.clone(), self.kept.clone());
         let [near, _, inside] = &mut self.wires[..] else { panic!("three nodes") };
         eventually("the keys have another owner", || {
-            near.ask(&format!("get {kept}\r\n"), &format!("VALUE {kept} 0 3\r\nold\r\nEND\r\n"));
+            assert_eq!(get(near, &kept), "old", "{:?}", why(near, &kept));
             set(near, &lost, "new")
         });
-        // The node that is cut off must not have answered with the old value since then.
+        // The node that is cut off does not answer with the old value any more.
         always("it is a miss there", LEASE, || get(inside, &lost) != "old" && !set(inside, &lost, "wrong"));
         eventually("they agree without it", || self.is_without_it());
         self.heal();

@@ -124,7 +124,7 @@ fn half_a_configuration_is_refused() {
     let secured = secured(&authority);
     let all = &secured[2..];
     for missing in 0..3 {
-        let mut args = vec!["-p", "0", "--etcd-endpoints", "127.0.0.1:1", "--cluster", "test"];
+        let mut args = vec!["-p", "-1", "--etcd-endpoints", "127.0.0.1:1", "--cluster", "test"];
         let option = &all[missing * 2];
         args.extend(all.chunks(2).filter(|pair| pair[0] != *option).flatten().map(String::as_str));
         let ended = run::filbert(&args);
@@ -136,7 +136,7 @@ fn half_a_configuration_is_refused() {
 #[test]
 fn options_of_a_cluster_without_etcd_are_refused() {
     for option in [["--peer-listen", "127.0.0.1:0"], ["--cluster", "test"], ["--node-id", "a"]] {
-        let ended = run::filbert(&["-p", "0", option[0], option[1]]);
+        let ended = run::filbert(&["-p", "-1", option[0], option[1]]);
         assert_ne!(ended.code, Some(0), "{option:?}");
         assert!(ended.stderr.contains("--etcd-endpoints"), "{option:?}: {}", ended.stderr);
     }

@@ -93,11 +93,11 @@ fn why_tells_where_a_key_is_and_whether() {
         wires[(owner + 1) % 3].ask(&format!("set {key} 0 0 1\r\nx\r\n"), "STORED\r\n");
         let present = tell(&mut wires);
         assert_eq!((&present["present"][..], &present["ttl"][..]), ("yes", "-1"));
+        // It only looks: an item that was asked about is not one that was read.
+        wires[0].ask(&format!("mg {key} h\r\n"), "HD h0\r\n");
         wires[(owner + 2) % 3].ask(&format!("touch {key} 1000\r\n"), "TOUCHED\r\n");
         let ttl: u64 = why(&mut wires[0], &key)["ttl"].parse().expect("seconds");
         assert!((990..=1000).contains(&ttl), "{ttl}");
-        // It only looks: an item that was asked about is not one that was read.
-        wires[0].ask(&format!("mg {key} h\r\n"), "HD h0\r\n");
     }
 }
 

@@ -180,9 +180,10 @@ pub fn why(wire: &mut Wire, key: &str) -> BTreeMap<String, String> {
     stats(wire, &format!("why {key}"))
 }
 
-/// Whether all have the same view, and nobody acts on an older one.
+/// Whether all have the same view and serve, and nobody acts on an older one.
 pub fn agree(rings: &[Ring]) -> bool {
-    rings.iter().all(|ring| ring.settled && ring.digest == rings[0].digest && ring.epoch == rings[0].epoch)
+    let stands = |ring: &Ring| ring.settled && ring.standing == "serving";
+    rings.iter().all(|ring| stands(ring) && ring.digest == rings[0].digest && ring.epoch == rings[0].epoch)
 }
 
 fn unique_name() -> String {

@@ -101,7 +101,7 @@ impl Node {
 
     /// How its clients reach it, for threads of their own.
     pub fn door(&self) -> Door {
-        Door { id: self.id.clone(), site: self.site.clone(), port: self.port }
+        Door { site: self.site.clone(), port: self.port }
     }
 
     /// A new client connection.
@@ -135,7 +135,6 @@ impl Drop for Node {
 /// How clients reach a node.
 #[derive(Clone, Debug)]
 pub struct Door {
-    pub id: String,
     pub site: Site,
     pub port: u16,
 }
@@ -146,6 +145,8 @@ pub struct Ring {
     pub epoch: u64,
     pub digest: String,
     pub settled: bool,
+    /// What the node that was asked may do: `serving` when it answers for its keys.
+    pub standing: String,
     /// The members' ids, each with what its line says: `share`, `slots`, `weight`, `addr`, `peer`, `zone`.
     pub members: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -167,6 +168,7 @@ impl Ring {
                 "no" => false,
                 other => panic!("settled is {other:?}"),
             },
+            standing: one("standing").clone(),
             members,
         }
     }
@@ -186,7 +188,7 @@ fn fields(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The `STAT name value` lines that answer a command.
+/// The `STAT name value` lines that answer a command; the values of a name that is there more than once are joined.
 #[track_caller]
 pub fn stats(wire: &mut Wire, request: &str) -> BTreeMap<String, String> {
     wire.send(format!("{request}\r\n").as_bytes());
@@ -202,7 +204,10 @@ pub fn stats(wire: &mut Wire, request: &str) -> BTreeMap<String, String> {
             .and_then(|rest| rest.strip_suffix("\r\n"))
             .map(|rest| rest.split_once(' ').unwrap_or((rest, "")))
             .unwrap_or_else(|| panic!("`{request}` is answered {line:?}"));
-        let before = stats.insert(name.to_owned(), value.to_owned());
-        assert_eq!(before, None, "`{request}` says {name} twice");
+        let known: &mut String = stats.entry(name.to_owned()).or_default();
+        if !known.is_empty() {
+            known.push(' ');
+        }
+        known.push_str(value);
     }
 }
