@@ -6,6 +6,7 @@ mod clients;
 mod cluster;
 mod cluster_checker;
 mod command_line;
+mod compose;
 mod connections;
 mod differential;
 mod fuzz;

@@ -32,19 +32,10 @@ impl Server {
 ///
 /// When the virtual environment is missing, or when Python exits with anything but 0: its output is in the message.
 pub fn run(directory: &str, arguments: &[&str], server: Server) {
-    let python = venv().join("bin/python");
-    assert!(
-        python.exists(),
-        "{} is missing: `tests/run` creates it (or set FILBERT_TEST_VENV)",
-        python.display()
-    );
-    let output = Command::new(&python)
+    let output = python()
         .args(arguments)
         .current_dir(tests().join(directory))
         .env("SERVER_BIN", server.binary())
-        // Nothing is written beside the sources, so that a read-only checkout and parallel runs are fine.
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
         .output()
         .expect("the virtual environment's Python starts");
     assert!(
@@ -53,6 +44,32 @@ pub fn run(directory: &str, arguments: &[&str], server: Server) {
         output.status,
         text(&output)
     );
+}
+
+/// Reads a file of YAML.
+///
+/// # Panics
+///
+/// As [`run`], and when the file is not YAML.
+pub fn yaml(path: &Path) -> serde_json::Value {
+    let program = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let output =
+        python().args(["-c", program]).arg(path).output().expect("the virtual environment's Python starts");
+    assert!(output.status.success(), "{}: {}\n{}", path.display(), output.status, text(&output));
+    serde_json::from_slice(&output.stdout).expect("json.dump writes JSON")
+}
+
+fn python() -> Command {
+    let python = venv().join("bin/python");
+    assert!(
+        python.exists(),
+        "{} is missing: `tests/run` creates it (or set FILBERT_TEST_VENV)",
+        python.display()
+    );
+    let mut command = Command::new(python);
+    // Nothing is written beside the sources, so that a read-only checkout and parallel runs are fine.
+    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
+    command
 }
 
 fn tests() -> PathBuf {

@@ -1,0 +1,23 @@
+# Filbert in a container: docker build -t filbert . && docker run -p 11211:11211 filbert -m 512
+
+# The Rust of rust-toolchain.toml, on the Debian that the binary then runs on: it needs the C library it was linked
+# with, or a newer one.
+FROM rust:1.95.0-bookworm AS build
+# The toolchain that the image has. rust-toolchain.toml would have rustup fetch what only developers need.
+ENV RUSTUP_TOOLCHAIN=1.95.0
+WORKDIR /filbert
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/filbert/target \
+    cargo build --release --locked && cp target/release/filbert /usr/local/bin/
+
+FROM debian:bookworm-slim
+RUN useradd --system --no-create-home filbert
+COPY --from=build /usr/local/bin/filbert /usr/local/bin/
+USER filbert
+# A container has its own loopback address, where nobody would reach it. Who may connect is decided by which ports are
+# published.
+ENV FILBERT_LISTEN=*
+# Clients, other nodes.
+EXPOSE 11211 11212
+ENTRYPOINT ["filbert"]
