@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::cluster::view::{Member, Owners, SLOTS, slot};
+use crate::store::Floors;
 
 /// Where a command is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +69,10 @@ impl Routing {
     pub fn is_open(&self) -> bool {
         self.shut.is_none()
     }
+}
 
-    /// From which generation of the store on an item under this key counts here; `None` when it
-    /// is another node's.
-    pub fn since(&self, key: &[u8]) -> Option<u32> {
+impl Floors for Routing {
+    fn floor(&self, key: &[u8]) -> Option<u32> {
         match self.place(key) {
             Place::Here { since } => Some(since),
             Place::Soon => Some(self.since[usize::from(slot(key))]),

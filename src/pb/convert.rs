@@ -91,6 +91,17 @@ pub fn operation(id: u64, command: &Command<'_>, at: Clocked<'_>) -> pb::Operati
     }
 }
 
+impl pb::Operation {
+    /// Bytes of its key and value: the same before it is sent and when it comes back.
+    pub fn payload_bytes(&self) -> usize {
+        let value = match &self.verb {
+            Some(pb::operation::Verb::Set(set)) => set.value.len(),
+            _ => 0,
+        };
+        self.key.len() + value
+    }
+}
+
 fn set_mode(mode: SetMode) -> pb::set::Mode {
     match mode {
         SetMode::Set => pb::set::Mode::Set,

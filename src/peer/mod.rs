@@ -63,11 +63,7 @@ impl Job {
 
     /// What it takes of the bytes that may wait: its key and its value.
     pub fn bytes(&self) -> usize {
-        let value = match &self.operation.verb {
-            Some(pb::operation::Verb::Set(set)) => set.value.len(),
-            _ => 0,
-        };
-        self.operation.key.len() + value
+        self.operation.payload_bytes()
     }
 
     /// Sets the number it has within its stream.

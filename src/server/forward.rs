@@ -130,7 +130,8 @@ impl Forward {
         if let Some(pb::operation::Verb::Get(get)) = &mut operation.verb {
             get.no_value = !reply.wants_value();
         }
-        let ticket = Ticket::Mail(self.mailbox.clone(), self.replies.ask(out, reply));
+        let number = self.replies.ask(out, reply, operation.payload_bytes());
+        let ticket = Ticket::Mail(self.mailbox.clone(), number);
         let job = Job::new(operation, self.routing.epoch, self.cache.deadline(), ticket);
         self.cache.send(&self.routing, place, job);
     }

@@ -14,10 +14,14 @@ use crate::protocol::reply::{self, Classic, Meta, MetaVerb, Reply, write_line};
 use crate::protocol::token::Tokens;
 use crate::server::cluster_commands::Task;
 
-/// Slots of one connection.
-const SLOTS_MAX: usize = 1024;
+/// Slots of one connection. Enough for owners to work at the same time; more would only wait for
+/// them longer.
+const SLOTS_MAX: usize = 256;
 
-/// Bytes that the values of that many slots may be expected to take; with larger ones there are
+/// Bytes of commands on their way, after which no more are sent before some were answered.
+const ASKED_BYTES: usize = 1 << 20;
+
+/// Bytes that the answers of all slots may be expected to take; when values are larger there are
 /// fewer slots.
 const EXPECTED_BYTES: usize = 4 << 20;
 
@@ -31,6 +35,8 @@ pub(super) struct Replies {
     pub(super) ready: Vec<u8>,
     /// Bytes that wait behind slots.
     waiting: usize,
+    /// Bytes of commands on their way.
+    asked: usize,
     /// The length of a large value among those that came lately.
     large: usize,
 }
@@ -139,11 +145,13 @@ impl Replies {
     /// Whether so much is on its way that no more should be asked.
     pub(super) fn is_full(&self, waiting_max: usize) -> bool {
         let slots_max = SLOTS_MAX.min(EXPECTED_BYTES / self.large.max(1)).max(4);
-        self.slots.len() >= slots_max || self.waiting >= waiting_max
+        self.slots.len() >= slots_max || self.waiting >= waiting_max || self.asked >= ASKED_BYTES
     }
 
-    /// Takes a slot for what is on its way, behind what is in `out`; its number.
-    pub(super) fn ask(&mut self, out: &mut Vec<u8>, reply: Owned) -> u64 {
+    /// Takes a slot for a command of so many bytes that is on its way, behind what is in `out`; its
+    /// number.
+    pub(super) fn ask(&mut self, out: &mut Vec<u8>, reply: Owned, bytes: usize) -> u64 {
+        self.asked += bytes;
         self.push(out, State::Asked(reply))
     }
 
@@ -175,6 +183,7 @@ impl Replies {
                 let len = answer.result.as_ref().ok().and_then(|message| message.item.as_ref());
                 let len = len.map_or(0, |item| item.value.len());
                 self.large = len.max(self.large - self.large / 16);
+                self.asked = self.asked.saturating_sub(answer.operation.payload_bytes());
                 State::Answered(reply, answer)
             }
             (_, Mail::Text(text)) => State::Text(text),
@@ -228,7 +237,7 @@ mod tests {
     }
 
     fn ask(replies: &mut Replies, out: &mut Vec<u8>) -> u64 {
-        replies.ask(out, Owned::Classic(Classic::Store, false))
+        replies.ask(out, Owned::Classic(Classic::Store, false), 0)
     }
 
     fn flush(replies: &mut Replies, out: &mut Vec<u8>) -> Option<u64> {
@@ -286,7 +295,7 @@ mod tests {
         };
         let mut replies = Replies::default();
         let mut out = Vec::new();
-        let get = replies.ask(&mut out, Owned::Value { cas: false, last: true });
+        let get = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
         let set = ask(&mut replies, &mut out);
         replies.fill(get, failed());
         replies.fill(set, failed());
@@ -295,10 +304,24 @@ mod tests {
     }
 
     #[test]
+    fn large_commands_leave_fewer_slots() {
+        let mut replies = Replies::default();
+        let mut out = Vec::new();
+        let set = pb::Set { value: vec![0; ASKED_BYTES].into(), ..pb::Set::default() };
+        let operation =
+            pb::Operation { verb: Some(pb::operation::Verb::Set(set)), ..pb::Operation::default() };
+        let number = replies.ask(&mut out, Owned::Classic(Classic::Store, false), operation.payload_bytes());
+        assert!(replies.is_full(usize::MAX));
+        let answer = Answer { operation, result: Err(Unavailable::Unanswered) };
+        replies.fill(number, Mail::Answer(answer));
+        assert!(!replies.is_full(usize::MAX));
+    }
+
+    #[test]
     fn large_values_leave_fewer_slots() {
         let mut replies = Replies::default();
         let mut out = Vec::new();
-        let number = replies.ask(&mut out, Owned::Value { cas: false, last: true });
+        let number = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
         let item = pb::Item { value: vec![0; 1 << 20].into(), ..pb::Item::default() };
         let result = Ok(pb::Outcome { item: Some(item), ..pb::Outcome::default() });
         replies.fill(number, Mail::Answer(Answer { operation: pb::Operation::default(), result }));
