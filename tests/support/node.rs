@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::support::server::{Product, Server, command};
+use crate::support::server::{Product, Server, command, eventually};
 use crate::support::site::Site;
 use crate::support::wire::{DEADLINE, Wire};
 
@@ -113,9 +113,14 @@ impl Node {
         Wire::over(stream)
     }
 
-    /// What `stats ring` says.
+    /// What `stats ring` says. A node that has just stood still closes connections unheard.
     pub fn ring(&self) -> Ring {
-        Ring::of(&stats(&mut self.connect(), "stats ring"))
+        let mut stats = None;
+        eventually("the connection is not closed", || {
+            stats = try_stats(&mut self.connect(), "stats ring");
+            stats.is_some()
+        });
+        Ring::of(&stats.unwrap_or_default())
     }
 
     fn server(&self) -> &Server {
@@ -191,13 +196,21 @@ fn fields(text: &str) -> BTreeMap<String, String> {
 /// The `STAT name value` lines that answer a command; the values of a name that is there more than once are joined.
 #[track_caller]
 pub fn stats(wire: &mut Wire, request: &str) -> BTreeMap<String, String> {
+    try_stats(wire, request).unwrap_or_else(|| panic!("the connection was closed on `{request}`"))
+}
+
+/// As [`stats`]; `None` when the connection is closed instead of an answer.
+#[track_caller]
+fn try_stats(wire: &mut Wire, request: &str) -> Option<BTreeMap<String, String>> {
     wire.send(format!("{request}\r\n").as_bytes());
     let mut stats = BTreeMap::new();
     loop {
         let line = wire.line().unwrap_or_else(|e| panic!("`{request}` is answered in time: {e}"));
         let line = String::from_utf8(line).expect("statistics are text");
-        if line == "END\r\n" {
-            return stats;
+        match &*line {
+            "" => return None,
+            "END\r\n" => return Some(stats),
+            _ => {}
         }
         let (name, value) = line
             .strip_prefix("STAT ")
