@@ -1,4 +1,5 @@
-//! Conversations written down: each file in `tests/transcripts/` is held with a real memcached and with Filbert.
+//! Conversations written down: each file in `tests/transcripts/` is held with a real memcached, with Filbert and with a
+//! cluster of Filberts.
 //!
 //! `tests/transcripts/README.md` describes the format, `DIFFERENCES.md` every place where the two may differ.
 
@@ -8,33 +9,48 @@ mod script;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use tempfile::TempDir;
 
+use crate::support::cluster::Cluster;
 use crate::support::server::{Product, Server};
 use crate::support::wire::Wire;
 use crate::transcripts::pattern::{Captured, Pattern};
 use crate::transcripts::script::{Action, Script};
 
-/// One test per file and server, so that a failure names both.
+/// One test per file and server, so that a failure names both; and one with a cluster, whose nodes together must answer
+/// as a single one does, except for commands that are about one node.
 macro_rules! transcripts {
-    ($($name:ident)*) => {
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    ($($name:ident)* about one node: $($local:ident $reason:literal)*) => {
+        const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($local)),*];
         $(mod $name {
-            use crate::support::server::Product;
-
-            const TEXT: &str = include_str!(concat!("transcripts/", stringify!($name), ".txt"));
+            transcripts!(@both $name);
 
             #[test]
-            fn memcached() {
-                super::run(stringify!($name), TEXT, Product::Memcached);
-            }
-
-            #[test]
-            fn filbert() {
-                super::run(stringify!($name), TEXT, Product::Filbert);
+            fn cluster() {
+                super::run(stringify!($name), TEXT, Product::Filbert, super::Host::cluster);
             }
         })*
+        $(#[doc = $reason]
+        mod $local {
+            transcripts!(@both $local);
+        })*
+    };
+    (@both $name:ident) => {
+        use crate::support::server::Product;
+
+        const TEXT: &str = include_str!(concat!("transcripts/", stringify!($name), ".txt"));
+
+        #[test]
+        fn memcached() {
+            super::run(stringify!($name), TEXT, Product::Memcached, super::Host::memcached);
+        }
+
+        #[test]
+        fn filbert() {
+            super::run(stringify!($name), TEXT, Product::Filbert, super::Host::filbert);
+        }
     };
 }
 
@@ -46,7 +62,6 @@ transcripts! {
     auth
     bad_data_chunk
     bad_lengths
-    cachedump
     cas
     cas_bad_lines
     delete
@@ -63,7 +78,6 @@ transcripts! {
     incr_decr_errors
     item_size_limit
     long_lines
-    lru_crawler
     ma
     ma_errors
     md
@@ -87,21 +101,24 @@ transcripts! {
     replace
     set
     shutdown
-    shutdown_enabled
-    shutdown_graceful
     slabs_lru
-    stats
-    stats_conns
-    stats_detail
-    stats_items_slabs
     stats_settings
     storage_long_key
     too_large
     unknown_commands
-    watch
-    watch_connections
     watch_disabled
     whitespace
+    about one node:
+    cachedump "lists the items of one node"
+    lru_crawler "lists the items of one node"
+    shutdown_enabled "ends one node"
+    shutdown_graceful "ends one node"
+    stats "counts what one node did"
+    stats_conns "shows the connections of one node"
+    stats_detail "counts what one node was asked"
+    stats_items_slabs "counts the items of one node"
+    watch "shows what one node does"
+    watch_connections "shows the connections of one node"
 }
 
 #[test]
@@ -140,8 +157,8 @@ fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
 }
 
-/// Holds the conversation with a fresh server.
-fn run(name: &str, text: &str, product: Product) {
+/// Holds the conversation with a fresh server, or a fresh cluster of them.
+fn run(name: &str, text: &str, product: Product, start: impl FnOnce(&[&str]) -> Host) {
     let script = Script::parse(text).unwrap_or_else(|error| panic!("{name}.txt: {error}"));
     let files = TempDir::new().expect("a temporary directory can be made");
     let mut captured = Captured::new();
@@ -153,7 +170,7 @@ fn run(name: &str, text: &str, product: Product) {
     }
     let args: Vec<String> = script.args.iter().map(|arg| rendered(arg, &captured)).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut talk = Talk::new(Server::start(product, &args), captured);
+    let mut talk = Talk::new(start(&args), captured);
     for step in &script.steps {
         if step.only.as_ref().is_some_and(|only| only.product != product) {
             continue;
@@ -174,9 +191,47 @@ fn rendered(arg: &str, captured: &Captured) -> String {
     String::from_utf8(bytes).expect("the arguments are text")
 }
 
+/// Who is talked with.
+enum Host {
+    One(Server),
+    /// Each connection is to the next node.
+    Cluster(Cluster),
+}
+
+impl Host {
+    fn memcached(args: &[&str]) -> Host {
+        Host::One(Server::memcached(args))
+    }
+
+    fn filbert(args: &[&str]) -> Host {
+        Host::One(Server::filbert(args))
+    }
+
+    fn cluster(args: &[&str]) -> Host {
+        Host::Cluster(Cluster::start_with(3, args))
+    }
+
+    /// The connection of this number.
+    fn connect(&self, number: usize) -> Wire {
+        match self {
+            Host::One(server) => server.connect(),
+            Host::Cluster(cluster) => cluster.nodes[number % cluster.nodes.len()].connect(),
+        }
+    }
+
+    fn wait_exit(&mut self) -> ExitStatus {
+        match self {
+            Host::One(server) => server.wait_exit(),
+            Host::Cluster(cluster) => cluster.nodes[0].wait_exit(),
+        }
+    }
+}
+
 /// A conversation under way.
 struct Talk {
-    server: Server,
+    host: Host,
+    /// How many connections there were.
+    opened: usize,
     wires: BTreeMap<String, Wire>,
     /// The connection that `>` and `<` are about.
     current: String,
@@ -187,9 +242,17 @@ struct Talk {
 }
 
 impl Talk {
-    fn new(server: Server, captured: Captured) -> Talk {
-        let wires = BTreeMap::from([("main".to_owned(), server.connect())]);
-        Talk { server, wires, current: "main".to_owned(), outbox: Vec::new(), captured, block: Vec::new() }
+    fn new(host: Host, captured: Captured) -> Talk {
+        let wires = BTreeMap::from([("main".to_owned(), host.connect(0))]);
+        Talk {
+            host,
+            opened: 1,
+            wires,
+            current: "main".to_owned(),
+            outbox: Vec::new(),
+            captured,
+            block: Vec::new(),
+        }
     }
 
     fn step(&mut self, action: &Action) -> Result<(), String> {
@@ -210,8 +273,10 @@ impl Talk {
                 }
             }
             Action::Switch(name) => {
-                let server = &self.server;
-                self.wires.entry(name.clone()).or_insert_with(|| server.connect());
+                if !self.wires.contains_key(name) {
+                    self.wires.insert(name.clone(), self.host.connect(self.opened));
+                    self.opened += 1;
+                }
                 self.current.clone_from(name);
             }
             Action::Close => {
@@ -227,7 +292,7 @@ impl Talk {
                 self.wires.remove(&left);
             }
             Action::Exit(code) => {
-                let status = self.server.wait_exit();
+                let status = self.host.wait_exit();
                 if status.code() != Some(*code) {
                     return Err(format!("  it ended with {status}"));
                 }

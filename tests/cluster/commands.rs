@@ -138,7 +138,8 @@ fn noreply_and_quiet_commands_say_nothing_and_happen_in_order() {
                     "ms {b} 1 q\r\nb\r\nmg {b} v q k\r\nmg {c} v q k\r\nms {c} 1 q\r\nc\r\nmg {c} v q k Oc\r\n\
                      md {d} q\r\nma {d} q Od\r\nmn\r\nmd {b} q\r\nmd {c} q\r\nmg {b} v q\r\nmn\r\n"
                 ),
-                &format!("VA 1 k{b}\r\nb\r\nVA 1 k{c} Oc\r\nc\r\nMN\r\nMN\r\n"),
+                // An absence is ordinary for `mg` alone.
+                &format!("VA 1 k{b}\r\nb\r\nVA 1 k{c} Oc\r\nc\r\nNF\r\nNF Od\r\nMN\r\nMN\r\n"),
             );
         }
     }
