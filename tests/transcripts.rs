@@ -20,9 +20,9 @@ use crate::transcripts::pattern::{Captured, Pattern};
 use crate::transcripts::script::{Action, Script};
 
 /// One test per file and server, so that a failure names both; and one with a cluster, whose nodes together must answer
-/// as a single one does, except for commands that are about one node.
+/// as a single one does. The last ones are about one node.
 macro_rules! transcripts {
-    ($($name:ident)* about one node: $($local:ident $reason:literal)*) => {
+    ($($name:ident)*; $($local:ident $reason:literal)*) => {
         const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($local)),*];
         $(mod $name {
             transcripts!(@both $name);
@@ -108,7 +108,7 @@ transcripts! {
     unknown_commands
     watch_disabled
     whitespace
-    about one node:
+    ;
     cachedump "lists the items of one node"
     lru_crawler "lists the items of one node"
     shutdown_enabled "ends one node"

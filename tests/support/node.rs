@@ -57,9 +57,11 @@ impl Node {
         }
     }
 
-    /// SIGSTOP: it stands still.
+    /// SIGSTOP: it stands still when this returns.
     pub fn stop(&mut self) {
         self.server().signal(Signal::SIGSTOP);
+        // Its threads do so one by one, as they are seen by the scheduler.
+        eventually("every thread has stopped", || self.server().threads().iter().all(|&state| state == 'T'));
         self.stopped = true;
     }
 

@@ -111,6 +111,16 @@ impl Server {
         kill(Pid::from_raw(pid), signal).expect("the process is ours and not yet reaped");
     }
 
+    /// What each of its threads is doing: `R` runs, `S` sleeps, `T` was stopped; see proc(5).
+    pub fn threads(&self) -> Vec<char> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process is alive");
+        // A thread may end meanwhile.
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        // The name is in parentheses, and may have some itself.
+        let states = stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next());
+        states.collect()
+    }
+
     /// Waits until the process has ended.
     pub fn wait_exit(&mut self) -> ExitStatus {
         let mut status = None;
