@@ -4,19 +4,22 @@
 //!
 //! - `view`: the agreed view with its epoch; replaced by compare-and-swap, without a lease.
 //! - `members/<id>`: a node that is there, with the lease it keeps alive.
-//! - `doubts/<id>`: whom that node could not reach for as long as a lease lives; same lease.
+//! - `doubts/<id>`: whom that node has not reached for long; same lease.
 //! - `acks/<id>`: the epoch that node has come to; same lease.
 //!
 //! One task holds a session with one endpoint after another; another looks at the clock, so
 //! that the standing is right while etcd keeps silent. What both know is the ledger.
 
 pub mod client;
+mod endpoint;
 mod ledger;
+mod peers;
+mod records;
 mod session;
+mod wishes;
 
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,13 +28,13 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::cluster::etcd::ledger::{Ledger, Stored};
+use crate::cluster::contacts::{Contacts, Timing};
+use crate::cluster::etcd::ledger::Ledger;
 use crate::cluster::etcd::session::Node;
 use crate::cluster::seat::Seat;
 use crate::cluster::view::Member;
-use crate::cluster::{Error, Hooks, Membership, Reachability, Task};
+use crate::cluster::{Error, Hooks, Membership, Task};
 
 /// Requests for a flush generation that wait; each is bounded in time, too.
 const FLUSH_QUEUE: usize = 16;
@@ -126,7 +129,7 @@ pub fn default_node_id(port: u16) -> String {
 pub fn join(
     options: Options,
     hooks: Arc<dyn Hooks>,
-    reachability: Arc<dyn Reachability>,
+    contacts: Arc<dyn Contacts>,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> Result<Membership, Error> {
@@ -141,9 +144,9 @@ pub fn join(
         leaving: CancellationToken::new(),
         left: CancellationToken::new(),
     };
-    let membership = Membership::of_task(&seat, task.clone());
+    let membership = Membership::of_task(&seat, options.timing(), task.clone());
     let tick = options.tick();
-    let ledger = Arc::new(Mutex::new(Ledger::new(seat, reachability, &options)));
+    let ledger = Arc::new(Mutex::new(Ledger::new(seat, contacts, &options)));
     let leaving = task.leaving.clone();
     let node = Node::new(options, Arc::clone(&ledger), requests, task.leaving, task.left);
 
@@ -158,7 +161,7 @@ pub fn join(
             };
             let mut ledger = ledger.lock();
             if let Some((epoch, view)) = learned {
-                ledger.take(Stored { epoch, view });
+                ledger.take(epoch, view);
             }
             if leaving.is_cancelled() && !ledger.seat.is_leaving() {
                 ledger.seat.leave();
@@ -204,33 +207,6 @@ impl Options {
         self.endpoints.iter().try_for_each(|endpoint| self.endpoint(endpoint).map(drop))
     }
 
-    /// The endpoint with its TLS. Reads the files each time, so that a renewed certificate is
-    /// used by the next connection.
-    fn endpoint(&self, address: &str) -> Result<Endpoint, Error> {
-        let wrong = |why: String| Error::Options(format!("etcd endpoint {address}: {why}"));
-        let url = match (address.contains("://"), &self.ca) {
-            (true, _) => address.to_owned(),
-            (false, None) => format!("http://{address}"),
-            (false, Some(_)) => format!("https://{address}"),
-        };
-        let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| wrong(error.to_string()))?;
-        let endpoint = endpoint.tcp_nodelay(true).connect_timeout(self.call_timeout);
-        let Some(ca) = &self.ca else {
-            if url.starts_with("https://") {
-                return Err(wrong("https needs the file of etcd's authorities".to_owned()));
-            }
-            return Ok(endpoint);
-        };
-        if !url.starts_with("https://") {
-            return Err(wrong("authorities are given, but the address is not https".to_owned()));
-        }
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-        }
-        endpoint.tls_config(tls).map_err(|error| wrong(client::innermost(&error)))
-    }
-
     fn login(&self) -> Option<(&str, &str)> {
         Some((self.user.as_deref()?, &self.password.as_ref()?.0))
     }
@@ -246,14 +222,15 @@ impl Options {
         }
     }
 
+    /// How long nodes with this lease go by what they heard of each other.
+    pub fn timing(&self) -> Timing {
+        Timing::of(self.lease_ttl)
+    }
+
     /// How often the clock is looked at.
     fn tick(&self) -> Duration {
         (self.lease_ttl / 20).clamp(Duration::from_millis(20), Duration::from_millis(500))
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| Error::Options(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! A membership that a test scripts: each node believes the views it is given, when it is given
 //! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::cluster::contacts::Timing;
 use crate::cluster::seat::{Effect, Seat};
 use crate::cluster::view::{Member, View};
 use crate::cluster::{Hooks, Membership};
+
+/// The lease that nobody has here; what depends on it goes by this one.
+const LEASE: Duration = Duration::from_secs(5);
 
 /// The test's end of a scripted membership; cheap to clone.
 ///
@@ -19,13 +23,13 @@ use crate::cluster::{Hooks, Membership};
 pub struct Script(Arc<Mutex<Seat>>);
 
 impl Script {
-    /// A node outside of any view, that serves whenever a view has it. Its incarnation is in the
+    /// A node outside of any view, that owns keys whenever a view has it. Its incarnation is in the
     /// states of the membership, and in [`Script::me`].
     pub fn new(me: Member, hooks: Arc<dyn Hooks>) -> (Self, Membership) {
         let mut seat = Seat::new(me, hooks);
         seat.serve_unlimited();
         let seat = Arc::new(Mutex::new(seat));
-        (Self(Arc::clone(&seat)), Membership::of_script(seat))
+        (Self(Arc::clone(&seat)), Membership::of_script(seat, Timing::of(LEASE)))
     }
 
     /// The node as it stands in a view that has it; another incarnation after each removal.
@@ -35,24 +39,30 @@ impl Script {
 
     /// Gives the node a view.
     pub fn push(&self, epoch: u64, view: View) -> Effect {
-        self.0.lock().take(epoch, view)
+        self.0.lock().told(epoch, view)
     }
 
     /// Fences the node, or lets it serve again.
     pub fn fence(&self, fenced: bool) {
-        self.0.lock().stand(Instant::now(), fenced);
+        self.0.lock().displace(fenced);
     }
 
-    /// Tells the node which epoch each member has come to.
+    /// Tells the node which epoch each other one with a lease has come to.
     pub fn acknowledge(&self, acknowledged: BTreeMap<String, u64>) {
-        self.0.lock().acknowledge(acknowledged);
+        let mut seat = self.0.lock();
+        let witnessed = seat.state().witnessed;
+        seat.acknowledge(acknowledged, witnessed);
+    }
+
+    /// Tells the node whom it doubts.
+    pub fn doubt(&self, doubted: BTreeSet<String>) {
+        self.0.lock().doubt(doubted);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
     use crate::cluster::{Standing, State};
@@ -105,7 +115,7 @@ mod tests {
         assert_eq!(script.push(1, view(&[&member("b")])), Effect::None);
         assert_eq!(membership.state().standing, Standing::Joining);
         assert_eq!(script.push(2, view(&[&member("a")])), Effect::None, "another incarnation");
-        assert!(!membership.serves());
+        assert!(!membership.state().is_member());
         assert_eq!(script.push(3, view(&[&script.me(), &member("b")])), Effect::Joined);
         assert!(membership.serves() && membership.state().is_member());
         script.fence(true);
@@ -164,23 +174,88 @@ mod tests {
         script.push(3, view(&[&member("b")]));
         let state = membership.changed().await.unwrap();
         assert_eq!((state.epoch, state.standing), (3, Standing::Leaving));
+        assert!(membership.serves(), "what it owned until then");
         assert_eq!(count.forgotten.load(Ordering::SeqCst), 1);
+    }
+
+    fn acknowledge(script: &Script, acks: &[(&str, u64)]) {
+        script.acknowledge(acks.iter().map(|&(id, epoch)| (id.to_owned(), epoch)).collect());
+    }
+
+    fn unconfirmed(membership: &Membership) -> Vec<String> {
+        membership.state().unconfirmed().map(str::to_owned).collect()
     }
 
     #[test]
     fn a_view_is_settled_when_nobody_acts_on_an_older_one() {
         let (script, membership, _) = node();
-        let unconfirmed = || membership.state().unconfirmed().map(str::to_owned).collect::<Vec<_>>();
-        let acknowledge = |acks: &[(&str, u64)]| {
-            script.acknowledge(acks.iter().map(|&(id, epoch)| (id.to_owned(), epoch)).collect());
-        };
-        let previous = vec!["a".to_owned(), "c".to_owned()];
-        script.push(2, View { previous, ..view(&[&script.me(), &member("b")]) });
-        acknowledge(&[("a", 2), ("c", 1)]);
-        assert_eq!(unconfirmed(), ["b", "c"]);
-        acknowledge(&[("a", 2), ("b", 3), ("c", 2)]);
+        assert!(membership.state().is_settled(), "there is no view");
+        script.push(2, view(&[&script.me(), &member("b")]));
+        assert_eq!(unconfirmed(&membership), ["b"], "this node has come to it");
+        acknowledge(&script, &[("c", 1)]);
+        assert_eq!(unconfirmed(&membership), ["b", "c"]);
+        acknowledge(&script, &[("b", 3), ("c", 2)]);
         assert!(membership.state().is_settled());
-        acknowledge(&[("a", 2), ("b", 2)]);
-        assert!(membership.state().is_settled(), "c has no lease and was fenced before it was removed");
+        acknowledge(&script, &[("b", 2)]);
+        assert!(membership.state().is_settled(), "without a lease, c was fenced before it was removed");
+    }
+
+    #[test]
+    fn a_node_removed_two_views_ago_may_still_act_on_the_view_that_had_it() {
+        let (script, membership, _) = node();
+        script.push(1, view(&[&script.me(), &member("b"), &member("c")]));
+        acknowledge(&script, &[("b", 1), ("c", 1)]);
+        assert!(membership.state().is_settled());
+        script.push(2, view(&[&script.me(), &member("b")]));
+        acknowledge(&script, &[("b", 2), ("c", 1)]);
+        script.push(3, View { flush_generation: 1, ..view(&[&script.me(), &member("b")]) });
+        acknowledge(&script, &[("b", 3), ("c", 1)]);
+        assert_eq!(unconfirmed(&membership), ["c"]);
+        acknowledge(&script, &[("b", 3)]);
+        assert!(membership.state().is_settled());
+    }
+
+    #[test]
+    fn a_view_that_etcd_was_not_asked_about_is_not_settled() {
+        let (script, membership, _) = node();
+        let mut seat = script.0.lock();
+        let alone = View { members: [("a".to_owned(), seat.me().clone())].into(), ..View::default() };
+        seat.take(1, alone);
+        assert!(!membership.state().is_settled(), "somebody else with a lease may act on another");
+        seat.acknowledge(BTreeMap::new(), 1);
+        assert!(membership.state().is_settled());
+    }
+
+    #[tokio::test]
+    async fn a_flush_names_those_who_have_not_confirmed_it() {
+        let (script, membership, _) = node();
+        script.push(1, view(&[&script.me(), &member("b"), &member("c")]));
+        let named = |ids: &[&str]| Err(ids.iter().map(|&id| id.to_owned()).collect::<Vec<_>>());
+        assert_eq!(membership.flushed(1, Duration::ZERO).await, named(&["a", "b", "c"]));
+        let generation = membership.raise_flush_generation().await.unwrap();
+        acknowledge(&script, &[("b", 2), ("c", 1)]);
+        assert_eq!(membership.flushed(generation, Duration::ZERO).await, named(&["c"]));
+        let waits = tokio::spawn({
+            let membership = membership.clone();
+            async move { membership.flushed(generation, Duration::from_secs(60)).await }
+        });
+        tokio::task::yield_now().await;
+        acknowledge(&script, &[("b", 2), ("c", 2)]);
+        assert_eq!(waits.await.unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_node_vouches_for_members_that_it_does_not_doubt() {
+        let (script, membership, _) = node();
+        assert!(!membership.may_vouch_for("b"), "it is no member");
+        script.push(1, view(&[&script.me(), &member("b")]));
+        assert!(membership.may_vouch_for("b"));
+        assert!(!membership.may_vouch_for("c"), "c is no member");
+        script.doubt(["b".to_owned()].into());
+        assert!(!membership.may_vouch_for("b"), "the others may count on the doubt");
+        script.doubt(BTreeSet::new());
+        assert!(membership.may_vouch_for("b"));
+        script.0.lock().leave();
+        assert!(!membership.may_vouch_for("b"));
     }
 }

@@ -3,17 +3,19 @@
 //! The members agree on one [`View`] after another; the owner of each key is a pure function of
 //! it ([`view`]). [`etcd`] is how they agree in production, [`fixed`] how tests tell them what
 //! to believe; both hand out the same [`Membership`], made of a [`seat`]. What may follow a view
-//! is decided in [`propose`], without any IO.
+//! is decided in [`propose`], without any IO. What nodes know of each other without etcd are
+//! their [`contacts`].
 
+pub mod contacts;
 pub mod etcd;
 pub mod fixed;
 pub mod propose;
 pub mod seat;
+mod tenure;
 pub mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,7 +23,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::contacts::Timing;
 use crate::cluster::seat::Seat;
+use crate::cluster::tenure::Tenure;
 use crate::cluster::view::{Owners, View};
 
 /// What a node believes about its cluster at one moment.
@@ -40,8 +44,13 @@ pub struct State {
     pub incarnation: u64,
     /// What this node may do.
     pub standing: Standing,
-    /// The epoch that each node with a lease says it has come to, this one included.
+    /// The epoch that each node is known to have come to: members, and whoever else has a lease.
     pub acknowledged: Arc<BTreeMap<String, u64>>,
+    /// The epoch of the view that was read in etcd with the acknowledgements. When a peer told of
+    /// the present view, this is lower, and who else acts on an older one is not known yet.
+    pub witnessed: u64,
+    /// Whom this node has told the others that it cannot reach, or is about to tell them so.
+    pub doubted: Arc<BTreeSet<String>>,
 }
 
 impl State {
@@ -51,22 +60,22 @@ impl State {
     }
 
     /// The nodes that may not have heard of this epoch yet and act on an older one: members that
-    /// have not confirmed it, and those that were just removed though they have a lease. A
-    /// `flush_all` must name them.
+    /// have not confirmed it, and everybody else with a lease who has confirmed an older one only,
+    /// however long ago the view was that had it. A `flush_all` must name them.
+    ///
+    /// This node is not among them: it has come to this epoch. A former member without a lease is
+    /// fenced ([`propose`]).
     pub fn unconfirmed(&self) -> impl Iterator<Item = &str> {
-        let confirmed = |id: &String| self.acknowledged.get(id).is_some_and(|&epoch| epoch >= self.epoch);
-        let members = self.view.members.keys().filter(move |id| !confirmed(id));
-        let removed = self.view.previous.iter().filter(move |id| {
-            // Without a lease nobody is removed who is not fenced already.
-            !self.view.members.contains_key(*id) && self.acknowledged.contains_key(*id) && !confirmed(id)
-        });
-        members.chain(removed).map(String::as_str)
+        let behind = |id: &String| self.acknowledged.get(id).is_none_or(|&epoch| epoch < self.epoch);
+        let members = self.view.members.keys();
+        let others = self.acknowledged.keys().filter(|id| !self.view.members.contains_key(*id));
+        members.chain(others).filter(move |id| **id != self.me && behind(id)).map(String::as_str)
     }
 
     /// Whether nobody acts on an older view any more. Until then, the previous owner of a slot may
     /// still answer for it: who has gained one must not.
     pub fn is_settled(&self) -> bool {
-        self.unconfirmed().next().is_none()
+        self.witnessed >= self.epoch && self.unconfirmed().next().is_none()
     }
 }
 
@@ -81,15 +90,6 @@ pub enum Standing {
     Fenced,
     /// Has asked to be taken out of the view: forwards, and answers what is in flight.
     Leaving,
-}
-
-/// Which other nodes answer; the room that calls them knows.
-pub trait Reachability: Send + Sync + 'static {
-    /// Whether the node has answered lately. "Lately" must be measured against the present time,
-    /// not kept from the last event: a process that was stopped and goes on must not believe in
-    /// answers from before. A node that was never called counts as reachable until a call fails,
-    /// or two nodes that never met could remove each other.
-    fn reachable(&self, id: &str) -> bool;
 }
 
 /// What must happen between one state and the next, told in order and without a gap; a
@@ -130,7 +130,8 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Membership {
     states: watch::Receiver<Arc<State>>,
-    lease: Arc<Horizon>,
+    tenure: Arc<Tenure>,
+    timing: Timing,
     control: Control,
 }
 
@@ -156,16 +157,16 @@ pub(crate) struct Task {
 }
 
 impl Membership {
-    pub(crate) fn of_task(seat: &Seat, task: Task) -> Self {
-        Self { states: seat.states(), lease: seat.horizon(), control: Control::Task(task) }
+    pub(crate) fn of_task(seat: &Seat, timing: Timing, task: Task) -> Self {
+        Self { states: seat.states(), tenure: seat.tenure(), timing, control: Control::Task(task) }
     }
 
-    pub(crate) fn of_script(seat: Arc<Mutex<Seat>>) -> Self {
-        let (states, lease) = {
+    pub(crate) fn of_script(seat: Arc<Mutex<Seat>>, timing: Timing) -> Self {
+        let (states, tenure) = {
             let seat = seat.lock();
-            (seat.states(), seat.horizon())
+            (seat.states(), seat.tenure())
         };
-        Self { states, lease, control: Control::Script(seat) }
+        Self { states, tenure, timing, control: Control::Script(seat) }
     }
 
     /// What this node believes now. Costs a short lock and a reference count.
@@ -173,12 +174,41 @@ impl Membership {
         Arc::clone(&self.states.borrow())
     }
 
-    /// Whether this node may answer as an owner at this very moment. [`State::standing`] says what
-    /// was so when it was published; a process that was stopped for a minute believes it until its
-    /// tasks run again, and this looks at the clock besides. Ask after an operation was executed
-    /// and before its answer leaves.
+    /// How long the nodes of this cluster go by what they heard of each other.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Whether this node may answer at this very moment for what it owns in the view it acts on.
+    /// [`State::standing`] says what was so when it was published; a process that was stopped for
+    /// a minute believes it until its tasks run again, and this looks at the clock besides. True
+    /// of a node that leaves, too, which owns its keys until it has come to the view without it.
+    /// Costs two loads and a look at the clock.
     pub fn serves(&self) -> bool {
-        self.states.borrow().standing == Standing::Serving && Instant::now() < self.lease.get()
+        Instant::now() < self.serves_until()
+    }
+
+    /// The moment from which on this node must not answer as an owner, as far as it is known now.
+    /// Ask before an operation is executed, and look at the clock before its answer leaves: a
+    /// node that was stopped in between, was removed and has come back has a new such moment,
+    /// which must not count for what it executed before. Costs two loads.
+    pub fn serves_until(&self) -> Instant {
+        self.tenure.ends()
+    }
+
+    /// Whether this node may tell `id` that its pings reach it, which is the other's reason to
+    /// serve on without a lease. Ask after it was found to be reached: in that order, a doubt that
+    /// is being said to the others is not missed.
+    ///
+    /// Not of one that is no member, or whom this node has said to doubt, though it is reached
+    /// again: until the doubt is withdrawn, the others may remove it for it. And not while this
+    /// node leaves, after which it has no say.
+    pub fn may_vouch_for(&self, id: &str) -> bool {
+        let state = self.states.borrow();
+        state.is_member()
+            && state.standing != Standing::Leaving
+            && state.view.members.contains_key(id)
+            && !state.doubted.contains(id)
     }
 
     /// Waits for a state that this handle has not seen, and returns it; states in between may be
@@ -200,7 +230,7 @@ impl Membership {
     /// it again.
     pub fn learn(&self, epoch: u64, view: View) {
         match &self.control {
-            Control::Script(seat) => _ = seat.lock().take(epoch, view),
+            Control::Script(seat) => _ = seat.lock().told(epoch, view),
             Control::Task(task) => _ = task.learned.try_send((epoch, view)),
         }
     }
@@ -224,21 +254,8 @@ impl Membership {
         }
     }
 
-    /// Waits until every member has flushed: nobody acts any more on a view of a lower flush
-    /// generation.
-    ///
-    /// # Errors
-    /// The ids of those who have not confirmed it at the deadline.
-    pub async fn flushed(&self, generation: u64, deadline: Duration) -> Result<(), Vec<String>> {
-        let done = |state: &State| state.view.flush_generation >= generation && state.is_settled();
-        match timeout(deadline, self.clone().wait_for(done)).await {
-            Ok(Some(_)) => Ok(()),
-            _ => Err(self.state().unconfirmed().map(str::to_owned).collect()),
-        }
-    }
-
-    /// Raises the flush generation of the view and returns it. The members have flushed when
-    /// [`State::is_settled`] holds in a state with this generation or a higher one.
+    /// Raises the flush generation of the view and returns it; [`Membership::flushed`] waits until
+    /// all have flushed.
     ///
     /// # Errors
     /// [`Error::Unconfirmed`] when etcd does not answer, [`Error::NotJoined`] without a view.
@@ -255,28 +272,27 @@ impl Membership {
             }
         }
     }
-}
 
-/// A moment that moves: until when this node may answer as an owner.
-#[derive(Debug)]
-pub(crate) struct Horizon {
-    base: Instant,
-    nanos: AtomicU64,
-}
-
-impl Horizon {
-    /// A horizon that is already past.
-    pub(crate) fn past() -> Self {
-        Self { base: Instant::now(), nanos: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn get(&self) -> Instant {
-        self.base + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
-    }
-
-    /// Never moves back.
-    pub(crate) fn extend_to(&self, until: Instant) {
-        let nanos = until.saturating_duration_since(self.base).as_nanos();
-        self.nanos.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Waits until every node has flushed as this generation asks: until nobody acts on a view of
+    /// a lower one any more. Cancellation safe.
+    ///
+    /// # Errors
+    /// The ids of those who have not confirmed it within `patience`, sorted.
+    pub async fn flushed(&self, generation: u64, patience: Duration) -> Result<(), Vec<String>> {
+        let mut states = self.states.clone();
+        let flushed = |state: &Arc<State>| state.view.flush_generation >= generation && state.is_settled();
+        if let Ok(Ok(_)) = timeout(patience, states.wait_for(flushed)).await {
+            return Ok(());
+        }
+        let state = self.state();
+        let mut ids: BTreeSet<_> = state.unconfirmed().map(str::to_owned).collect();
+        if state.view.flush_generation < generation {
+            // Not even this node has heard of it, and it cannot know who has.
+            ids.extend(state.view.members.keys().cloned());
+        } else if state.witnessed < state.epoch {
+            // A peer told it, and only etcd knows who else there is.
+            ids.insert(state.me.clone());
+        }
+        if ids.is_empty() { Ok(()) } else { Err(ids.into_iter().collect()) }
     }
 }

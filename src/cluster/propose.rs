@@ -1,18 +1,33 @@
 //! Which view may follow another: the rule that every node applies to what it reads in etcd, as
 //! a pure function.
 //!
-//! Three things keep two nodes from owning one key. A node without a lease serves only while it
-//! reaches more than half of its view ([`vouched`]); a member without a lease is removed only when
-//! every member that has one finds it unreachable; and no view follows another while less than
-//! half of the members have a lease. So the members that would have to vouch for the removed node
-//! and those that removed it always have one in common, and that one cannot say both.
+//! A node acts on the last view it has heard of, and may hear late. What keeps two nodes from
+//! owning one key under two views:
+//!
+//! 1. A node with a lease is waited for: a slot that it may still own under an older view is not
+//!    opened elsewhere before it has confirmed the new one ([`State::is_settled`]).
+//! 2. A node without a lease serves only while more than half of its view vouch for it, none of
+//!    them known to have come to a later view ([`vouched`]). Who vouches does not doubt.
+//! 3. A view changes only while half of its members have a lease, and a member without one is
+//!    removed only when all of these doubt it ([`next_view`]). So among those who would have to
+//!    vouch for it there is always one who doubts it.
+//! 4. A view is followed by another only when half of the members of the one *before* it have come
+//!    to it ([`enough`]), and somebody is removed only when their last vouches are over, too. So
+//!    whoever has stayed further behind finds no more than half of its view to vouch for it.
+//!
+//! [`State::is_settled`]: crate::cluster::State::is_settled
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::view::{Member, View};
 
-/// Who says about whom that it does not answer: voter to the ids.
-pub type Doubts = BTreeMap<String, BTreeSet<String>>;
+/// Most members that one view removes: each is a comparison in a transaction, for which etcd has
+/// a limit of 128 (`--max-txn-ops`).
+const REMOVED_LIMIT: usize = 32;
+
+/// Who says about whom that it does not answer: voter to the ids, each with the incarnation that
+/// is meant.
+pub type Doubts = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// What a node knows when it thinks about the next view.
 #[derive(Debug)]
@@ -21,9 +36,11 @@ pub struct Evidence<'a> {
     pub registered: &'a BTreeMap<String, Member>,
     /// What the registered nodes say, this one included.
     pub doubts: &'a Doubts,
-    /// Whether less than half of the members have had a lease for so long that they must be taken
-    /// for lost, rather than cut off from etcd all at once.
-    pub forsaken: bool,
+    /// Those who have had no lease for so long that they do not serve unless *every* other member
+    /// of their view vouches for them.
+    pub gone: &'a BTreeSet<String>,
+    /// Whether the present view is old enough for somebody to be removed from it.
+    pub may_remove: bool,
 }
 
 /// The view that should follow `current`; `None` when it is as it should be, or must not change
@@ -35,44 +52,78 @@ pub struct Evidence<'a> {
 ///
 /// never more than half of the members at once.
 pub fn next_view(current: &View, evidence: &Evidence<'_>, reachable: impl Fn(&str) -> bool) -> Option<View> {
-    if !has_quorum(current, evidence.registered) && !evidence.forsaken {
+    let has_lease = |id: &str| evidence.registered.contains_key(id);
+    if !enough(current.members.keys(), has_lease, evidence.gone) {
         return None;
     }
     let mut members = current.members.clone();
     for (id, member) in evidence.registered {
         members.insert(id.clone(), member.clone());
     }
+    if evidence.may_remove {
+        let limit = (current.members.len() / 2).min(REMOVED_LIMIT);
+        for id in doubted(current, evidence, reachable).take(limit) {
+            members.remove(id);
+        }
+    }
+    (members != current.members).then(|| follow(current, members))
+}
+
+/// The members that should be removed, those without a lease first.
+fn doubted<'a>(
+    current: &'a View,
+    evidence: &Evidence<'_>,
+    reachable: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = &'a String> {
     let mut lost = Vec::new();
     let mut shunned = Vec::new();
-    for id in current.members.keys() {
+    for (id, member) in &current.members {
         let voters =
             || current.members.keys().filter(|&voter| voter != id && evidence.registered.contains_key(voter));
-        let doubting = |voter: &&String| evidence.doubts.get(*voter).is_some_and(|ids| ids.contains(id));
-        if evidence.registered.contains_key(id) {
-            if voters().filter(doubting).count() * 2 > current.members.len() {
+        let doubting = |voter: &&String| {
+            evidence.doubts.get(*voter).is_some_and(|ids| ids.get(id) == Some(&member.incarnation))
+        };
+        if let Some(registered) = evidence.registered.get(id) {
+            if registered.incarnation == member.incarnation
+                && voters().filter(doubting).count() * 2 > current.members.len()
+            {
                 shunned.push(id);
             }
         } else if voters().all(|voter| doubting(&voter)) && !reachable(id) {
             lost.push(id);
         }
     }
-    for id in lost.into_iter().chain(shunned).take(current.members.len() / 2) {
-        members.remove(id);
-    }
-    (members != current.members).then(|| follow(current, members))
+    lost.into_iter().chain(shunned)
 }
 
-/// Whether enough members have a lease for the view to change: half of them.
-pub fn has_quorum(current: &View, registered: &BTreeMap<String, Member>) -> bool {
-    let live = current.members.keys().filter(|&id| registered.contains_key(id)).count();
-    live * 2 >= current.members.len()
+/// Whether enough of a view's members have done something for the others not to find more than
+/// half of it to vouch for them: half have, or whoever has not is `gone`.
+pub fn enough<'a>(
+    ids: impl Iterator<Item = &'a String>,
+    done: impl Fn(&str) -> bool,
+    gone: &BTreeSet<String>,
+) -> bool {
+    let (done, others): (Vec<_>, Vec<_>) = ids.partition(|id| done(id));
+    done.len() >= others.len() || others.into_iter().all(|id| gone.contains(id))
 }
 
-/// Whether the members that node `me` reaches are enough for it to serve without a lease: more
-/// than half of the view, itself included.
-pub fn vouched(view: &View, me: &str, reachable: impl Fn(&str) -> bool) -> bool {
-    let reached = view.members.keys().filter(|&id| id == me || reachable(id)).count();
-    reached * 2 > view.members.len()
+/// The moment at which enough members had last vouched for node `me` for it to serve without a
+/// lease: more than half of the view, itself included, or `all` of it. `None` when there was
+/// none. `vouch` tells when another member did.
+pub fn vouched<T: Ord + Copy>(
+    view: &View,
+    me: &str,
+    all: bool,
+    now: T,
+    vouch: impl Fn(&Member) -> Option<T>,
+) -> Option<T> {
+    let size = view.members.len();
+    let needed = if all { size } else { size / 2 + 1 };
+    let members = view.members.values();
+    let mut vouches: Vec<_> =
+        members.filter_map(|member| if member.id == me { Some(now) } else { vouch(member) }).collect();
+    vouches.sort_unstable_by(|a, b| b.cmp(a));
+    vouches.get(needed - 1).copied()
 }
 
 /// The view without one member.
@@ -80,6 +131,11 @@ pub fn without(current: &View, id: &str) -> View {
     let mut members = current.members.clone();
     members.remove(id);
     follow(current, members)
+}
+
+/// The same view once more, for an etcd that has lost it.
+pub fn again(current: &View) -> View {
+    follow(current, current.members.clone())
 }
 
 /// The view with the next flush generation.
@@ -96,10 +152,13 @@ fn follow(current: &View, members: BTreeMap<String, Member>) -> View {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn member(id: &str, incarnation: u64) -> Member {
+    pub(super) fn member(id: &str, incarnation: u64) -> Member {
         Member {
             id: id.to_owned(),
             incarnation,
@@ -120,21 +179,15 @@ mod tests {
 
     /// The ids of the next view, when `doubted` is said by each of `voters`.
     fn next(current: &str, registered: &str, voters: &str, doubted: &str) -> Option<String> {
-        next_when(current, registered, voters, doubted, false)
+        next_when(current, registered, voters, doubted, "")
     }
 
-    fn next_when(
-        current: &str,
-        registered: &str,
-        voters: &str,
-        doubted: &str,
-        forsaken: bool,
-    ) -> Option<String> {
-        let ids: BTreeSet<_> = doubted.split_whitespace().map(str::to_owned).collect();
+    fn next_when(current: &str, registered: &str, voters: &str, doubted: &str, gone: &str) -> Option<String> {
+        let ids: BTreeMap<_, _> = doubted.split_whitespace().map(|id| (id.to_owned(), 1)).collect();
         let doubts = voters.split_whitespace().map(|voter| (voter.to_owned(), ids.clone())).collect();
-        let registered = members(registered);
-        let evidence = Evidence { registered: &registered, doubts: &doubts, forsaken };
-        let next = next_view(&view(current), &evidence, |id| !ids.contains(id))?;
+        let (registered, gone) = (members(registered), members(gone).into_keys().collect());
+        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove: true };
+        let next = next_view(&view(current), &evidence, |id| !ids.contains_key(id))?;
         assert_eq!(next.previous, view(current).members.into_keys().collect::<Vec<_>>());
         Some(next.members.into_keys().collect::<Vec<_>>().join(" "))
     }
@@ -150,13 +203,33 @@ mod tests {
         assert_eq!(next("a b", "a b", "", ""), None);
     }
 
+    /// The next view of `a` and `b`, `b` registered as this incarnation or not at all, and doubted
+    /// by `a` as that one.
+    fn next_of_two(b: Option<u64>, doubted: u64, reached: bool, may_remove: bool) -> Option<View> {
+        let mut registered = members("a");
+        registered.extend(b.map(|incarnation| ("b".to_owned(), member("b", incarnation))));
+        let doubts = Doubts::from([("a".to_owned(), BTreeMap::from([("b".to_owned(), doubted)]))]);
+        let gone = BTreeSet::new();
+        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove };
+        next_view(&view("a b"), &evidence, |_| reached)
+    }
+
     #[test]
     fn a_new_incarnation_replaces_the_old_one() {
-        let mut registered = members("a b");
-        registered.insert("b".to_owned(), member("b", 2));
-        let evidence = Evidence { registered: &registered, doubts: &Doubts::new(), forsaken: false };
-        let next = next_view(&view("a b"), &evidence, |_| true).unwrap();
-        assert_eq!(next.members["b"].incarnation, 2);
+        assert_eq!(next_of_two(Some(2), 1, false, true).unwrap().members["b"].incarnation, 2);
+        assert_eq!(next_of_two(None, 2, false, true), None, "it is another one that is doubted");
+    }
+
+    #[test]
+    fn the_proposer_must_not_reach_whom_it_removes() {
+        assert_eq!(next_of_two(None, 1, true, true), None);
+        assert_eq!(next_of_two(None, 1, false, true).unwrap().members, members("a"));
+    }
+
+    #[test]
+    fn nobody_is_removed_from_a_view_that_is_too_new() {
+        assert_eq!(next_of_two(None, 1, false, false), None);
+        assert_eq!(next_of_two(Some(2), 1, false, false).unwrap().members["b"].incarnation, 2);
     }
 
     #[test]
@@ -165,14 +238,6 @@ mod tests {
         assert_eq!(next("a b c", "a b", "a", "c"), None, "b reaches c");
         assert_eq!(next("a b c", "a b", "a b", "c"), ids("a b"));
         assert_eq!(next("a b", "a", "a", "b"), ids("a"));
-    }
-
-    #[test]
-    fn the_proposer_must_not_reach_whom_it_removes() {
-        let doubts = Doubts::from([("a".to_owned(), BTreeSet::from(["b".to_owned()]))]);
-        let registered = members("a");
-        let evidence = Evidence { registered: &registered, doubts: &doubts, forsaken: false };
-        assert_eq!(next_view(&view("a b"), &evidence, |_| true), None);
     }
 
     #[test]
@@ -204,23 +269,47 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_go_on_when_the_others_are_lost_for_long() {
-        assert_eq!(next_when("a b c", "c", "c", "a b", true), ids("b c"));
+    fn the_last_ones_go_on_when_the_others_are_gone() {
+        assert_eq!(next_when("a b c", "c", "c", "a b", "a b"), ids("b c"));
+        assert_eq!(next_when("a b c", "c", "c", "a b", "a"), None, "b may have others to vouch for it");
         assert_eq!(next("b c", "c", "c", "b"), ids("c"));
         // Nobody of the old ones is left.
-        assert_eq!(next_when("a b", "x", "x", "a b", true), ids("b x"));
+        assert_eq!(next_when("a b", "x", "x", "a b", "a b"), ids("b x"));
         assert_eq!(next("b x", "x", "x", "b"), ids("x"));
-        assert_eq!(next_when("a", "x", "", "", true), ids("a x"));
+        assert_eq!(next_when("a", "x", "", "", "a"), ids("a x"));
     }
 
     #[test]
-    fn more_than_half_vouch_for_a_node_without_a_lease() {
-        let reach = |ids: &'static str| move |id: &str| ids.contains(id);
-        assert!(vouched(&view("a b c"), "a", reach("b")));
-        assert!(!vouched(&view("a b c"), "a", reach("")));
-        assert!(!vouched(&view("a b"), "a", reach("")));
-        assert!(!vouched(&view("a b c d"), "a", reach("b")));
-        assert!(vouched(&view("a"), "a", reach("")));
+    fn a_view_is_followed_when_half_of_those_before_it_have_come_to_it() {
+        let followed = |previous: &str, come: &'static str, gone: &str| {
+            enough(members(previous).keys(), |id| come.contains(id), &members(gone).into_keys().collect())
+        };
+        assert!(followed("", "", ""));
+        assert!(followed("a b", "b", ""));
+        assert!(!followed("a b c", "c", ""));
+        assert!(followed("a b c", "c b", ""));
+        assert!(!followed("a b c", "c", "a"));
+        assert!(followed("a b c", "c", "a b"));
+    }
+
+    fn vouches<'a>(moments: &'a [(&'a str, u32)]) -> impl Fn(&Member) -> Option<u32> + 'a {
+        |member| moments.iter().find(|(id, _)| *id == member.id).map(|&(_, moment)| moment)
+    }
+
+    #[test]
+    fn a_node_without_a_lease_serves_from_when_enough_had_vouched() {
+        let when = |ids: &str, moments: &[(&str, u32)]| vouched(&view(ids), "a", false, 9, vouches(moments));
+        assert_eq!(when("a", &[]), Some(9));
+        assert_eq!(when("a b", &[]), None);
+        assert_eq!(when("a b", &[("b", 3)]), Some(3));
+        assert_eq!(when("a b c", &[("b", 3), ("c", 5)]), Some(5));
+        assert_eq!(when("a b c d", &[("b", 3)]), None);
+        assert_eq!(when("a b c d", &[("b", 3), ("c", 5), ("d", 4)]), Some(4));
+        assert_eq!(when("b c", &[("b", 3)]), None, "it is no member itself");
+
+        let all = |moments: &[(&str, u32)]| vouched(&view("a b c"), "a", true, 9, vouches(moments));
+        assert_eq!(all(&[("b", 3)]), None);
+        assert_eq!(all(&[("b", 3), ("c", 5)]), Some(3));
     }
 
     /// Every way in which leases, reach and doubts can fall in a cluster of up to five: a node
@@ -236,13 +325,15 @@ mod tests {
                         let picked = (0..size).filter(|bit| bits >> bit & 1 == 1).map(|bit| names[bit]);
                         picked.collect::<Vec<_>>().join(" ")
                     };
-                    // "a" has no lease; who does not reach it says so.
+                    // "a" has no lease; who does not reach it says so, and who does vouches for it.
                     let (registered, reach) = (pick(leased & !1), pick(reached & !1));
                     let doubting = pick(leased & !1 & !reached);
                     let Some(next) = next(&all, &registered, &doubting, "a") else { continue };
                     if !next.contains('a') {
-                        assert!(
-                            !vouched(&view(&all), "a", |id| reach.contains(id)),
+                        let vouch = |member: &Member| reach.contains(&member.id).then_some(1);
+                        assert_eq!(
+                            vouched(&view(&all), "a", false, 1, vouch),
+                            None,
                             "{all}: {registered}, {reach}"
                         );
                     }

@@ -1,7 +1,7 @@
 //! A node's place in its cluster: the one piece of code through which views are taken over,
 //! whether etcd or a test brings them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cluster::propose;
+use crate::cluster::tenure::Tenure;
 use crate::cluster::view::{Member, Owners, View};
-use crate::cluster::{Error, Hooks, Horizon, Standing, State};
+use crate::cluster::{Error, Hooks, Standing, State};
 
 /// How long a seat that nobody limits may serve.
 const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -21,10 +22,9 @@ pub struct Seat {
     me: Member,
     hooks: Arc<dyn Hooks>,
     states: watch::Sender<Arc<State>>,
-    horizon: Arc<Horizon>,
+    tenure: Arc<Tenure>,
     was_member: bool,
     leaving: bool,
-    displaced: bool,
 }
 
 /// What a new view means for this node.
@@ -51,17 +51,11 @@ impl Seat {
             incarnation: me.incarnation,
             standing: Standing::Joining,
             acknowledged: Arc::default(),
+            witnessed: 0,
+            doubted: Arc::default(),
         };
         let states = watch::Sender::new(Arc::new(state));
-        Self {
-            me,
-            hooks,
-            states,
-            horizon: Arc::new(Horizon::past()),
-            was_member: false,
-            leaving: false,
-            displaced: false,
-        }
+        Self { me, hooks, states, tenure: Arc::new(Tenure::over()), was_member: false, leaving: false }
     }
 
     /// This node as it registers.
@@ -83,8 +77,8 @@ impl Seat {
         self.states.subscribe()
     }
 
-    pub(crate) fn horizon(&self) -> Arc<Horizon> {
-        Arc::clone(&self.horizon)
+    pub(crate) fn tenure(&self) -> Arc<Tenure> {
+        Arc::clone(&self.tenure)
     }
 
     /// Takes over a view. An epoch that is not above the present one is ignored, because views
@@ -144,7 +138,12 @@ impl Seat {
 
     /// Lets this node serve until then, if it is a member; never moves back.
     pub fn serve_until(&mut self, until: Instant) {
-        self.horizon.extend_to(until);
+        self.tenure.extend_to(until);
+    }
+
+    /// Until when this node may serve.
+    pub fn serves_until(&self) -> Instant {
+        self.tenure.ends()
     }
 
     /// Lets this node serve for good, if it is a member.
@@ -152,10 +151,14 @@ impl Seat {
         self.serve_until(Instant::now() + UNLIMITED);
     }
 
-    /// Publishes the standing when it is another one by now. `displaced`: another process has
-    /// taken this node's id.
-    pub fn stand(&mut self, now: Instant, displaced: bool) {
-        self.displaced = displaced;
+    /// Another process has taken this node's id, or has gone again. In force at once.
+    pub fn displace(&mut self, displaced: bool) {
+        self.tenure.displace(displaced);
+        self.stand(Instant::now());
+    }
+
+    /// Publishes the standing when it is another one by now.
+    pub fn stand(&mut self, now: Instant) {
         let state = self.state();
         let standing = self.standing(&state, now);
         if state.standing != standing {
@@ -168,12 +171,26 @@ impl Seat {
         }
     }
 
-    /// Publishes which epoch each live member has come to.
-    pub fn acknowledge(&mut self, acknowledged: BTreeMap<String, u64>) {
+    /// Publishes which epoch each node has come to, and the epoch of the view that was read with
+    /// that. Both must be told before a view that was read with them is taken.
+    pub fn acknowledge(&mut self, acknowledged: BTreeMap<String, u64>, witnessed: u64) {
         self.states.send_if_modified(|state| {
-            let news = *state.acknowledged != acknowledged;
+            let news = state.witnessed != witnessed || *state.acknowledged != acknowledged;
             if news {
-                Arc::make_mut(state).acknowledged = Arc::new(acknowledged);
+                let state = Arc::make_mut(state);
+                state.acknowledged = Arc::new(acknowledged);
+                state.witnessed = witnessed;
+            }
+            news
+        });
+    }
+
+    /// Publishes whom this node does not vouch for.
+    pub fn doubt(&mut self, doubted: BTreeSet<String>) {
+        self.states.send_if_modified(|state| {
+            let news = *state.doubted != doubted;
+            if news {
+                Arc::make_mut(state).doubted = Arc::new(doubted);
             }
             news
         });
@@ -182,7 +199,7 @@ impl Seat {
     /// This node wants to be taken out of the view, and does not want to come back.
     pub fn leave(&mut self) {
         self.leaving = true;
-        self.stand(Instant::now(), self.displaced);
+        self.stand(Instant::now());
     }
 
     /// Raises the flush generation here and now, as a script does it.
@@ -193,14 +210,21 @@ impl Seat {
         }
         let view = propose::flushed(&state.view);
         let generation = view.flush_generation;
-        self.take(state.epoch + 1, view);
+        self.told(state.epoch + 1, view);
         Ok(generation)
+    }
+
+    /// Takes over a view as a script gives it, which knows who has a lease.
+    pub(crate) fn told(&mut self, epoch: u64, view: View) -> Effect {
+        let state = self.state();
+        self.acknowledge(BTreeMap::clone(&state.acknowledged), state.witnessed.max(epoch));
+        self.take(epoch, view)
     }
 
     fn standing(&self, state: &State, now: Instant) -> Standing {
         match (self.leaving, state.is_member()) {
             (true, _) => Standing::Leaving,
-            (false, true) if now < self.horizon.get() && !self.displaced => Standing::Serving,
+            (false, true) if now < self.tenure.ends() => Standing::Serving,
             (false, false) if !self.was_member => Standing::Joining,
             (false, _) => Standing::Fenced,
         }
@@ -228,6 +252,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::Membership;
+    use crate::cluster::contacts::Timing;
 
     struct Nothing;
 
@@ -246,8 +271,8 @@ mod tests {
             zone: String::new(),
         };
         let seat = Arc::new(Mutex::new(Seat::new(me, Arc::new(Nothing))));
-        let membership = Membership::of_script(Arc::clone(&seat));
         let lease = Duration::from_millis(50);
+        let membership = Membership::of_script(Arc::clone(&seat), Timing::of(lease));
         let granted = Instant::now();
         seat.lock().serve_until(granted + lease);
         let me = seat.lock().me().clone();
@@ -257,10 +282,10 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(granted.elapsed() >= lease || membership.state().standing != Standing::Serving);
-        seat.lock().stand(Instant::now(), false);
+        seat.lock().stand(Instant::now());
         assert_eq!(membership.state().standing, Standing::Fenced);
         seat.lock().serve_until(Instant::now() + UNLIMITED);
-        seat.lock().stand(Instant::now(), false);
+        seat.lock().stand(Instant::now());
         assert!(membership.serves());
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -13,9 +13,10 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 use tracing::debug;
 
+use crate::cluster::contacts::{Contact, Contacts, Timing};
 use crate::cluster::etcd;
 use crate::cluster::view::{Member, View};
-use crate::cluster::{Membership, Reachability, State};
+use crate::cluster::{Membership, State};
 use crate::pb;
 use crate::pb::peer_client::PeerClient;
 use crate::peer::grpc::{Grpc, MESSAGE_BYTES_MAX, innermost};
@@ -23,30 +24,11 @@ use crate::peer::identity::Identity;
 use crate::peer::options::Options;
 use crate::peer::transport::Error;
 
-/// A member is pinged so many times while a lease lives, and has so long to answer.
-const PINGS_PER_LEASE: u32 = 10;
-
-/// For this share of a lease after a ping was sent, its answer shows that a member is reached:
-/// the next ping has been sent and answered by then, with some time to spare.
-const REACHED_PER_LEASE: u32 = 4;
-
-/// What is known of a member, as one incarnation of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contact {
-    /// When the last ping was sent that it has answered; before there is one, when it was first
-    /// heard of.
-    pub answered: Option<Instant>,
-    /// The same, of the answers alone that said that its own pings reach this node.
-    pub vouched: Option<Instant>,
-    /// The epoch in its last answer; 0 before.
-    pub epoch: u64,
-}
-
 /// Asks the members.
 pub struct Pings {
     me: Arc<Identity>,
     grpc: Grpc,
-    lease_ttl: Duration,
+    timing: Timing,
     /// By id and incarnation.
     peers: Mutex<BTreeMap<(String, u64), Peer>>,
     /// The view that is followed.
@@ -69,7 +51,7 @@ impl Pings {
         Arc::new(Self {
             me: Arc::new(me),
             grpc: Grpc::new(Arc::new(peer.clone())),
-            lease_ttl: membership.lease_ttl,
+            timing: membership.timing(),
             peers: Mutex::default(),
             view: Mutex::default(),
         })
@@ -105,15 +87,10 @@ impl Pings {
         }));
     }
 
-    /// What is known of a member. One that was never heard of is heard of now.
-    pub fn contact(&self, member: &Member) -> Contact {
-        self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
-    }
-
     /// Whether a ping of late has reached a node of the present view.
     pub fn reaches(&self, id: &str) -> bool {
         let peers = self.peers.lock();
-        peers.iter().any(|((of, _), peer)| of == id && peer.is_reached(self.lease_ttl / REACHED_PER_LEASE))
+        peers.iter().any(|((of, _), peer)| of == id && peer.is_reached(self.timing))
     }
 
     /// The members of the view, this node included, in the order of their ids, each with the
@@ -138,7 +115,7 @@ impl Pings {
                 return false;
             }
             // The membership hears of a view first, and may have asked about a member already.
-            is_member || peer.contact.answered.is_some_and(|heard| heard.elapsed() < self.lease_ttl)
+            is_member || peer.contact.answered.is_some_and(|heard| heard.elapsed() < self.timing.lease_ttl())
         });
         let mut new = Vec::new();
         for member in members.values().filter(|member| member.id != self.me.id) {
@@ -153,13 +130,10 @@ impl Pings {
     }
 }
 
-impl Reachability for Pings {
-    fn reachable(&self, id: &str) -> bool {
-        let lately = self.lease_ttl / REACHED_PER_LEASE;
-        let peers = self.peers.lock();
-        let mut known = peers.iter().filter(|((of, _), _)| of == id).peekable();
-        known.peek().is_none()
-            || known.any(|(_, peer)| peer.contact.answered.is_some_and(|sent| sent.elapsed() < lately))
+impl Contacts for Pings {
+    /// One that was never heard of is heard of now.
+    fn contact(&self, member: &Member) -> Contact {
+        self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
     }
 }
 
@@ -169,13 +143,12 @@ fn key(member: &Member) -> (String, u64) {
 
 impl Peer {
     fn unheard() -> Self {
-        let now = Some(Instant::now());
-        let contact = Contact { answered: now, vouched: now, epoch: 0 };
+        let contact = Contact { answered: Some(Instant::now()), ..Contact::default() };
         Self { contact, is_proven: false, channel: None, pinging: None }
     }
 
-    fn is_reached(&self, lately: Duration) -> bool {
-        self.is_proven && self.contact.answered.is_some_and(|sent| sent.elapsed() < lately)
+    fn is_reached(&self, timing: Timing) -> bool {
+        self.is_proven && self.contact.is_reachable(Instant::now(), timing)
     }
 }
 
@@ -188,7 +161,7 @@ struct Pinger {
 
 impl Pinger {
     async fn run(self) {
-        let patience = self.pings.lease_ttl / PINGS_PER_LEASE;
+        let patience = self.pings.timing.ping_interval();
         let mut ticks = interval(patience);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut channel = None;

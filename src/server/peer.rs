@@ -197,11 +197,14 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
 
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingReply>, Status> {
         let caller = self.service.pings.me().caller(request.into_inner().call)?;
-        let state = self.service.membership.state();
+        let Service { membership, pings, .. } = &self.service;
+        // In this order (`Membership::may_vouch_for`).
+        let reaches_caller = pings.reaches(&caller) && membership.may_vouch_for(&caller);
+        let state = membership.state();
         Ok(Response::new(pb::PingReply {
             incarnation: state.incarnation,
             epoch: state.epoch,
-            reaches_caller: self.service.pings.reaches(&caller),
+            reaches_caller,
         }))
     }
 

@@ -1,13 +1,13 @@
-//! A TCP proxy that can be cut, to take one process's way to another.
+//! A TCP proxy that can be cut or can swallow everything, to take one process's way to another.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
 use parking_lot::Mutex;
 
-/// Forwards connections to one address until it is cut.
+/// Forwards connections to one address until it is told otherwise.
 pub struct Proxy {
     addr: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -15,9 +15,19 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
-    is_cut: bool,
+    mood: Mood,
     /// Both ends of every connection that there was.
     streams: Vec<TcpStream>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Mood {
+    #[default]
+    Forwards,
+    /// Closes every connection.
+    Cut,
+    /// Takes whatever comes, and passes nothing on.
+    Hangs,
 }
 
 impl Proxy {
@@ -42,33 +52,56 @@ impl Proxy {
 
     /// Breaks all connections, and every new one.
     pub fn cut(&self) {
+        self.switch_to(Mood::Cut);
+    }
+
+    /// Keeps all connections, takes new ones, and says nothing any more on any of them.
+    pub fn hang(&self) {
+        self.state.lock().mood = Mood::Hangs;
+    }
+
+    /// Forwards again, on new connections.
+    pub fn heal(&self) {
+        self.switch_to(Mood::Forwards);
+    }
+
+    fn switch_to(&self, mood: Mood) {
         let mut state = self.state.lock();
-        state.is_cut = true;
+        state.mood = mood;
         for stream in state.streams.drain(..) {
             // Closed already is fine.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
-
-    /// Forwards again.
-    pub fn heal(&self) {
-        self.state.lock().is_cut = false;
-    }
 }
 
-fn forward(client: TcpStream, target: &str, shared: &Mutex<State>) -> io::Result<()> {
+fn forward(client: TcpStream, target: &str, shared: &Arc<Mutex<State>>) -> io::Result<()> {
     let mut state = shared.lock();
-    if state.is_cut {
+    if state.mood == Mood::Cut {
         return Ok(());
     }
     let server = TcpStream::connect(target)?;
     state.streams.extend([client.try_clone()?, server.try_clone()?]);
-    for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+    for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+        let shared = Arc::clone(shared);
         thread::spawn(move || {
             // Ends when either side does.
-            let _ = io::copy(&mut from, &mut to);
+            let _ = copy(&from, &to, &shared);
             let _ = to.shutdown(Shutdown::Both);
         });
     }
     Ok(())
+}
+
+fn copy(mut from: &TcpStream, mut to: &TcpStream, shared: &Mutex<State>) -> io::Result<()> {
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let length = from.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        if shared.lock().mood == Mood::Forwards {
+            to.write_all(&buffer[..length])?;
+        }
+    }
 }

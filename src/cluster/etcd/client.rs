@@ -50,13 +50,14 @@ pub struct Change {
     pub record: Option<Record>,
 }
 
-/// One message of a watch.
+/// What must be so for a transaction to write.
 #[derive(Debug)]
-pub struct Changes {
-    /// The revision that these changes lead to.
-    pub revision: i64,
-    /// The changes in their order.
-    pub changes: Vec<Change>,
+pub enum Check {
+    /// The key has this revision still; 0: there is none.
+    Unchanged(String, i64),
+    /// No key that starts with this was written after this revision. One that was deleted since
+    /// does not count.
+    NoneNewer(String, i64),
 }
 
 /// One write of a transaction.
@@ -136,15 +137,14 @@ impl Client {
         Ok(response.take_kvs().into_iter().filter_map(record).next().map(|(_, record)| record))
     }
 
-    /// Writes all when each key of `unchanged` still has the given revision (0: does not exist).
-    /// The revision of the writes, or `None` when something had changed.
-    pub async fn write_if(
-        &self,
-        unchanged: &[(&str, i64)],
-        writes: Vec<Write>,
-    ) -> Result<Option<i64>, Error> {
-        let compare =
-            unchanged.iter().map(|&(key, revision)| Compare::mod_revision(key, CompareOp::Equal, revision));
+    /// Writes all when every check holds. The revision of the writes, or `None` when one did not.
+    pub async fn write_if(&self, checks: Vec<Check>, writes: Vec<Write>) -> Result<Option<i64>, Error> {
+        let compare = checks.into_iter().map(|check| match check {
+            Check::Unchanged(key, revision) => Compare::mod_revision(key, CompareOp::Equal, revision),
+            Check::NoneNewer(prefix, revision) => {
+                Compare::mod_revision(prefix, CompareOp::Less, revision + 1).with_prefix()
+            }
+        });
         let operation = |write| match write {
             Write::Put(key, value, lease) => {
                 TxnOp::put(key, value, Some(etcd_client::PutOptions::new().with_lease(lease)))
@@ -214,8 +214,8 @@ impl Client {
 pub struct Watch(WatchStream);
 
 impl Watch {
-    /// The next changes, for which there is no deadline. Cancellation safe.
-    pub async fn next(&mut self) -> Result<Changes, Error> {
+    /// The next changes in their order, for which there is no deadline. Cancellation safe.
+    pub async fn next(&mut self) -> Result<Vec<Change>, Error> {
         let response = match self.0.message().await {
             Ok(Some(response)) => response,
             Ok(None) => return Err(Error::WatchEnded("closed by etcd".into())),
@@ -227,7 +227,6 @@ impl Watch {
         if response.canceled() {
             return Err(Error::WatchEnded(response.cancel_reason().to_owned()));
         }
-        let revision = response.header().map_or(0, |header| header.revision());
         let change = |event: &etcd_client::Event| {
             let (key, record) = record(event.kv()?.clone())?;
             // `Event::event_type` panics at what it does not know. A deleted key is one whose
@@ -235,7 +234,7 @@ impl Watch {
             let deleted = event.kv()?.version() == 0;
             Some(Change { key, revision: record.revision, record: (!deleted).then_some(record) })
         };
-        Ok(Changes { revision, changes: response.events().iter().filter_map(change).collect() })
+        Ok(response.events().iter().filter_map(change).collect())
     }
 }
 

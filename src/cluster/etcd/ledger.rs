@@ -1,18 +1,18 @@
-//! What this node has read in etcd and seen of its peers, and what follows from it: whether it
-//! may serve, whom it doubts, which view should be next. No IO.
+//! What this node has read in etcd and seen of its peers, and what follows from it for itself:
+//! which view it acts on, and until when it may serve. No IO.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-use crate::cluster::Reachability;
+use crate::cluster::contacts::{Contacts, Timing};
 use crate::cluster::etcd::Options;
 use crate::cluster::etcd::client::{Change, Record};
-use crate::cluster::propose::{self, Doubts, Evidence};
+use crate::cluster::etcd::peers::Peers;
+use crate::cluster::etcd::records::{Keys, Records, Stored, parse};
+use crate::cluster::propose;
 use crate::cluster::seat::{Effect, Seat};
 use crate::cluster::view::{Member, View};
 
@@ -22,58 +22,13 @@ const SHUNNED_LIMIT: u32 = 5;
 /// How many leases after that a node is put out again for it to count as "again".
 const SHUNNED_MEMORY: u32 = 20;
 
-/// The names of the keys.
-#[derive(Debug, Clone)]
-pub struct Keys {
-    /// What all of them start with.
-    pub prefix: String,
-    /// The view.
-    pub view: String,
-}
-
-impl Keys {
-    fn new(cluster: &str) -> Self {
-        let prefix = format!("/filbert/{cluster}/");
-        Self { view: format!("{prefix}view"), prefix }
-    }
-
-    /// A node's registration.
-    pub fn member(&self, id: &str) -> String {
-        format!("{}members/{id}", self.prefix)
-    }
-
-    /// Whom a node cannot reach.
-    pub fn doubts(&self, id: &str) -> String {
-        format!("{}doubts/{id}", self.prefix)
-    }
-
-    /// The epoch a node has come to.
-    pub fn ack(&self, id: &str) -> String {
-        format!("{}acks/{id}", self.prefix)
-    }
-}
-
-/// The view as it stands in etcd.
-///
-/// It carries its epoch, because etcd's own counters do not always go forward: `version` starts
-/// again when the key is deleted, and revisions do when etcd is set up anew or from a backup. A
-/// node that knows a higher epoch than it finds lifts the view above it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Stored {
-    /// The epoch.
-    pub epoch: u64,
-    /// The view.
-    #[serde(flatten)]
-    pub view: View,
-}
-
 /// What stands under this node's own id.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Registration {
     /// This incarnation, with this lease.
     Ours,
-    /// Something that this node may replace: the revision to compare with, 0 for nothing.
-    Replaceable(i64),
+    /// Something that this node may replace.
+    Replaceable,
     /// Another process with the same id.
     Taken(Member),
 }
@@ -81,34 +36,39 @@ pub enum Registration {
 /// What this node knows.
 pub struct Ledger {
     pub seat: Seat,
-    pub keys: Keys,
-    reachability: Arc<dyn Reachability>,
-    lease_ttl: Duration,
+    pub peers: Peers,
+    pub records: Records,
+    pub(super) timing: Timing,
     forsake_after: Duration,
-    records: BTreeMap<String, Record>,
+    /// The lease, and until when it lives at least.
+    lease: Option<(i64, Instant)>,
+    /// Until when a lease let this node serve.
     lease_until: Option<Instant>,
-    unreachable_since: BTreeMap<String, Instant>,
-    no_quorum_since: Option<Instant>,
+    /// Who of the present view and the one before has no lease, and since when.
+    absent_since: BTreeMap<String, Instant>,
+    /// The epoch that enough of those before it are known to have come to, and since when.
+    pub(super) confirmed: Option<(u64, Instant)>,
     /// When this node may register again after the others put it out.
     rejoin_at: Option<Instant>,
     /// How often in short succession that has happened, less one.
     shunned: u32,
     registered_before: bool,
-    displaced: bool,
+    pub(super) displaced: bool,
 }
 
 impl Ledger {
-    pub fn new(seat: Seat, reachability: Arc<dyn Reachability>, options: &Options) -> Self {
+    pub fn new(seat: Seat, contacts: Arc<dyn Contacts>, options: &Options) -> Self {
+        let timing = options.timing();
         Self {
             seat,
-            keys: Keys::new(&options.cluster),
-            reachability,
-            lease_ttl: options.lease_ttl,
+            peers: Peers::new(contacts, timing),
+            records: Records::new(&options.cluster),
+            timing,
             forsake_after: options.forsake_after,
-            records: BTreeMap::new(),
+            lease: None,
             lease_until: None,
-            unreachable_since: BTreeMap::new(),
-            no_quorum_since: None,
+            absent_since: BTreeMap::new(),
+            confirmed: None,
             rejoin_at: None,
             shunned: 0,
             registered_before: false,
@@ -116,97 +76,179 @@ impl Ledger {
         }
     }
 
-    /// Replaces everything that was read.
-    pub fn load(&mut self, records: BTreeMap<String, Record>) {
-        self.records = records;
-        self.no_quorum_since = None;
+    /// The names of the keys.
+    pub fn keys(&self) -> &Keys {
+        &self.records.keys
+    }
+
+    pub(super) fn me(&self) -> &str {
+        &self.seat.me().id
+    }
+
+    /// Replaces everything by what was read at a revision.
+    pub fn load(&mut self, revision: i64, records: BTreeMap<String, Record>) {
+        self.records.load(revision, records);
+        // Who is not there now may have been in between.
+        self.absent_since.clear();
         self.take_stored();
         self.look(Instant::now());
     }
 
-    /// Takes over one change, unless something newer is known.
-    pub fn change(&mut self, change: Change) {
-        if self.records.get(&change.key).is_some_and(|known| known.revision > change.revision) {
+    /// Takes over what the watch told.
+    pub fn follow(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let is_view = change.key == self.keys().view;
+            self.records.follow(change);
+            if is_view {
+                self.take_stored();
+            }
+        }
+        self.look(Instant::now());
+    }
+
+    /// Takes over what this node has written, but not a view: that is taken when the watch brings
+    /// it, and with it everything that was written before.
+    pub fn wrote(&mut self, revision: i64, puts: Vec<(String, Vec<u8>, i64)>) {
+        for (key, value, lease) in puts {
+            if key != self.keys().view {
+                self.records.put(Change { key, revision, record: Some(Record { value, revision, lease }) });
+            }
+        }
+        self.count_lease();
+    }
+
+    fn take_stored(&mut self) {
+        if self.records.get(&self.keys().view).is_none() {
             return;
         }
-        let is_view = change.key == self.keys.view;
-        match change.record {
-            Some(record) => _ = self.records.insert(change.key, record),
-            None => _ = self.records.remove(&change.key),
-        }
-        if is_view {
-            self.take_stored();
+        match self.records.view() {
+            Some(stored) => {
+                let stored = Arc::clone(stored);
+                self.acknowledge();
+                self.take(stored.epoch, stored.view.clone());
+            }
+            None => warn!(key = self.keys().view, "what stands in etcd is not a view; it will be replaced"),
         }
     }
 
-    /// Whether what was read now is what is known.
-    pub fn agrees_with(&self, records: &BTreeMap<String, Record>) -> bool {
-        self.records == *records
-    }
-
-    /// A view from the past that was missed.
-    pub fn take(&mut self, stored: Stored) {
-        let live = self.registered().contains_key(&self.seat.me().id);
-        if self.seat.take(stored.epoch, stored.view) == Effect::Removed && live {
+    /// Takes over a view that etcd, its history or a peer has told.
+    pub fn take(&mut self, epoch: u64, view: View) {
+        let live = self.records.is_registered(self.me());
+        if self.seat.take(epoch, view) == Effect::Removed && live && !self.seat.is_leaving() {
             // Put out by the others, who cannot reach this node: it may well be put out again, so
             // it waits longer each time.
             let now = Instant::now();
-            let again = self.rejoin_at.is_some_and(|last| now < last + self.lease_ttl * SHUNNED_MEMORY);
+            let memory = self.timing.lease_ttl() * SHUNNED_MEMORY;
+            let again = self.rejoin_at.is_some_and(|last| now < last + memory);
             self.shunned = if again { self.shunned + 1 } else { 0 };
-            self.rejoin_at = Some(now + self.lease_ttl * 2_u32.pow(self.shunned.min(SHUNNED_LIMIT)));
+            let rest = self.timing.lease_ttl() * 2_u32.pow(self.shunned.min(SHUNNED_LIMIT));
+            self.rejoin_at = Some(now + rest);
         }
     }
 
     /// Looks at the clock and the peers.
     pub fn look(&mut self, now: Instant) {
         let state = self.seat.state();
-        let me = &self.seat.me().id;
-        let peers = || state.view.members.keys().filter(|id| *id != me);
-        for id in peers() {
-            if self.reachability.reachable(id) {
-                self.unreachable_since.remove(id);
-            } else {
-                self.unreachable_since.entry(id.clone()).or_insert(now);
-            }
-        }
-        self.unreachable_since.retain(|id, _| state.view.members.contains_key(id));
+        self.peers.look(now, &state.view, &state.me);
+        self.seat.doubt(self.peers.doubted().clone());
 
-        // Peers vouch from a little before the lease ends, so that there is no gap between.
-        if let Some(until) = self.lease_until
-            && until <= now + self.lease_ttl / 4
-        {
-            let reaches = |id: &str| !self.unreachable_since.contains_key(id);
-            let long = now >= until + self.forsake_after / 2;
-            let vouched =
-                if long { peers().all(|id| reaches(id)) } else { propose::vouched(&state.view, me, reaches) };
-            if vouched {
-                // Shorter than what it takes the others to doubt this node.
-                self.seat.serve_until(now + self.lease_ttl / 2);
-            }
-        }
+        let (base, _) = self.base();
+        let absent = |id: &String| !self.records.is_registered(id);
+        let ids = base.view.members.keys().chain(&base.view.previous);
+        let absent: BTreeSet<_> = ids.filter(|id| absent(id)).cloned().collect();
+        self.absent_since.retain(|id, _| absent.contains(id));
+        absent.into_iter().for_each(|id| _ = self.absent_since.entry(id).or_insert(now));
 
-        if propose::has_quorum(&state.view, &self.registered()) {
-            self.no_quorum_since = None;
-        } else {
-            self.no_quorum_since.get_or_insert(now);
+        if self.confirmed.is_none_or(|(epoch, _)| epoch != base.epoch) && self.is_confirmed(now, &base) {
+            self.confirmed = Some((base.epoch, now));
         }
-        self.seat.acknowledge(self.acknowledged());
-        self.seat.stand(now, self.displaced);
+        if let Some(vouched) = self.vouched(now) {
+            self.seat.serve_until(vouched + self.timing.vouch_counts());
+        }
+        self.acknowledge();
+        self.seat.stand(now);
     }
 
-    /// The lease was renewed by a call that began then.
-    pub fn renewed(&mut self, began: Instant) {
-        let until = began + self.lease_ttl;
-        self.lease_until = Some(until);
-        self.seat.serve_until(until);
+    /// When the others had vouched for this node, if that is what it has to serve by. Not when it
+    /// leaves: it may have taken itself out of the view already, without having heard so.
+    fn vouched(&self, now: Instant) -> Option<Instant> {
+        let until = self.lease_until.filter(|_| !self.seat.is_leaving())?;
+        // From a little before the lease ends, so that there is no gap between.
+        if now + self.timing.lease_ttl() / 4 < until {
+            return None;
+        }
+        let state = self.seat.state();
+        let all = now >= until + self.forsake_after / 2;
+        let vouch = |member: &Member| self.peers.vouched(member, state.epoch);
+        state.is_member().then(|| propose::vouched(&state.view, &state.me, all, now, vouch))?
+    }
+
+    /// Whether so many of those in the view before have come to this one that nobody finds enough
+    /// to vouch for it under the older one.
+    fn is_confirmed(&self, now: Instant, base: &Stored) -> bool {
+        let acknowledged = self.records.acknowledged();
+        let come = |id: &str| {
+            base.departed.as_deref() == Some(id)
+                || acknowledged.get(id).is_some_and(|&epoch| epoch >= base.epoch)
+                || self.peers.epoch_of(id) >= base.epoch
+                || id == self.me() && self.seat.state().epoch >= base.epoch
+        };
+        base.confirmed || propose::enough(base.view.previous.iter(), come, &self.gone(now))
+    }
+
+    /// Who has had no lease for so long that it serves only while everybody vouches for it.
+    pub(super) fn gone(&self, now: Instant) -> BTreeSet<String> {
+        let long = |since: &Instant| now >= *since + self.forsake_after;
+        self.absent_since.iter().filter(|(_, since)| long(since)).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn acknowledge(&mut self) {
+        let mut epochs = self.records.acknowledged();
+        for (id, epoch) in self.peers.epochs() {
+            let known = epochs.entry(id.clone()).or_default();
+            *known = epoch.max(*known);
+        }
+        let state = self.seat.state();
+        epochs.insert(state.me.clone(), state.epoch);
+        let witnessed = match self.base() {
+            (_, Found::Other) => 0,
+            _ => self.records.view().map_or(0, |stored| stored.epoch),
+        };
+        self.seat.acknowledge(epochs, witnessed);
+    }
+
+    /// A lease was granted or renewed by a call that began then.
+    pub fn renewed(&mut self, lease: i64, began: Instant) {
+        self.lease = Some((lease, began + self.timing.lease_ttl()));
+        self.count_lease();
+    }
+
+    /// Serves by the lease, once what this node has acknowledged goes with it: as long as the one
+    /// lives, the others then wait for the other.
+    fn count_lease(&mut self) {
+        if let Some(until) = self.awaited_until() {
+            self.lease_until = Some(until);
+            self.seat.serve_until(until);
+        }
+    }
+
+    /// Whether the others wait for this node to confirm a view for as long as it serves.
+    pub(super) fn is_awaited_while_it_serves(&self) -> bool {
+        self.awaited_until().is_some_and(|until| self.seat.serves_until() <= until)
+    }
+
+    fn awaited_until(&self) -> Option<Instant> {
+        let (lease, until) = self.lease?;
+        let acknowledged = self.records.get(&self.keys().ack(self.me()))?;
+        (acknowledged.lease == lease).then_some(until)
     }
 
     /// What stands under this node's id, when it holds this lease.
     pub fn registration(&mut self, lease: i64) -> Registration {
         let me = self.seat.me();
-        let found = self.records.get(&self.keys.member(&me.id));
+        let found = self.records.get(&self.keys().member(&me.id));
         let registration = match found.map(|record| (record, parse::<Member>(record))) {
-            None => Registration::Replaceable(0),
+            None => Registration::Replaceable,
             Some((record, Some(member))) if member.incarnation == me.incarnation && record.lease == lease => {
                 Registration::Ours
             }
@@ -221,27 +263,23 @@ impl Ledger {
             {
                 Registration::Taken(member)
             }
-            Some((record, _)) => Registration::Replaceable(record.revision),
+            Some(_) => Registration::Replaceable,
         };
-        match &registration {
-            Registration::Taken(other) => {
-                if !self.displaced {
-                    error!(
-                        id = other.id,
-                        peer_addr = other.peer_addr,
-                        incarnation = other.incarnation,
-                        "another process uses this node's id; this one stays out until that one is gone: \
-                         give each its own --node-id"
-                    );
-                }
-                self.displaced = true;
-            }
-            Registration::Ours => {
-                self.registered_before = true;
-                self.displaced = false;
-            }
-            Registration::Replaceable(_) => self.displaced = false,
+        let displaced = matches!(registration, Registration::Taken(_));
+        if let (Registration::Taken(other), false) = (&registration, self.displaced) {
+            error!(
+                id = other.id,
+                peer_addr = other.peer_addr,
+                incarnation = other.incarnation,
+                "another process uses this node's id; this one stays out until that one is gone: \
+                 give each its own --node-id"
+            );
         }
+        if displaced != self.displaced {
+            self.displaced = displaced;
+            self.seat.displace(displaced);
+        }
+        self.registered_before |= registration == Registration::Ours;
         registration
     }
 
@@ -250,111 +288,29 @@ impl Ledger {
         self.rejoin_at.is_some_and(|at| now < at)
     }
 
-    /// What this node should have written besides its registration: keys and values.
-    pub fn statements(&self, now: Instant, lease: i64) -> Vec<(String, Vec<u8>)> {
-        let me = &self.seat.me().id;
-        let doubts = self.own_doubts(now);
-        let mut statements = vec![(self.keys.ack(me), self.seat.state().epoch.to_string().into_bytes())];
-        let key = self.keys.doubts(me);
-        if !doubts.is_empty() || self.records.contains_key(&key) {
-            statements.push((key, to_json(&doubts)));
-        }
-        statements.retain(|(key, value)| {
-            self.records.get(key).is_none_or(|record| record.lease != lease || record.value != *value)
-        });
-        statements
-    }
-
-    /// The view that should be written next, with the revision to compare with (0: there must be
-    /// none yet). `None` when all is well.
-    pub fn proposal(&self, now: Instant) -> Option<(Stored, i64)> {
-        let (base, revision) = self.base();
-        let me = &self.seat.me().id;
-        let registered = self.registered();
-        if self.displaced || !registered.contains_key(me) {
-            return None;
-        }
-        let mut doubts = self.doubts();
-        doubts.insert(me.clone(), self.own_doubts(now));
-        let forsaken = self.no_quorum_since.is_some_and(|since| now >= since + self.forsake_after);
-        let evidence = Evidence { registered: &registered, doubts: &doubts, forsaken };
-        let next = propose::next_view(&base.view, &evidence, |id| self.reachability.reachable(id));
-        let epoch = self.seat.state().epoch;
-        let next = match next {
-            Some(view) => view,
-            // Someone deleted the view, or brought back an old one.
-            None if epoch > 0 && (revision == 0 || base.epoch < epoch) => base.view.clone(),
-            None => return None,
-        };
-        Some((self.successor(&base, next), revision))
-    }
-
-    /// A view that was asked for, made from the present one, with the revision to compare with.
-    pub fn derived(&self, next: impl FnOnce(&View) -> View) -> (Stored, i64) {
-        let (base, revision) = self.base();
-        let next = next(&base.view);
-        (self.successor(&base, next), revision)
-    }
-
-    /// The view to build on, and its revision.
-    fn base(&self) -> (Stored, i64) {
-        match self.records.get(&self.keys.view) {
-            Some(record) => (parse(record).unwrap_or_default(), record.revision),
-            None => (Stored { epoch: 0, view: View::clone(&self.seat.state().view) }, 0),
-        }
-    }
-
-    fn successor(&self, base: &Stored, view: View) -> Stored {
-        Stored { epoch: base.epoch.max(self.seat.state().epoch) + 1, view }
-    }
-
-    /// How many nodes come before this one in the order of proposing.
-    pub fn rank(&self) -> usize {
-        let me = &self.seat.me().id;
-        self.registered().keys().take_while(|id| *id != me).count()
-    }
-
-    /// The nodes with a living lease.
-    pub fn registered(&self) -> BTreeMap<String, Member> {
-        self.under::<Member>("members/").filter(|(id, member)| *id == member.id).collect()
-    }
-
-    fn doubts(&self) -> Doubts {
-        self.under("doubts/").collect()
-    }
-
-    fn acknowledged(&self) -> BTreeMap<String, u64> {
-        self.under("acks/").collect()
-    }
-
-    fn own_doubts(&self, now: Instant) -> BTreeSet<String> {
-        let long = |since: &Instant| now >= *since + self.lease_ttl;
-        self.unreachable_since.iter().filter(|(_, since)| long(since)).map(|(id, _)| id.clone()).collect()
-    }
-
-    fn under<T: DeserializeOwned>(&self, folder: &str) -> impl Iterator<Item = (String, T)> {
-        let prefix = format!("{}{folder}", self.keys.prefix);
-        self.records
-            .range(prefix.clone()..)
-            .map_while(move |(key, record)| Some((key.strip_prefix(&prefix)?.to_owned(), record)))
-            .filter_map(|(id, record)| Some((id, parse(record)?)))
-    }
-
-    fn take_stored(&mut self) {
-        let Some(record) = self.records.get(&self.keys.view) else { return };
-        match parse::<Stored>(record) {
-            Some(stored) => self.take(stored),
-            None => warn!(key = self.keys.view, "what stands in etcd is not a view; it will be replaced"),
+    /// The view to build on, and what was found of it in etcd.
+    pub(super) fn base(&self) -> (Arc<Stored>, Found) {
+        let state = self.seat.state();
+        match self.records.view() {
+            Some(stored) if stored.epoch == state.epoch && stored.view != *state.view => {
+                (Arc::clone(stored), Found::Other)
+            }
+            Some(stored) if stored.epoch >= state.epoch => (Arc::clone(stored), Found::Present),
+            _ => {
+                let view = View::clone(&state.view);
+                (Arc::new(Stored { epoch: state.epoch, view, ..Stored::default() }), Found::Older)
+            }
         }
     }
 }
 
-/// What a record holds; `None` when it is not what we would have written.
-pub fn parse<T: DeserializeOwned>(record: &Record) -> Option<T> {
-    serde_json::from_slice(&record.value).ok()
-}
-
-/// The JSON of something that has one.
-pub fn to_json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("texts and numbers by text always have a JSON")
+/// What stands in etcd as the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The one that this node has come to.
+    Present,
+    /// None, or an older one.
+    Older,
+    /// Another one of the same epoch: etcd has lost a view, and two nodes brought one back.
+    Other,
 }

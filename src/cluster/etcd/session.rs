@@ -1,7 +1,7 @@
 //! The conversation with etcd: one endpoint after another, one session with each, which ends at
 //! the first call that fails or is late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +15,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cluster::Error;
 use crate::cluster::etcd::Options;
-use crate::cluster::etcd::client::{self, Change, Client, Record, Write};
-use crate::cluster::etcd::ledger::{Ledger, Registration, Stored, parse, to_json};
+use crate::cluster::etcd::client::{self, Client, Record, Write};
+use crate::cluster::etcd::ledger::{Ledger, Registration};
+use crate::cluster::etcd::records::{Stored, parse};
+use crate::cluster::etcd::wishes::{Proposal, Wish};
 use crate::cluster::propose;
-use crate::cluster::view::View;
 
 /// Pause after each endpoint has failed once; doubles up to [`PAUSE_LIMIT`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -36,11 +37,9 @@ const RANK_STEP: Duration = Duration::from_millis(20);
 /// The ranks after this one try together.
 const RANK_LIMIT: usize = 15;
 
-/// Views that are looked for in etcd's history before they count as missed.
-const HISTORY_LIMIT: usize = 64;
-
-/// Tries to raise the flush generation, when others change the view at the same time.
-const FLUSH_TRIES: usize = 8;
+/// Versions of the view that are looked for in etcd's history before they count as missed; there
+/// are up to two of each view.
+const HISTORY_LIMIT: usize = 128;
 
 type Reply = oneshot::Sender<Result<u64, Error>>;
 
@@ -49,6 +48,8 @@ pub struct Node {
     options: Options,
     ledger: Arc<Mutex<Ledger>>,
     flushes: mpsc::Receiver<Reply>,
+    /// Who waits for the next flush generation.
+    flush: Option<Reply>,
     leaving: CancellationToken,
     left: CancellationToken,
     /// The lease that outlives a session.
@@ -67,7 +68,17 @@ impl Node {
         leaving: CancellationToken,
         left: CancellationToken,
     ) -> Self {
-        Self { options, ledger, flushes, leaving, left, lease: None, propose_at: None, has_complained: false }
+        Self {
+            options,
+            ledger,
+            flushes,
+            flush: None,
+            leaving,
+            left,
+            lease: None,
+            propose_at: None,
+            has_complained: false,
+        }
     }
 
     /// Talks to etcd for ever.
@@ -99,8 +110,8 @@ impl Node {
     async fn session(&mut self, endpoint: &str) -> Result<std::convert::Infallible, SessionError> {
         let target = self.options.endpoint(endpoint)?;
         let client = Client::connect(target, self.options.login(), self.options.call_timeout).await?;
-        let mut read_to = self.read_all(&client).await?;
-        let mut watch = client.watch(&self.prefix(), read_to + 1).await?;
+        let prefix = self.ledger.lock().keys().prefix.clone();
+        let mut watch = self.read_all(&client, &prefix).await?;
         if std::mem::take(&mut self.has_complained) {
             info!(endpoint, "connected to etcd");
         }
@@ -115,43 +126,36 @@ impl Node {
             tokio::select! {
                 changes = watch.next() => {
                     let changes = changes?;
-                    read_to = read_to.max(changes.revision);
-                    let mut ledger = self.ledger.lock();
-                    changes.changes.into_iter().for_each(|change| ledger.change(change));
+                    self.ledger.lock().follow(changes);
                 }
                 _ = renewals.tick() => self.renew(&client).await?,
                 _ = readings.tick() => {
                     // What the watch should have told by now; when it did not, it may be stuck.
-                    let (revision, records) = client.read(&self.prefix()).await?;
-                    if revision > read_to && !self.ledger.lock().agrees_with(&records.into_iter().collect()) {
+                    let (revision, records) = client.read(&prefix).await?;
+                    if !self.ledger.lock().records.agree_with(&records.into_iter().collect()) {
                         debug!(revision, "the watch is behind and starts anew");
-                        read_to = self.read_all(&client).await?;
-                        watch = client.watch(&self.prefix(), read_to + 1).await?;
+                        watch = self.read_all(&client, &prefix).await?;
                     }
                 }
                 _ = ticks.tick() => {}
                 () = until(propose_at) => self.propose(&client).await?,
-                Some(reply) = self.flushes.recv() => self.flush(&client, reply).await?,
+                Some(reply) = self.flushes.recv(), if self.flush.is_none() => self.flush = Some(reply),
                 () = self.leaving.cancelled(), if !self.leaving_known() => self.ledger.lock().seat.leave(),
             }
         }
-    }
-
-    fn prefix(&self) -> String {
-        self.ledger.lock().keys.prefix.clone()
     }
 
     fn leaving_known(&self) -> bool {
         self.ledger.lock().seat.is_leaving()
     }
 
-    /// Reads everything, the views that were missed first, and returns the revision.
-    async fn read_all(&self, client: &Client) -> Result<i64, client::Error> {
-        let (revision, records) = client.read(&self.prefix()).await?;
+    /// Reads everything, the views that were missed first, and watches what follows.
+    async fn read_all(&self, client: &Client, prefix: &str) -> Result<client::Watch, client::Error> {
+        let (revision, records) = client.read(prefix).await?;
         let records: BTreeMap<String, Record> = records.into_iter().collect();
         let (key, epoch) = {
             let ledger = self.ledger.lock();
-            (ledger.keys.view.clone(), ledger.seat.state().epoch)
+            (ledger.keys().view.clone(), ledger.seat.state().epoch)
         };
         let mut missed = Vec::new();
         let mut oldest = records.get(&key).cloned();
@@ -166,10 +170,12 @@ impl Node {
             };
             missed.extend(oldest.as_ref().and_then(parse::<Stored>));
         }
-        let mut ledger = self.ledger.lock();
-        missed.into_iter().rev().for_each(|stored| ledger.take(stored));
-        ledger.load(records);
-        Ok(revision)
+        {
+            let mut ledger = self.ledger.lock();
+            missed.into_iter().rev().for_each(|stored| ledger.take(stored.epoch, stored.view));
+            ledger.load(revision, records);
+        }
+        client.watch(prefix, revision + 1).await
     }
 
     /// Keeps the lease alive.
@@ -177,7 +183,7 @@ impl Node {
         let Some(lease) = self.lease else { return Ok(()) };
         let began = Instant::now();
         if client.keep_alive(lease).await? {
-            self.ledger.lock().renewed(began);
+            self.ledger.lock().renewed(lease, began);
         } else {
             warn!("the lease in etcd has run out; registering again");
             self.lease = None;
@@ -188,60 +194,72 @@ impl Node {
     /// Makes true in etcd what should be true of this node, as far as one write each can do it; a
     /// write that lost against another is tried again after the next event.
     async fn settle(&mut self, client: &Client) -> Result<(), client::Error> {
+        let now = Instant::now();
+        if !self.leaving_known() && !self.take_part(client, now).await? {
+            self.propose_at = None;
+            return Ok(());
+        }
+        if let Some(lease) = self.lease {
+            self.say(client, now, lease).await?;
+        }
         if self.leaving_known() {
             self.propose_at = None;
-            return if self.left.is_cancelled() { Ok(()) } else { self.withdraw(client).await };
+            if !self.left.is_cancelled() {
+                self.withdraw(client).await?;
+            }
         }
-        let now = Instant::now();
+        self.raise_flush_generation(client).await
+    }
+
+    /// Sees to this node's lease and registration. Whether it has any business in etcd.
+    async fn take_part(&mut self, client: &Client, now: Instant) -> Result<bool, client::Error> {
         let lease = match self.lease {
             Some(lease) => lease,
             None => {
                 let lease = client.grant(self.options.lease_ttl).await?;
                 self.lease = Some(lease);
-                self.ledger.lock().renewed(now);
+                self.ledger.lock().renewed(lease, now);
                 lease
             }
         };
         if self.ledger.lock().rests(now) {
             self.propose_at = None;
-        } else {
-            let registration = self.ledger.lock().registration(lease);
-            let is_registered = match registration {
-                Registration::Ours => true,
-                Registration::Taken(_) => {
-                    self.propose_at = None;
-                    return Ok(());
+            return Ok(true);
+        }
+        let registration = self.ledger.lock().registration(lease);
+        match registration {
+            Registration::Ours => self.plan_proposal(now),
+            Registration::Taken(_) => return Ok(false),
+            Registration::Replaceable => {
+                let (wish, doubts) = self.ledger.lock().register(now, lease);
+                if self.write(client, wish).await? {
+                    self.ledger.lock().peers.has_said(doubts);
+                    self.plan_proposal(now);
                 }
-                Registration::Replaceable(revision) => self.register(client, lease, revision).await?,
-            };
-            if !is_registered {
-                return Ok(());
             }
-            self.plan_proposal(now);
         }
-        let statements = self.ledger.lock().statements(now, lease);
-        for (key, value) in statements {
-            self.write(client, &[], vec![Write::Put(key, value, lease)]).await?;
-        }
-        Ok(())
+        Ok(true)
     }
 
-    /// Registers this incarnation, unless the view has changed since it was read: it may have been
-    /// removed in between, and must then not come back.
-    async fn register(&self, client: &Client, lease: i64, revision: i64) -> Result<bool, client::Error> {
-        let (key, value, view, view_revision) = {
-            let ledger = self.ledger.lock();
-            let me = ledger.seat.me();
-            (ledger.keys.member(&me.id), to_json(me), ledger.keys.view.clone(), ledger.derived(View::clone).1)
-        };
-        let unchanged = [(key.as_str(), revision), (view.as_str(), view_revision)];
-        self.write(client, &unchanged, vec![Write::Put(key.clone(), value, lease)]).await
+    /// Says which view this node has come to, and whom it doubts.
+    async fn say(&self, client: &Client, now: Instant, lease: i64) -> Result<(), client::Error> {
+        let ack = self.ledger.lock().ack(lease);
+        if let Some(ack) = ack {
+            self.write(client, Wish { checks: Vec::new(), writes: vec![ack] }).await?;
+        }
+        let doubts = self.ledger.lock().news_of_doubts(now, lease);
+        if let Some((wish, doubts)) = doubts
+            && self.write(client, wish).await?
+        {
+            self.ledger.lock().peers.has_said(doubts);
+        }
+        Ok(())
     }
 
     /// Sets or clears the moment of the next proposal.
     fn plan_proposal(&mut self, now: Instant) {
         let ledger = self.ledger.lock();
-        let Some((next, _)) = ledger.proposal(now) else {
+        let Some(Proposal { next, .. }) = ledger.proposal(now) else {
             self.propose_at = None;
             return;
         };
@@ -254,46 +272,26 @@ impl Node {
     async fn propose(&mut self, client: &Client) -> Result<(), client::Error> {
         self.propose_at = None;
         let proposal = self.ledger.lock().proposal(Instant::now());
-        let Some((next, revision)) = proposal else { return Ok(()) };
-        let members: Vec<_> = next.view.members.keys().cloned().collect();
-        let epoch = next.epoch;
-        let won = self.write_view(client, next, revision).await?;
-        debug!(epoch, ?members, won, "proposed a view");
+        let Some(Proposal { next, wish }) = proposal else { return Ok(()) };
+        let won = self.write(client, wish).await?;
+        let members: Vec<_> = next.view.members.keys().collect();
+        debug!(next.epoch, ?members, next.confirmed, won, "proposed a view");
         Ok(())
     }
 
-    /// Writes a view over the one of that revision, and takes the registrations of all who are
-    /// not in it any more: an incarnation that was removed must not come back.
-    async fn write_view(&self, client: &Client, next: Stored, revision: i64) -> Result<bool, client::Error> {
-        let (key, removed) = {
-            let ledger = self.ledger.lock();
-            let kept: BTreeSet<_> = next.view.members.keys().collect();
-            let removed = next.view.previous.iter().filter(|id| !kept.contains(id));
-            let removed: Vec<_> = removed.map(|id| Write::Delete(ledger.keys.member(id))).collect();
-            (ledger.keys.view.clone(), removed)
-        };
-        let mut writes = vec![Write::Put(key.clone(), to_json(&next), 0)];
-        writes.extend(removed);
-        self.write(client, &[(key.as_str(), revision)], writes).await
-    }
-
-    /// Takes this node out of the view, ends its lease, and says so.
+    /// Takes this node out of the view, and when it has come to the view without it, ends its
+    /// lease and says so.
     async fn withdraw(&mut self, client: &Client) -> Result<(), client::Error> {
-        let (next, revision, me, was_member, key) = {
+        let (is_member, proposal) = {
             let ledger = self.ledger.lock();
-            let me = ledger.seat.me().id.clone();
-            let mut was_member = false;
-            let (next, revision) = ledger.derived(|view| {
-                was_member = view.members.get(&me) == Some(ledger.seat.me());
-                propose::without(view, &me)
-            });
-            let key = ledger.keys.member(&me);
-            (next, revision, me, was_member, key)
+            (ledger.is_member(), ledger.withdrawal(Instant::now()))
         };
-        if was_member && !self.write_view(client, next, revision).await? {
+        if is_member {
+            if let Some(Proposal { wish, .. }) = proposal {
+                self.write(client, wish).await?;
+            }
             return Ok(());
         }
-        debug!(me, key, "withdrawn");
         if let Some(lease) = self.lease.take() {
             // The registration goes with the lease, unless another process has it by now. A lease
             // that is gone already is what was wanted.
@@ -305,45 +303,48 @@ impl Node {
         Ok(())
     }
 
-    async fn flush(&mut self, client: &Client, reply: Reply) -> Result<(), client::Error> {
-        for _ in 0..FLUSH_TRIES {
-            if reply.is_closed() {
-                return Ok(());
-            }
-            if self.ledger.lock().seat.state().epoch == 0 {
-                _ = reply.send(Err(Error::NotJoined));
-                return Ok(());
-            }
-            let (next, revision) = self.ledger.lock().derived(propose::flushed);
-            let generation = next.view.flush_generation;
-            if self.write_view(client, next, revision).await? {
-                _ = reply.send(Ok(generation));
-                return Ok(());
-            }
-            self.read_all(client).await?;
+    /// Does what [`Membership::raise_flush_generation`] asks for, unless it must wait until the
+    /// present view may be followed.
+    ///
+    /// [`Membership::raise_flush_generation`]: crate::cluster::Membership::raise_flush_generation
+    async fn raise_flush_generation(&mut self, client: &Client) -> Result<(), client::Error> {
+        self.flush = self.flush.take().filter(|reply| !reply.is_closed());
+        if self.flush.is_none() {
+            return Ok(());
         }
-        // The caller's patience ends the waiting, and says that nothing is confirmed.
+        let (has_joined, proposal) = {
+            let ledger = self.ledger.lock();
+            (ledger.seat.state().epoch > 0, ledger.derived(propose::flushed))
+        };
+        let answer = match proposal {
+            _ if !has_joined => Err(Error::NotJoined),
+            None => return Ok(()),
+            Some(Proposal { next, wish }) => {
+                if !self.write(client, wish).await? {
+                    return Ok(());
+                }
+                Ok(next.view.flush_generation)
+            }
+        };
+        if let Some(reply) = self.flush.take() {
+            // Who has waited for too long has been told so.
+            _ = reply.send(answer);
+        }
         Ok(())
     }
 
-    /// Writes all if nothing has changed, and takes over at once what it has written.
-    async fn write(
-        &self,
-        client: &Client,
-        unchanged: &[(&str, i64)],
-        writes: Vec<Write>,
-    ) -> Result<bool, client::Error> {
-        let puts = writes.iter().filter_map(|write| match write {
+    /// Writes all if nothing has changed, and takes over what it has written.
+    async fn write(&self, client: &Client, wish: Wish) -> Result<bool, client::Error> {
+        let puts = wish.writes.iter().filter_map(|write| match write {
             Write::Put(key, value, lease) => Some((key.clone(), value.clone(), *lease)),
             Write::Delete(_) => None,
         });
         let puts: Vec<_> = puts.collect();
-        let Some(revision) = client.write_if(unchanged, writes).await? else { return Ok(false) };
-        let mut ledger = self.ledger.lock();
-        for (key, value, lease) in puts {
-            ledger.change(Change { key, revision, record: Some(Record { value, revision, lease }) });
+        let revision = client.write_if(wish.checks, wish.writes).await?;
+        if let Some(revision) = revision {
+            self.ledger.lock().wrote(revision, puts);
         }
-        Ok(true)
+        Ok(revision.is_some())
     }
 }
 

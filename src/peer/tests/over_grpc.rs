@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::*;
+use crate::cluster::contacts::Contacts as _;
 use crate::cluster::etcd;
 use crate::cluster::fixed::Script;
 use crate::cluster::view::View;

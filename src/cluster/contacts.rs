@@ -1,0 +1,102 @@
+//! What a node knows of the others from calling them, and how long it goes by it.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::view::Member;
+
+/// What this node knows of the others from pinging them. The room that calls them implements it.
+pub trait Contacts: Send + Sync + 'static {
+    /// What is known of a member: of this incarnation, at this address. Called often, and under a
+    /// lock: must be quick, and must not call the membership's owner back.
+    fn contact(&self, member: &Member) -> Contact;
+}
+
+/// What is known of one member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// When the last ping was sent that this member answered. For one that was never pinged
+    /// before, when it was first heard of, so that two nodes that never met do not doubt each
+    /// other at once. `None` for one that is not known yet.
+    pub answered: Option<Instant>,
+    /// When the last ping was sent whose answer said that the member's own pings reach this node.
+    pub vouched: Option<Instant>,
+    /// The epoch it said it had come to; 0 before it said so.
+    pub epoch: u64,
+}
+
+impl Contact {
+    /// Whether the member has answered lately. Measured against the present time, because a
+    /// process that was stopped and goes on must not believe in answers from before.
+    pub fn is_reachable(&self, now: Instant, timing: Timing) -> bool {
+        self.answered.is_some_and(|sent| now < sent + timing.answer_counts())
+    }
+}
+
+/// How long nodes go by what they heard of each other: parts of the lease.
+///
+/// Why a node that serves because others vouch for it is never one that these others have given
+/// up: Y vouches for X while X is reachable for Y, so at that moment less than
+/// [`Timing::answer_counts`] has gone by since X answered Y. Y doubts X when it has not been
+/// reachable for [`Timing::doubted_after`] since then, three fifths of a lease after that moment at
+/// the earliest. X serves on that vouch for [`Timing::vouch_counts`], half of a lease, from when
+/// it sent its ping, which was before that moment. The tenth of a lease between is for clocks
+/// that do not run alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    lease_ttl: Duration,
+}
+
+impl Timing {
+    /// The spans for a lease of this length.
+    pub fn of(lease_ttl: Duration) -> Self {
+        Self { lease_ttl }
+    }
+
+    /// How long a lease lives without being renewed.
+    pub fn lease_ttl(self) -> Duration {
+        self.lease_ttl
+    }
+
+    /// How often every node pings every other one: twice at least while an answer counts.
+    pub fn ping_interval(self) -> Duration {
+        self.lease_ttl / 10
+    }
+
+    /// How long after the ping was sent its answer makes a member reachable.
+    pub fn answer_counts(self) -> Duration {
+        self.lease_ttl / 4
+    }
+
+    /// How long a member must not have been reachable for a node to say that it doubts it.
+    pub fn doubted_after(self) -> Duration {
+        self.lease_ttl * 3 / 5
+    }
+
+    /// How long after the ping was sent its answer lets a node serve whose lease is over.
+    pub fn vouch_counts(self) -> Duration {
+        self.lease_ttl / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_doubted_while_a_vouch_counts() {
+        for millis in [1_000, 1_001, 5_000, 60_000] {
+            let timing = Timing::of(Duration::from_millis(millis));
+            assert!(timing.vouch_counts() + timing.lease_ttl() / 10 <= timing.doubted_after());
+            assert!(timing.ping_interval() * 2 < timing.answer_counts());
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_for_a_while() {
+        let (now, timing) = (Instant::now(), Timing::of(Duration::from_secs(4)));
+        let contact = Contact { answered: Some(now), ..Contact::default() };
+        assert!(contact.is_reachable(now + Duration::from_millis(999), timing));
+        assert!(!contact.is_reachable(now + Duration::from_millis(1_000), timing));
+        assert!(!Contact::default().is_reachable(now, timing));
+    }
+}

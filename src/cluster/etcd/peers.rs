@@ -1,0 +1,268 @@
+//! What this node makes of its contacts: whom it doubts, and who vouches for it. No IO.
+//!
+//! A doubt is a promise: the others may remove a member because this node said that it does not
+//! reach it, so it must not vouch for that member at the same time. Hence a doubt is made
+//! known inside this node first ([`Peers::doubted`]), and is said to the others only when the
+//! member is still out of reach afterwards; and it stays known until etcd has confirmed that it
+//! was withdrawn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cluster::contacts::{Contact, Contacts, Timing};
+use crate::cluster::view::{Member, View};
+
+/// Whom a node doubts: ids, each with the incarnation that is meant.
+pub type Doubted = BTreeMap<String, u64>;
+
+/// The other members, as this node sees them.
+pub struct Peers {
+    contacts: Arc<dyn Contacts>,
+    timing: Timing,
+    /// At the last look.
+    seen: BTreeMap<String, Contact>,
+    /// The incarnation that is out of reach, and since when.
+    unreachable: BTreeMap<String, (u64, Instant)>,
+    /// Whom this node did not vouch for since the last look.
+    doubted: BTreeSet<String>,
+    /// What may stand in etcd as this node's doubts.
+    said: Doubted,
+}
+
+impl Peers {
+    pub fn new(contacts: Arc<dyn Contacts>, timing: Timing) -> Self {
+        Self {
+            contacts,
+            timing,
+            seen: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
+            doubted: BTreeSet::new(),
+            said: Doubted::new(),
+        }
+    }
+
+    /// Looks at every member of the view but `me`.
+    pub fn look(&mut self, now: Instant, view: &View, me: &str) {
+        let others = || view.members.values().filter(|member| member.id != me);
+        self.seen = others().map(|member| (member.id.clone(), self.contacts.contact(member))).collect();
+        for member in others() {
+            let contact = self.seen[&member.id];
+            if contact.is_reachable(now, self.timing) {
+                self.unreachable.remove(&member.id);
+                continue;
+            }
+            let (incarnation, since) =
+                self.unreachable.entry(member.id.clone()).or_insert((member.incarnation, now));
+            if *incarnation != member.incarnation {
+                (*incarnation, *since) = (member.incarnation, now);
+            }
+            // It may have been reachable between two looks, and have been vouched for.
+            if let Some(answered) = contact.answered {
+                *since = (*since).max(answered + self.timing.answer_counts());
+            }
+        }
+        self.unreachable.retain(|id, _| view.members.contains_key(id));
+        let long = self.long_unreachable(now).map(|(id, _)| id);
+        self.doubted = long.chain(self.said.keys()).cloned().collect();
+    }
+
+    /// Whom this node must not vouch for from now on. To be published before [`Peers::doubts`].
+    pub fn doubted(&self) -> &BTreeSet<String> {
+        &self.doubted
+    }
+
+    /// Whom this node doubts, for the others to know.
+    pub fn doubts(&self, now: Instant, view: &View) -> Doubted {
+        let doubts = |id: &String| {
+            let answers = |member| self.contacts.contact(member).is_reachable(now, self.timing);
+            self.doubted.contains(id) && view.members.get(id).is_some_and(|member| !answers(member))
+        };
+        self.long_unreachable(now)
+            .filter(|(id, _)| doubts(id))
+            .map(|(id, incarnation)| (id.clone(), incarnation))
+            .collect()
+    }
+
+    /// What may stand in etcd as this node's doubts.
+    pub fn said(&self) -> &Doubted {
+        &self.said
+    }
+
+    /// This is being said, and may stand in etcd besides what did so far.
+    pub fn saying(&mut self, doubts: &Doubted) {
+        self.said.extend(doubts.iter().map(|(id, &incarnation)| (id.clone(), incarnation)));
+    }
+
+    /// This alone stands in etcd.
+    pub fn has_said(&mut self, doubts: Doubted) {
+        self.said = doubts;
+    }
+
+    /// Whether the member answered lately, at the last look.
+    pub fn reaches(&self, id: &str) -> bool {
+        self.seen.contains_key(id) && !self.unreachable.contains_key(id)
+    }
+
+    /// The epoch that a member has said it had come to.
+    pub fn epoch_of(&self, id: &str) -> u64 {
+        self.seen.get(id).map_or(0, |contact| contact.epoch)
+    }
+
+    /// Every member that has said it had come to an epoch.
+    pub fn epochs(&self) -> impl Iterator<Item = (&String, u64)> {
+        self.seen.iter().map(|(id, contact)| (id, contact.epoch)).filter(|&(_, epoch)| epoch > 0)
+    }
+
+    /// When the ping was sent by which the member last vouched for this node, unless it has come
+    /// to a later view than this node has: then it spoke for a view that is gone.
+    pub fn vouched(&self, member: &Member, epoch: u64) -> Option<Instant> {
+        self.seen.get(&member.id).filter(|contact| contact.epoch <= epoch)?.vouched
+    }
+
+    fn long_unreachable(&self, now: Instant) -> impl Iterator<Item = (&String, u64)> {
+        let long = move |since: Instant| now >= since + self.timing.doubted_after();
+        self.unreachable
+            .iter()
+            .filter(move |(_, (_, since))| long(*since))
+            .map(|(id, &(incarnation, _))| (id, incarnation))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Table(Mutex<Contact>);
+
+    impl Contacts for Table {
+        fn contact(&self, _: &Member) -> Contact {
+            *self.0.lock()
+        }
+    }
+
+    struct Case {
+        table: Arc<Table>,
+        peers: Peers,
+        view: View,
+        start: Instant,
+    }
+
+    impl Case {
+        /// A view of `a`, which looks, and `b`, which answered at the start.
+        fn new() -> Case {
+            let start = Instant::now();
+            let table = Arc::new(Table::default());
+            table.0.lock().answered = Some(start);
+            let timing = Timing::of(Duration::from_secs(1));
+            let members = ["a", "b"].map(|id| (id.to_owned(), member(id, 1)));
+            let view = View { members: members.into(), ..View::default() };
+            Case { peers: Peers::new(table.clone(), timing), table, view, start }
+        }
+
+        fn at(&self, millis: u64) -> Instant {
+            self.start + Duration::from_millis(millis)
+        }
+
+        /// Whether `b` is not vouched for, and whether it is doubted, after a look at that time.
+        fn look(&mut self, millis: u64) -> (bool, bool) {
+            let now = self.at(millis);
+            self.peers.look(now, &self.view, "a");
+            (self.peers.doubted().contains("b"), !self.peers.doubts(now, &self.view).is_empty())
+        }
+
+        fn answers(&self, millis: u64) {
+            self.table.0.lock().answered = Some(self.at(millis));
+        }
+    }
+
+    fn member(id: &str, incarnation: u64) -> Member {
+        Member {
+            id: id.to_owned(),
+            incarnation,
+            peer_addr: String::new(),
+            memcached_addr: String::new(),
+            weight: 100,
+            zone: String::new(),
+        }
+    }
+
+    #[test]
+    fn who_does_not_answer_for_long_is_doubted() {
+        let mut case = Case::new();
+        assert_eq!(case.look(249), (false, false));
+        assert!(case.peers.reaches("b") && !case.peers.reaches("a"));
+        assert_eq!(case.look(250), (false, false));
+        assert!(!case.peers.reaches("b"));
+        assert_eq!(case.look(849), (false, false));
+        assert_eq!(case.look(850), (true, true));
+        case.answers(900);
+        assert_eq!(case.look(901), (false, false));
+    }
+
+    #[test]
+    fn a_node_that_stood_still_doubts_nobody_at_once() {
+        let mut case = Case::new();
+        assert_eq!(case.look(0), (false, false));
+        assert_eq!(case.look(60_000), (false, false), "it could not hear them");
+        assert_eq!(case.look(60_600), (true, true));
+    }
+
+    #[test]
+    fn an_answer_between_two_looks_counts() {
+        let mut case = Case::new();
+        case.look(250);
+        case.answers(500);
+        // By then b was vouched for until 750, and is out of reach again.
+        assert_eq!(case.look(1_349), (false, false));
+        assert_eq!(case.look(1_350), (true, true));
+    }
+
+    #[test]
+    fn a_doubt_is_said_only_when_it_was_known_before() {
+        let mut case = Case::new();
+        case.look(250);
+        case.look(850);
+        case.answers(851);
+        let now = case.at(852);
+        assert!(case.peers.doubts(now, &case.view).is_empty(), "a may have vouched for it meanwhile");
+    }
+
+    #[test]
+    fn a_doubt_that_was_said_counts_until_it_is_withdrawn() {
+        let mut case = Case::new();
+        case.look(250);
+        assert_eq!(case.look(850), (true, true));
+        let doubts = case.peers.doubts(case.at(850), &case.view);
+        case.peers.saying(&doubts);
+        case.answers(900);
+        assert_eq!(case.look(901), (true, false), "etcd may have it");
+        case.peers.has_said(Doubted::new());
+        assert_eq!(case.look(902), (false, false));
+    }
+
+    #[test]
+    fn another_incarnation_begins_anew() {
+        let mut case = Case::new();
+        case.look(250);
+        case.view.members.insert("b".to_owned(), member("b", 2));
+        assert_eq!(case.look(850), (false, false));
+        assert_eq!(case.look(1_450), (true, true));
+        assert_eq!(case.peers.doubts(case.at(1_450), &case.view)["b"], 2);
+    }
+
+    #[test]
+    fn a_vouch_for_a_view_that_is_gone_does_not_count() {
+        let mut case = Case::new();
+        *case.table.0.lock() = Contact { answered: None, vouched: Some(case.start), epoch: 7 };
+        case.look(0);
+        let b = member("b", 1);
+        assert_eq!(case.peers.vouched(&b, 7), Some(case.start));
+        assert_eq!(case.peers.vouched(&b, 6), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! What a node wants to be written in etcd, by what it knows: its registration, what it says,
+//! the next view. No IO.
+
+use std::time::Instant;
+
+use crate::cluster::etcd::client::{Check, Write};
+use crate::cluster::etcd::ledger::{Found, Ledger};
+use crate::cluster::etcd::peers::Doubted;
+use crate::cluster::etcd::records::{Stored, to_json};
+use crate::cluster::propose::{self, Evidence};
+use crate::cluster::view::View;
+
+/// A transaction that this node wants.
+#[derive(Debug)]
+pub struct Wish {
+    /// What must be so.
+    pub checks: Vec<Check>,
+    /// What is then written.
+    pub writes: Vec<Write>,
+}
+
+/// A view that this node wants to be the next one.
+#[derive(Debug)]
+pub struct Proposal {
+    /// The view.
+    pub next: Stored,
+    /// How it is written.
+    pub wish: Wish,
+}
+
+impl Ledger {
+    /// Registers this incarnation, and with it what it has come to and whom it doubts; unless the
+    /// view has changed since it was read: it may have been removed in between, and must then not
+    /// come back.
+    pub fn register(&mut self, now: Instant, lease: i64) -> (Wish, Doubted) {
+        let me = self.seat.me().clone();
+        let key = self.keys().member(&me.id);
+        let (mut wish, doubts) = self.doubts(now, lease);
+        wish.checks.push(Check::Unchanged(key.clone(), self.records.revision_of(&key)));
+        wish.writes.push(Write::Put(key, to_json(&me), lease));
+        wish.writes.extend(self.ack(lease));
+        (wish, doubts)
+    }
+
+    /// The epoch that this node has come to, when etcd does not have it. Before the first view
+    /// there is nothing to come to.
+    pub fn ack(&self, lease: i64) -> Option<Write> {
+        let state = self.seat.state();
+        let (key, value) = (self.keys().ack(&state.me), state.epoch.to_string().into_bytes());
+        let known = self.records.get(&key);
+        let is_there = known.is_some_and(|record| record.lease == lease && record.value == value);
+        (state.epoch > 0 && !is_there && !self.displaced).then_some(Write::Put(key, value, lease))
+    }
+
+    /// Whom this node doubts, when etcd may have something else. [`Peers::has_said`] follows when
+    /// it was written.
+    pub fn news_of_doubts(&mut self, now: Instant, lease: i64) -> Option<(Wish, Doubted)> {
+        let doubts = self.peers.doubts(now, &self.seat.state().view);
+        let key = self.keys().doubts(self.me());
+        let is_there = match self.records.get(&key) {
+            Some(record) => record.lease == lease && record.value == to_json(&doubts),
+            None => doubts.is_empty(),
+        };
+        let has_news = !is_there || *self.peers.said() != doubts;
+        (has_news && !self.displaced).then(|| self.doubts(now, lease))
+    }
+
+    /// Says whom this node doubts. Only under the view that it knows: a member that was removed
+    /// because of a doubt must not find it withdrawn by one that has not heard of that yet.
+    fn doubts(&mut self, now: Instant, lease: i64) -> (Wish, Doubted) {
+        let doubts = self.peers.doubts(now, &self.seat.state().view);
+        self.peers.saying(&doubts);
+        let key = self.keys().doubts(self.me());
+        let checks = vec![self.unchanged(&self.keys().view), self.unchanged(&key)];
+        (Wish { checks, writes: vec![Write::Put(key, to_json(&doubts), lease)] }, doubts)
+    }
+
+    fn unchanged(&self, key: &str) -> Check {
+        Check::Unchanged(key.to_owned(), self.records.revision_of(key))
+    }
+
+    /// The view that should be written next. `None` when all is well, or must stay as it is for
+    /// now.
+    pub fn proposal(&self, now: Instant) -> Option<Proposal> {
+        let (base, found) = self.base();
+        let registered = self.records.registered();
+        if self.displaced || !registered.contains_key(self.me()) || !self.may_follow(&base) {
+            return None;
+        }
+        let rested = self.confirmed.is_some_and(|(_, since)| now >= since + self.timing.vouch_counts());
+        let (doubts, gone) = (self.records.doubts(), self.gone(now));
+        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove: rested };
+        if let Some(view) = propose::next_view(&base.view, &evidence, |id| self.peers.reaches(id)) {
+            let mut proposal = self.follow_with(&base, found, view);
+            if proposal.wish.writes.len() > 1 {
+                // Nobody has withdrawn the doubts by which somebody is removed.
+                let check = Check::NoneNewer(self.keys().all_doubts(), self.records.revision());
+                proposal.wish.checks.push(check);
+            }
+            return Some(proposal);
+        }
+        match found {
+            Found::Present if base.confirmed => None,
+            Found::Present => Some(self.over_the_view(Stored { confirmed: true, ..Stored::clone(&base) })),
+            Found::Older | Found::Other if base.epoch == 0 => None,
+            Found::Older | Found::Other => Some(self.follow_with(&base, found, propose::again(&base.view))),
+        }
+    }
+
+    /// A view that was asked for, made from the present one; `None` when no view may follow that
+    /// one yet.
+    pub fn derived(&self, next: impl FnOnce(&View) -> View) -> Option<Proposal> {
+        let (base, found) = self.base();
+        self.may_follow(&base).then(|| self.follow_with(&base, found, next(&base.view)))
+    }
+
+    /// This node's way out of the view. `None` also while it serves by more than its lease, the
+    /// vouches of others: until it has heard of that view, the others wait for as long as the
+    /// lease lives.
+    pub fn withdrawal(&self, now: Instant) -> Option<Proposal> {
+        if now < self.seat.serves_until() && !self.is_awaited_while_it_serves() {
+            return None;
+        }
+        let mut proposal = self.derived(|view| propose::without(view, self.me()))?;
+        proposal.next.departed = Some(self.me().to_owned());
+        proposal.wish.writes[0] = self.put_view(&proposal.next);
+        proposal.wish.checks.push(self.unchanged(&self.keys().ack(self.me())));
+        Some(proposal)
+    }
+
+    /// Whether this incarnation is in the view, as far as this node or etcd knows.
+    pub fn is_member(&self) -> bool {
+        let is_in = |view: &View| view.members.get(self.me()) == Some(self.seat.me());
+        self.seat.state().is_member() || is_in(&self.base().0.view)
+    }
+
+    fn may_follow(&self, base: &Stored) -> bool {
+        self.confirmed.is_some_and(|(epoch, _)| epoch == base.epoch)
+            // Whoever brings an old view back while another knows a newer one would make a second
+            // view of that epoch.
+            && self.peers.epochs().all(|(id, epoch)| epoch <= base.epoch || !self.peers.reaches(id))
+    }
+
+    /// Takes the registrations of all whom the view removes, because an incarnation that was
+    /// removed must not come back.
+    fn follow_with(&self, base: &Stored, found: Found, view: View) -> Proposal {
+        // An epoch that others may have another view of is skipped, and everybody forgets.
+        let step = if found == Found::Other { 2 } else { 1 };
+        let next = Stored { epoch: base.epoch + step, view, ..Stored::default() };
+        let mut proposal = self.over_the_view(next);
+        let removed = base.view.members.keys().filter(|id| !proposal.next.view.members.contains_key(*id));
+        for key in removed.map(|id| self.keys().member(id)) {
+            proposal.wish.checks.push(self.unchanged(&key));
+            proposal.wish.writes.push(Write::Delete(key));
+        }
+        proposal
+    }
+
+    fn over_the_view(&self, next: Stored) -> Proposal {
+        let wish =
+            Wish { checks: vec![self.unchanged(&self.keys().view)], writes: vec![self.put_view(&next)] };
+        Proposal { next, wish }
+    }
+
+    fn put_view(&self, stored: &Stored) -> Write {
+        Write::Put(self.keys().view.clone(), to_json(stored), 0)
+    }
+
+    /// How many nodes come before this one in the order of proposing.
+    pub fn rank(&self) -> usize {
+        self.records.registered().keys().take_while(|id| *id != self.me()).count()
+    }
+}

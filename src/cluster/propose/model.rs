@@ -1,0 +1,258 @@
+//! The rules at work: nodes that lose etcd and each other, hear of views late, join and leave, at
+//! random. However it goes, when a view counts as settled, nobody serves under an older one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// How long a vouch counts, in ticks.
+const VOUCH: u32 = 5;
+
+/// How long a member must be out of reach to be doubted: more than that.
+const DOUBT: u32 = 6;
+
+struct Node {
+    incarnation: u64,
+    epoch: usize,
+    /// Whether it is connected to etcd.
+    etcd: bool,
+    /// Its lease lives, and with it what it has acknowledged.
+    lease: bool,
+    registered: bool,
+    /// Whom it has told the others that it doubts.
+    said: BTreeMap<String, u64>,
+    /// When another one vouched for it last, and the epoch that one had come to.
+    vouches: BTreeMap<String, (u32, usize)>,
+    /// Until when it serves by vouches.
+    until: u32,
+    leaving: bool,
+}
+
+struct World {
+    random: fastrand::Rng,
+    clock: u32,
+    nodes: BTreeMap<String, Node>,
+    /// The pairs that do not reach each other, and since when.
+    cut: BTreeMap<(String, String), u32>,
+    /// By epoch, each with who took itself out.
+    views: Vec<(View, Option<String>)>,
+    /// The epoch that enough have come to, and since when.
+    confirmed: Option<(usize, u32)>,
+    /// When, who did what, and the epoch afterwards.
+    log: Vec<(u32, &'static str, u8, usize)>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let node = |etcd| Node {
+            incarnation: 1,
+            epoch: 0,
+            etcd,
+            lease: false,
+            registered: false,
+            said: BTreeMap::new(),
+            vouches: BTreeMap::new(),
+            until: 0,
+            leaving: false,
+        };
+        let nodes = NAMES.map(|id| (id.to_owned(), node(random.bool()))).into();
+        let views = vec![(View::default(), None)];
+        Self { random, clock: VOUCH, nodes, cut: BTreeMap::new(), views, confirmed: None, log: Vec::new() }
+    }
+
+    fn node(&mut self, id: &str) -> &mut Node {
+        self.nodes.get_mut(id).expect("it is one of them")
+    }
+
+    fn any(&mut self) -> &'static str {
+        NAMES[self.random.usize(..NAMES.len())]
+    }
+
+    fn now(&self) -> usize {
+        self.views.len() - 1
+    }
+
+    fn view_of(&self, id: &str) -> &View {
+        &self.views[self.nodes[id].epoch].0
+    }
+
+    fn is_member(&self, id: &str) -> bool {
+        self.view_of(id).members.get(id).is_some_and(|it| it.incarnation == self.nodes[id].incarnation)
+    }
+
+    fn reach(&self, from: &str, to: &str) -> bool {
+        !self.cut.contains_key(&pair(from, to))
+    }
+
+    fn step(&mut self) {
+        let (id, action) = (self.any(), self.random.u8(..30));
+        let Node { epoch, etcd, lease, registered, leaving, .. } = self.nodes[id];
+        let up_to_date = etcd && epoch == self.now();
+        match action {
+            0 => {
+                let (pair, clock) = (pair(id, self.any()), self.clock);
+                if self.cut.remove(&pair).is_none() {
+                    self.cut.insert(pair, clock);
+                }
+            }
+            1 => self.node(id).etcd = !etcd,
+            2 if !etcd => (self.node(id).lease, self.node(id).registered) = (false, false),
+            3..=6 if etcd && !up_to_date => {
+                let epoch = self.random.usize(epoch + 1..=self.now());
+                self.hear(id, epoch);
+            }
+            7 | 8 => {
+                let other = self.any();
+                if self.reach(id, other) && self.nodes[other].epoch > epoch {
+                    self.hear(id, self.nodes[other].epoch);
+                }
+            }
+            9..=11 if up_to_date && !registered && !leaving => {
+                (self.node(id).lease, self.node(id).registered) = (true, true);
+                self.say(id);
+            }
+            12..=14 if up_to_date && lease => self.say(id),
+            15 if up_to_date && registered && self.is_member(id) && self.may_follow(id) => {
+                self.node(id).leaving = true;
+                let view = without(&self.views[epoch].0, id);
+                self.views.push((view, Some(id.to_owned())));
+            }
+            16..=19 if up_to_date && registered && !leaving => self.propose(id),
+            20.. => self.tick(),
+            _ => return,
+        }
+        self.log.push((self.clock, id, action, self.now()));
+    }
+
+    fn story(&self) -> String {
+        let views = self.views.iter().map(|(view, _)| format!("{:?}\n", view.members.keys()));
+        format!("{:?}\n{}", self.log, views.collect::<String>())
+    }
+
+    fn hear(&mut self, id: &str, epoch: usize) {
+        let was = self.is_member(id);
+        let missed = epoch > self.nodes[id].epoch + 1;
+        self.node(id).epoch = epoch;
+        let is = self.is_member(id);
+        let node = self.node(id);
+        if !is && node.leaving {
+            (node.lease, node.registered, node.leaving) = (false, false, false);
+        } else if !is && (was || missed) {
+            node.incarnation += 1;
+            node.registered = false;
+        }
+    }
+
+    /// Says whom it has not reached for long, and withdraws what is not so any more.
+    fn say(&mut self, id: &str) {
+        let long = |other: &str| self.cut.get(&pair(id, other)).is_some_and(|at| self.clock >= at + DOUBT);
+        let members = self.view_of(id).members.values();
+        let doubted = members.filter(|member| member.id != id && long(&member.id));
+        self.node(id).said = doubted.map(|member| (member.id.clone(), member.incarnation)).collect();
+    }
+
+    /// Everybody pings everybody.
+    fn tick(&mut self) {
+        self.clock += 1;
+        for id in NAMES {
+            for other in NAMES {
+                if !self.reach(id, other) {
+                    continue;
+                }
+                let Node { epoch, leaving, .. } = self.nodes[other];
+                let may_vouch = self.is_member(other)
+                    && !leaving
+                    && self.view_of(other).members.contains_key(id)
+                    && !self.nodes[other].said.contains_key(id);
+                let clock = self.clock;
+                let vouch = self.node(id).vouches.entry(other.to_owned()).or_default();
+                *vouch = (if may_vouch { clock } else { vouch.0 }, epoch);
+            }
+            let Node { epoch, lease, leaving, .. } = self.nodes[id];
+            if self.is_member(id) && !lease && !leaving {
+                let vouches = &self.nodes[id].vouches;
+                let vouch = |member: &Member| {
+                    let &(at, come) = vouches.get(&member.id)?;
+                    (come <= epoch && at > 0).then_some(at)
+                };
+                let vouched = vouched(self.view_of(id), id, false, self.clock, vouch);
+                let node = self.node(id);
+                node.until = node.until.max(vouched.map_or(0, |at| at + VOUCH));
+            }
+        }
+    }
+
+    fn may_follow(&mut self, proposer: &str) -> bool {
+        let (view, departed) = &self.views[self.now()];
+        let come = |id: &str| {
+            let node = &self.nodes[id];
+            departed.as_deref() == Some(id)
+                || node.epoch == self.now() && (node.lease || self.reach(proposer, id))
+        };
+        if self.confirmed.is_none_or(|(epoch, _)| epoch < self.now())
+            && enough(view.previous.iter(), come, &BTreeSet::new())
+        {
+            self.confirmed = Some((self.now(), self.clock));
+        }
+        self.confirmed.is_some_and(|(epoch, _)| epoch == self.now())
+    }
+
+    fn propose(&mut self, proposer: &str) {
+        if !self.may_follow(proposer) {
+            return;
+        }
+        let live = || self.nodes.iter().filter(|(_, node)| node.lease);
+        let registered = live().filter(|(_, node)| node.registered);
+        let registered =
+            registered.map(|(id, node)| (id.clone(), tests::member(id, node.incarnation))).collect();
+        let doubts = live().map(|(id, node)| (id.clone(), node.said.clone())).collect();
+        let may_remove = self.confirmed.is_some_and(|(_, at)| self.clock >= at + VOUCH);
+        let evidence =
+            Evidence { registered: &registered, doubts: &doubts, gone: &BTreeSet::new(), may_remove };
+        let next = next_view(&self.views[self.now()].0, &evidence, |id| self.reach(proposer, id));
+        if let Some(next) = next {
+            for id in NAMES.into_iter().filter(|id| !next.members.contains_key(*id)) {
+                self.node(id).registered = false;
+            }
+            self.views.push((next, None));
+        }
+    }
+
+    fn serves(&self, id: &str) -> bool {
+        self.is_member(id) && (self.nodes[id].lease || self.clock < self.nodes[id].until)
+    }
+
+    fn is_settled(&self) -> bool {
+        let come = |id: &String| self.nodes[id].epoch == self.now();
+        self.views[self.now()].0.members.keys().all(come)
+            && self.nodes.iter().all(|(id, node)| !node.lease || come(id))
+    }
+}
+
+fn pair(a: &str, b: &str) -> (String, String) {
+    (a.min(b).to_owned(), a.max(b).to_owned())
+}
+
+#[test]
+fn nobody_serves_under_an_older_view_than_the_settled_one() {
+    let (mut views, mut settled, mut by_vouches) = (0, 0, 0);
+    for seed in 0..1_500 {
+        let mut world = World::new(seed);
+        for _ in 0..1_000 {
+            world.step();
+            let serving = || NAMES.into_iter().filter(|id| world.serves(id));
+            by_vouches += serving().filter(|id| !world.nodes[*id].lease).count();
+            if world.is_settled() {
+                settled += 1;
+                let late = serving().find(|id| world.nodes[*id].epoch < world.now());
+                assert_eq!(late, None, "seed {seed}: {}", world.story());
+            }
+        }
+        views += world.now();
+    }
+    // It is about something.
+    assert!(views > 10_000 && settled > 100_000 && by_vouches > 100_000, "{views} {settled} {by_vouches}");
+}
