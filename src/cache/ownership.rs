@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::routing::{Pane, Routing, Slots};
 use crate::cluster::view::{Owners, SLOTS, View};
@@ -19,6 +20,10 @@ use crate::store::Store;
 /// CAS tokens carry the epoch above this bit, so that no two owners of a key ever give the same:
 /// a million million writes of one node under one view, and 16 million views.
 const CAS_EPOCH_SHIFT: u32 = 40;
+
+/// Below that, each node begins somewhere else, so that tokens of different keys differ, too,
+/// unless there are very many.
+const CAS_NODE_SHIFT: u32 = 28;
 
 /// What this node owns; shared by everything that executes commands.
 pub struct Ownership {
@@ -100,7 +105,8 @@ impl Hooks for Ownership {
     }
 
     fn change(&self, before: &State, after: &State) {
-        self.store.raise_cas(after.epoch << CAS_EPOCH_SHIFT);
+        let lane = xxh3_64(after.me.as_bytes()) >> (64 + CAS_NODE_SHIFT - CAS_EPOCH_SHIFT);
+        self.store.raise_cas(after.epoch << CAS_EPOCH_SHIFT | lane << CAS_NODE_SHIFT);
         let generation = self.store.advance();
         let flushed = after.view.flush_generation > before.view.flush_generation;
         let me = after.is_member().then(|| after.owners.position(&after.me)).flatten();

@@ -15,7 +15,7 @@ use crate::server::report::Lines;
 use crate::server::session::Session;
 
 /// How long every member may take to confirm a `flush_all`.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Statistics of a process that mean nothing as a sum.
 const NOT_SUMMED: [&str; 6] = ["pid", "pointer_size", "threads", "time", "uptime", "verbosity"];
