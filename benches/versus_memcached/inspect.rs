@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::process::threads;
+use crate::support::process::threads;
 
 /// How long `strace` may take to attach to every thread, and either program to write its result.
 const DEADLINE: Duration = Duration::from_secs(10);

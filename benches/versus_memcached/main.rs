@@ -5,24 +5,22 @@
 //! server's CPU time per operation is the figure to judge by. Fails on a wrong reply, never on a slow one.
 
 mod inspect;
-mod load;
 mod measure;
 mod memory;
 mod options;
-mod process;
-mod report;
-mod server;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use crate::load::{Dialect, Mix};
 use crate::measure::Case;
 use crate::options::{Options, USAGE};
-use crate::process::{Placement, machine};
-use crate::report::{Comparison, number};
-use crate::server::Program;
+use crate::support::load::{Dialect, Mix};
+use crate::support::process::{Placement, machine};
+use crate::support::report::{Comparison, number};
+use crate::support::server::Program;
 
 /// Whatever goes wrong here ends the run with a message for a person.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

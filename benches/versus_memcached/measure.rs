@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::inspect;
-use crate::load::{Dialect, Load, Mix, Order, Report};
 use crate::options::Options;
-use crate::process::CpuTime;
-use crate::report::{Better, CaseReport, Figure};
-use crate::server::Server;
+use crate::support::load::{Dialect, Load, Mix, Order, Report};
+use crate::support::process::CpuTime;
+use crate::support::report::{Better, CaseReport, Figure};
+use crate::support::server::Server;
 
 /// Of a measured run's operations, this part is run first, unmeasured, so that caches are warm.
 const WARM_UP_PART: u64 = 10;

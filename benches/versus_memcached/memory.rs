@@ -4,11 +4,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::load::{Dialect, Load, Mix, Order};
 use crate::options::Options;
-use crate::process::{Placement, resident_bytes};
-use crate::report::{Better, CaseReport, Figure};
-use crate::server::{Program, Server};
+use crate::support::load::{Dialect, Load, Mix, Order};
+use crate::support::process::{Placement, resident_bytes};
+use crate::support::report::{Better, CaseReport, Figure};
+use crate::support::server::{Program, Server};
 
 const VALUE_BYTES: [usize; 3] = [8, 100, 1000];
 const KEY_BYTES: usize = 16;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::load::{Dialect, Mix};
+use crate::support::load::{Dialect, Mix};
 
 pub const USAGE: &str = "\
 cargo bench --bench versus_memcached -- [OPTIONS]
