@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::iter::Sum;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -48,6 +49,17 @@ impl CpuTime {
             system_ticks: self.system_ticks.saturating_sub(earlier.system_ticks),
             kept_waiting: self.kept_waiting.saturating_sub(earlier.kept_waiting),
         }
+    }
+}
+
+impl Sum for CpuTime {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        times.fold(Self::default(), |sum, time| Self {
+            total: sum.total + time.total,
+            user_ticks: sum.user_ticks + time.user_ticks,
+            system_ticks: sum.system_ticks + time.system_ticks,
+            kept_waiting: sum.kept_waiting + time.kept_waiting,
+        })
     }
 }
 

@@ -5,31 +5,45 @@
 //! server's CPU time per operation is the figure to judge by. Fails on a wrong reply, never on a slow one.
 
 mod inspect;
-mod measure;
+mod inspected;
 mod memory;
 mod options;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::measure::Case;
-use crate::options::{Options, USAGE};
-use crate::support::load::{Dialect, Mix};
+use crate::options::Options;
+use crate::support::Result;
+use crate::support::case::Case;
+use crate::support::load::{Dialect, Keys, Mix};
+use crate::support::measure::{self, Side};
 use crate::support::process::{Placement, machine};
-use crate::support::report::{Comparison, number};
+use crate::support::report::{CaseReport, Comparison, number};
 use crate::support::server::Program;
 
-/// Whatever goes wrong here ends the run with a message for a person.
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+const SUMMARY_KEYS: &[&str] = &["throughput_kops", "latency_p99_us", "cpu_us_per_op", "user_us_per_op"];
+
+/// memcached 1.6.18 gathers the replies to pipelined `set`, `mg` and `ms` into one write, but writes the reply to each
+/// `get` by itself: only the meta cases compare what both servers do when both gather.
+const MATRIX: [Case; 8] = [
+    Case::classic(Mix::GET, 1),
+    Case::classic(Mix::GET, 16),
+    Case::classic(Mix::SET_1_GET_10, 1),
+    Case::classic(Mix::SET_1_GET_10, 16),
+    Case::classic(Mix::SET, 1),
+    Case::classic(Mix::SET, 16),
+    Case { dialect: Dialect::Meta, ..Case::classic(Mix::GET, 16) },
+    Case { dialect: Dialect::Meta, ..Case::classic(Mix::SET_1_GET_10, 16) },
+];
 
 fn main() -> ExitCode {
     let outcome = match Options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => run(&options),
         Ok(None) => {
-            print!("{USAGE}");
+            print!("{}", Options::usage());
             Ok(())
         }
         Err(error) => Err(error),
@@ -69,32 +83,23 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
             None => "nothing: there is one CPU".into(),
         },
     ));
-    comparison.facts.push((
-        "load",
-        format!(
-            "{} connections, {}-byte keys, {}-byte values, {} keys, median of {} runs",
-            options.connections,
-            options.key_bytes,
-            options.value_bytes,
-            options.keyspace,
-            options.repetitions
-        ),
-    ));
+    comparison.facts.push(("load", options.load.description()));
     for (key, value) in &comparison.facts {
         println!("{key:<10} {value}");
     }
     println!();
     drop(servers);
     if options.matrix {
-        for case in cases(options) {
+        let keys = keys(options)?;
+        for case in options.load.cases(&MATRIX) {
             // Fresh for each case: the kernel derives `utime` and `stime` from proportions over a process's whole life,
             // so an earlier case would leak into a later one's split.
             let servers = [programs[0].start(placement)?, programs[1].start(placement)?];
-            for server in &servers {
-                measure::preload(server.address, options)
-                    .map_err(|error| format!("{}: {error}", server.name))?;
+            let sides = [servers[0].side(), servers[1].side()];
+            for side in &sides {
+                side.blamed(measure::preload(side.address, &keys, &options.load))?;
             }
-            let report = measure::compare(case, &servers, options)?;
+            let report = compare_case(case, &sides, &keys, options)?;
             println!("{}", report.table(&comparison.names));
             comparison.cases.push(report);
         }
@@ -112,21 +117,27 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
     Ok(())
 }
 
+fn compare_case(case: Case, sides: &[Side; 2], keys: &Arc<Keys>, options: &Options) -> Result<CaseReport> {
+    let mut figures = measure::timed_figures(&measure::samples(case, sides, keys, &options.load)?);
+    if options.inspect {
+        figures.extend(inspected::figures(case, sides, keys, &options.load)?);
+    }
+    Ok(CaseReport { name: case.name(), figures, summary_keys: SUMMARY_KEYS })
+}
+
 /// Loads one server that runs already, for a profiler to watch.
 fn drive(address: SocketAddr, options: &Options) -> Result<()> {
-    let case = Case {
-        mix: options.mix.unwrap_or(Mix::GET),
-        dialect: options.dialect.unwrap_or(Dialect::Classic),
-        pipeline: options.pipeline.unwrap_or(16),
-    };
+    let case = options.load.watched_case();
+    let keys = keys(options)?;
     if options.preload {
-        measure::preload(address, options)?;
+        measure::preload(address, &keys, &options.load)?;
     }
-    println!("{}, {} operations on {address}", case.name(), options.operations(case.pipeline));
+    println!("{}, {} operations on {address}", case.name(), options.load.operations(case.pipeline));
     // Without the server's process id its CPU figures are not known; the generator's own stand in and are not shown.
-    let samples =
-        [measure::sample(options.pid.unwrap_or_else(std::process::id), &case.load(address, options))?];
-    for figure in measure::describe(&samples) {
+    let pid = options.pid.unwrap_or_else(std::process::id);
+    let side = Side { name: address.to_string(), address, pids: vec![pid] };
+    let samples = [vec![side.sample(&case.load(address, &keys, &options.load))?], Vec::new()];
+    for figure in measure::timed_figures(&samples) {
         let of_server = figure.key.contains("_per_op") || figure.key.starts_with("server");
         if options.pid.is_some() || !of_server {
             println!("  {:<32} {:>14}", figure.label, number(figure.values[0]));
@@ -135,20 +146,8 @@ fn drive(address: SocketAddr, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The matrix, with `--mix`, `--meta` and `--pipeline` in place of its own values, each case once.
-fn cases(options: &Options) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
-    for case in Case::MATRIX {
-        let case = Case {
-            mix: options.mix.unwrap_or(case.mix),
-            dialect: options.dialect.unwrap_or(case.dialect),
-            pipeline: options.pipeline.unwrap_or(case.pipeline),
-        };
-        if !cases.contains(&case) {
-            cases.push(case);
-        }
-    }
-    cases
+fn keys(options: &Options) -> Result<Arc<Keys>> {
+    Ok(Arc::new(Keys::choose(options.load.keyspace, options.load.key_bytes, |_| true)?))
 }
 
 fn programs(options: &Options) -> Result<[Program; 2]> {

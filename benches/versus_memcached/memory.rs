@@ -1,11 +1,12 @@
 //! Resident memory per item: fresh servers, filled with items of one size.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Result;
 use crate::options::Options;
-use crate::support::load::{Dialect, Load, Mix, Order};
+use crate::support::Result;
+use crate::support::load::{Dialect, Keys, Load, Mix, Order};
 use crate::support::process::{Placement, resident_bytes};
 use crate::support::report::{Better, CaseReport, Figure};
 use crate::support::server::{Program, Server};
@@ -36,30 +37,36 @@ impl Held {
 /// One report for each value size. At 1M items the largest size exceeds the budget of the servers' flags, so they evict:
 /// the figures are of the items still held.
 pub fn compare(programs: &[Program; 2], placement: &Placement, options: &Options) -> Result<Vec<CaseReport>> {
+    let keys = Arc::new(Keys::choose(options.memory_items, KEY_BYTES, |_| true)?);
     VALUE_BYTES
         .iter()
         .map(|&value_bytes| {
             let held = [
-                fill(&programs[0], placement, value_bytes, options)?,
-                fill(&programs[1], placement, value_bytes, options)?,
+                fill(&programs[0], placement, &keys, value_bytes, options)?,
+                fill(&programs[1], placement, &keys, value_bytes, options)?,
             ];
             Ok(report(value_bytes, held))
         })
         .collect()
 }
 
-fn fill(program: &Program, placement: &Placement, value_bytes: usize, options: &Options) -> Result<Held> {
+fn fill(
+    program: &Program,
+    placement: &Placement,
+    keys: &Arc<Keys>,
+    value_bytes: usize,
+    options: &Options,
+) -> Result<Held> {
     let server = program.start(placement)?;
     let idle = settled_bytes(&server)?;
     let load = Load {
         addresses: vec![server.address],
-        connections: options.connections,
+        connections: options.load.connections,
         pipeline: 16,
         mix: Mix::SET,
         dialect: Dialect::Classic,
         order: Order::Sequential,
-        keyspace: options.memory_items,
-        key_bytes: KEY_BYTES,
+        keys: Arc::clone(keys),
         value_bytes,
         operations: u64::from(options.memory_items),
     };

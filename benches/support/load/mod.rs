@@ -5,10 +5,12 @@
 //! time per operation can be compared.
 
 mod connection;
+mod keys;
 mod workload;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -16,6 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::time::{ClockId, clock_gettime};
 
 use self::connection::Connection;
+pub use self::keys::Keys;
 pub use self::workload::{Dialect, Mix};
 use self::workload::{Schedule, Workload};
 
@@ -28,9 +31,9 @@ const LONGEST_LATENCY_NANOS: u64 = 60_000_000_000;
 /// Which keys a run touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Uniformly random keys of the keyspace, the same ones in every run.
+    /// Uniformly random ones of the keys, the same ones in every run.
     Random,
-    /// Each key in turn, starting again at the end of the keyspace: for filling a server.
+    /// Each key in turn, starting again at the end: for filling a server.
     Sequential,
 }
 
@@ -45,9 +48,7 @@ pub struct Load {
     pub mix: Mix,
     pub dialect: Dialect,
     pub order: Order,
-    /// Number of different keys.
-    pub keyspace: u32,
-    pub key_bytes: usize,
+    pub keys: Arc<Keys>,
     pub value_bytes: usize,
     /// Operations of the whole run, over all connections.
     pub operations: u64,
@@ -106,7 +107,7 @@ impl Load {
     /// # Errors
     /// The first wrong reply, closed connection or stall ends the run.
     pub fn run(&self) -> Result<Report, LoadError> {
-        let workload = Workload::new(self.dialect, self.keyspace, self.key_bytes, self.value_bytes)?;
+        let workload = Workload::new(self.dialect, Arc::clone(&self.keys), self.value_bytes);
         if self.addresses.is_empty() || self.connections == 0 || self.pipeline == 0 {
             return Err(LoadError::Impossible(
                 "an address, a connection and a pipeline of 1 are needed".into(),
@@ -116,7 +117,7 @@ impl Load {
         let mut connections = self.connect(&poll, &workload)?;
         let mut run = Run {
             workload: &workload,
-            schedule: Schedule::new(self.mix, self.order, self.keyspace),
+            schedule: Schedule::new(self.mix, self.order, self.keys.count()),
             pipeline: self.pipeline as u64,
             unsent: self.operations,
             report: Report {

@@ -1,20 +1,19 @@
 //! The bytes of a load: keys, values that follow from their keys, requests, and the replies that are due.
 
-use super::{LoadError, Order};
+use std::sync::Arc;
+
+use super::{Keys, Order};
 
 /// Values are slices of one random text of this many bytes beyond a value's length. A prime, so that keys a power of
 /// ten apart do not share a value; small, so that it stays in the generator's first-level cache.
 const PATTERN_OFFSETS: usize = 4093;
 
-/// Digits of the key that a value begins with: no two keys of a keyspace below 10^8 have the same value.
+/// Digits of the key that a value begins with: no two keys below 10^8 have the same value.
 const KEY_DIGITS_IN_VALUE: usize = 8;
 
 /// The reply to a set that found no memory (memcached.c, "out of memory storing object"): with a full memory, memcached
 /// gives it when sets come faster than its background thread moves items to where they can be evicted.
 pub const REFUSED: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
-
-/// memcached.h, KEY_MAX_LENGTH.
-const LONGEST_KEY_BYTES: usize = 250;
 
 /// How many sets come before how many gets, over and over, as in memtier's `--ratio`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +39,7 @@ pub enum Dialect {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
+    /// Place among the keys.
     key: u32,
     pub is_set: bool,
 }
@@ -94,44 +94,28 @@ impl Dialect {
 /// Keys, values and their forms on the wire.
 #[derive(Debug)]
 pub struct Workload {
-    /// All keys, one after the other: `key_bytes` each.
-    keys: Vec<u8>,
-    key_bytes: usize,
+    keys: Arc<Keys>,
     value_bytes: usize,
     pattern: Vec<u8>,
     wording: Wording,
 }
 
 impl Workload {
-    pub fn new(
-        dialect: Dialect,
-        keyspace: u32,
-        key_bytes: usize,
-        value_bytes: usize,
-    ) -> Result<Self, LoadError> {
-        let digits = keyspace.saturating_sub(1).to_string().len();
-        if keyspace == 0 || key_bytes < digits || key_bytes > LONGEST_KEY_BYTES {
-            return Err(LoadError::Impossible(format!("{keyspace} different keys of {key_bytes} bytes")));
-        }
-        let mut keys = Vec::with_capacity(keyspace as usize * key_bytes);
-        for index in 0..keyspace {
-            keys.extend_from_slice(format!("{index:0>key_bytes$}").as_bytes());
-        }
+    pub fn new(dialect: Dialect, keys: Arc<Keys>, value_bytes: usize) -> Self {
         let mut random = Random::new();
-        Ok(Self {
+        Self {
             keys,
-            key_bytes,
             value_bytes,
             // Any byte may occur, line ends too: a server must go by the length.
             pattern: (0..PATTERN_OFFSETS + value_bytes).map(|_| random.next() as u8).collect(),
             wording: dialect.wording(value_bytes),
-        })
+        }
     }
 
     /// No reply is longer than this, unless it is wrong.
     pub fn longest_reply_bytes(&self) -> usize {
         let Wording { stored, hit, hit_tail, hit_end, .. } = &self.wording;
-        let hit_bytes = hit.len() + self.key_bytes + hit_tail.len() + self.value_bytes + hit_end.len();
+        let hit_bytes = hit.len() + self.keys.key_bytes() + hit_tail.len() + self.value_bytes + hit_end.len();
         hit_bytes.max(stored.len()).max(REFUSED.len())
     }
 
@@ -176,15 +160,15 @@ impl Workload {
     }
 
     fn append_value(&self, request: Request, output: &mut Vec<u8>) {
-        let from_key = KEY_DIGITS_IN_VALUE.min(self.key_bytes).min(self.value_bytes);
-        output.extend_from_slice(&self.key(request)[self.key_bytes - from_key..]);
+        let key = self.key(request);
+        let from_key = KEY_DIGITS_IN_VALUE.min(key.len()).min(self.value_bytes);
+        output.extend_from_slice(&key[key.len() - from_key..]);
         let start = request.key as usize % PATTERN_OFFSETS;
         output.extend_from_slice(&self.pattern[start..start + self.value_bytes - from_key]);
     }
 
     fn key(&self, request: Request) -> &[u8] {
-        let start = request.key as usize * self.key_bytes;
-        &self.keys[start..start + self.key_bytes]
+        self.keys.key(request.key)
     }
 }
 

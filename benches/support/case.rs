@@ -1,0 +1,49 @@
+//! One cell of a comparison's matrix.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::load::{Dialect, Keys, Load, Mix, Order};
+use super::options::LoadOptions;
+
+/// What is asked for, and how many requests are in flight on each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub mix: Mix,
+    pub dialect: Dialect,
+    pub pipeline: usize,
+}
+
+impl Case {
+    pub const fn classic(mix: Mix, pipeline: usize) -> Self {
+        Self { mix, dialect: Dialect::Classic, pipeline }
+    }
+
+    pub fn name(self) -> String {
+        let (set, get) = match self.dialect {
+            Dialect::Classic => ("set", "get"),
+            Dialect::Meta => ("ms", "mg"),
+        };
+        let mix = match self.mix {
+            Mix { sets: 0, .. } => get.to_owned(),
+            Mix { gets: 0, .. } => set.to_owned(),
+            Mix { sets, gets } => format!("{set}:{get} {sets}:{gets}"),
+        };
+        format!("{mix}, pipeline {}", self.pipeline)
+    }
+
+    /// The case as a load on one server.
+    pub fn load(self, server: SocketAddr, keys: &Arc<Keys>, options: &LoadOptions) -> Load {
+        Load {
+            addresses: vec![server],
+            connections: options.connections,
+            pipeline: self.pipeline,
+            mix: self.mix,
+            dialect: self.dialect,
+            order: Order::Random,
+            keys: Arc::clone(keys),
+            value_bytes: options.value_bytes,
+            operations: options.operations(self.pipeline),
+        }
+    }
+}
