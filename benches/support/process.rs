@@ -97,6 +97,16 @@ impl Placement {
         Ok(Self { server_and_generator: cpus.next().zip(cpus.next()) })
     }
 
+    /// One line for the head of a report.
+    pub fn description(&self) -> String {
+        match self.server_and_generator {
+            Some((server, generator)) => {
+                format!("servers to CPU {server}, load generator to CPU {generator}")
+            }
+            None => "nothing: there is one CPU".into(),
+        }
+    }
+
     /// Runs `start` on the servers' CPU, which the processes it starts inherit; the calling thread is on the
     /// generator's CPU afterwards.
     pub fn on_server_cpu<T>(&self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

@@ -43,6 +43,8 @@ impl Figure {
 #[derive(Clone, Debug)]
 pub struct CaseReport {
     pub name: String,
+    /// Baseline and candidate.
+    pub sides: [String; 2],
     pub figures: Vec<Figure>,
     /// Keys of the figures for the summary line.
     pub summary_keys: &'static [&'static str],
@@ -53,47 +55,92 @@ pub struct CaseReport {
 pub struct Comparison {
     /// Machine and versions: key and value.
     pub facts: Vec<(&'static str, String)>,
-    /// Baseline and candidate.
-    pub names: [String; 2],
     pub cases: Vec<CaseReport>,
 }
 
 impl CaseReport {
-    pub fn table(&self, names: &[String; 2]) -> String {
-        let mut table = format!("{:<34} {:>14} {:>14} {:>8}\n", self.name, names[0], names[1], "ratio");
+    pub fn table(&self) -> String {
+        let [baseline, candidate] = &self.sides;
+        // At least as wide as a figure, and as its column's head.
+        let [left, right] = self.sides.each_ref().map(|side| side.chars().count().max(12) + 2);
+        let mut table = format!("{:<34}{baseline:>left$}{candidate:>right$}    ratio\n", self.name);
         for figure in &self.figures {
             let [baseline, candidate] = figure.values.map(number);
             let noise = figure.ratio_noise.map_or(String::new(), |noise| format!(" ±{noise:.2}"));
             let ratio = figure.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}{noise}"));
-            let line = format!("  {:<32} {baseline:>14} {candidate:>14}     {ratio}", figure.label);
+            let line = format!("  {:<32}{baseline:>left$}{candidate:>right$}    {ratio}", figure.label);
             table.push_str(line.trim_end());
             table.push('\n');
         }
         table
     }
 
+    pub fn figure(&self, key: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.key == key)
+    }
+
     fn summary(&self) -> String {
         let ratios = self.summary_keys.iter().filter_map(|key| {
-            let figure = self.figures.iter().find(|figure| figure.key == *key)?;
+            let figure = self.figure(key)?;
             let label = figure.label.trim().split(',').next()?;
             Some(format!("{label} x{:.2}", figure.ratio()?))
         });
         format!("  {:<26} {}", self.name, ratios.collect::<Vec<_>>().join(", "))
+    }
+
+    /// A row of the table in the README; None for a case without CPU time.
+    fn readme_row(&self) -> Option<String> {
+        let cpu = self.figure("cpu_us_per_op")?;
+        let [baseline, candidate] = cpu.values.map(number);
+        let mut row = format!("| {} | {baseline} to {candidate} |", self.name);
+        for key in ["cpu_us_per_op", "latency_p50_us", "latency_p99_us", "latency_p999_us", "throughput_kops"]
+        {
+            let ratio = self.figure(key).and_then(Figure::ratio);
+            let _ = write!(row, " {} |", ratio.map_or("n/a".into(), |ratio| format!("{ratio:.2}")));
+        }
+        Some(row)
     }
 }
 
 impl Comparison {
     /// One line for each case: candidate over baseline in what matters most.
     pub fn summary(&self) -> String {
-        let [baseline, candidate] = &self.names;
-        let mut summary = format!(
-            "{candidate} over {baseline} (throughput and items held: more is better; all else: less is)\n"
-        );
-        for case in &self.cases {
-            summary.push_str(case.summary().trim_end());
-            summary.push('\n');
+        let mut summary = String::new();
+        for cases in self.groups() {
+            let [baseline, candidate] = &cases[0].sides;
+            let _ = writeln!(
+                summary,
+                "{candidate} over {baseline} (throughput and items held: more is better; all else: less is)"
+            );
+            for case in cases {
+                let _ = writeln!(summary, "{}", case.summary().trim_end());
+            }
         }
         summary
+    }
+
+    /// The cases with CPU time as tables for the README.
+    pub fn readme_tables(&self) -> String {
+        let mut tables = String::new();
+        for cases in self.groups() {
+            let rows: Vec<String> = cases.iter().filter_map(CaseReport::readme_row).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let [baseline, candidate] = &cases[0].sides;
+            let _ = writeln!(
+                tables,
+                "| {baseline} to {candidate} | server CPU per operation, us | ratio | p50 | p99 | p99.9 | throughput |\n\
+                 |---|---|---|---|---|---|---|\n{}\n",
+                rows.join("\n")
+            );
+        }
+        tables
+    }
+
+    /// Runs of cases that compare the same two sides.
+    fn groups(&self) -> impl Iterator<Item = &[CaseReport]> {
+        self.cases.chunk_by(|one, next| one.sides == next.sides)
     }
 
     /// Writes `{"machine": {...}, "cases": [{"case": ..., "figure": {"memcached": 1, "filbert": 1, "ratio": 1}}]}`.
@@ -103,7 +150,7 @@ impl Comparison {
             let mut object = format!("    {{\n      \"case\": {}", quoted(&case.name));
             for figure in &case.figures {
                 let mut fields: Vec<String> = Vec::new();
-                for (name, value) in self.names.iter().zip(figure.values) {
+                for (name, value) in case.sides.iter().zip(figure.values) {
                     fields.push(format!("{}: {}", quoted(name), json_number(value)));
                 }
                 fields.push(format!("\"ratio\": {}", json_number(figure.ratio())));

@@ -27,6 +27,10 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 pub struct Program {
     pub name: String,
     pub path: PathBuf,
+    /// Beyond those that all servers get.
+    pub flags: Vec<String>,
+    /// Where its stderr goes; None for where the bench's own goes.
+    pub log: Option<PathBuf>,
 }
 
 /// A running server; killed on drop.
@@ -36,10 +40,18 @@ pub struct Server {
     pub address: SocketAddr,
     /// The server's own word, from its `version` command.
     pub version: String,
-    child: Child,
+    process: Process,
 }
 
+/// A running child; killed on drop.
+#[derive(Debug)]
+pub struct Process(Child);
+
 impl Program {
+    pub fn new(name: &str, path: &Path) -> Self {
+        Self { name: name.to_owned(), path: path.to_owned(), flags: Vec::new(), log: None }
+    }
+
     /// Starts the program on the servers' CPU and waits until it answers.
     pub fn start(&self, placement: &Placement) -> io::Result<Server> {
         self.try_start(placement).map_err(|error| {
@@ -50,27 +62,30 @@ impl Program {
     fn try_start(&self, placement: &Placement) -> io::Result<Server> {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let port_file =
-            std::env::temp_dir().join(format!("versus-memcached-{}-{number}.port", std::process::id()));
+            std::env::temp_dir().join(format!("filbert-bench-{}-{number}.port", std::process::id()));
         let mut command = Command::new(&self.path);
-        command.args(FLAGS).env(PORT_FILE_VARIABLE, &port_file).stdin(Stdio::null()).stdout(Stdio::null());
+        command.args(FLAGS).args(&self.flags).env(PORT_FILE_VARIABLE, &port_file).stdout(Stdio::null());
+        if let Some(log) = &self.log {
+            command.stderr(fs::File::create(log)?);
+        }
         // Filbert reads its options from FILBERT_* and warns of this one.
         command.env_remove("FILBERT_BIN");
         // memcached.c: "can't run as root without the -u switch".
         if nix::unistd::geteuid().is_root() && self.path.file_name().is_some_and(|name| name == "memcached") {
             command.args(["-u", "root"]);
         }
-        let child = placement.on_server_cpu(|| command.spawn())?;
+        let process = placement.on_server_cpu(|| Process::spawn(&mut command))?;
         let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
         // Made before the wait: if that fails, dropping this ends the process.
         let mut server =
-            Server { name: self.name.clone(), address: unspecified, version: String::new(), child };
-        let port = wait_for_port(&mut server.child, &port_file);
+            Server { name: self.name.clone(), address: unspecified, version: String::new(), process };
+        let port = wait_for_port(&mut server.process, &port_file);
         fs::remove_file(&port_file).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         })?;
         server.address.set_port(port?);
-        server.version = server.ask("version\r\n", "VERSION ")?.unwrap_or_else(|| "unknown".into());
+        server.version = server.ask("version", "VERSION ")?.unwrap_or_else(|| "unknown".into());
         Ok(server)
     }
 }
@@ -82,21 +97,21 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// Number of items the server holds, from `stats`.
     pub fn items(&self) -> io::Result<u64> {
-        self.ask("stats\r\n", "STAT curr_items ")?.and_then(|count| count.parse().ok()).ok_or_else(|| {
+        self.ask("stats", "STAT curr_items ")?.and_then(|count| count.parse().ok()).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: stats has no curr_items", self.name))
         })
     }
 
     /// Sends a command on a connection of its own; returns the rest of the reply line that begins with `prefix`.
-    fn ask(&self, command: &str, prefix: &str) -> io::Result<Option<String>> {
+    pub fn ask(&self, command: &str, prefix: &str) -> io::Result<Option<String>> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(REPLY_DEADLINE))?;
-        stream.write_all(command.as_bytes())?;
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
         for line in BufReader::new(stream).lines() {
             let line = line?;
             if let Some(rest) = line.strip_prefix(prefix) {
@@ -110,16 +125,34 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Process {
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        command.stdin(Stdio::null()).spawn().map(Self)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Fails when it has ended.
+    pub fn check(&mut self) -> io::Result<()> {
+        match self.0.try_wait()? {
+            Some(status) => Err(io::Error::other(format!("it ended at once, {status}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         // Nothing is kept that a kill could damage; an error means that the process has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 /// Waits for a line such as `TCP INET: 12345`.
-fn wait_for_port(child: &mut Child, port_file: &Path) -> io::Result<u16> {
+fn wait_for_port(process: &mut Process, port_file: &Path) -> io::Result<u16> {
     let deadline = Instant::now() + START_DEADLINE;
     loop {
         let lines = fs::read_to_string(port_file).unwrap_or_default();
@@ -129,9 +162,7 @@ fn wait_for_port(child: &mut Child, port_file: &Path) -> io::Result<u16> {
         if let Some(port) = port {
             return Ok(port);
         }
-        if let Some(status) = child.try_wait()? {
-            return Err(io::Error::other(format!("it ended at once, {status}")));
-        }
+        process.check()?;
         if Instant::now() > deadline {
             return Err(io::Error::other(format!(
                 "it wrote no TCP port to the file in {PORT_FILE_VARIABLE}"

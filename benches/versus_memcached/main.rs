@@ -68,21 +68,12 @@ fn run(options: &Options) -> Result<()> {
 
 fn compare(options: &Options, placement: &Placement) -> Result<()> {
     let programs = programs(options)?;
-    let names = [programs[0].name.clone(), programs[1].name.clone()];
     let servers = [programs[0].start(placement)?, programs[1].start(placement)?];
-    let mut comparison = Comparison { facts: machine(), names, cases: Vec::new() };
+    let mut comparison = Comparison { facts: machine(), cases: Vec::new() };
     for (role, server) in ["baseline", "candidate"].into_iter().zip(&servers) {
         comparison.facts.push((role, format!("{} {}", server.name, server.version)));
     }
-    comparison.facts.push((
-        "pinned",
-        match placement.server_and_generator {
-            Some((server, generator)) => {
-                format!("servers to CPU {server}, load generator to CPU {generator}")
-            }
-            None => "nothing: there is one CPU".into(),
-        },
-    ));
+    comparison.facts.push(("pinned", placement.description()));
     comparison.facts.push(("load", options.load.description()));
     for (key, value) in &comparison.facts {
         println!("{key:<10} {value}");
@@ -100,17 +91,18 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
                 side.blamed(measure::preload(side.address, &keys, &options.load))?;
             }
             let report = compare_case(case, &sides, &keys, options)?;
-            println!("{}", report.table(&comparison.names));
+            println!("{}", report.table());
             comparison.cases.push(report);
         }
     }
     if options.memory {
         for case in memory::compare(&programs, placement, options)? {
-            println!("{}", case.table(&comparison.names));
+            println!("{}", case.table());
             comparison.cases.push(case);
         }
     }
-    print!("{}", comparison.summary());
+    println!("{}", comparison.summary());
+    print!("{}", comparison.readme_tables());
     if let Some(path) = &options.json {
         comparison.write_json(path)?;
     }
@@ -122,7 +114,8 @@ fn compare_case(case: Case, sides: &[Side; 2], keys: &Arc<Keys>, options: &Optio
     if options.inspect {
         figures.extend(inspected::figures(case, sides, keys, &options.load)?);
     }
-    Ok(CaseReport { name: case.name(), figures, summary_keys: SUMMARY_KEYS })
+    let names = sides.each_ref().map(|side| side.name.clone());
+    Ok(CaseReport { name: case.name(), sides: names, figures, summary_keys: SUMMARY_KEYS })
 }
 
 /// Loads one server that runs already, for a profiler to watch.
@@ -151,11 +144,11 @@ fn keys(options: &Options) -> Result<Arc<Keys>> {
 }
 
 fn programs(options: &Options) -> Result<[Program; 2]> {
-    let baseline = Program { name: "memcached".into(), path: options.baseline.clone() };
+    let baseline = Program::new("memcached", &options.baseline);
     if options.against_itself {
-        return Ok([baseline.clone(), Program { name: "memcached again".into(), ..baseline }]);
+        return Ok([baseline, Program::new("memcached again", &options.baseline)]);
     }
     let path =
-        options.candidate.clone().ok_or("no filbert: give --filbert PATH or FILBERT_BIN, or --self")?;
-    Ok([baseline, Program { name: "filbert".into(), path }])
+        options.candidate.as_ref().ok_or("no filbert: give --filbert PATH or FILBERT_BIN, or --self")?;
+    Ok([baseline, Program::new("filbert", path)])
 }

@@ -45,7 +45,7 @@ pub fn compare(programs: &[Program; 2], placement: &Placement, options: &Options
                 fill(&programs[0], placement, &keys, value_bytes, options)?,
                 fill(&programs[1], placement, &keys, value_bytes, options)?,
             ];
-            Ok(report(value_bytes, held))
+            Ok(report(programs.each_ref().map(|program| program.name.clone()), value_bytes, held))
         })
         .collect()
 }
@@ -88,7 +88,7 @@ fn settled_bytes(server: &Server) -> io::Result<u64> {
     }
 }
 
-fn report(value_bytes: usize, held: [Held; 2]) -> CaseReport {
+fn report(sides: [String; 2], value_bytes: usize, held: [Held; 2]) -> CaseReport {
     let figure = |key, label, better, value: &dyn Fn(Held) -> f64| {
         let values = held.map(|held| Some(value(held)));
         Figure { key, label, better, values, ratio_noise: None }
@@ -96,6 +96,7 @@ fn report(value_bytes: usize, held: [Held; 2]) -> CaseReport {
     let payload = (KEY_BYTES + value_bytes) as f64;
     CaseReport {
         name: format!("memory, {value_bytes}-byte values"),
+        sides,
         figures: vec![
             figure("items_held", "items held", Better::Higher, &|held| held.items as f64),
             figure("refused_sets", "sets refused", Better::Neither, &|held| held.refused as f64),
