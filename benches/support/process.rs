@@ -63,16 +63,6 @@ impl Sum for CpuTime {
     }
 }
 
-/// Memory of a process that is in RAM. From smaps_rollup: VmRSS in /proc/PID/status may lag.
-pub fn resident_bytes(pid: u32) -> io::Result<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let kibibytes = rollup
-        .lines()
-        .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .ok_or_else(|| malformed("smaps_rollup", pid))?;
-    Ok(kibibytes * 1024)
-}
-
 /// Ids of a process's threads.
 pub fn threads(pid: u32) -> io::Result<Vec<u32>> {
     let mut threads = Vec::new();

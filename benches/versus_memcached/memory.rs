@@ -1,5 +1,6 @@
 //! Resident memory per item: fresh servers, filled with items of one size.
 
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::options::Options;
 use crate::support::Result;
 use crate::support::load::{Dialect, Keys, Load, Mix, Order};
-use crate::support::process::{Placement, resident_bytes};
+use crate::support::process::Placement;
 use crate::support::report::{Better, CaseReport, Figure};
 use crate::support::server::{Program, Server};
 
@@ -86,6 +87,17 @@ fn settled_bytes(server: &Server) -> io::Result<u64> {
         }
         bytes = now;
     }
+}
+
+/// Memory of a process that is in RAM. From smaps_rollup: VmRSS in /proc/PID/status may lag.
+fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let file = format!("/proc/{pid}/smaps_rollup");
+    let rollup = fs::read_to_string(&file)?;
+    let kibibytes = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("cannot make sense of {file}")))?;
+    Ok(kibibytes * 1024)
 }
 
 fn report(sides: [String; 2], value_bytes: usize, held: [Held; 2]) -> CaseReport {
