@@ -9,6 +9,8 @@ mod peers;
 mod statistics;
 mod values;
 
+use crate::support::node::Node;
+use crate::support::server::eventually;
 use crate::support::wire::Wire;
 
 /// The value of a key; empty when it is a miss.
@@ -17,6 +19,25 @@ fn get(wire: &mut Wire, key: &str) -> String {
     wire.send(format!("get {key}\r\n").as_bytes());
     let reply = wire.until_end();
     reply.lines().nth(1).unwrap_or_default().to_owned()
+}
+
+/// The value of a key as a node tells it that has just stood still, and closes connections unheard for a moment.
+#[track_caller]
+fn get_anew(node: &Node, key: &str) -> String {
+    let mut line = Vec::new();
+    let mut wire = node.connect();
+    eventually("the connection is not closed", || {
+        wire = node.connect();
+        // Closed before it took everything is the same.
+        let _ = wire.try_send(format!("get {key}\r\n").as_bytes());
+        line = wire.line().expect("the reply comes in time");
+        !line.is_empty()
+    });
+    if line == b"END\r\n" {
+        String::new()
+    } else {
+        wire.until_end().lines().next().unwrap_or_default().to_owned()
+    }
 }
 
 /// Whether it was stored; otherwise the answer must be an error.
