@@ -59,7 +59,6 @@ transcripts! {
     admin
     append_prepend
     append_too_large
-    auth
     bad_data_chunk
     bad_lengths
     cas
@@ -102,13 +101,13 @@ transcripts! {
     set
     shutdown
     slabs_lru
-    stats_settings
     storage_long_key
     too_large
     unknown_commands
     watch_disabled
     whitespace
     ;
+    auth "one node is logged in to"
     cachedump "lists the items of one node"
     lru_crawler "lists the items of one node"
     shutdown_enabled "ends one node"
@@ -116,6 +115,7 @@ transcripts! {
     stats "counts what one node did"
     stats_conns "shows the connections of one node"
     stats_detail "counts what one node was asked"
+    stats_settings "shows what one node was told"
     stats_items_slabs "counts the items of one node"
     watch "shows what one node does"
     watch_connections "shows the connections of one node"
