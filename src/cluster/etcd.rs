@@ -10,6 +10,7 @@
 //! One task holds a session with one endpoint after another; another looks at the clock, so
 //! that the standing is right while etcd keeps silent. What both know is the ledger.
 
+mod check;
 pub mod client;
 mod endpoint;
 mod ledger;
@@ -173,40 +174,6 @@ pub fn join(
 }
 
 impl Options {
-    /// Finds what no retry could mend: names, pairs of options, files that cannot be used.
-    ///
-    /// # Errors
-    /// [`Error::Options`].
-    pub fn check(&self) -> Result<(), Error> {
-        let wrong = |why: String| Err(Error::Options(why));
-        if self.endpoints.is_empty() {
-            return wrong("no etcd endpoint is given".to_owned());
-        }
-        for (what, name) in [("cluster name", &self.cluster), ("node id", &self.node_id)] {
-            if name.is_empty() || name.len() > 200 || name.contains(|c: char| c == '/' || c.is_control()) {
-                return wrong(format!("the {what} {name:?} must have 1 to 200 characters, and no slash"));
-            }
-        }
-        if self.user.is_some() != self.password.is_some() {
-            return wrong("etcd's user and password go together".to_owned());
-        }
-        if self.cert.is_some() != self.key.is_some() {
-            return wrong("the certificate for etcd and its key go together".to_owned());
-        }
-        if self.cert.is_some() && self.ca.is_none() {
-            return wrong("a certificate for etcd needs the authorities of etcd's own one, too".to_owned());
-        }
-        if self.lease_ttl < Duration::from_secs(1) || self.call_timeout.is_zero() {
-            return wrong(
-                "the lease must live for a second at least, and calls must have some time".to_owned(),
-            );
-        }
-        if self.forsake_after < self.lease_ttl * 4 {
-            return wrong("members must not be forsaken before four times the lease".to_owned());
-        }
-        self.endpoints.iter().try_for_each(|endpoint| self.endpoint(endpoint).map(drop))
-    }
-
     fn login(&self) -> Option<(&str, &str)> {
         Some((self.user.as_deref()?, &self.password.as_ref()?.0))
     }
@@ -236,33 +203,6 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn complaint(change: impl FnOnce(&mut Options)) -> String {
-        let mut options = Options {
-            endpoints: vec!["127.0.0.1:2379".to_owned(), "http://etcd:2379".to_owned()],
-            node_id: "a".to_owned(),
-            ..Options::default()
-        };
-        change(&mut options);
-        options.check().map_or_else(|error| error.to_string(), |()| String::new())
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(complaint(|_| ()), "");
-        assert!(complaint(|options| options.endpoints.clear()).contains("endpoint"));
-        assert!(complaint(|options| options.cluster = "a/b".to_owned()).contains("cluster name"));
-        assert!(complaint(|options| options.node_id.clear()).contains("node id"));
-        assert!(complaint(|options| options.user = Some("root".to_owned())).contains("password"));
-        assert!(complaint(|options| options.cert = Some("cert.pem".into())).contains("key"));
-        assert!(complaint(|options| options.ca = Some("/no/such.pem".into())).contains("/no/such.pem"));
-        assert!(
-            complaint(|options| options.endpoints = vec!["https://etcd:2379".to_owned()]).contains("https")
-        );
-        assert!(complaint(|options| options.endpoints = vec!["a b".to_owned()]).contains("a b"));
-        assert!(complaint(|options| options.lease_ttl = Duration::from_millis(10)).contains("lease"));
-        assert!(complaint(|options| options.forsake_after = Duration::from_secs(6)).contains("forsaken"));
-    }
 
     #[test]
     fn a_password_does_not_show() {

@@ -112,9 +112,16 @@ pub trait Hooks: Send + Sync + 'static {
 /// Why the cluster could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting cannot be used; it names the option.
-    #[error("{0}")]
-    Options(String),
+    /// A setting cannot be used.
+    #[error("{said}: {why}")]
+    Options {
+        /// The option, as the command line has it, without dashes.
+        option: &'static str,
+        /// The option and its value.
+        said: String,
+        /// What is allowed.
+        why: String,
+    },
     /// etcd did not answer in time; whether the change happened is not known.
     #[error("etcd did not confirm it within {0:?}")]
     Unconfirmed(Duration),

@@ -10,7 +10,7 @@ use super::address::{self, Address};
 use super::launch::DEFAULT_PORT;
 use super::settings::{Setting, Settings};
 use super::values;
-use crate::cluster::etcd;
+use crate::cluster::{self, etcd};
 use crate::node::ClusterOptions;
 use crate::peer::options as peer;
 use crate::server;
@@ -92,7 +92,7 @@ pub(super) fn options(
         },
         ..membership(settings)?
     };
-    check(given, &membership)?;
+    check(settings, given, &membership)?;
     let peer = peer::Options { listen: listen.to_string(), ..peer(settings)? };
     Ok(Some(ClusterOptions { membership, peer }))
 }
@@ -237,12 +237,15 @@ fn is_here(endpoint_word: &str) -> bool {
 }
 
 /// Finds out now what joining would find wrong later. `given` are the endpoints.
-fn check(given: &Setting, membership: &etcd::Options) -> Result<(), Refusal> {
+fn check(settings: &Settings, given: &Setting, membership: &etcd::Options) -> Result<(), Refusal> {
     let mut whole = membership.clone();
     if whole.node_id.is_empty() {
         whole.node_id = etcd::default_node_id(0);
     }
-    whole.check().map_err(|error| given.refuse(error.to_string()))
+    whole.check().map_err(|error| match error {
+        cluster::Error::Options { option, why, .. } => settings.of(option).unwrap_or(given).refuse(why),
+        error => given.refuse(error.to_string()),
+    })
 }
 
 /// Refuses `name` when it was given and not all of `names` were.

@@ -134,23 +134,6 @@ fn a_node_that_nobody_hears_is_overtaken() {
     split.is_overtaken_and_comes_back(false);
 }
 
-/// It must not come back before the others reach it, or its keys would change their owner all the time.
-#[test]
-fn a_node_that_the_others_do_not_reach_stays_out() {
-    let mut split = Split::start();
-    split.cut(&[0, 1], Way::Both);
-    eventually("they agree without it", || split.is_without_it());
-    let lost = split.lost.clone();
-    let inside = &mut split.wires[CUT];
-    always("it stays out, and answers for nothing", LONG, || {
-        assert_eq!(get(inside, &lost), "");
-        assert!(!set(inside, &lost, "wrong"));
-        split.cluster.nodes[0].ring().ids() == ["node-1", "node-2"]
-    });
-    split.heal();
-    split.cluster.whole();
-}
-
 #[test]
 fn a_node_cut_off_from_the_others_is_overtaken_though_it_has_a_lease() {
     let mut split = Split::start();

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::support::etcd::Etcd;
 use crate::support::server::eventually;
 
-pub const TTL: Duration = Duration::from_secs(1);
+pub const TTL: Duration = Duration::from_secs(2);
 
 pub const VIEW: &str = "/filbert/test/view";
 

@@ -149,7 +149,9 @@ fn spawn(dir: &Path, site: &Site, (client, peer): (u16, u16), tls: Option<&Tls>)
         .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
         .args(["--initial-cluster", &format!("etcd={peers}")])
         // Quick elections, so that a lease may be as short as a second.
-        .args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+        // A password is looked at in no time, on a busy machine, too.
+        .args(["--bcrypt-cost", "4"]);
     if let Some(tls) = tls {
         command.args(["--client-cert-auth", "--trusted-ca-file", &tls.ca]);
         command.args(["--cert-file", &tls.cert, "--key-file", &tls.key]);

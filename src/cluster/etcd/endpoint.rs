@@ -6,37 +6,47 @@ use std::path::Path;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::cluster::Error;
+use crate::cluster::etcd::check::refuse;
 use crate::cluster::etcd::{Options, client};
 
 impl Options {
     /// The endpoint with its TLS. Reads the files each time, so that a renewed certificate is
     /// used by the next connection.
     pub(super) fn endpoint(&self, address: &str) -> Result<Endpoint, Error> {
-        let wrong = |why: String| Error::Options(format!("etcd endpoint {address}: {why}"));
+        let wrong = |why: String| refuse("etcd-endpoints", &address, why);
         let url = match (address.contains("://"), &self.ca) {
             (true, _) => address.to_owned(),
             (false, None) => format!("http://{address}"),
             (false, Some(_)) => format!("https://{address}"),
         };
-        let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| wrong(error.to_string()))?;
-        let endpoint = endpoint.tcp_nodelay(true).connect_timeout(self.call_timeout);
+        let endpoint = match Endpoint::from_shared(url.clone()) {
+            Ok(endpoint) => endpoint.tcp_nodelay(true).connect_timeout(self.call_timeout),
+            Err(error) => {
+                return wrong(format!(
+                    "{} (allowed: host:port, or a URL of them)",
+                    client::innermost(&error)
+                ));
+            }
+        };
         let Some(ca) = &self.ca else {
             if url.starts_with("https://") {
-                return Err(wrong("https needs the file of etcd's authorities".to_owned()));
+                return wrong(
+                    "needs --etcd-ca, the authorities that etcd's certificate comes from".to_owned(),
+                );
             }
             return Ok(endpoint);
         };
         if !url.starts_with("https://") {
-            return Err(wrong("authorities are given, but the address is not https".to_owned()));
+            return wrong("needs https with --etcd-ca".to_owned());
         }
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("etcd-ca", ca)?));
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+            tls = tls.identity(Identity::from_pem(read("etcd-cert", cert)?, read("etcd-key", key)?));
         }
-        endpoint.tls_config(tls).map_err(|error| wrong(client::innermost(&error)))
+        endpoint.tls_config(tls).or_else(|error| wrong(client::innermost(&error)))
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| Error::Options(format!("{}: {error}", path.display())))
+fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).or_else(|error| refuse(option, &path.display(), error.to_string()))
 }
