@@ -3,7 +3,7 @@
 //! [`routing`] is what a thread looks a key up in, [`ownership`] makes a new one whenever the
 //! cluster changes and sees to it that nobody acts on an older one. A [`Cache`] is one worker
 //! thread's part in it: it executes what peers send, and sends what peers own. What must wait
-//! for a routing waits in a [`turnstile`], in order.
+//! for a routing waits in a `turnstile`, in order.
 
 pub mod ownership;
 pub mod routing;

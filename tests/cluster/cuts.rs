@@ -67,7 +67,7 @@ impl Split {
 
     /// The others take the node's keys over, and neither during the cut nor afterwards does it show what was
     /// overwritten. Without a lease it answers for nothing meanwhile; with one it joins again, and is put out again.
-    fn is_overtaken_and_comes_back(mut self, has_lease: bool) {
+    fn must_be_overtaken_and_come_back(mut self, has_lease: bool) {
         let (lost, kept) = (self.lost.clone(), self.kept.clone());
         let [near, _, inside] = &mut self.wires[..] else { panic!("three nodes") };
         eventually("the keys have another owner", || {
@@ -97,7 +97,7 @@ impl Split {
     }
 
     /// Everything goes on through every node, as if nothing had happened.
-    fn is_not_felt(mut self) {
+    fn must_not_be_felt(mut self) {
         let (lost, kept) = (self.lost.clone(), self.kept.clone());
         let epoch = self.cluster.rings()[0].epoch;
         let wires = &mut self.wires;
@@ -117,42 +117,42 @@ impl Split {
 fn a_node_cut_off_from_everybody_is_overtaken() {
     let mut split = Split::start();
     split.cut(&[0, 1, ETCD], Way::Both);
-    split.is_overtaken_and_comes_back(false);
+    split.must_be_overtaken_and_come_back(false);
 }
 
 #[test]
 fn a_node_that_hears_nobody_is_overtaken() {
     let mut split = Split::start();
     split.cut(&[0, 1, ETCD], Way::In);
-    split.is_overtaken_and_comes_back(false);
+    split.must_be_overtaken_and_come_back(false);
 }
 
 #[test]
 fn a_node_that_nobody_hears_is_overtaken() {
     let mut split = Split::start();
     split.cut(&[0, 1, ETCD], Way::Out);
-    split.is_overtaken_and_comes_back(false);
+    split.must_be_overtaken_and_come_back(false);
 }
 
 #[test]
 fn a_node_cut_off_from_the_others_is_overtaken_though_it_has_a_lease() {
     let mut split = Split::start();
     split.cut(&[0, 1], Way::Both);
-    split.is_overtaken_and_comes_back(true);
+    split.must_be_overtaken_and_come_back(true);
 }
 
 #[test]
 fn a_node_that_does_not_hear_the_others_is_overtaken() {
     let mut split = Split::start();
     split.cut(&[0, 1], Way::In);
-    split.is_overtaken_and_comes_back(true);
+    split.must_be_overtaken_and_come_back(true);
 }
 
 #[test]
 fn a_node_that_the_others_do_not_hear_is_overtaken() {
     let mut split = Split::start();
     split.cut(&[0, 1], Way::Out);
-    split.is_overtaken_and_comes_back(true);
+    split.must_be_overtaken_and_come_back(true);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_node_cut_off_from_etcd_goes_on() {
     for way in [Way::Both, Way::In, Way::Out] {
         let mut split = Split::start();
         split.cut(&[ETCD], way);
-        split.is_not_felt();
+        split.must_not_be_felt();
     }
 }
 

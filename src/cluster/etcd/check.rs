@@ -95,9 +95,11 @@ mod tests {
         options.check().map_or_else(|error| error.to_string(), |()| String::new())
     }
 
+    type Change = fn(&mut Options);
+
     #[test]
     fn what_cannot_work_is_refused_by_its_option_and_value() {
-        let cases: [(fn(&mut Options), &str); 18] = [
+        let cases: [(Change, &str); 18] = [
             (|_| (), ""),
             (|options| options.endpoints.clear(), "--etcd-endpoints: needs the addresses of etcd, such as"),
             (|options| options.endpoints = vec!["a b".into()], "--etcd-endpoints a b: invalid uri"),

@@ -52,7 +52,7 @@ impl Ledger {
         (state.epoch > 0 && !is_there && !self.displaced).then_some(Write::Put(key, value, lease))
     }
 
-    /// Whom this node doubts, when etcd may have something else. [`Peers::has_said`] follows when
+    /// Whom this node doubts, when etcd may have something else. `Peers::has_said` follows when
     /// it was written.
     pub fn news_of_doubts(&mut self, now: Instant, lease: i64) -> Option<(Wish, Doubted)> {
         let doubts = self.peers.doubts(now, &self.seat.state().view);
