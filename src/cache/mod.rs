@@ -5,6 +5,7 @@
 //! thread's part in it: it executes what peers send, and sends what peers own. What must wait
 //! for a routing waits in a `turnstile`, in order.
 
+pub mod board;
 pub mod ownership;
 pub mod routing;
 mod serve;
@@ -14,11 +15,12 @@ mod turnstile;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cache::board::Board;
 use crate::cache::ownership::Ownership;
 use crate::cache::routing::{Pane, Place, Routing};
 use crate::cache::stall::Stall;
@@ -63,7 +65,7 @@ pub struct Cache {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     pane: Arc<Pane>,
-    routings: watch::Receiver<Arc<Routing>>,
+    board: Arc<Board>,
     links: Mutex<Links>,
     dialer: Dialer,
 }
@@ -92,13 +94,13 @@ impl Cache {
         };
         let cache = Arc::new(Self {
             pane: shared.ownership.pane(),
-            routings: shared.ownership.routings(),
+            board: shared.ownership.board(),
             shared,
             counters,
             links: Mutex::default(),
             dialer,
         });
-        cache.spawn(turnstile::run(Arc::downgrade(&cache), cache.routings.clone(), queue));
+        cache.spawn(turnstile::run(Arc::downgrade(&cache), cache.board.clone(), queue));
         cache
     }
 

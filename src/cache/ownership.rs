@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::cache::board::Board;
 use crate::cache::routing::{Pane, Routing, Slots};
 use crate::cluster::view::{Owners, SLOTS, View};
 use crate::cluster::{Hooks, State};
@@ -30,7 +30,7 @@ pub struct Ownership {
     store: Arc<Store>,
     /// Held while a routing is put in force, so that they follow one another everywhere alike.
     panes: Mutex<Vec<Arc<Pane>>>,
-    routings: watch::Sender<Arc<Routing>>,
+    board: Arc<Board>,
 }
 
 impl Ownership {
@@ -44,20 +44,20 @@ impl Ownership {
             since: vec![0; SLOTS].into(),
             shut: None,
         };
-        Arc::new(Self { store, panes: Mutex::default(), routings: watch::Sender::new(Arc::new(routing)) })
+        Arc::new(Self { store, panes: Mutex::default(), board: Arc::new(Board::new(Arc::new(routing))) })
     }
 
     /// A window for one more thread.
     pub fn pane(&self) -> Arc<Pane> {
         let mut panes = self.panes.lock();
-        let pane = Arc::new(Pane(Mutex::new(self.routings.borrow().clone())));
+        let pane = Arc::new(Pane(Mutex::new(self.board.present())));
         panes.push(pane.clone());
         pane
     }
 
-    /// Every routing from now on, for who waits for one.
-    pub fn routings(&self) -> watch::Receiver<Arc<Routing>> {
-        self.routings.subscribe()
+    /// Where the routings are posted, for who waits for one.
+    pub fn board(&self) -> Arc<Board> {
+        self.board.clone()
     }
 
     /// Opens the slots that were shut, when nobody acts on an older view any more.
@@ -71,7 +71,7 @@ impl Ownership {
     /// Puts another routing in force. When this returns, nobody acts on the one before.
     fn replace(&self, next: impl FnOnce(&Routing) -> Option<Routing>) {
         let panes = self.panes.lock();
-        let routing = self.routings.borrow().clone();
+        let routing = self.board.present();
         let Some(mut next) = next(&routing) else { return };
         next.version = routing.version + 1;
         let next = Arc::new(next);
@@ -82,7 +82,7 @@ impl Ownership {
         for pane in panes.iter() {
             *pane.0.lock() = next.clone();
         }
-        self.routings.send_replace(next);
+        self.board.post(next);
     }
 }
 

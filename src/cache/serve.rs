@@ -23,10 +23,8 @@ impl Executor for Cache {
             if let Some(outcomes) = self.try_execute(batch)? {
                 return Ok(outcomes);
             }
-            let mut routings = self.routings.clone();
-            let come =
-                timeout_at(batch.expires, routings.wait_for(|routing| !must_wait(routing, batch))).await;
-            if !matches!(come, Ok(Ok(_))) {
+            let come = self.board.wait_for(|routing| !must_wait(routing, batch));
+            if timeout_at(batch.expires, come).await.is_err() {
                 return Ok(refuse(batch, Kind::Unavailable, self.epoch()));
             }
         }

@@ -3,10 +3,11 @@
 
 use std::sync::{Arc, Weak};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
+use crate::cache::board::Board;
 use crate::cache::routing::{Place, Routing};
 use crate::command::Unavailable;
 use crate::peer::link::Returned;
@@ -14,12 +15,12 @@ use crate::peer::link::Returned;
 /// Lets commands through, one after the other, each at the latest at its deadline.
 pub(super) async fn run(
     cache: Weak<Cache>,
-    mut routings: watch::Receiver<Arc<Routing>>,
+    board: Arc<Board>,
     mut queue: mpsc::Receiver<Returned>,
 ) {
     while let Some(Returned { mut job, epoch }) = queue.recv().await {
         loop {
-            let Some(routing) = wait(&mut routings, &job.operation().key, epoch, job.deadline).await else {
+            let Some(routing) = wait(&board, &job.operation().key, epoch, job.deadline).await else {
                 let why = if job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
                 job.answer(Err(why));
                 break;
@@ -43,12 +44,11 @@ pub(super) async fn run(
 
 /// A routing of at least this epoch in which it is sure where the key belongs.
 async fn wait(
-    routings: &mut watch::Receiver<Arc<Routing>>,
+    board: &Board,
     key: &[u8],
     epoch: u64,
     deadline: Instant,
 ) -> Option<Arc<Routing>> {
-    let sure = |routing: &Arc<Routing>| routing.epoch >= epoch && routing.place(key) != Place::Soon;
-    let found = timeout_at(deadline, routings.wait_for(sure)).await.ok()?.ok()?;
-    Some(found.clone())
+    let sure = |routing: &Routing| routing.epoch >= epoch && routing.place(key) != Place::Soon;
+    timeout_at(deadline, board.wait_for(sure)).await.ok()
 }

@@ -103,6 +103,7 @@ async fn keep_deadlines(shared: Arc<Shared>, stop: CancellationToken) {
     while !shared.is_over() {
         let next = shared.keep_deadlines();
         tokio::select! {
+            biased;
             () = sleep_until_some(next) => {}
             () = shared.rearm.notified() => {}
             () = &mut stopped, if !stopping => {

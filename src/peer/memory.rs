@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -54,8 +54,8 @@ pub enum Cut {
 
 struct Inside {
     state: Mutex<State>,
-    /// Told of every change of a cut.
-    changes: watch::Sender<()>,
+    /// Rung at every change of a cut.
+    changed: Notify,
     /// The tasks of all streams.
     tasks: TaskTracker,
 }
@@ -93,11 +93,7 @@ impl Network {
             // The generator must not begin with 0.
             random: seed.wrapping_mul(2).wrapping_add(1),
         };
-        Self(Arc::new(Inside {
-            state: Mutex::new(state),
-            changes: watch::Sender::new(()),
-            tasks: TaskTracker::new(),
-        }))
+        Self(Arc::new(Inside { state: Mutex::new(state), changed: Notify::new(), tasks: TaskTracker::new() }))
     }
 
     /// Adds a node, which executes what others send it; one of its name is killed.
@@ -132,13 +128,13 @@ impl Network {
     /// Cuts one direction.
     pub fn cut(&self, from: &str, to: &str, cut: Cut) {
         self.0.state.lock().cuts.insert(way(from, to), cut);
-        self.0.changes.send_replace(());
+        self.0.changed.notify_waiters();
     }
 
     /// Mends one direction.
     pub fn heal(&self, from: &str, to: &str) {
         self.0.state.lock().cuts.remove(&way(from, to));
-        self.0.changes.send_replace(());
+        self.0.changed.notify_waiters();
     }
 
     /// How many tasks work for streams that are not over.
@@ -175,10 +171,12 @@ impl Network {
     }
 
     async fn wait_for(&self, condition: impl Fn() -> bool) {
-        let mut changes = self.0.changes.subscribe();
-        while !condition() {
-            // The sender lives as long as the network.
-            _ = changes.changed().await;
+        loop {
+            let changed = self.0.changed.notified();
+            if condition() {
+                break;
+            }
+            changed.await;
         }
     }
 
@@ -236,6 +234,7 @@ impl Network {
         self.0.tasks.spawn(async move {
             let gone = answers.clone();
             tokio::select! {
+                biased;
                 () = network.send(&ways.0, batches, operations) => {}
                 () = network.answer(&ways.1, returning, answers.clone()) => {}
                 () = network.broken(&ways.0, &ways.1) => {}
