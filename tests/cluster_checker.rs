@@ -2,7 +2,7 @@
 //!
 //! Clients write and read through every node of a real cluster while its nodes, its etcd and its network fail, as a
 //! seed says (`FILBERT_SEED` runs that one again, as far as real time allows). Afterwards the history of each key is
-//! checked against the rule in [`history`], each counter's against that in [`counter`], and besides:
+//! checked against the rule in `support::history`, each counter's against that in `support::counter`, and besides:
 //!
 //! - A counter is not lost while the cluster is whole and its view stays.
 //! - A node whose process runs answers within a few seconds, whatever happens to the others.
@@ -11,9 +11,7 @@
 //! `FILBERT_CHECK_SECONDS` says how long to go on (20).
 
 mod client;
-mod counter;
 mod faults;
-mod history;
 mod workload;
 mod writer;
 
@@ -22,10 +20,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use faults::{Faults, Log};
-use history::{Ending, Found};
+
 use workload::{Load, Seen};
 
 use crate::support::cluster::Cluster;
+use crate::support::history::{Ending, Found};
 use crate::support::node::Node;
 use crate::support::site::Site;
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 
-use crate::cluster_checker::history::Moment;
 use crate::support::cluster::{Cluster, LEASE};
+use crate::support::history::Moment;
 
 /// Breaks a cluster and mends it, and keeps a log.
 pub struct Faults<'a> {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::cluster_checker::client::{Client, Failure};
-use crate::cluster_checker::history::{Found, History, Moment, Read, Span};
 use crate::cluster_checker::writer::{Kind, Loss, Writer};
+use crate::support::history::{Found, History, Moment, Read, Span};
 use crate::support::node::Door;
 
 const WRITERS: usize = 3;

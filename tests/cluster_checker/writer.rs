@@ -5,9 +5,9 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::cluster_checker::client::{Client, Failure};
-use crate::cluster_checker::counter::Counter;
-use crate::cluster_checker::history::{Ending, Found, History, Moment, Read, Span, What, Write};
 use crate::cluster_checker::workload::Load;
+use crate::support::counter::Counter;
+use crate::support::history::{Ending, Found, History, Moment, Read, Span, What, Write};
 
 /// How long a command may still be on its way between nodes when the node that was asked has died: the deadline of an
 /// operation is 250 ms.

@@ -3,8 +3,10 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod counter;
 pub mod daemon;
 pub mod etcd;
+pub mod history;
 pub mod netns;
 pub mod node;
 pub mod proxy;
