@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::contacts::Timing;
 use crate::cluster::seat::{Effect, Seat};
-use crate::cluster::view::{Member, View};
+use crate::cluster::view::{Member, Owners, View};
 use crate::cluster::{Hooks, Membership};
 
 /// The lease that nobody has here; what depends on it goes by this one.
@@ -40,6 +40,11 @@ impl Script {
     /// Gives the node a view.
     pub fn push(&self, epoch: u64, view: View) -> Effect {
         self.0.lock().told(epoch, view)
+    }
+
+    /// Gives the node a view with its owners, which one node has computed for all.
+    pub fn push_known(&self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
+        self.0.lock().take_known(epoch, view, owners)
     }
 
     /// Fences the node, or lets it serve again.

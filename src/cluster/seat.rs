@@ -89,12 +89,22 @@ impl Seat {
         if epoch <= before.epoch {
             return Effect::None;
         }
+        let owners = before.owners.under(&view).unwrap_or_else(|| Owners::of(&view));
+        self.take_known(epoch, view, Arc::new(owners))
+    }
+
+    /// The same, when the owners of the view are known.
+    pub(crate) fn take_known(&mut self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
+        let before = self.state();
+        if epoch <= before.epoch {
+            return Effect::None;
+        }
         let was_member = before.is_member();
         let is_member =
             view.members.get(&self.me.id).is_some_and(|member| member.incarnation == self.me.incarnation);
         let mut after = State::clone(&before);
         after.epoch = epoch;
-        after.owners = Arc::new(Owners::of(&view));
+        after.owners = owners;
         after.view = Arc::new(view);
 
         let effect = match (was_member, is_member) {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -55,14 +56,14 @@ pub struct View {
 pub struct Owners {
     /// The members in the order of their ids; a slot holds an index into this.
     members: Vec<Member>,
-    slots: Box<[u16]>,
+    slots: Arc<[u16]>,
 }
 
 impl Owners {
     /// Computes the owners. Costs one logarithm for each member and slot: about 14 ms for 100
     /// members.
     pub fn of(view: &View) -> Self {
-        let members: Vec<_> = view.members.values().filter(|member| member.weight > 0).cloned().collect();
+        let members: Vec<_> = weighty(view).cloned().collect();
         let seeds: Vec<_> =
             members.iter().map(|member| (xxh3_64(member.id.as_bytes()), f64::from(member.weight))).collect();
         let owner = |slot: usize| {
@@ -72,8 +73,17 @@ impl Owners {
             let best = scores.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
             best.map_or(0, |(_, index)| index as u16)
         };
-        let slots = if members.is_empty() { Box::default() } else { (0..SLOTS).map(owner).collect() };
+        let slots = if members.is_empty() { Arc::default() } else { (0..SLOTS).map(owner).collect() };
         Self { members, slots }
+    }
+
+    /// The owners under another view, if there the same ids have the same weights: then every slot
+    /// has the same owner, and nothing is computed.
+    pub fn under(&self, view: &View) -> Option<Self> {
+        let same = |(one, other): (&Member, &Member)| one.id == other.id && one.weight == other.weight;
+        let is_same =
+            self.members.len() == weighty(view).count() && self.members.iter().zip(weighty(view)).all(same);
+        is_same.then(|| Self { members: weighty(view).cloned().collect(), slots: self.slots.clone() })
     }
 
     /// The owner of a slot; `None` without members.
@@ -99,8 +109,12 @@ impl Owners {
 
     /// How many slots a member owns.
     pub fn slots_of(&self, id: &str) -> usize {
-        let Some(index) = self.position(id) else { return 0 };
-        self.slots.iter().filter(|&&owner| owner == index).count()
+        self.position(id).map_or(0, |index| self.slots_at(index).count())
+    }
+
+    /// The slots of a member, by its place.
+    pub fn slots_at(&self, index: u16) -> impl Iterator<Item = u16> {
+        (0..=u16::MAX).zip(self.slots.iter()).filter(move |&(_, &owner)| owner == index).map(|(slot, _)| slot)
     }
 
     /// A number that two nodes share when they agree on every owner.
@@ -116,6 +130,11 @@ impl fmt::Debug for Owners {
         let members: Vec<_> = self.members.iter().map(|member| member.id.as_str()).collect();
         write!(f, "Owners({members:?}, {:016x})", self.digest())
     }
+}
+
+/// Those who may own slots.
+fn weighty(view: &View) -> impl Iterator<Item = &Member> {
+    view.members.values().filter(|member| member.weight > 0)
 }
 
 /// A member's score for a slot: `-weight / ln(u)` with `u` even in (0, 1), so that the highest
@@ -209,6 +228,20 @@ mod tests {
         assert_eq!(owners.slots_of("node-0"), SLOTS);
         assert_eq!(owners.slots_of("node-1"), 0);
         assert!(Owners::of(&View::default()).owner(7).is_none());
+    }
+
+    #[test]
+    fn owners_are_the_same_when_ids_and_weights_are() {
+        let known = owners([100, 0, 50]);
+        let mut again = view([100, 0, 50]);
+        again.members.values_mut().for_each(|member| member.incarnation = 2);
+        let under = known.under(&again).unwrap();
+        assert_eq!(under.digest(), known.digest());
+        assert!(under.members().iter().all(|member| member.incarnation == 2));
+        assert!(known.under(&view([100, 1, 50])).is_none());
+        assert!(known.under(&view([100, 0, 51])).is_none());
+        assert!(known.under(&view([100, 0])).is_none());
+        assert!(owners([0]).under(&View::default()).unwrap().owner(7).is_none());
     }
 
     #[test]
