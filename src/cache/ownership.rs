@@ -41,7 +41,7 @@ impl Ownership {
             epoch: 0,
             owners: Arc::new(Owners::of(&View::default())),
             me: None,
-            since: vec![0; SLOTS].into(),
+            since: since_for_all(0),
             shut: None,
         };
         Arc::new(Self { store, panes: Mutex::default(), board: Arc::new(Board::new(Arc::new(routing))) })
@@ -98,10 +98,23 @@ fn copy(routing: &Routing) -> Routing {
     }
 }
 
+fn since_for_all(generation: u32) -> Arc<[u32]> {
+    std::iter::repeat_n(generation, SLOTS).collect()
+}
+
+/// The same as before, when there are no such slots.
+fn since_for(slots: &Slots, generation: u32, before: &Arc<[u32]>) -> Arc<[u32]> {
+    if slots.is_empty() {
+        return before.clone();
+    }
+    let since = |(slot, &before)| if slots.contains(slot) { generation } else { before };
+    (0..=u16::MAX).zip(before.iter()).map(since).collect()
+}
+
 impl Hooks for Ownership {
     fn forget(&self) {
         let generation = self.store.advance();
-        self.replace(|routing| Some(Routing { since: vec![generation; SLOTS].into(), ..copy(routing) }));
+        self.replace(|routing| Some(Routing { since: since_for_all(generation), ..copy(routing) }));
     }
 
     fn change(&self, before: &State, after: &State) {
@@ -114,28 +127,22 @@ impl Hooks for Ownership {
         let goes_on = after.epoch == before.epoch + 1 && before.incarnation == after.incarnation;
         let was_me = (goes_on && before.is_member()).then(|| before.owners.position(&before.me)).flatten();
         self.replace(|routing| {
-            let mut since = routing.since.to_vec();
-            let mut shut = Slots::none();
-            for slot in 0..=u16::MAX {
-                let mine = me.is_some() && after.owners.index(slot) == me;
+            let (mut gained, mut shut) = (Slots::none(), Slots::none());
+            for slot in me.into_iter().flat_map(|me| after.owners.slots_at(me)) {
                 let was_mine = was_me.is_some() && before.owners.index(slot) == was_me;
-                if flushed || mine && !was_mine {
-                    since[usize::from(slot)] = generation;
+                if !was_mine {
+                    gained.insert(slot);
                 }
-                let was_shut = routing.shut.as_ref().is_some_and(|shut| shut.contains(slot));
-                if mine && (!was_mine || was_shut) {
+                if !was_mine || routing.shut.as_ref().is_some_and(|shut| shut.contains(slot)) {
                     shut.insert(slot);
                 }
             }
+            let since = match flushed {
+                true => since_for_all(generation),
+                false => since_for(&gained, generation, &routing.since),
+            };
             let shut = (!shut.is_empty() && !after.is_settled()).then(|| Arc::new(shut));
-            Some(Routing {
-                version: 0,
-                epoch: after.epoch,
-                owners: after.owners.clone(),
-                me,
-                since: since.into(),
-                shut,
-            })
+            Some(Routing { version: 0, epoch: after.epoch, owners: after.owners.clone(), me, since, shut })
         });
     }
 }
