@@ -1,54 +1,106 @@
-//! Where commands wait, in their order, until it is sure where they belong: those whose owner
-//! said that it is another one, and those for slots that others may still answer for.
+//! Where commands wait until it is sure where they belong: those whose owner said that it is
+//! another one, and those for slots that others may still answer for.
 
+use std::collections::{HashSet, VecDeque};
+use std::future::pending;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
-use crate::cache::Cache;
 use crate::cache::board::Board;
 use crate::cache::routing::{Place, Routing};
+use crate::cache::{Cache, TURNSTILE_LEN};
+use crate::cluster::view::slot;
 use crate::command::Unavailable;
 use crate::peer::link::Returned;
 
-/// Lets commands through, one after the other, each at the latest at its deadline.
-pub(super) async fn run(
-    cache: Weak<Cache>,
-    board: Arc<Board>,
-    mut queue: mpsc::Receiver<Returned>,
-) {
-    while let Some(Returned { mut job, epoch }) = queue.recv().await {
-        loop {
-            let Some(routing) = wait(&board, &job.operation().key, epoch, job.deadline).await else {
-                let why = if job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
-                job.answer(Err(why));
-                break;
-            };
-            let Some(cache) = cache.upgrade() else { return };
-            job.epoch = routing.epoch;
-            match routing.place(&job.operation().key) {
-                // The routing may have changed in between; then it goes round once more.
-                Place::Here { .. } | Place::Soon => match cache.execute_here(job) {
-                    None => break,
-                    Some(back) => job = back,
-                },
-                place => {
-                    cache.send(&routing, place, job);
+/// Commands that come in at once, at most.
+const BURST: usize = 256;
+
+/// Lets commands through, those of one slot in their order, each at the latest at its deadline.
+pub(super) async fn run(cache: Weak<Cache>, board: Arc<Board>, mut queue: mpsc::Receiver<Returned>) {
+    let mut turnstile = Turnstile::default();
+    let mut routing = board.present();
+    let mut come = Vec::new();
+    loop {
+        let (version, earliest) = (routing.version, turnstile.earliest);
+        tokio::select! {
+            biased;
+            next = board.wait_for(|next| next.version > version) => routing = next,
+            () = until(earliest) => {}
+            len = queue.recv_many(&mut come, BURST), if turnstile.waiting.len() < TURNSTILE_LEN => {
+                if len == 0 {
                     break;
                 }
             }
         }
+        let Some(cache) = cache.upgrade() else { break };
+        let now = Instant::now();
+        if routing.version != version || earliest.is_some_and(|earliest| earliest <= now) {
+            turnstile.go_round(&cache, &routing, now);
+        }
+        for returned in come.drain(..) {
+            turnstile.admit(&cache, &routing, returned, now);
+        }
     }
 }
 
-/// A routing of at least this epoch in which it is sure where the key belongs.
-async fn wait(
-    board: &Board,
-    key: &[u8],
-    epoch: u64,
-    deadline: Instant,
-) -> Option<Arc<Routing>> {
-    let sure = |routing: &Routing| routing.epoch >= epoch && routing.place(key) != Place::Soon;
-    timeout_at(deadline, board.wait_for(sure)).await.ok()
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
+
+/// What waits, in the order in which it came.
+#[derive(Default)]
+struct Turnstile {
+    waiting: VecDeque<Returned>,
+    /// The slots for which some wait.
+    slots: HashSet<u16>,
+    /// The first of the deadlines.
+    earliest: Option<Instant>,
+}
+
+impl Turnstile {
+    /// Lets everything through that can go, and answers what is past its deadline.
+    fn go_round(&mut self, cache: &Cache, routing: &Routing, now: Instant) {
+        let Self { waiting, .. } = std::mem::take(self);
+        waiting.into_iter().for_each(|returned| self.admit(cache, routing, returned, now));
+    }
+
+    /// Lets a command through, or has it wait behind all of its slot.
+    fn admit(&mut self, cache: &Cache, routing: &Routing, returned: Returned, now: Instant) {
+        if returned.job.deadline <= now {
+            let why = if returned.job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
+            return returned.job.answer(Err(why));
+        }
+        let slot = slot(&returned.job.operation().key);
+        let held = if self.slots.contains(&slot) { Some(returned) } else { pass(cache, routing, returned) };
+        if let Some(returned) = held {
+            let deadline = returned.job.deadline;
+            self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
+            self.slots.insert(slot);
+            self.waiting.push_back(returned);
+        }
+    }
+}
+
+/// Gives a command back that is of a later view than this one, or for whose place it is too early.
+fn pass(cache: &Cache, routing: &Routing, returned: Returned) -> Option<Returned> {
+    let Returned { mut job, epoch } = returned;
+    if routing.epoch < epoch {
+        return Some(Returned { job, epoch });
+    }
+    match routing.place(&job.operation().key) {
+        Place::Soon => Some(Returned { job, epoch }),
+        // A later routing may be in force already, though it is not posted yet.
+        Place::Here { .. } => cache.execute_here(job).map(|job| Returned { job, epoch }),
+        place => {
+            job.epoch = routing.epoch;
+            cache.send(routing, place, job);
+            None
+        }
+    }
 }
