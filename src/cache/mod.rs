@@ -169,7 +169,12 @@ impl Cache {
     fn execute_here(&self, job: Job) -> Option<Job> {
         let guard = self.pane.hold();
         let Place::Here { since } = guard.place(&job.operation().key) else { return Some(job) };
-        let result = if self.serves() { self.execute(since, &job) } else { Err(Unavailable::Fenced) };
+        let result = match self.serves().then(|| self.execute(since, &job)) {
+            None => Err(Unavailable::Fenced),
+            // It may have been executed by who was not the owner any more.
+            Some(_) if !self.serves() => Err(Unavailable::Unanswered),
+            Some(result) => result,
+        };
         job.answer(result);
         drop(guard);
         None
