@@ -16,6 +16,7 @@ mod membership;
 mod memory;
 mod memory_bound;
 mod process;
+mod simulation;
 mod support;
 mod tls;
 mod transcripts;

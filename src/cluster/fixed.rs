@@ -44,6 +44,11 @@ impl Script {
 
     /// Gives the node a view with its owners, which one node has computed for all.
     pub fn push_known(&self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
+        self.0.lock().told_known(epoch, view, owners)
+    }
+
+    /// Gives the node a view that a peer told: who else has a lease is not known with it.
+    pub fn hear_known(&self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
         self.0.lock().take_known(epoch, view, owners)
     }
 

@@ -226,9 +226,19 @@ impl Seat {
 
     /// Takes over a view as a script gives it, which knows who has a lease.
     pub(crate) fn told(&mut self, epoch: u64, view: View) -> Effect {
+        self.witness(epoch);
+        self.take(epoch, view)
+    }
+
+    /// The same, when the owners of the view are known.
+    pub(crate) fn told_known(&mut self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
+        self.witness(epoch);
+        self.take_known(epoch, view, owners)
+    }
+
+    fn witness(&mut self, epoch: u64) {
         let state = self.state();
         self.acknowledge(BTreeMap::clone(&state.acknowledged), state.witnessed.max(epoch));
-        self.take(epoch, view)
     }
 
     fn standing(&self, state: &State, now: Instant) -> Standing {

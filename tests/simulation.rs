@@ -1,0 +1,222 @@
+//! A whole cluster in one process, in simulated time: nodes that hear of views late, in any order or not at all, that
+//! die, stand still and lose etcd, around a network that is slow, cut and broken. What clients see of it must keep the
+//! promise.
+//!
+//! Everything runs in one thread and from one seed: `FILBERT_SEED` replays a history, and a failure names its own.
+//! `FILBERT_SIMULATIONS` says how many to run. Besides the rule in `support::history`:
+//!
+//! - What was reported as not executed is never seen, and what was reported as unknown does not happen afterwards.
+//! - A key is lost only when its slot changes its owner, its owner forgets, or all is flushed. So a counter counts on,
+//!   and is not doubled; nor is anything in a value that is appended to.
+//! - A CAS token holds for the value alone that it was read with.
+//! - After a flush was confirmed, nothing is read that was written before it.
+//! - Every command is answered by its deadline, 250 ms.
+//! - In the end, when all is well again, every node reads what was set through any other, and no task is left.
+
+mod clients;
+mod etcd;
+mod operator;
+mod process;
+mod session;
+mod turnstile;
+mod verdict;
+mod world;
+
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use fastrand::Rng;
+use filbert::cluster::State;
+use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
+
+use crate::simulation::clients::{KINDS, Kind, Reader, Writer};
+use crate::simulation::operator::Harm;
+use crate::simulation::world::World;
+use crate::support::history::{Ending, Found, History, Moment};
+
+/// Histories of a run.
+const SIMULATIONS: u64 = 1_000;
+
+const THREADS: usize = 2;
+
+const READERS: usize = 2;
+
+/// No history takes so long, in its own time.
+const HANG: Duration = Duration::from_secs(120);
+
+/// Failed histories that are shown whole.
+const SHOWN: usize = 2;
+
+#[test]
+fn no_old_value_comes_back() {
+    let seeds = seeds();
+    let (next, told) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        break;
+                    }
+                    let history = simulate(seed);
+                    told.lock().push(history);
+                }
+            });
+        }
+    });
+    let mut told = told.into_inner();
+    told.sort_by_key(|history| history.seed);
+    let wrong: Vec<_> = told.iter().filter(|history| !history.wrong.is_empty()).collect();
+    for history in wrong.iter().take(SHOWN) {
+        eprintln!("FILBERT_SEED={}\n{}", history.seed, history.wrong);
+    }
+    let seeds_of_wrong: Vec<_> = wrong.iter().map(|history| history.seed).collect();
+    assert!(wrong.is_empty(), "{} of {} histories are wrong: {seeds_of_wrong:?}", wrong.len(), told.len());
+    let sum = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
+    let (reads, hits) = (sum(|told| told.reads), sum(|told| told.hits));
+    let (writes, acknowledged) = (sum(|told| told.writes), sum(|told| told.acknowledged));
+    println!(
+        "{} histories: {reads} reads, {hits} hits, {writes} writes, {acknowledged} acknowledged, {} views",
+        told.len(),
+        sum(|told| told.views),
+    );
+    // A cluster that answers nothing breaks no promise.
+    assert!(
+        told.len() < 100 || hits * 3 > reads && acknowledged * 2 > writes,
+        "{hits} hits, {acknowledged} writes"
+    );
+}
+
+/// The seeds to run.
+fn seeds() -> Range<u64> {
+    let number = |name: &str| Some(std::env::var(name).ok()?.parse::<u64>().expect("a number"));
+    match number("FILBERT_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FILBERT_SIMULATIONS").unwrap_or(SIMULATIONS),
+    }
+}
+
+#[test]
+fn a_seed_replays() {
+    for seed in 0..20 {
+        assert_eq!(simulate(seed).digest, simulate(seed).digest, "seed {seed}");
+    }
+}
+
+/// What came of a history.
+#[derive(Debug, Default)]
+struct Told {
+    seed: u64,
+    /// What was wrong, and all that happened; empty when nothing was.
+    wrong: String,
+    /// The same whenever the same happened.
+    digest: u64,
+    reads: usize,
+    hits: usize,
+    writes: usize,
+    acknowledged: usize,
+    views: usize,
+}
+
+/// Runs the history of a seed.
+fn simulate(seed: u64) -> Told {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime that does no IO");
+    let told = runtime.block_on(async { timeout(HANG, history(seed)).await });
+    told.unwrap_or_else(|_| Told { seed, wrong: "it hangs".to_owned(), ..Told::default() })
+}
+
+async fn history(seed: u64) -> Told {
+    let mut rng = Rng::with_seed(seed);
+    let kinds: Vec<Kind> =
+        (0..rng.usize(3..=6)).map(|_| rng.choice(KINDS).expect("there are some")).collect();
+    let names = (0..kinds.len()).map(|key| format!("{key}-{:04x}", rng.u16(..))).collect();
+    let world = World::new(seed, rng.usize(3..=5), names);
+    let harm = Harm::of(&mut rng);
+    let until = Moment::from_millis(rng.u64(1_500..3_500));
+    operator::begin(&world, &mut rng);
+    sleep(Duration::from_millis(rng.u64(..100))).await;
+
+    let harming = tokio::spawn(operator::run(world.clone(), harm, until, world.rng(1)));
+    let writing = kinds.iter().enumerate().map(|(key, kind)| {
+        let writer = Writer::new(key, *kind, &world.keys[key]);
+        tokio::spawn(writer.run(world.clone(), until, world.rng(10 + key as u64)))
+    });
+    let reading = (0..READERS).map(|reader| {
+        let rng = world.rng(100 + reader as u64);
+        tokio::spawn(Reader::default().run(world.clone(), kinds.clone(), until, rng))
+    });
+    let (writing, reading): (Vec<_>, Vec<_>) = (writing.collect(), reading.collect());
+    let (mut histories, mut readers) = (Vec::new(), Vec::new());
+    for writer in writing {
+        histories.push(writer.await.expect("no writer panics").history);
+    }
+    for reader in reading {
+        readers.push(reader.await.expect("no reader panics"));
+    }
+    harming.await.expect("no operator panics");
+    end(&world, &mut rng).await;
+    judge(seed, &world, histories, &readers)
+}
+
+/// Makes everything well, sees that it is, and stops everything.
+async fn end(world: &Arc<World>, rng: &mut Rng) {
+    operator::end(world);
+    let epoch = world.etcd.present().epoch;
+    let is_settled = |state: &State| state.epoch == epoch && state.is_settled();
+    for _ in 0..5_000 {
+        if world.processes().iter().all(|process| is_settled(&process.membership.state())) {
+            break;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    // Whoever was given up is tried again after three seconds at the latest.
+    sleep(Duration::from_secs(4)).await;
+    clients::agree(world, rng).await;
+    world.processes().iter().for_each(|process| world.kill(process));
+    sleep(Duration::from_secs(1)).await;
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    if tasks > 0 {
+        world.accuse(format!("{tasks} tasks go on, {} of them in the network", world.network.tasks()));
+    }
+}
+
+fn judge(seed: u64, world: &World, mut histories: Vec<History>, readers: &[Reader]) -> Told {
+    let (events, flushes) = (world.events(), world.flushes());
+    let mut told = Told { seed, views: world.etcd.present().epoch as usize, ..Told::default() };
+    let mut hasher = DefaultHasher::new();
+    let mut offences = world.violations();
+    let mut shown = String::new();
+    for (key, history) in histories.iter_mut().enumerate() {
+        verdict::reads_of(readers, key, history);
+        told.count(history);
+        let lineages = readers.iter().flat_map(|reader| &reader.lineages).filter(|(of, _)| *of == key);
+        let lineages: Vec<_> = lineages.map(|(_, numbers)| numbers).collect();
+        offences.extend(verdict::of(history, &lineages, &flushes));
+        let text = history.shown(&events);
+        text.hash(&mut hasher);
+        shown += &text;
+    }
+    told.digest = hasher.finish();
+    if !offences.is_empty() {
+        let _ = write!(told.wrong, "{}\n{shown}", offences.join("\n"));
+    }
+    told
+}
+
+impl Told {
+    fn count(&mut self, history: &History) {
+        self.reads += history.reads.len();
+        self.hits += history.reads.iter().filter(|read| matches!(read.found, Found::Value(_))).count();
+        self.writes += history.writes.len();
+        let acknowledged = history.writes.iter().filter(|write| write.ending == Ending::Acknowledged);
+        self.acknowledged += acknowledged.count();
+    }
+}

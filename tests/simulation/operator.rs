@@ -1,0 +1,316 @@
+//! Changes the cluster, and does it harm: everything that etcd and the nodes agree on is kept true.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use filbert::peer::memory::{Cut, Delay};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::simulation::process::Process;
+use crate::simulation::session;
+use crate::simulation::world::World;
+use crate::support::history::Moment;
+
+/// How long a lease lives that is not renewed.
+const LEASE: Duration = Duration::from_millis(500);
+
+const MS: Duration = Duration::from_millis(1);
+
+/// What may happen in a history.
+#[derive(Clone, Copy, Debug)]
+pub struct Harm {
+    pub views: bool,
+    pub processes: bool,
+    pub network: bool,
+}
+
+impl Harm {
+    pub fn of(rng: &mut Rng) -> Self {
+        let (views, processes, network) = match rng.u8(..10) {
+            0 => (false, false, false),
+            1 => (true, false, false),
+            2 => (false, false, true),
+            3 => (true, true, false),
+            4..6 => (true, false, true),
+            _ => (true, true, true),
+        };
+        Self { views, processes, network }
+    }
+}
+
+/// Starts every node, and makes most of them members.
+pub fn begin(world: &Arc<World>, rng: &mut Rng) {
+    for node in 0..world.nodes().len() {
+        let process = world.start(node);
+        session::register(world, &process);
+    }
+    world.delay_all(rng);
+    let mut members: Vec<_> = world.processes();
+    rng.shuffle(&mut members);
+    members.truncate(members.len().max(3) - rng.usize(..2));
+    let members = members.iter().map(|process| (process.id.clone(), process.me())).collect();
+    world.etcd.follow(members, false);
+}
+
+/// Does harm until the moment, and returns when all of it is over.
+pub async fn run(world: Arc<World>, harm: Harm, until: Moment, mut rng: Rng) {
+    let mut faults = JoinSet::new();
+    while world.now() < until {
+        sleep(MS * rng.u32(10..300)).await;
+        let kind = rng.u8(..10);
+        let fault_rng = rng.fork();
+        match kind {
+            0..5 if harm.views => {
+                let began = world.now();
+                if world.change_view(&mut rng) {
+                    _ = faults.spawn(confirm_flush(world.clone(), began, fault_rng));
+                }
+            }
+            5 if harm.processes => _ = faults.spawn(crash(world.clone(), fault_rng)),
+            6 if harm.processes => _ = faults.spawn(stand_still(world.clone(), fault_rng)),
+            7 if harm.processes => _ = faults.spawn(lose_etcd(world.clone(), fault_rng)),
+            8 if harm.processes && harm.views => _ = faults.spawn(leave(world.clone(), fault_rng)),
+            9 if rng.bool() => world.delay_some(&mut rng),
+            _ if harm.network => _ = faults.spawn(cut(world.clone(), fault_rng)),
+            _ => {}
+        }
+    }
+    while let Some(fault) = faults.join_next().await {
+        fault.expect("no fault panics");
+    }
+}
+
+/// Makes everything well: all nodes run and are members, and nothing is slow.
+pub fn end(world: &Arc<World>) {
+    let nodes = world.nodes();
+    for (number, node) in nodes.iter().enumerate() {
+        if node.process.is_none() {
+            world.start(number);
+        }
+        for other in (0..nodes.len()).filter(|other| *other != number) {
+            world.network.heal(&name(number), &name(other));
+            world.network.delay(&name(number), &name(other), Delay::Fixed(MS));
+        }
+    }
+    world.processes().iter().for_each(|process| session::register(world, process));
+    let members = world.processes().iter().map(|process| (process.id.clone(), process.me())).collect();
+    world.etcd.follow(members, false);
+}
+
+impl World {
+    /// Writes another view, of those that may come next; whether it flushes.
+    fn change_view(&self, rng: &mut Rng) -> bool {
+        let present = self.etcd.present();
+        let mut members = present.view.members.clone();
+        let missing: Vec<_> = self
+            .processes()
+            .into_iter()
+            .filter(|process| self.etcd.lease(&process.id) == Some(process.number) && !process.is_silent())
+            .map(|process| process.me())
+            .filter(|me| self.etcd.is_new(me))
+            .collect();
+        let mut flush = false;
+        let ids: Vec<_> = members.keys().cloned().collect();
+        match (rng.u8(..8), rng.choice(&missing), rng.choice(&ids)) {
+            (0..4, Some(me), _) => _ = members.insert(me.id.clone(), me.clone()),
+            (0..3, ..) => missing.iter().for_each(|me| _ = members.insert(me.id.clone(), me.clone())),
+            (3..5, _, Some(id)) if ids.len() > 1 => _ = members.remove(id),
+            (5..7, _, Some(id)) => {
+                let member = members.get_mut(id).expect("it is one of them");
+                member.weight = if member.weight == 100 && is_weighty(id) { 300 } else { 100 };
+            }
+            (7, ..) => flush = true,
+            _ => {}
+        }
+        if members != present.view.members || flush {
+            let shown: Vec<_> = members.values().map(|member| member.id.as_str()).collect();
+            let shown = format!("[{}]{}", shown.join(" "), if flush { " flushed" } else { "" });
+            let epoch = self.etcd.follow(members, flush);
+            self.tell(format!("view {epoch} is {shown}"));
+        }
+        flush
+    }
+
+    fn remove(&self, id: &str) {
+        let mut members = self.etcd.present().view.members.clone();
+        if members.remove(id).is_some() {
+            let epoch = self.etcd.follow(members, false);
+            self.tell(format!("view {epoch} is without {id}"));
+        }
+    }
+
+    /// A node that can be harmed, with its process; it is the caller's alone until it is let go.
+    fn victim(&self, rng: &mut Rng) -> Option<Arc<Process>> {
+        let process = rng.choice(self.processes())?;
+        self.engage(process.node).then_some(process)
+    }
+
+    fn let_go(&self, process: &Process) {
+        self.change(process.node, |node| node.busy = false);
+    }
+
+    /// The lease of a process that could not renew it is over: first for the process, then in etcd.
+    async fn end_lease(&self, process: &Process, rng: &mut Rng) {
+        process.fence(true);
+        process.silence(true);
+        self.tell(format!("{} is fenced", process.id));
+        sleep(MS * rng.u32(..100)).await;
+        self.etcd.end_lease(&process.id, process.number);
+        self.tell(format!("{} has no lease", process.id));
+    }
+
+    fn delay_all(&self, rng: &mut Rng) {
+        let nodes = self.nodes().len();
+        for from in 0..nodes {
+            for to in (0..nodes).filter(|to| *to != from) {
+                self.network.delay(&name(from), &name(to), delay(rng));
+            }
+        }
+    }
+
+    fn delay_some(&self, rng: &mut Rng) {
+        let nodes = self.nodes().len();
+        let (from, to) = (rng.usize(..nodes), rng.usize(..nodes));
+        let delay = delay(rng);
+        self.network.delay(&name(from), &name(to), delay);
+        self.tell(format!("{} to {}: {delay:?}", name(from), name(to)));
+    }
+
+    /// All ways from and to a node.
+    fn ways(&self, node: usize) -> Vec<(String, String)> {
+        let others = (0..self.nodes().len()).filter(|other| *other != node);
+        others.flat_map(|other| [(name(node), name(other)), (name(other), name(node))]).collect()
+    }
+}
+
+/// Has any process say when all have flushed.
+async fn confirm_flush(world: Arc<World>, began: Moment, mut rng: Rng) {
+    let generation = world.etcd.present().view.flush_generation;
+    let Some(process) = rng.choice(world.processes()) else { return };
+    if process.membership.flushed(generation, LEASE * 2).await.is_ok() {
+        world.flushed(began);
+    }
+}
+
+/// Dies without a word, and comes back later as another process that knows nothing.
+async fn crash(world: Arc<World>, mut rng: Rng) {
+    let Some(process) = world.victim(&mut rng) else { return };
+    world.kill(&process);
+    let lease = MS * rng.u32(..=LEASE.as_millis() as u32);
+    let down = MS * rng.u32(1..1_200);
+    sleep(lease.min(down)).await;
+    if lease < down {
+        world.etcd.end_lease(&process.id, process.number);
+        world.tell(format!("{} has no lease", process.id));
+        sleep(down - lease).await;
+    }
+    world.start(process.node);
+    world.let_go(&process);
+}
+
+/// Stands still: neither hears nor says anything, and goes on later.
+async fn stand_still(world: Arc<World>, mut rng: Rng) {
+    let Some(process) = world.victim(&mut rng) else { return };
+    world.tell(format!("{} stands still", process.id));
+    world.change(process.node, |node| (node.frozen, node.off_etcd) = (true, true));
+    let ways = world.ways(process.node);
+    ways.iter().for_each(|(from, to)| world.network.cut(from, to, Cut::Held));
+    be_away(&world, &process, &mut rng).await;
+    ways.iter().for_each(|(from, to)| world.network.heal(from, to));
+    world.change(process.node, |node| (node.frozen, node.off_etcd) = (false, false));
+    world.tell(format!("{} goes on", process.id));
+    come_back(&world, &process, &mut rng).await;
+}
+
+/// Hears nothing of etcd for some time.
+async fn lose_etcd(world: Arc<World>, mut rng: Rng) {
+    let Some(process) = world.victim(&mut rng) else { return };
+    world.tell(format!("{} loses etcd", process.id));
+    world.change(process.node, |node| node.off_etcd = true);
+    be_away(&world, &process, &mut rng).await;
+    world.change(process.node, |node| node.off_etcd = false);
+    world.tell(format!("{} finds etcd", process.id));
+    come_back(&world, &process, &mut rng).await;
+}
+
+async fn be_away(world: &World, process: &Process, rng: &mut Rng) {
+    let away = MS * rng.u32(20..1_500);
+    sleep(away.min(LEASE)).await;
+    if away > LEASE {
+        world.end_lease(process, rng).await;
+        sleep(away - LEASE).await;
+    }
+}
+
+/// Gets its lease back when it had lost it.
+async fn come_back(world: &World, process: &Process, rng: &mut Rng) {
+    sleep(MS * rng.u32(..50)).await;
+    if process.is_silent() {
+        session::register(world, process);
+        process.fence(false);
+        world.tell(format!("{} has a lease", process.id));
+    }
+    world.let_go(process);
+}
+
+/// Leaves as it should, ends, and is started again later.
+async fn leave(world: Arc<World>, mut rng: Rng) {
+    let Some(process) = world.victim(&mut rng) else { return };
+    world.tell(format!("{} leaves", process.id));
+    process.leave().await;
+    world.remove(&process.id);
+    let epoch = world.etcd.present().epoch;
+    while process.epoch() < epoch {
+        sleep(MS).await;
+    }
+    process.silence(true);
+    world.etcd.end_lease(&process.id, process.number);
+    sleep(MS * rng.u32(..400)).await;
+    world.kill(&process);
+    sleep(MS * rng.u32(..800)).await;
+    world.start(process.node);
+    world.let_go(&process);
+}
+
+/// Cuts the network somewhere for some time.
+async fn cut(world: Arc<World>, mut rng: Rng) {
+    let nodes = world.nodes().len();
+    let node = rng.usize(..nodes);
+    let other = name((node + rng.usize(1..nodes)) % nodes);
+    let mut ways = world.ways(node);
+    // One other node or all, in one direction or in both.
+    if rng.bool() {
+        ways.retain(|(from, to)| *from == other || *to == other);
+    }
+    match rng.u8(..4) {
+        0 => ways.retain(|(from, _)| *from == name(node)),
+        1 => ways.retain(|(_, to)| *to == name(node)),
+        _ => {}
+    }
+    let cut = rng.choice([Cut::Lost, Cut::Held, Cut::Broken]).expect("there are some");
+    world.tell(format!("{cut:?}: {ways:?}"));
+    ways.iter().for_each(|(from, to)| world.network.cut(from, to, cut));
+    sleep(MS * rng.u32(5..700)).await;
+    ways.iter().for_each(|(from, to)| world.network.heal(from, to));
+    world.tell(format!("healed: {ways:?}"));
+}
+
+fn delay(rng: &mut Rng) -> Delay {
+    match rng.u8(..10) {
+        0 => Delay::Fixed(Duration::ZERO),
+        1..8 => Delay::Between(MS, MS * rng.u32(2..10)),
+        8 => Delay::Between(MS, MS * rng.u32(20..120)),
+        _ => Delay::Between(MS * 50, MS * 400),
+    }
+}
+
+/// Not every node's weight changes: owners are computed once for each combination of weights.
+fn is_weighty(id: &str) -> bool {
+    [name(0), name(1)].iter().any(|name| name == id)
+}
+
+fn name(node: usize) -> String {
+    format!("node-{}", node + 1)
+}

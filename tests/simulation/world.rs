@@ -1,0 +1,240 @@
+//! One cluster and everything that is known of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use filbert::cluster::seat::Effect;
+use filbert::cluster::view::{Member, slot};
+use filbert::cluster::{State, view};
+use filbert::peer::memory::Network;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::simulation::etcd::{Etcd, Revision};
+use crate::simulation::process::{Numbers, Process};
+use crate::simulation::session;
+use crate::support::history::Moment;
+
+/// A cluster.
+pub struct World {
+    pub network: Network,
+    pub etcd: Etcd,
+    /// The keys that clients ask for.
+    pub keys: Vec<String>,
+    seed: u64,
+    start: Instant,
+    /// How often somebody has asked for the time.
+    asked: AtomicU64,
+    numbers: Numbers,
+    nodes: Mutex<Vec<Node>>,
+    log: Mutex<Log>,
+}
+
+/// One node, whether it has a process or not.
+#[derive(Clone)]
+pub struct Node {
+    pub process: Option<Arc<Process>>,
+    /// Whether a fault is at work on it; another one waits.
+    pub busy: bool,
+    /// Whether it stands still.
+    pub frozen: bool,
+    /// Whether it hears nothing of etcd.
+    pub off_etcd: bool,
+}
+
+/// What happened.
+#[derive(Default)]
+struct Log {
+    events: Vec<(Moment, String)>,
+    violations: Vec<String>,
+    /// For each key, when its value may have been lost rightly.
+    touched: Vec<Vec<Moment>>,
+    flushes: Vec<Flush>,
+}
+
+/// A `flush_all` that was confirmed.
+#[derive(Clone, Copy, Debug)]
+pub struct Flush {
+    pub began: Moment,
+    pub confirmed: Moment,
+}
+
+impl World {
+    /// A cluster of so many nodes that do not run yet.
+    pub fn new(seed: u64, nodes: usize, keys: Vec<String>) -> Arc<Self> {
+        let node = Node { process: None, busy: false, frozen: false, off_etcd: false };
+        let log = Log { touched: vec![Vec::new(); keys.len()], ..Log::default() };
+        Arc::new(Self {
+            network: Network::new(seed),
+            etcd: Etcd::new(),
+            keys,
+            seed,
+            start: Instant::now(),
+            asked: AtomicU64::new(0),
+            numbers: Numbers::default(),
+            nodes: Mutex::new(vec![node; nodes]),
+            log: Mutex::new(log),
+        })
+    }
+
+    /// Since the beginning; a nanosecond later each time, so that what happens in one millisecond has its order.
+    pub fn now(&self) -> Moment {
+        self.start.elapsed() + Duration::from_nanos(self.asked.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Random numbers of their own for everyone who acts, so that none changes another's.
+    pub fn rng(&self, who: u64) -> Rng {
+        Rng::with_seed(
+            self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ who.wrapping_mul(0xbf58_476d_1ce4_e5b9),
+        )
+    }
+
+    pub fn nodes(&self) -> Vec<Node> {
+        self.nodes.lock().clone()
+    }
+
+    pub fn node(&self, node: usize) -> Node {
+        self.nodes.lock()[node].clone()
+    }
+
+    pub fn change(&self, node: usize, change: impl FnOnce(&mut Node)) {
+        change(&mut self.nodes.lock()[node]);
+    }
+
+    /// All that run.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.nodes.lock().iter().filter_map(|node| node.process.clone()).collect()
+    }
+
+    /// Takes a node for something that nothing else may happen to meanwhile.
+    pub fn engage(&self, node: usize) -> bool {
+        !std::mem::replace(&mut self.nodes.lock()[node].busy, true)
+    }
+
+    /// Starts a process of a node that has none.
+    pub fn start(self: &Arc<Self>, node: usize) -> Arc<Process> {
+        let number = self.numbers.next();
+        let process = Process::start(node, number, &self.network);
+        self.change(node, |node| node.process = Some(process.clone()));
+        self.tell(format!("{} starts", process.id));
+        let session = session::run(self.clone(), process.clone(), self.rng(1_000_000 + number));
+        tokio::spawn(process.dead.clone().run_until_cancelled_owned(session));
+        let gossip = session::gossip(self.clone(), process.clone(), self.rng(2_000_000 + number));
+        tokio::spawn(process.dead.clone().run_until_cancelled_owned(gossip));
+        tokio::spawn(process.dead.clone().run_until_cancelled_owned(tick(process.clone(), number)));
+        process
+    }
+
+    /// Kills a process.
+    pub fn kill(&self, process: &Process) {
+        self.touch(|slot| {
+            let state = process.membership.state();
+            state.owners.owner(slot).is_some_and(|owner| owner.id == process.id)
+        });
+        process.kill(&self.network);
+        self.change(process.node, |node| node.process = None);
+        self.tell(format!("{} is killed", process.id));
+    }
+
+    /// Tells a process what stood in etcd.
+    pub fn inform(&self, process: &Process, revision: &Revision) {
+        self.note_change(process, || process.learn(revision));
+    }
+
+    /// Tells a process the view of another one.
+    pub fn gossip(&self, process: &Process, other: &Process) {
+        self.note_change(process, || process.hear(other));
+    }
+
+    fn note_change(&self, process: &Process, change: impl FnOnce() -> Effect) {
+        let before = process.membership.state();
+        let effect = change();
+        let after = process.membership.state();
+        if after.epoch == before.epoch {
+            return;
+        }
+        let forgets = effect != Effect::None || after.epoch > before.epoch + 1;
+        let flushes = after.view.flush_generation > before.view.flush_generation;
+        self.touch(|slot| {
+            let (was, is) = (owner(&before, slot), owner(&after, slot));
+            let here = |member: Option<&Member>| member.is_some_and(|member| member.id == process.id);
+            was != is || (forgets || flushes) && (here(was) || here(is))
+        });
+        let members: Vec<_> = after.view.members.values().map(shown).collect();
+        self.tell(format!(
+            "{} comes to epoch {} of [{}]{}",
+            process.id,
+            after.epoch,
+            members.join(" "),
+            if forgets { " and forgets" } else { "" },
+        ));
+    }
+
+    fn touch(&self, touched: impl Fn(u16) -> bool) {
+        let now = self.now();
+        let mut log = self.log.lock();
+        for (key, moments) in self.keys.iter().zip(&mut log.touched) {
+            if touched(slot(key.as_bytes())) {
+                moments.push(now);
+            }
+        }
+    }
+
+    /// Whether a key may have been lost in this time.
+    pub fn is_touched(&self, key: usize, from: Moment, to: Moment) -> bool {
+        let log = self.log.lock();
+        let moments = &log.touched[key];
+        moments.get(moments.partition_point(|moment| *moment < from)).is_some_and(|moment| *moment <= to)
+    }
+
+    /// Notes that a flush which began then is confirmed now.
+    pub fn flushed(&self, began: Moment) {
+        let confirmed = self.now();
+        self.log.lock().flushes.push(Flush { began, confirmed });
+        self.tell("the flush is confirmed".to_owned());
+    }
+
+    pub fn flushes(&self) -> Vec<Flush> {
+        self.log.lock().flushes.clone()
+    }
+
+    /// Notes what happened.
+    pub fn tell(&self, what: String) {
+        self.log.lock().events.push((self.now(), what));
+    }
+
+    /// Notes what must not happen.
+    pub fn accuse(&self, what: String) {
+        let now = self.now();
+        let mut log = self.log.lock();
+        log.events.push((now, format!("WRONG: {what}")));
+        log.violations.push(format!("at {:.3}: {what}", now.as_secs_f64()));
+    }
+
+    pub fn events(&self) -> Vec<(Moment, String)> {
+        self.log.lock().events.clone()
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.log.lock().violations.clone()
+    }
+}
+
+/// The seconds of a process begin when they like.
+async fn tick(process: Arc<Process>, number: u64) {
+    tokio::time::sleep(Duration::from_millis(number * 377 % 1_000)).await;
+    loop {
+        process.tick();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn owner(state: &State, slot: u16) -> Option<&view::Member> {
+    state.owners.owner(slot)
+}
+
+fn shown(member: &Member) -> String {
+    format!("{}*{}", member.id, member.weight)
+}
