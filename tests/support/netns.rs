@@ -204,7 +204,7 @@ mod tests {
         let site = network.site(0);
         let port = site.free_port();
         let _listener = site.within(|| TcpListener::bind((site.ip, port))).expect("the port is free");
-        site.connect(port, PATIENCE).expect("it listens");
+        site.connect(port, Duration::from_secs(10)).expect("it listens");
         TcpStream::connect_timeout(&(site.ip, port).into(), PATIENCE).expect_err("another network");
     }
 }
