@@ -20,6 +20,9 @@ pub(super) const UNSWEPT_MAX: u32 = 1 << 22;
 /// sweep leaves nothing older. What was not written for so long is dead.
 pub(super) const LAG_MAX: u32 = 1 << 21;
 
+// Older than the floor by more than the two together is nothing that lies in the store.
+const _: () = assert!(UNSWEPT_MAX + LAG_MAX < 1 << 23);
+
 /// The later of two generations, less than two thousand million apart.
 #[inline]
 pub(super) fn later(one: u32, other: u32) -> u32 {

@@ -452,11 +452,15 @@ impl Shard {
     }
 
     /// Whether a cache that may not evict has no room for this many more bytes, even after
-    /// dropping what has expired here.
+    /// dropping what is dead here.
+    #[inline]
     fn refuse_for_memory(&mut self, cx: &Context<'_>, shared: &Shared, bytes: usize) -> bool {
-        if shared.evict || !shared.over_budget(bytes as i64) {
-            return false;
-        }
+        !shared.evict && shared.over_budget(bytes as i64) && !self.find_room(cx, shared, bytes)
+    }
+
+    /// Drops what is dead; whether there is room for this many bytes then.
+    #[cold]
+    fn find_room(&mut self, cx: &Context<'_>, shared: &Shared, bytes: usize) -> bool {
         let used = self.used;
         // Flushed items lie behind all others: they are not used any more.
         let survey = &shared.survey(&Caller::new(cx.now, cx.counters, cx.connection));
@@ -467,6 +471,6 @@ impl Shard {
             cx.counters.add(Counter::Reclaimed, swept.dropped);
         }
         // What was freed here is told to the store once the whole operation is over.
-        shared.over_budget(bytes as i64 + self.used - used)
+        !shared.over_budget(bytes as i64 + self.used - used)
     }
 }
