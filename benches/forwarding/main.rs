@@ -166,12 +166,13 @@ fn compare_local(case: Case, etcd: &Etcd, options: &Options, placement: &Placeme
     Ok(report(case, &sides, measure::timed_figures(&samples)))
 }
 
-/// Loads the two nodes alone.
+/// Loads the two nodes alone, or one of three with its own keys.
 fn drive(etcd: &Etcd, options: &Options, placement: &Placement) -> Result<()> {
     let case = options.load.watched_case();
-    let keys = keys_of(PAIR[1], &PAIR, options)?;
-    let cluster = Cluster::start(&PAIR, etcd, options, placement)?;
-    let side = cluster.side("two nodes");
+    let (owner, ids) = if options.forwarding { (PAIR[1], &PAIR[..]) } else { (THREE[0], &THREE[..]) };
+    let keys = keys_of(owner, ids, options)?;
+    let cluster = Cluster::start(ids, etcd, options, placement)?;
+    let side = cluster.side("the nodes");
     measure::preload(side.address, &keys, &options.load)?;
     for Server { name, address, .. } in &cluster.nodes {
         println!("{name} at {address}");

@@ -85,7 +85,8 @@ cargo bench --bench forwarding -- [OPTIONS]
   --etcd PATH          (default: etcd from PATH)
   --server-connections N   nutcracker's, to a server (default {SERVER_CONNECTIONS})
   --mbuf-bytes N           nutcracker's --mbuf-size (default {MBUF_BYTES})
-  --drive              only put load on the two nodes, for a profiler to watch; tells their process ids
+  --drive              only put load on the two nodes, for a profiler to watch; tells their process ids.
+                       With --no-forwarding, on one of three nodes, for its own keys
 ",
             Self::new().load.usage()
         )

@@ -14,7 +14,8 @@ mod turnstile;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use bytes::BytesMut;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +25,12 @@ use crate::cache::board::Board;
 use crate::cache::ownership::Ownership;
 use crate::cache::routing::{Pane, Place, Routing};
 use crate::cache::stall::Stall;
+use crate::clock::Seconds;
 use crate::cluster::Membership;
 use crate::cluster::view::Member;
 use crate::command::{Command, Unavailable};
 use crate::pb;
+use crate::pb::Packed;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Returned};
 use crate::peer::mailbox::Ticket;
@@ -36,6 +39,13 @@ use crate::peer::transport::Transport;
 use crate::peer::{Answer, Job, pings};
 use crate::stats::Counters;
 use crate::store::{Caller, Store};
+
+/// The buffer of a thread is replaced when there is less room left in it: seldom enough for what
+/// travels to be of one piece, in pieces that the allocator does not give back to the system.
+const BUFFER_ROOM: usize = 512;
+
+/// See [`BUFFER_ROOM`].
+const BUFFER_BYTES: usize = 8 << 10;
 
 /// Commands that may wait for a routing in one thread.
 const TURNSTILE_LEN: usize = 1 << 14;
@@ -67,6 +77,8 @@ pub struct Cache {
     pane: Arc<Pane>,
     board: Arc<Board>,
     links: Mutex<Links>,
+    /// Where commands and outcomes are written that travel; what is on its way keeps its part.
+    buffer: Mutex<BytesMut>,
     dialer: Dialer,
 }
 
@@ -74,7 +86,7 @@ pub struct Cache {
 #[derive(Default)]
 struct Links {
     version: u64,
-    by_place: Vec<(Member, Option<Arc<Link>>)>,
+    by_place: Vec<(Member, Option<Link>)>,
 }
 
 impl Cache {
@@ -98,6 +110,7 @@ impl Cache {
             shared,
             counters,
             links: Mutex::default(),
+            buffer: Mutex::default(),
             dialer,
         });
         cache.spawn(turnstile::run(Arc::downgrade(&cache), cache.board.clone(), queue));
@@ -136,10 +149,26 @@ impl Cache {
         self.dialer.tasks.spawn(async move { _ = stop.run_until_cancelled(task).await });
     }
 
+    /// A command as it travels; `now` is the time of this node. Without `wants_value` a value that
+    /// is read stays where it is.
+    pub fn pack(&self, command: &Command<'_>, now: Seconds, wants_value: bool) -> Packed {
+        let at = pb::Clocked { clock: self.shared.store.clock(), now };
+        pb::pack(command, at, wants_value, &mut self.lock_buffer())
+    }
+
+    /// The buffer, empty, and not so small that it is soon replaced.
+    fn lock_buffer(&self) -> MutexGuard<'_, BytesMut> {
+        let mut buffer = self.buffer.lock();
+        if buffer.capacity() < BUFFER_ROOM || buffer.capacity() > BUFFER_BYTES {
+            *buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        }
+        buffer
+    }
+
     /// Sends a command on its way to where `routing` says.
     pub fn send(&self, routing: &Routing, place: Place, job: Job) {
         match place {
-            Place::Member(index) => self.link(routing, index).send(job),
+            Place::Member(index) => self.links.lock().at(index, routing, &self.dialer).send(job),
             Place::Here { .. } | Place::Soon => {
                 let epoch = job.epoch;
                 if let Err(error) = self.dialer.returned.try_send(Returned { job, epoch }) {
@@ -155,8 +184,7 @@ impl Cache {
     /// Has one command executed by its owner, wherever that is. Cancellation safe; a command that
     /// is not waited for is executed all the same.
     pub async fn call(&self, command: &Command<'_>) -> Answer {
-        let clock = self.shared.store.clock();
-        let operation = pb::operation(0, command, pb::Clocked { clock, now: clock.now() });
+        let operation = self.pack(command, self.shared.store.clock().now(), true);
         let (sender, answer) = tokio::sync::oneshot::channel();
         let routing = self.pane.hold().clone();
         let job = Job::new(operation.clone(), routing.epoch, self.deadline(), Ticket::Call(sender));
@@ -168,7 +196,7 @@ impl Cache {
     /// Executes a command here, if this is still where it belongs; gives it back when not.
     fn execute_here(&self, job: Job) -> Option<Job> {
         let guard = self.pane.hold();
-        let Place::Here { since } = guard.place(&job.operation().key) else { return Some(job) };
+        let Place::Here { since } = guard.place(job.operation().key()) else { return Some(job) };
         let result = match self.serves().then(|| self.execute(since, &job)) {
             None => Err(Unavailable::Fenced),
             // It may have been executed by who was not the owner any more.
@@ -181,26 +209,27 @@ impl Cache {
     }
 
     fn execute(&self, since: u32, job: &Job) -> Result<pb::Outcome, Unavailable> {
-        let command = pb::command(job.operation()).map_err(|_| Unavailable::Moved)?;
+        let operation = job.operation().operation();
+        let command = pb::command(&operation).map_err(|_| Unavailable::Moved)?;
         let caller = Caller { since: Some(since), ..self.caller() };
-        Ok(self.shared.store.execute(&caller, &command, |outcome| pb::outcome(job.operation(), &outcome)))
+        Ok(self.shared.store.execute(&caller, &command, |outcome| pb::outcome(operation.id, &outcome)))
     }
 
     fn caller(&self) -> Caller<'_> {
         Caller::new(self.shared.store.clock().now(), &self.counters, 0)
     }
-
-    fn link(&self, routing: &Routing, place: u16) -> Arc<Link> {
-        let mut links = self.links.lock();
-        if links.version != routing.version {
-            links.follow(routing);
-        }
-        let (member, link) = &mut links.by_place[usize::from(place)];
-        link.get_or_insert_with(|| Arc::new(Link::open(&self.dialer, member.clone()))).clone()
-    }
 }
 
 impl Links {
+    /// The link to a member by its place under a routing.
+    fn at(&mut self, place: u16, routing: &Routing, dialer: &Dialer) -> &Link {
+        if self.version != routing.version {
+            self.follow(routing);
+        }
+        let (member, link) = &mut self.by_place[usize::from(place)];
+        link.get_or_insert_with(|| Link::open(dialer, member.clone()))
+    }
+
     /// Keeps the links to those who are still there, at their new places.
     fn follow(&mut self, routing: &Routing) {
         let mut known = std::mem::take(&mut self.by_place);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::board::Board;
-use crate::cache::routing::{Pane, Routing, Slots};
+use crate::cache::routing::{Pane, Places, Routing, Slots};
 use crate::cluster::view::{Owners, SLOTS, View};
 use crate::cluster::{Hooks, State};
 use crate::store::Store;
@@ -36,14 +36,9 @@ pub struct Ownership {
 impl Ownership {
     /// A node that has not joined: it owns nothing.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
-        let routing = Routing {
-            version: 0,
-            epoch: 0,
-            owners: Arc::new(Owners::of(&View::default())),
-            me: None,
-            since: since_for_all(0),
-            shut: None,
-        };
+        let (owners, since) = (Arc::new(Owners::of(&View::default())), since_for_all(0));
+        let places = Arc::new(Places::of(&owners, None, &since, 0));
+        let routing = Routing { version: 0, epoch: 0, owners, me: None, since, places, shut: None };
         Arc::new(Self { store, panes: Mutex::default(), board: Arc::new(Board::new(Arc::new(routing))) })
     }
 
@@ -87,13 +82,14 @@ impl Ownership {
 }
 
 fn copy(routing: &Routing) -> Routing {
-    let Routing { version, epoch, owners, me, since, shut } = routing;
+    let Routing { version, epoch, owners, me, since, places, shut } = routing;
     Routing {
         version: *version,
         epoch: *epoch,
         owners: owners.clone(),
         me: *me,
         since: since.clone(),
+        places: places.clone(),
         shut: shut.clone(),
     }
 }
@@ -114,7 +110,11 @@ fn since_for(slots: &Slots, generation: u32, before: &Arc<[u32]>) -> Arc<[u32]> 
 impl Hooks for Ownership {
     fn forget(&self) {
         let generation = self.store.advance();
-        self.replace(|routing| Some(Routing { since: since_for_all(generation), ..copy(routing) }));
+        self.replace(|routing| {
+            let since = since_for_all(generation);
+            let places = Arc::new(Places::of(&routing.owners, routing.me, &since, generation));
+            Some(Routing { since, places, ..copy(routing) })
+        });
     }
 
     fn change(&self, before: &State, after: &State) {
@@ -142,7 +142,9 @@ impl Hooks for Ownership {
                 false => since_for(&gained, generation, &routing.since),
             };
             let shut = (!shut.is_empty() && !after.is_settled()).then(|| Arc::new(shut));
-            Some(Routing { version: 0, epoch: after.epoch, owners: after.owners.clone(), me, since, shut })
+            let owners = after.owners.clone();
+            let places = Arc::new(Places::of(&owners, me, &since, generation));
+            Some(Routing { version: 0, epoch: after.epoch, owners, me, since, places, shut })
         });
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::cache::Cache;
 use crate::cache::routing::{Place, Routing};
 use crate::pb;
+use crate::pb::operation::Verb as Wire;
 use crate::pb::outcome::Kind;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
 use crate::store::Caller;
@@ -25,7 +26,7 @@ impl Executor for Cache {
             }
             let come = self.board.wait_for(|routing| !must_wait(routing, batch));
             if timeout_at(batch.expires, come).await.is_err() {
-                return Ok(refuse(batch, Kind::Unavailable, self.epoch()));
+                return self.refuse(batch, Kind::Unavailable, self.epoch());
             }
         }
     }
@@ -37,30 +38,35 @@ impl Cache {
         let routing = self.pane.hold();
         let epoch = routing.epoch;
         if epoch > batch.epoch {
-            return Ok(Some(refuse(batch, Kind::WrongOwner, epoch)));
+            return self.refuse(batch, Kind::WrongOwner, epoch).map(Some);
         }
         if must_wait(&routing, batch) {
             return Ok(None);
         }
         let left = batch.expires.saturating_duration_since(Instant::now());
         if left.is_zero() || !self.serves() {
-            return Ok(Some(refuse(batch, Kind::Unavailable, epoch)));
+            return self.refuse(batch, Kind::Unavailable, epoch).map(Some);
         }
         let caller = Caller { expires: Some(StdInstant::now() + left), ..self.caller() };
         let mut outcomes = Vec::with_capacity(batch.operations.len());
         let mut bytes = 0;
+        let mut buffer = self.lock_buffer();
         while bytes < OUTCOMES_BYTES
-            && let Some(operation) = batch.operations.next()
+            && let Some(operation) = batch.next()
         {
-            let outcome = match (routing.place(&operation.key), pb::command(&operation)) {
+            let operation = operation?;
+            match (routing.place(&operation.key), pb::command(&operation)) {
                 (Place::Here { since }, Ok(command)) => {
                     let caller = Caller { since: Some(since), ..caller };
-                    self.shared.store.execute(&caller, &command, |outcome| pb::outcome(&operation, &outcome))
+                    let wants_value = !matches!(&operation.verb, Some(Wire::Get(get)) if get.no_value);
+                    self.shared.store.execute(&caller, &command, |outcome| {
+                        pb::put_outcome(operation.id, wants_value, &outcome, &mut buffer);
+                    });
                 }
-                _ => refusal(&operation, Kind::WrongOwner),
-            };
-            bytes += outcome.item.as_ref().map_or(0, |item| item.value.len());
-            outcomes.push(outcome);
+                _ => pb::put(&refusal(&operation, Kind::WrongOwner), &mut buffer),
+            }
+            bytes += buffer.len();
+            outcomes.push(buffer.split().freeze());
         }
         if self.serves() {
             Ok(Some(pb::Outcomes { outcomes, now_micros: 0, epoch }))
@@ -69,21 +75,26 @@ impl Cache {
             Err(Broken("this node lost touch with its cluster while it executed".into()))
         }
     }
+
+    fn refuse(&self, batch: &mut Batch, kind: Kind, epoch: u64) -> Result<pb::Outcomes, Broken> {
+        let mut buffer = self.lock_buffer();
+        let mut outcomes = Vec::with_capacity(batch.operations.len());
+        while let Some(operation) = batch.next() {
+            pb::put(&refusal(&operation?, kind), &mut buffer);
+            outcomes.push(buffer.split().freeze());
+        }
+        Ok(pb::Outcomes { outcomes, now_micros: 0, epoch })
+    }
 }
 
 /// Whether a batch has to wait for another routing: it is of a later view than this one, or
 /// for slots that others may still answer for.
 fn must_wait(routing: &Routing, batch: &Batch) -> bool {
-    let is_shut = |operation: &pb::Operation| routing.place(&operation.key) == Place::Soon;
+    let is_shut = |operation: Result<pb::Operation, Broken>| {
+        operation.is_ok_and(|operation| routing.place(&operation.key) == Place::Soon)
+    };
     routing.epoch < batch.epoch
-        || routing.epoch == batch.epoch
-            && !routing.is_open()
-            && batch.operations.as_slice().iter().any(is_shut)
-}
-
-fn refuse(batch: &mut Batch, kind: Kind, epoch: u64) -> pb::Outcomes {
-    let outcomes = batch.operations.by_ref().map(|operation| refusal(&operation, kind)).collect();
-    pb::Outcomes { outcomes, now_micros: 0, epoch }
+        || routing.epoch == batch.epoch && !routing.is_open() && batch.rest().any(is_shut)
 }
 
 fn refusal(operation: &pb::Operation, kind: Kind) -> pb::Outcome {

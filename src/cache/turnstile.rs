@@ -76,7 +76,7 @@ impl Turnstile {
             let why = if returned.job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
             return returned.job.answer(Err(why));
         }
-        let slot = slot(&returned.job.operation().key);
+        let slot = slot(returned.job.operation().key());
         let held = if self.slots.contains(&slot) { Some(returned) } else { pass(cache, routing, returned) };
         if let Some(returned) = held {
             let deadline = returned.job.deadline;
@@ -93,7 +93,7 @@ fn pass(cache: &Cache, routing: &Routing, returned: Returned) -> Option<Returned
     if routing.epoch < epoch {
         return Some(Returned { job, epoch });
     }
-    match routing.place(&job.operation().key) {
+    match routing.place(job.operation().key()) {
         Place::Soon => Some(Returned { job, epoch }),
         // A later routing may be in force already, though it is not posted yet.
         Place::Here { .. } => cache.execute_here(job).map(|job| Returned { job, epoch }),

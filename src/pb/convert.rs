@@ -39,12 +39,12 @@ fn exptime(ttl: pb::Ttl) -> Exptime {
     }
 }
 
-/// A command as it travels, by the number `id` of its stream.
-pub fn operation(id: u64, command: &Command<'_>, at: Clocked<'_>) -> pb::Operation {
+/// What a command asks for as it travels, but for the value of a set, which comes beside it.
+pub(super) fn verb<'a>(verb: Verb<'a>, at: Clocked<'_>) -> (pb::operation::Verb, &'a [u8]) {
     use pb::operation::Verb as Wire;
 
     let ttl = |exptime| at.ttl(exptime);
-    let verb = match command.verb {
+    let wire = match verb {
         Verb::Get(get) => Wire::Get(pb::Get {
             touch: get.touch.map(ttl),
             vivify: get.vivify.map(ttl),
@@ -57,7 +57,7 @@ pub fn operation(id: u64, command: &Command<'_>, at: Clocked<'_>) -> pb::Operati
         }),
         Verb::Set(set) => Wire::Set(pb::Set {
             mode: set_mode(set.mode).into(),
-            value: Bytes::copy_from_slice(set.value),
+            value: Bytes::new(),
             flags: set.flags,
             ttl: Some(ttl(set.exptime)),
             compare: set.compare,
@@ -83,23 +83,7 @@ pub fn operation(id: u64, command: &Command<'_>, at: Clocked<'_>) -> pb::Operati
         }),
         Verb::Inspect => Wire::Inspect(pb::Inspect {}),
     };
-    pb::Operation {
-        id,
-        key: Bytes::copy_from_slice(command.key),
-        key_binary: command.key_binary,
-        verb: Some(verb),
-    }
-}
-
-impl pb::Operation {
-    /// Bytes of its key and value: the same before it is sent and when it comes back.
-    pub fn payload_bytes(&self) -> usize {
-        let value = match &self.verb {
-            Some(pb::operation::Verb::Set(set)) => set.value.len(),
-            _ => 0,
-        };
-        self.key.len() + value
-    }
+    (wire, if let Verb::Set(set) = verb { set.value } else { &[] })
 }
 
 fn set_mode(mode: SetMode) -> pb::set::Mode {
@@ -169,25 +153,36 @@ pub fn command(operation: &pb::Operation) -> Result<Command<'_>, Malformed> {
     Ok(Command { key: &operation.key, key_binary: operation.key_binary, verb })
 }
 
-/// The outcome of an operation as it travels. A value travels only when it was asked for.
-pub fn outcome(operation: &pb::Operation, outcome: &Outcome<'_>) -> pb::Outcome {
+/// The outcome of an operation as it travels.
+pub fn outcome(id: u64, outcome: &Outcome<'_>) -> pb::Outcome {
+    let (mut message, value) = parts(id, outcome);
+    if let Some(item) = &mut message.item {
+        item.value = Bytes::copy_from_slice(value);
+    }
+    message
+}
+
+/// The outcome of an operation as it travels, but for the value that was found, which comes
+/// beside it.
+pub(super) fn parts<'a>(id: u64, outcome: &Outcome<'a>) -> (pb::Outcome, &'a [u8]) {
     use pb::outcome::Kind;
 
-    let with_value = !matches!(&operation.verb, Some(pb::operation::Verb::Get(get)) if get.no_value);
-    let mut message = pb::Outcome { id: operation.id, ..pb::Outcome::default() };
+    let mut message = pb::Outcome { id, ..pb::Outcome::default() };
+    let mut value: &[u8] = &[];
     let kind = match outcome {
         Outcome::Found(found) => {
-            message.item = Some(item(&found.item, with_value));
+            message.item = Some(item(&found.item));
             message.won = found.won;
             message.stale = found.stale;
             message.win_sent = found.win_sent;
             message.created = found.created;
             message.ttl_before = found.ttl_before;
+            value = found.item.value;
             Kind::Found
         }
         Outcome::NotFound => Kind::NotFound,
         Outcome::Stored(stored) => {
-            message.item = Some(item(stored, false));
+            message.item = Some(item(stored));
             Kind::Stored
         }
         Outcome::NotStored => Kind::NotStored,
@@ -199,12 +194,12 @@ pub fn outcome(operation: &pb::Operation, outcome: &Outcome<'_>) -> pb::Outcome 
         Outcome::Failed(Failure::Unavailable(_)) => Kind::Unavailable,
     };
     message.set_kind(kind);
-    message
+    (message, value)
 }
 
-fn item(view: &ItemView<'_>, with_value: bool) -> pb::Item {
+fn item(view: &ItemView<'_>) -> pb::Item {
     pb::Item {
-        value: if with_value { Bytes::copy_from_slice(view.value) } else { Bytes::new() },
+        value: Bytes::new(),
         value_len: view.value_len as u64,
         flags: view.flags,
         cas: view.cas,
@@ -257,7 +252,11 @@ pub fn view<'a>(message: &'a pb::Outcome, key: &'a [u8]) -> Option<Outcome<'a>> 
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+    use prost::Message as _;
+
     use super::*;
+    use crate::pb::{pack, put_outcome};
 
     const KEY: &[u8] = b"k\xff";
 
@@ -265,7 +264,16 @@ mod tests {
         let clock = Clock::manual(1_700_000_000);
         clock.advance(100);
         let command = Command { key: KEY, key_binary: true, verb };
-        operation(7, &command, Clocked { clock: &clock, now: clock.now() })
+        let mut buffer = BytesMut::new();
+        let packed = pack(&command, Clocked { clock: &clock, now: clock.now() }, true, &mut buffer);
+        assert!(buffer.is_empty());
+        assert_eq!((packed.key(), packed.key_binary()), (KEY, true));
+        let mut element = BytesMut::new();
+        packed.put_element(7, &mut element);
+        let message = pb::Operations::decode(element.freeze()).expect("whole");
+        let numbered = pb::Operation::decode(message.operations[0].clone()).expect("whole");
+        assert_eq!(pb::Operation { id: 0, ..numbered.clone() }, packed.operation());
+        numbered
     }
 
     #[test]
@@ -351,8 +359,11 @@ mod tests {
             Outcome::Failed(Failure::TooLarge),
             Outcome::Failed(Failure::OutOfMemory),
         ] {
-            let message = outcome(&pb::Operation { id: 9, ..pb::Operation::default() }, &sent);
+            let message = outcome(9, &sent);
             assert_eq!(message.id, 9);
+            let mut buffer = BytesMut::new();
+            put_outcome(9, true, &sent, &mut buffer);
+            assert_eq!(pb::Outcome::decode(buffer.freeze()).expect("whole"), message);
             assert_eq!(format!("{:?}", view(&message, KEY).unwrap()), format!("{sent:?}"));
         }
     }

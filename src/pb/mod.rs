@@ -3,6 +3,8 @@
 
 mod convert;
 mod generated;
+mod packed;
 
-pub use convert::{Clocked, Malformed, command, operation, outcome, view};
+pub use convert::{Clocked, Malformed, command, outcome, view};
 pub use generated::*;
+pub use packed::{Packed, pack, put, put_outcome};

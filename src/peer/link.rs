@@ -175,12 +175,17 @@ impl Conversation {
             Ok(Err(error)) => return error,
             Err(_) => return Error::Silent,
         };
-        self.shared.hear(stream, greeting);
+        if let Err(error) = self.shared.hear(stream, greeting) {
+            return error.into();
+        }
         info!(peer = self.to.id, "connected");
         loop {
-            match next(&mut outcomes).await {
-                Ok(message) => _ = self.shared.hear(stream, message),
+            let heard = match next(&mut outcomes).await {
+                Ok(message) => self.shared.hear(stream, message),
                 Err(error) => return error,
+            };
+            if let Err(error) = heard {
+                return error.into();
             }
         }
     }

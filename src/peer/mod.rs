@@ -25,13 +25,14 @@ use tokio::time::Instant;
 
 use crate::command::Unavailable;
 use crate::pb;
+use crate::pb::Packed;
 use crate::peer::mailbox::Ticket;
 
 /// A command on its way to its owner. It is answered exactly once; one that is dropped answers
 /// that nobody did.
 #[derive(Debug)]
 pub struct Job {
-    operation: pb::Operation,
+    operation: Packed,
     /// The epoch of the view by which it was sent on its way.
     pub epoch: u64,
     /// When its sender gives up; it must not be executed later.
@@ -45,30 +46,25 @@ pub struct Job {
 #[derive(Debug)]
 pub struct Answer {
     /// What was asked.
-    pub operation: pb::Operation,
+    pub operation: Packed,
     /// What its owner answered, or why it could not be asked.
     pub result: Result<pb::Outcome, Unavailable>,
 }
 
 impl Job {
-    /// A command that sets out. The number of the operation is set by who sends it.
-    pub fn new(operation: pb::Operation, epoch: u64, deadline: Instant, ticket: Ticket) -> Self {
+    /// A command that sets out.
+    pub fn new(operation: Packed, epoch: u64, deadline: Instant, ticket: Ticket) -> Self {
         Self { operation, epoch, deadline, rerouted: false, ticket: Some(ticket) }
     }
 
     /// What is asked.
-    pub fn operation(&self) -> &pb::Operation {
+    pub fn operation(&self) -> &Packed {
         &self.operation
     }
 
     /// What it takes of the bytes that may wait: its key and its value.
     pub fn bytes(&self) -> usize {
         self.operation.payload_bytes()
-    }
-
-    /// Sets the number it has within its stream.
-    pub fn set_id(&mut self, id: u64) {
-        self.operation.id = id;
     }
 
     /// Tells who waits for it what came of it.
@@ -90,4 +86,4 @@ impl Drop for Job {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::time::{Instant, sleep};
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -50,8 +52,30 @@ pub struct Batch {
     pub epoch: u64,
     /// From when on none of them may be executed any more.
     pub expires: Instant,
+    /// Those that were not answered yet, as they came.
+    pub operations: std::vec::IntoIter<Bytes>,
+}
+
+impl Batch {
+    /// The next operation.
+    ///
+    /// # Errors
+    /// It is none; nobody could be told what came of it.
+    pub fn next(&mut self) -> Option<Result<pb::Operation, Broken>> {
+        self.operations.next().map(operation)
+    }
+
     /// Those that were not answered yet.
-    pub operations: std::vec::IntoIter<pb::Operation>,
+    ///
+    /// # Errors
+    /// See [`Batch::next`].
+    pub fn rest(&self) -> impl Iterator<Item = Result<pb::Operation, Broken>> {
+        self.operations.as_slice().iter().cloned().map(operation)
+    }
+}
+
+fn operation(bytes: Bytes) -> Result<pb::Operation, Broken> {
+    pb::Operation::decode(bytes).map_err(|error| Broken(format!("not an operation: {error}")))
 }
 
 /// What was taken from a batch cannot be answered.

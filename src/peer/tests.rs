@@ -9,16 +9,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock::Clock;
 use crate::cluster::view::Member;
-use crate::command::Unavailable;
+use crate::command::{Command, Delete, Set, SetMode, Unavailable, Verb};
+use crate::item::Exptime;
 use crate::pb;
+use crate::pb::Packed;
 use crate::pb::outcome::Kind;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Returned};
@@ -81,15 +85,17 @@ impl Executor for Owner {
         }
         let number = self.batches.fetch_add(1, Ordering::Relaxed);
         let (now, kind) = (Instant::now(), *self.kind.lock());
-        let epoch = batch.epoch;
+        let (epoch, expires) = (batch.epoch, batch.expires);
         let outcome = |operation: pb::Operation| {
-            let kind = if now >= batch.expires { Kind::Unavailable } else { kind };
+            let kind = if now >= expires { Kind::Unavailable } else { kind };
             if !matches!(kind, Kind::Unavailable | Kind::WrongOwner) {
                 self.executed.lock().push(Executed { key: operation.key, epoch, batch: number, at: now });
             }
-            pb::Outcome { id: operation.id, kind: kind.into(), ..pb::Outcome::default() }
+            let outcome = pb::Outcome { id: operation.id, kind: kind.into(), ..pb::Outcome::default() };
+            outcome.encode_to_vec().into()
         };
-        let outcomes = batch.operations.by_ref().map(outcome).collect();
+        let operations = std::iter::from_fn(|| batch.next());
+        let outcomes = operations.map(|operation| operation.map(outcome)).collect::<Result<_, _>>()?;
         Ok(pb::Outcomes { outcomes, now_micros: 0, epoch: self.epoch() })
     }
 }
@@ -153,10 +159,36 @@ async fn connected(options: Options) -> (Network, Arc<Owner>, Caller) {
 }
 
 fn job(key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
-    let verb = pb::operation::Verb::Delete(pb::Delete::default());
-    let operation = pb::Operation { key: key.into(), verb: Some(verb), ..pb::Operation::default() };
+    job_of(Verb::Delete(Delete::default()), key, epoch, deadline)
+}
+
+fn job_of(verb: Verb<'_>, key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
     let (sender, receiver) = oneshot::channel();
-    (Job::new(operation, epoch, deadline, Ticket::Call(sender)), Awaited { deadline, receiver })
+    (
+        Job::new(packed(&key.into(), verb), epoch, deadline, Ticket::Call(sender)),
+        Awaited { deadline, receiver },
+    )
+}
+
+/// A command as it travels.
+pub(crate) fn packed(key: &[u8], verb: Verb<'_>) -> Packed {
+    let clock = Clock::manual(1_700_000_000);
+    let at = pb::Clocked { clock: &clock, now: clock.now() };
+    pb::pack(&Command { key, key_binary: false, verb }, at, true, &mut BytesMut::new())
+}
+
+/// A `set` of a value and nothing else.
+pub(crate) fn set_of(value: &[u8]) -> Verb<'_> {
+    Verb::Set(Set {
+        mode: SetMode::Set,
+        value,
+        flags: 0,
+        exptime: Exptime::Never,
+        compare: None,
+        new_cas: None,
+        invalidate: false,
+        vivify: None,
+    })
 }
 
 /// The other end of a job.

@@ -40,6 +40,12 @@ pub enum Error {
     Ended(String),
 }
 
+impl From<prost::DecodeError> for Error {
+    fn from(error: prost::DecodeError) -> Self {
+        Self::Ended(format!("not an outcome: {error}"))
+    }
+}
+
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         Self::Ended(format!("{}: {}", status.code(), status.message()))

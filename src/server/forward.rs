@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
+
 use crate::cache::Cache;
 use crate::cache::routing::{Place, Routing};
-use crate::clock::{Clock, Seconds};
+use crate::clock::Seconds;
 use crate::command::{Command, Outcome, Unavailable};
-use crate::pb;
+use crate::pb::Packed;
 use crate::peer::Job;
 use crate::peer::mailbox::{Mail, Mailbox, Ticket};
 use crate::server::cluster_commands::Task;
@@ -28,6 +30,8 @@ pub(super) struct Forward {
     serves: bool,
     /// Whether it has, since then.
     served: bool,
+    /// When what the batch sends on its way is given up, once something is.
+    deadline: Option<Instant>,
     /// Nothing is executed until what is on its way has been answered.
     barrier: bool,
     mail: Vec<(u64, Mail)>,
@@ -54,6 +58,7 @@ impl Forward {
             routing,
             serves: false,
             served: false,
+            deadline: None,
             barrier: false,
             mail: Vec::new(),
             stall: cache.shared().stall.before_now(),
@@ -83,6 +88,7 @@ impl Forward {
         }
         self.serves = self.cache.serves();
         self.served = false;
+        self.deadline = None;
         Begin::Now
     }
 
@@ -122,17 +128,15 @@ impl Forward {
         &mut self,
         place: Place,
         command: &Command<'_>,
-        (clock, now): (&Clock, Seconds),
+        now: Seconds,
         out: &mut Vec<u8>,
         reply: Owned,
     ) {
-        let mut operation = pb::operation(0, command, pb::Clocked { clock, now });
-        if let Some(pb::operation::Verb::Get(get)) = &mut operation.verb {
-            get.no_value = !reply.wants_value();
-        }
+        let operation = self.cache.pack(command, now, reply.wants_value());
+        let deadline = *self.deadline.get_or_insert_with(|| self.cache.deadline());
         let number = self.replies.ask(out, reply, operation.payload_bytes());
         let ticket = Ticket::Mail(self.mailbox.clone(), number);
-        let job = Job::new(operation, self.routing.epoch, self.cache.deadline(), ticket);
+        let job = Job::new(operation, self.routing.epoch, deadline, ticket);
         self.cache.send(&self.routing, place, job);
     }
 
@@ -149,7 +153,7 @@ impl Forward {
         &mut self,
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
-        mut seen: impl FnMut(&pb::Operation, &Outcome<'_>),
+        mut seen: impl FnMut(&Packed, &Outcome<'_>),
     ) -> Poll<()> {
         loop {
             if let Some((number, task)) = self.replies.flush(out, &mut seen) {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use crate::command::{Failure, Outcome};
 use crate::pb;
+use crate::pb::Packed;
 use crate::peer::Answer;
 use crate::peer::mailbox::Mail;
 use crate::protocol::error::ProtocolError;
@@ -104,15 +105,15 @@ impl Owned {
         }
     }
 
-    fn borrow<'a>(&'a self, operation: &'a pb::Operation) -> Option<Reply<'a>> {
+    fn borrow<'a>(&'a self, operation: &'a Packed) -> Option<Reply<'a>> {
         Some(match self {
             &Self::Value { cas, last } => Reply::Value { cas, last },
             &Self::Classic(verb, quiet) => Reply::Classic(verb, quiet),
             Self::Meta(meta) => Reply::Meta(Meta {
                 verb: meta.verb,
                 flags: Tokens(&meta.flags),
-                key: &operation.key,
-                key_binary: operation.key_binary,
+                key: operation.key(),
+                key_binary: operation.key_binary(),
                 value: meta.value,
                 quiet: meta.quiet,
                 value_len: meta.value_len,
@@ -121,7 +122,7 @@ impl Owned {
         })
     }
 
-    fn write(&self, out: &mut Vec<u8>, answer: &Answer, seen: &mut impl FnMut(&pb::Operation, &Outcome<'_>)) {
+    fn write(&self, out: &mut Vec<u8>, answer: &Answer, seen: &mut impl FnMut(&Packed, &Outcome<'_>)) {
         let Some(reply) = self.borrow(&answer.operation) else {
             if matches!(self, Self::TooLarge { quiet: false }) {
                 write_line(out, ProtocolError::TooLarge.as_str());
@@ -130,7 +131,7 @@ impl Owned {
         };
         let outcome = match &answer.result {
             // Only who executes says what happened: an outcome that says nothing is no answer.
-            Ok(message) => pb::view(message, &answer.operation.key)
+            Ok(message) => pb::view(message, answer.operation.key())
                 .unwrap_or(Outcome::Failed(Failure::Unavailable(crate::command::Unavailable::Unanswered))),
             Err(why) => Outcome::Failed(Failure::Unavailable(*why)),
         };
@@ -201,7 +202,7 @@ impl Replies {
     pub(super) fn flush(
         &mut self,
         out: &mut Vec<u8>,
-        mut seen: impl FnMut(&pb::Operation, &Outcome<'_>),
+        mut seen: impl FnMut(&Packed, &Outcome<'_>),
     ) -> Option<(u64, Task)> {
         while let Some(slot) = self.slots.front_mut() {
             match std::mem::replace(&mut slot.state, State::Text(Vec::new())) {
@@ -232,10 +233,11 @@ impl Replies {
 mod tests {
     use super::*;
     use crate::command::Unavailable;
+    use crate::peer::tests::{packed, set_of};
 
     fn answer() -> Mail {
         Mail::Answer(Answer {
-            operation: pb::Operation::default(),
+            operation: Packed::default(),
             result: Ok(pb::Outcome { kind: pb::outcome::Kind::NotStored.into(), ..pb::Outcome::default() }),
         })
     }
@@ -291,12 +293,8 @@ mod tests {
 
     #[test]
     fn what_failed_is_a_miss_to_a_reader_and_an_error_to_a_writer() {
-        let failed = || {
-            Mail::Answer(Answer {
-                operation: pb::Operation::default(),
-                result: Err(Unavailable::Unreachable),
-            })
-        };
+        let failed =
+            || Mail::Answer(Answer { operation: Packed::default(), result: Err(Unavailable::Unreachable) });
         let mut replies = Replies::default();
         let mut out = Vec::new();
         let get = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
@@ -311,9 +309,8 @@ mod tests {
     fn large_commands_leave_fewer_slots() {
         let mut replies = Replies::default();
         let mut out = Vec::new();
-        let set = pb::Set { value: vec![0; ASKED_BYTES].into(), ..pb::Set::default() };
-        let operation =
-            pb::Operation { verb: Some(pb::operation::Verb::Set(set)), ..pb::Operation::default() };
+        let value = vec![0; ASKED_BYTES];
+        let operation = packed(b"key", set_of(&value));
         let number = replies.ask(&mut out, Owned::Classic(Classic::Store, false), operation.payload_bytes());
         assert!(replies.is_full(usize::MAX));
         let answer = Answer { operation, result: Err(Unavailable::Unanswered) };
@@ -328,7 +325,7 @@ mod tests {
         let number = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
         let item = pb::Item { value: vec![0; 1 << 20].into(), ..pb::Item::default() };
         let result = Ok(pb::Outcome { item: Some(item), ..pb::Outcome::default() });
-        replies.fill(number, Mail::Answer(Answer { operation: pb::Operation::default(), result }));
+        replies.fill(number, Mail::Answer(Answer { operation: Packed::default(), result }));
         flush(&mut replies, &mut out);
         for _ in 0..4 {
             assert!(!replies.is_full(usize::MAX));

@@ -117,7 +117,7 @@ impl Session {
             && let Err(Elsewhere::At(place)) = forward.place(key)
         {
             let command = Command { key, key_binary: false, verb: Verb::Delete(Delete::default()) };
-            forward.send(place, &command, (door.store.clock(), *now), out, Owned::TooLarge { quiet });
+            forward.send(place, &command, *now, out, Owned::TooLarge { quiet });
             return;
         }
         door.store.drop_unstored(key, mode);
@@ -128,13 +128,13 @@ impl Session {
 
     /// A command on a key that is not to be answered for here and now.
     fn execute_elsewhere(&mut self, command: &Command<'_>, reply: &Reply<'_>, elsewhere: Elsewhere) {
-        let Self { door, counters, out, now, forward, .. } = self;
+        let Self { counters, out, now, forward, .. } = self;
         match (elsewhere, forward) {
             (Elsewhere::At(place), Some(forward)) => {
                 if matches!(reply, Reply::Meta(_)) {
                     counters.bump(Counter::CmdMeta);
                 }
-                forward.send(place, command, (door.store.clock(), *now), out, reply.into());
+                forward.send(place, command, *now, out, reply.into());
             }
             (Elsewhere::Nowhere(why), _) => {
                 reply::write(out, reply, &Outcome::Failed(Failure::Unavailable(why)));
@@ -150,8 +150,8 @@ impl Session {
         let Some(forward) = forward else { return Poll::Ready(()) };
         forward.poll(cx, out, |operation, outcome| {
             if door.prefixes.enabled()
-                && !operation.key_binary
-                && let Ok(command) = pb::command(operation)
+                && !operation.key_binary()
+                && let Ok(command) = pb::command(&operation.operation())
             {
                 count_prefix(door, &command, matches!(outcome, Outcome::Found(_)));
             }

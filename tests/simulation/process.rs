@@ -198,8 +198,7 @@ impl Process {
         }
         let clock = self.store.clock();
         let caller = Caller { since: Some(since), ..Caller::new(clock.now(), &self.counters, 0) };
-        let operation = pb::operation(0, command, pb::Clocked { clock, now: clock.now() });
-        let outcome = self.store.execute(&caller, command, |outcome| pb::outcome(&operation, &outcome));
+        let outcome = self.store.execute(&caller, command, |outcome| pb::outcome(0, &outcome));
         Executed::Here(outcome)
     }
 

@@ -5,8 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use prost::Message as _;
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use crate::pb;
@@ -21,9 +20,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// A message expires as a whole, when the first of its operations does; deadlines that differ by
 /// more do not travel together.
 const BATCH_SPREAD: Duration = Duration::from_millis(25);
-
-/// The key of `Operations.operations` on the wire: field 4, of a known length.
-const OPERATION_KEY: u8 = 4 << 3 | 2;
 
 /// Room that is kept for the next jobs; a burst's is given back.
 const KEPT_SLOTS: usize = 1_024;
@@ -164,7 +160,7 @@ impl Jobs {
         let (start, mut len) = (buffer.len(), 0);
         let mut head = None;
         let waiting = (self.unsent - self.first) as usize;
-        for slot in self.slots.range_mut(waiting..) {
+        for slot in self.slots.range(waiting..) {
             if let Some(job) = slot {
                 let (epoch, earliest, latest) = *head.get_or_insert((job.epoch, job.deadline, job.deadline));
                 let (earliest, latest) = (earliest.min(job.deadline), latest.max(job.deadline));
@@ -173,10 +169,7 @@ impl Jobs {
                     break;
                 }
                 head = Some((epoch, earliest, latest));
-                job.set_id(self.unsent);
-                buffer.reserve(job.bytes() + 64);
-                buffer.put_u8(OPERATION_KEY);
-                put(buffer, |buffer| job.operation().encode_length_delimited(buffer));
+                job.operation().put_element(self.unsent, buffer);
                 len += 1;
             }
             self.unsent += 1;
@@ -184,7 +177,7 @@ impl Jobs {
         if let Some((epoch, earliest, _)) = head {
             let expires_micros = expires_micros(earliest);
             let head = pb::Operations { epoch, expires_micros, ..pb::Operations::default() };
-            put(buffer, |buffer| head.encode(buffer));
+            pb::put(&head, buffer);
         }
         self.queued -= len;
         self.in_flight += len;
@@ -218,17 +211,16 @@ impl Jobs {
     }
 }
 
-/// A buffer that grows takes every message.
-fn put(buffer: &mut BytesMut, message: impl FnOnce(&mut BytesMut) -> Result<(), prost::EncodeError>) {
-    message(buffer).expect("a BytesMut grows");
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use prost::Message as _;
+
     use super::*;
+    use crate::command::Verb;
     use crate::peer::mailbox::Ticket;
+    use crate::peer::tests::{packed, set_of};
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -253,8 +245,11 @@ mod tests {
     }
 
     fn job(number: u64, epoch: u64, deadline: Instant) -> Job {
-        let key = number.to_string().into();
-        let operation = pb::Operation { key, ..pb::Operation::default() };
+        job_of(number, Verb::Inspect, epoch, deadline)
+    }
+
+    fn job_of(number: u64, verb: Verb<'_>, epoch: u64, deadline: Instant) -> Job {
+        let operation = packed(number.to_string().as_bytes(), verb);
         let (sender, _) = tokio::sync::oneshot::channel();
         Job::new(operation, epoch, deadline, Ticket::Call(sender))
     }
@@ -297,6 +292,7 @@ mod tests {
                         prop_assert_eq!(len == 0, waiting.is_empty());
                         let mut times = Vec::new();
                         for (job, operation) in waiting.into_iter().zip(&message.operations) {
+                            let operation = pb::Operation::decode(operation.clone()).expect("whole");
                             prop_assert_eq!(&operation.key, &job.number.to_string());
                             prop_assert_eq!((operation.id, message.epoch), (job.number, job.epoch));
                             times.push(job.deadline);
@@ -361,10 +357,8 @@ mod tests {
         assert_eq!(lens, [4_096, 4_096, 1_808, 0]);
 
         let set = |bytes: usize| {
-            let mut job = job(0, 1, deadline);
-            let set = pb::Set { value: vec![0; bytes].into(), ..pb::Set::default() };
-            job.operation.verb = Some(pb::operation::Verb::Set(set));
-            job
+            let value = vec![0; bytes];
+            job_of(0, set_of(&value), 1, deadline)
         };
         [600, 400, 400, 5_000, 10].into_iter().for_each(|kib| jobs.push(set(kib << 10)));
         let lens: Vec<_> = (0..4).map(|_| encode(&mut jobs)).collect();

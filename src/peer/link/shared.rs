@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -139,11 +140,14 @@ impl Shared {
         Poll::Ready(Some(buffer.split().freeze()))
     }
 
-    /// Takes over the outcomes of a message of the stream; false when it is not the present one.
-    pub fn hear(&self, stream: u64, message: pb::Outcomes) -> bool {
+    /// Takes over the outcomes of a message of a stream, if that is the present one.
+    ///
+    /// # Errors
+    /// Something in it is no outcome; nothing more is understood on this stream.
+    pub fn hear(&self, stream: u64, message: pb::Outcomes) -> Result<(), prost::DecodeError> {
         let mut state = self.state.lock();
         if state.stream != stream {
-            return false;
+            return Ok(());
         }
         let now = Instant::now();
         match &mut state.readings {
@@ -162,13 +166,14 @@ impl Shared {
         }
         state.heard = state.jobs.unsent();
         for outcome in message.outcomes {
+            let outcome = pb::Outcome::decode(outcome)?;
             // Of an outcome that comes too late, the job has gone.
             if let Some(job) = state.jobs.take_sent(outcome.id) {
                 self.settle(job, outcome, message.epoch);
             }
         }
         self.after(&state);
-        true
+        Ok(())
     }
 
     /// The attempt to open a stream failed, or it broke. What was sent on it may have been

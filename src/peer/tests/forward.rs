@@ -150,9 +150,9 @@ async fn too_many_jobs_are_refused() {
     assert_eq!(results, [true, true, true, true, false, false]);
     assert_eq!(caller.link().stats().overloaded.load(Ordering::Relaxed), 2);
 
-    let options = Options { queue_bytes: 1_000, ..Options::default() };
+    let options = Options { queue_bytes: 300, ..Options::default() };
     let (_network, _owner, caller) = connected(options).await;
-    let key = Bytes::from(vec![b'k'; 600]);
+    let key = Bytes::from(vec![b'k'; 200]);
     let awaited: Vec<_> = (0..3).map(|_| caller.send(key.clone(), 1)).collect();
     let mut results = Vec::new();
     for each in awaited {

@@ -116,9 +116,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// A job that may take its time.
 fn patient(caller: &Caller, key: impl Into<Bytes>, value: Bytes) -> Awaited {
-    let (mut job, awaited) = job(key, 1, Instant::now() + PATIENCE);
-    let set = pb::Set { value, ..pb::Set::default() };
-    job.operation.verb = Some(pb::operation::Verb::Set(set));
+    let (job, awaited) = job_of(set_of(&value), key, 1, Instant::now() + PATIENCE);
     caller.link().send(job);
     awaited
 }
