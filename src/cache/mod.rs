@@ -15,7 +15,7 @@ mod turnstile;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -77,8 +77,10 @@ pub struct Cache {
     pane: Arc<Pane>,
     board: Arc<Board>,
     links: Mutex<Links>,
-    /// Where commands and outcomes are written that travel; what is on its way keeps its part.
+    /// Where commands are written that travel; what is on its way keeps its part.
     buffer: Mutex<BytesMut>,
+    /// Where outcomes are written.
+    outcomes: Mutex<BytesMut>,
     dialer: Dialer,
 }
 
@@ -111,6 +113,7 @@ impl Cache {
             counters,
             links: Mutex::default(),
             buffer: Mutex::default(),
+            outcomes: Mutex::default(),
             dialer,
         });
         cache.spawn(turnstile::run(Arc::downgrade(&cache), cache.board.clone(), queue));
@@ -153,16 +156,11 @@ impl Cache {
     /// is read stays where it is.
     pub fn pack(&self, command: &Command<'_>, now: Seconds, wants_value: bool) -> Packed {
         let at = pb::Clocked { clock: self.shared.store.clock(), now };
-        pb::pack(command, at, wants_value, &mut self.lock_buffer())
-    }
-
-    /// The buffer, empty, and not so small that it is soon replaced.
-    fn lock_buffer(&self) -> MutexGuard<'_, BytesMut> {
         let mut buffer = self.buffer.lock();
         if buffer.capacity() < BUFFER_ROOM || buffer.capacity() > BUFFER_BYTES {
             *buffer = BytesMut::with_capacity(BUFFER_BYTES);
         }
-        buffer
+        pb::pack(command, at, wants_value, &mut buffer)
     }
 
     /// Sends a command on its way to where `routing` says.
@@ -209,10 +207,10 @@ impl Cache {
     }
 
     fn execute(&self, since: u32, job: &Job) -> Result<pb::Outcome, Unavailable> {
-        let operation = job.operation().operation();
-        let command = pb::command(&operation).map_err(|_| Unavailable::Moved)?;
+        let opened = job.operation().open();
+        let command = opened.and_then(|operation| pb::command(&operation)).map_err(|_| Unavailable::Moved)?;
         let caller = Caller { since: Some(since), ..self.caller() };
-        Ok(self.shared.store.execute(&caller, &command, |outcome| pb::outcome(operation.id, &outcome)))
+        Ok(self.shared.store.execute(&caller, &command, |outcome| pb::outcome(0, &outcome)))
     }
 
     fn caller(&self) -> Caller<'_> {

@@ -2,15 +2,19 @@
 
 use std::time::Instant as StdInstant;
 
+use bytes::BytesMut;
+use parking_lot::MutexGuard;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
 use crate::cache::routing::{Place, Routing};
 use crate::pb;
-use crate::pb::operation::Verb as Wire;
 use crate::pb::outcome::Kind;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
 use crate::store::Caller;
+
+/// A thread keeps its buffer for outcomes up to this size.
+const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
 
 impl Executor for Cache {
     fn epoch(&self) -> u64 {
@@ -48,28 +52,22 @@ impl Cache {
             return self.refuse(batch, Kind::Unavailable, epoch).map(Some);
         }
         let caller = Caller { expires: Some(StdInstant::now() + left), ..self.caller() };
-        let mut outcomes = Vec::with_capacity(batch.operations.len());
-        let mut bytes = 0;
-        let mut buffer = self.lock_buffer();
-        while bytes < OUTCOMES_BYTES
-            && let Some(operation) = batch.next()
+        let mut outcomes = self.lock_outcomes();
+        while outcomes.len() < OUTCOMES_BYTES
+            && let Some(operation) = batch.take()?
         {
-            let operation = operation?;
-            match (routing.place(&operation.key), pb::command(&operation)) {
+            match (routing.place(operation.key), pb::command(&operation)) {
                 (Place::Here { since }, Ok(command)) => {
                     let caller = Caller { since: Some(since), ..caller };
-                    let wants_value = !matches!(&operation.verb, Some(Wire::Get(get)) if get.no_value);
                     self.shared.store.execute(&caller, &command, |outcome| {
-                        pb::put_outcome(operation.id, wants_value, &outcome, &mut buffer);
+                        pb::put_outcome(operation.id, operation.wants_value(), &outcome, &mut outcomes);
                     });
                 }
-                _ => pb::put(&refusal(&operation, Kind::WrongOwner), &mut buffer),
+                _ => pb::put_refusal(operation.id, Kind::WrongOwner, &mut outcomes),
             }
-            bytes += buffer.len();
-            outcomes.push(buffer.split().freeze());
         }
         if self.serves() {
-            Ok(Some(pb::Outcomes { outcomes, now_micros: 0, epoch }))
+            Ok(Some(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }))
         } else {
             // Something may have been executed by who is not the owner any more.
             Err(Broken("this node lost touch with its cluster while it executed".into()))
@@ -77,26 +75,28 @@ impl Cache {
     }
 
     fn refuse(&self, batch: &mut Batch, kind: Kind, epoch: u64) -> Result<pb::Outcomes, Broken> {
-        let mut buffer = self.lock_buffer();
-        let mut outcomes = Vec::with_capacity(batch.operations.len());
-        while let Some(operation) = batch.next() {
-            pb::put(&refusal(&operation?, kind), &mut buffer);
-            outcomes.push(buffer.split().freeze());
+        let mut outcomes = self.lock_outcomes();
+        while let Some(operation) = batch.take()? {
+            pb::put_refusal(operation.id, kind, &mut outcomes);
         }
-        Ok(pb::Outcomes { outcomes, now_micros: 0, epoch })
+        Ok(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch })
+    }
+
+    /// Where outcomes are written, empty.
+    fn lock_outcomes(&self) -> MutexGuard<'_, BytesMut> {
+        let mut outcomes = self.outcomes.lock();
+        // Of a batch that broke, something may be left.
+        outcomes.clear();
+        if outcomes.capacity() > OUTCOMES_KEPT_BYTES {
+            *outcomes = BytesMut::new();
+        }
+        outcomes
     }
 }
 
 /// Whether a batch has to wait for another routing: it is of a later view than this one, or
 /// for slots that others may still answer for.
 fn must_wait(routing: &Routing, batch: &Batch) -> bool {
-    let is_shut = |operation: Result<pb::Operation, Broken>| {
-        operation.is_ok_and(|operation| routing.place(&operation.key) == Place::Soon)
-    };
-    routing.epoch < batch.epoch
-        || routing.epoch == batch.epoch && !routing.is_open() && batch.rest().any(is_shut)
-}
-
-fn refusal(operation: &pb::Operation, kind: Kind) -> pb::Outcome {
-    pb::Outcome { id: operation.id, kind: kind.into(), ..pb::Outcome::default() }
+    let is_shut = |operation: &pb::Opened<'_>| routing.place(operation.key) == Place::Soon;
+    routing.epoch < batch.epoch || routing.epoch == batch.epoch && !routing.is_open() && batch.any(is_shut)
 }

@@ -7,11 +7,18 @@ use crate::clock::{Clock, Seconds};
 use crate::command::{Arithmetic, Command, Delete, Failure, Found, Get, Outcome, Set, SetMode, Verb};
 use crate::item::{Exptime, ItemView, KEY_MAX};
 use crate::pb;
+use crate::pb::Opened;
 
 /// A message that no node of this version sends; the peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the peer sent an operation without {0}")]
+#[error("the peer sent something {0}")]
 pub struct Malformed(pub &'static str);
+
+impl From<prost::DecodeError> for Malformed {
+    fn from(_: prost::DecodeError) -> Self {
+        Self("that cannot be read")
+    }
+}
 
 /// The time at the node that forwards: expiry times travel as seconds left, so that the clocks
 /// of two nodes need not agree.
@@ -96,17 +103,17 @@ fn set_mode(mode: SetMode) -> pb::set::Mode {
     }
 }
 
-/// The command of an operation, borrowed from it.
+/// The command of an operation.
 ///
 /// # Errors
 /// It has no verb, no mode, or no key that a client could have sent.
-pub fn command(operation: &pb::Operation) -> Result<Command<'_>, Malformed> {
+pub fn command<'a>(operation: &Opened<'a>) -> Result<Command<'a>, Malformed> {
     use pb::operation::Verb as Wire;
 
     if operation.key.is_empty() || operation.key.len() > KEY_MAX {
-        return Err(Malformed("a key of 1 to 250 bytes"));
+        return Err(Malformed("without a key of 1 to 250 bytes"));
     }
-    let verb = match operation.verb.as_ref().ok_or(Malformed("a verb"))? {
+    let verb = match operation.verb.as_ref().ok_or(Malformed("without a verb"))? {
         Wire::Get(get) => Verb::Get(Get {
             touch: get.touch.map(exptime),
             vivify: get.vivify.map(exptime),
@@ -124,7 +131,7 @@ pub fn command(operation: &pb::Operation) -> Result<Command<'_>, Malformed> {
                 pb::set::Mode::Append => SetMode::Append,
                 pb::set::Mode::Prepend => SetMode::Prepend,
             },
-            value: &set.value,
+            value: operation.value,
             flags: set.flags,
             exptime: set.ttl.map_or(Exptime::Never, exptime),
             compare: set.compare,
@@ -150,7 +157,7 @@ pub fn command(operation: &pb::Operation) -> Result<Command<'_>, Malformed> {
         }),
         Wire::Inspect(_) => Verb::Inspect,
     };
-    Ok(Command { key: &operation.key, key_binary: operation.key_binary, verb })
+    Ok(Command { key: operation.key, key_binary: operation.key_binary, verb })
 }
 
 /// The outcome of an operation as it travels.
@@ -256,11 +263,11 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::pb::{pack, put_outcome};
+    use crate::pb::{pack, put_outcome, take_outcome};
 
     const KEY: &[u8] = b"k\xff";
 
-    fn travelled(verb: Verb<'_>) -> pb::Operation {
+    fn travel(verb: Verb<'_>, check: impl Fn(&Opened<'_>)) {
         let clock = Clock::manual(1_700_000_000);
         clock.advance(100);
         let command = Command { key: KEY, key_binary: true, verb };
@@ -268,12 +275,12 @@ mod tests {
         let packed = pack(&command, Clocked { clock: &clock, now: clock.now() }, true, &mut buffer);
         assert!(buffer.is_empty());
         assert_eq!((packed.key(), packed.key_binary()), (KEY, true));
-        let mut element = BytesMut::new();
-        packed.put_element(7, &mut element);
-        let message = pb::Operations::decode(element.freeze()).expect("whole");
-        let numbered = pb::Operation::decode(message.operations[0].clone()).expect("whole");
-        assert_eq!(pb::Operation { id: 0, ..numbered.clone() }, packed.operation());
-        numbered
+        assert_eq!(packed.open().expect("whole").key, KEY);
+        packed.put_numbered(7, &mut buffer);
+        // What is written by hand is what the library would have written.
+        let numbered = pb::Operation::decode_length_delimited(&buffer[..]).expect("whole");
+        assert_eq!((&numbered.key[..], numbered.key_binary), (KEY, true));
+        check(&Opened::take(&mut &buffer[..]).expect("whole"));
     }
 
     #[test]
@@ -312,23 +319,25 @@ mod tests {
             }),
             Verb::Inspect,
         ] {
-            let operation = travelled(verb);
-            assert_eq!(operation.id, 7);
-            assert_eq!(command(&operation), Ok(Command { key: KEY, key_binary: true, verb }));
+            travel(verb, |operation| {
+                assert_eq!(operation.id, 7);
+                assert_eq!(command(operation), Ok(Command { key: KEY, key_binary: true, verb }));
+            });
         }
     }
 
     #[test]
     fn absolute_times_travel_as_seconds_left() {
         let get = |touch| Verb::Get(Get { touch: Some(touch), ..Get::PLAIN });
-        // The clock of `travelled` shows 1,700,000,100.
+        // The clock of `travel` shows 1,700,000,100.
         for (sent, arrived) in [
             (Exptime::At(1_700_000_130), Exptime::In(30)),
             (Exptime::At(1_700_000_100), Exptime::At(0)),
             (Exptime::At(0), Exptime::At(0)),
         ] {
-            let operation = travelled(get(sent));
-            assert_eq!(command(&operation).unwrap().verb, get(arrived), "{sent:?}");
+            travel(get(sent), |operation| {
+                assert_eq!(command(operation).expect("whole").verb, get(arrived), "{sent:?}");
+            });
         }
     }
 
@@ -363,17 +372,20 @@ mod tests {
             assert_eq!(message.id, 9);
             let mut buffer = BytesMut::new();
             put_outcome(9, true, &sent, &mut buffer);
-            assert_eq!(pb::Outcome::decode(buffer.freeze()).expect("whole"), message);
+            assert_eq!(take_outcome(&mut buffer.freeze()).expect("whole"), message);
             assert_eq!(format!("{:?}", view(&message, KEY).unwrap()), format!("{sent:?}"));
         }
     }
 
     #[test]
     fn what_no_node_sends_is_refused() {
-        let whole = travelled(Verb::Inspect);
-        assert!(command(&pb::Operation { verb: None, ..whole.clone() }).is_err());
-        assert!(command(&pb::Operation { key: Bytes::new(), ..whole.clone() }).is_err());
-        assert!(command(&pb::Operation { key: vec![b'k'; KEY_MAX + 1].into(), ..whole }).is_err());
+        let key = [b'k'; KEY_MAX + 1];
+        let sent = |key, verb| Opened { id: 1, key, key_binary: false, verb, value: b"" };
+        let inspect = || Some(pb::operation::Verb::Inspect(pb::Inspect {}));
+        assert!(command(&sent(&key[..KEY_MAX], inspect())).is_ok());
+        assert!(command(&sent(&key[..KEY_MAX], None)).is_err());
+        assert!(command(&sent(&key[..0], inspect())).is_err());
+        assert!(command(&sent(&key, inspect())).is_err());
         assert!(view(&pb::Outcome::default(), KEY).is_none());
     }
 }

@@ -1,21 +1,25 @@
-//! Operations and outcomes as bytes. A message holds many: each is written straight into a buffer
-//! that they share, and taken apart only when its turn has come.
+//! Operations and outcomes as they lie in a message, one behind the other: each is written straight
+//! into the buffer of a whole message, and read where it lies when its turn has come.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use prost::encoding::{
+    DecodeContext, WireType, check_wire_type, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint, key_len, skip_field,
+};
 
 use crate::command::{Command, Outcome};
 use crate::pb;
-use crate::pb::convert::{Clocked, parts, verb};
+use crate::pb::convert::{Clocked, Malformed, parts, verb};
+use crate::pb::operation::Verb as Wire;
 
-/// Field numbers of `proto/filbert.proto`, of the fields that are written by hand.
+/// Field numbers of `proto/filbert.proto`, of the fields that are written or read by hand.
 mod field {
-    pub(super) const OPERATIONS_OPERATIONS: u32 = 4;
     pub(super) const OPERATION_ID: u32 = 1;
     pub(super) const OPERATION_KEY: u32 = 2;
     pub(super) const OPERATION_KEY_BINARY: u32 = 3;
     pub(super) const OPERATION_SET: u32 = 5;
+    pub(super) const OPERATION_VERBS: std::ops::RangeInclusive<u32> = 4..=8;
     pub(super) const SET_VALUE: u32 = 2;
     pub(super) const OUTCOME_ITEM: u32 = 3;
     pub(super) const ITEM_VALUE: u32 = 1;
@@ -40,22 +44,23 @@ pub struct Packed {
 /// # Panics
 /// With a key of more than 255 bytes; none has more than 250.
 pub fn pack(command: &Command<'_>, at: Clocked<'_>, wants_value: bool, buffer: &mut BytesMut) -> Packed {
-    use pb::operation::Verb as Wire;
-
     let (mut verb, value) = verb(command.verb, at);
     if let Wire::Get(get) = &mut verb {
         get.no_value = !wants_value;
     }
     buffer.reserve(command.key.len() + value.len() + ROOM);
-    encode_key(field::OPERATION_KEY, WireType::LengthDelimited, buffer);
-    encode_varint(command.key.len() as u64, buffer);
+    put_head(field::OPERATION_KEY, command.key.len(), buffer);
     let key_start = buffer.len();
     buffer.put_slice(command.key);
     if command.key_binary {
         prost::encoding::bool::encode(field::OPERATION_KEY_BINARY, &true, buffer);
     }
     match &verb {
-        Wire::Set(set) => put_with_bytes(field::OPERATION_SET, set, field::SET_VALUE, value, buffer),
+        Wire::Set(set) => {
+            put_head(field::OPERATION_SET, set.encoded_len() + bytes_len(field::SET_VALUE, value), buffer);
+            put(set, buffer);
+            put_bytes(field::SET_VALUE, value, buffer);
+        }
         other => other.encode(buffer),
     }
     Packed {
@@ -85,60 +90,217 @@ impl Packed {
     }
 
     /// Writes it as one of `Operations.operations`.
-    pub fn put_element(&self, id: u64, buffer: &mut BytesMut) {
+    pub fn put_numbered(&self, id: u64, buffer: &mut BytesMut) {
         let id_len = key_len(field::OPERATION_ID) + encoded_len_varint(id);
         buffer.reserve(self.bytes.len() + ROOM);
-        encode_key(field::OPERATIONS_OPERATIONS, WireType::LengthDelimited, buffer);
         encode_varint((id_len + self.bytes.len()) as u64, buffer);
         encode_key(field::OPERATION_ID, WireType::Varint, buffer);
         encode_varint(id, buffer);
         buffer.put_slice(&self.bytes);
     }
 
-    /// Takes it apart.
+    /// Reads it, as number 0.
     ///
-    /// # Panics
-    /// Never: only [`pack`] makes one.
-    pub fn operation(&self) -> pb::Operation {
-        pb::Operation::decode(self.bytes.clone()).expect("encoded here")
+    /// # Errors
+    /// Never, of what [`pack`] has made.
+    pub fn open(&self) -> Result<Opened<'_>, Malformed> {
+        Opened::read(&self.bytes)
     }
 }
 
-/// Writes an outcome as it travels, with the value that was found, if that is wanted.
+/// An operation that is read where it lies.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    /// Its number within its stream.
+    pub id: u64,
+    /// Its key.
+    pub key: &'a [u8],
+    /// Whether the key came base64-encoded.
+    pub key_binary: bool,
+    /// What it asks for, but for the value of a set.
+    pub(super) verb: Option<Wire>,
+    /// The value of a set.
+    pub(super) value: &'a [u8],
+}
+
+impl<'a> Opened<'a> {
+    /// The first of some `Operations.operations`, which is taken off them.
+    ///
+    /// # Errors
+    /// There is none, or not a whole one.
+    pub fn take(operations: &mut &'a [u8]) -> Result<Self, Malformed> {
+        Self::read(take_bytes(operations)?)
+    }
+
+    fn read(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut opened = Self { id: 0, key: &[], key_binary: false, verb: None, value: &[] };
+        while !bytes.is_empty() {
+            let (number, wire_type) = decode_key(&mut bytes)?;
+            match number {
+                field::OPERATION_ID | field::OPERATION_KEY_BINARY => {
+                    check_wire_type(WireType::Varint, wire_type)?;
+                    let number_is = decode_varint(&mut bytes)?;
+                    match number {
+                        field::OPERATION_ID => opened.id = number_is,
+                        _ => opened.key_binary = number_is != 0,
+                    }
+                }
+                field::OPERATION_KEY => {
+                    check_wire_type(WireType::LengthDelimited, wire_type)?;
+                    opened.key = take_bytes(&mut bytes)?;
+                }
+                field::OPERATION_SET => {
+                    check_wire_type(WireType::LengthDelimited, wire_type)?;
+                    let (set, value) = read_set(take_bytes(&mut bytes)?)?;
+                    (opened.verb, opened.value) = (Some(Wire::Set(set)), value);
+                }
+                number if field::OPERATION_VERBS.contains(&number) => {
+                    let context = DecodeContext::default();
+                    Wire::merge(&mut opened.verb, number, wire_type, &mut bytes, context)?;
+                }
+                number => skip_field(wire_type, number, &mut bytes, DecodeContext::default())?,
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Whether a value that is read is to travel.
+    pub fn wants_value(&self) -> bool {
+        !matches!(&self.verb, Some(Wire::Get(get)) if get.no_value)
+    }
+}
+
+/// A set and its value, which may stand anywhere in it.
+fn read_set(bytes: &[u8]) -> Result<(pb::Set, &[u8]), Malformed> {
+    let (mut value, mut rest): (&[u8], _) = (&[], bytes);
+    let mut set = pb::Set::default();
+    let mut from = 0;
+    while !rest.is_empty() {
+        let at = bytes.len() - rest.len();
+        let (number, wire_type) = decode_key(&mut rest)?;
+        if number == field::SET_VALUE {
+            check_wire_type(WireType::LengthDelimited, wire_type)?;
+            value = take_bytes(&mut rest)?;
+            set.merge(&bytes[from..at])?;
+            from = bytes.len() - rest.len();
+        } else {
+            skip_field(wire_type, number, &mut rest, DecodeContext::default())?;
+        }
+    }
+    set.merge(&bytes[from..])?;
+    Ok((set, value))
+}
+
+/// Writes an outcome as one of `Outcomes.outcomes`, with the value that was found, if that is
+/// wanted.
 pub fn put_outcome(id: u64, wants_value: bool, outcome: &Outcome<'_>, buffer: &mut BytesMut) {
     let (mut message, value) = parts(id, outcome);
     let value = if wants_value { value } else { &[] };
     let item = message.item.take();
+    let item_len = item.as_ref().map(|item| item.encoded_len() + bytes_len(field::ITEM_VALUE, value));
+    let len = message.encoded_len() + item_len.map_or(0, |len| head_len(field::OUTCOME_ITEM, len) + len);
     buffer.reserve(value.len() + ROOM);
+    encode_varint(len as u64, buffer);
     put(&message, buffer);
-    if let Some(item) = item {
-        put_with_bytes(field::OUTCOME_ITEM, &item, field::ITEM_VALUE, value, buffer);
+    if let (Some(item), Some(len)) = (item, item_len) {
+        put_head(field::OUTCOME_ITEM, len, buffer);
+        put(&item, buffer);
+        put_bytes(field::ITEM_VALUE, value, buffer);
     }
 }
 
+/// Writes an outcome as one of `Outcomes.outcomes`.
+pub fn put_refusal(id: u64, kind: pb::outcome::Kind, buffer: &mut BytesMut) {
+    let message = pb::Outcome { id, kind: kind.into(), ..pb::Outcome::default() };
+    encode_varint(message.encoded_len() as u64, buffer);
+    put(&message, buffer);
+}
+
+/// The first of some `Outcomes.outcomes`, which is taken off them.
+///
+/// # Errors
+/// There is none, or not a whole one.
+pub fn take_outcome(outcomes: &mut Bytes) -> Result<pb::Outcome, Malformed> {
+    Ok(pb::Outcome::decode_length_delimited(outcomes)?)
+}
+
 /// Writes a message into a buffer that grows.
-pub fn put(message: &impl prost::Message, buffer: &mut BytesMut) {
+fn put(message: &impl prost::Message, buffer: &mut BytesMut) {
     message.encode(buffer).expect("a BytesMut grows");
 }
 
-/// Writes a message, as a field of another, with one more field that was left out of it.
-fn put_with_bytes(
-    number: u32,
-    message: &impl prost::Message,
-    bytes_number: u32,
-    bytes: &[u8],
-    buffer: &mut BytesMut,
-) {
-    let bytes_len = match bytes.len() {
-        0 => 0,
-        len => key_len(bytes_number) + encoded_len_varint(len as u64) + len,
-    };
+/// Writes what stands before the bytes of a field.
+fn put_head(number: u32, len: usize, buffer: &mut BytesMut) {
     encode_key(number, WireType::LengthDelimited, buffer);
-    encode_varint((message.encoded_len() + bytes_len) as u64, buffer);
-    put(message, buffer);
+    encode_varint(len as u64, buffer);
+}
+
+fn head_len(number: u32, len: usize) -> usize {
+    key_len(number) + encoded_len_varint(len as u64)
+}
+
+/// Writes a field, unless it is empty.
+fn put_bytes(number: u32, bytes: &[u8], buffer: &mut BytesMut) {
     if !bytes.is_empty() {
-        encode_key(bytes_number, WireType::LengthDelimited, buffer);
-        encode_varint(bytes.len() as u64, buffer);
+        put_head(number, bytes.len(), buffer);
         buffer.put_slice(bytes);
+    }
+}
+
+fn bytes_len(number: u32, bytes: &[u8]) -> usize {
+    if bytes.is_empty() { 0 } else { head_len(number, bytes.len()) + bytes.len() }
+}
+
+/// Takes bytes behind their length.
+fn take_bytes<'a>(from: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let len = usize::try_from(decode_varint(from)?).unwrap_or(usize::MAX);
+    let bytes = from.get(..len).ok_or(Malformed("that ends too early"))?;
+    from.advance(len);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The encoder of the library has no part in how operations are read.
+    fn by_library(operation: &pb::Operation) -> Vec<u8> {
+        operation.encode_length_delimited_to_vec()
+    }
+
+    #[test]
+    fn fields_may_come_in_any_order_and_unknown_ones_are_skipped() {
+        let set = pb::Set { value: "value".into(), flags: 3, compare: Some(4), ..pb::Set::default() };
+        let verb = Some(Wire::Set(set.clone()));
+        let operation = pb::Operation { id: 300, key: "key".into(), key_binary: true, verb };
+        let mut bytes = by_library(&operation);
+        // Field 100, a varint, at the end of both.
+        bytes.extend_from_slice(&[0xa0, 0x06, 0x01]);
+        bytes[0] += 3;
+        let mut rest = &bytes[..];
+        let opened = Opened::take(&mut rest).expect("whole");
+        assert!(rest.is_empty());
+        assert_eq!((opened.id, opened.key, opened.key_binary), (300, &b"key"[..], true));
+        assert_eq!(opened.value, b"value");
+        assert_eq!(opened.verb, Some(Wire::Set(pb::Set { value: Bytes::new(), ..set })));
+    }
+
+    proptest! {
+        #[test]
+        fn junk_is_refused_or_read_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Opened::take(&mut &bytes[..]);
+            let _ = take_outcome(&mut bytes.into());
+        }
+
+        #[test]
+        fn what_was_cut_off_is_refused(id in any::<u64>(), cut in 1..20_usize) {
+            let set = pb::Set { value: "value".into(), flags: 3, ..pb::Set::default() };
+            let verb = Some(Wire::Set(set));
+            let bytes = by_library(&pb::Operation { id, key: "key".into(), key_binary: false, verb });
+            let len = bytes.len().saturating_sub(cut);
+            prop_assert!(Opened::take(&mut &bytes[..len]).is_err());
+        }
     }
 }

@@ -4,18 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
-use tonic::client::Grpc as Client;
-use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
-use tonic_prost::ProstDecoder;
 
 use crate::cluster::view::Member;
-use crate::pb;
+use crate::pb::peer_client::PeerClient;
 use crate::peer::link::batches::Batches;
 use crate::peer::options::Options;
 use crate::peer::tls;
@@ -87,10 +81,10 @@ impl Grpc {
 
     async fn forward(self, to: Member, batches: Batches) -> Result<OutcomeStream, Error> {
         let channel = self.connect(&to).await?;
-        let mut client = Client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        client.ready().await.map_err(|why| Error::Ended(innermost(&why)))?;
-        let path = PathAndQuery::from_static("/filbert.v1.Peer/Forward");
-        let response = client.streaming(Request::new(batches), path, Encoded).await?;
+        let mut client = PeerClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let response = client.forward(batches).await?;
         let outcomes = response.into_inner().map(move |message| {
             // The connection lives as long as somebody holds the client.
             let _ = &client;
@@ -113,33 +107,4 @@ pub(super) fn innermost(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
-}
-
-/// Messages that are encoded already, and outcomes.
-struct Encoded;
-
-impl Codec for Encoded {
-    type Encode = Bytes;
-    type Decode = pb::Outcomes;
-    type Encoder = Self;
-    type Decoder = ProstDecoder<pb::Outcomes>;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::default()
-    }
-}
-
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.reserve(item.len());
-        buffer.put_slice(&item);
-        Ok(())
-    }
 }

@@ -6,9 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -247,11 +245,10 @@ impl Network {
     }
 
     /// What arrives at a node.
-    fn incoming(self, way: Way, mut arriving: mpsc::Receiver<Sent<Bytes>>) -> Incoming {
+    fn incoming(self, way: Way, mut arriving: mpsc::Receiver<Sent<pb::Operations>>) -> Incoming {
         Box::pin(told(|mut outlet| async move {
             while let Some(message) = self.receive(&way, &mut arriving).await {
-                let operations = pb::Operations::decode(message);
-                outlet.hand_out(operations.map_err(|error| Status::internal(error.to_string()))?).await;
+                outlet.hand_out(message).await;
             }
             Ok(())
         }))

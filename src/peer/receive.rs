@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 use tokio::time::{Instant, sleep};
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +14,7 @@ use tonic::Status;
 use tracing::debug;
 
 use crate::pb;
+use crate::pb::Opened;
 use crate::peer::identity::Identity;
 use crate::peer::outlet::{Outlet, told};
 
@@ -53,35 +53,60 @@ pub struct Batch {
     /// From when on none of them may be executed any more.
     pub expires: Instant,
     /// Those that were not answered yet, as they came.
-    pub operations: std::vec::IntoIter<Bytes>,
+    rest: Bytes,
+    /// Where they begin in it.
+    from: usize,
 }
 
 impl Batch {
-    /// The next operation.
-    ///
-    /// # Errors
-    /// It is none; nobody could be told what came of it.
-    pub fn next(&mut self) -> Option<Result<pb::Operation, Broken>> {
-        self.operations.next().map(operation)
+    fn new(epoch: u64, expires: Instant, operations: Bytes) -> Self {
+        Self { epoch, expires, rest: operations, from: 0 }
     }
 
-    /// Those that were not answered yet.
+    /// Whether all have been answered.
+    pub fn is_over(&self) -> bool {
+        self.from == self.rest.len()
+    }
+
+    /// The next operation; `None` when all have been answered.
     ///
     /// # Errors
-    /// See [`Batch::next`].
-    pub fn rest(&self) -> impl Iterator<Item = Result<pb::Operation, Broken>> {
-        self.operations.as_slice().iter().cloned().map(operation)
+    /// It is none: nobody could be told what came of it.
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<Opened<'_>>, Broken> {
+        if self.is_over() {
+            return Ok(None);
+        }
+        let mut rest = &self.rest[self.from..];
+        let opened = Opened::take(&mut rest)?;
+        self.from = self.rest.len() - rest.len();
+        Ok(Some(opened))
     }
-}
 
-fn operation(bytes: Bytes) -> Result<pb::Operation, Broken> {
-    pb::Operation::decode(bytes).map_err(|error| Broken(format!("not an operation: {error}")))
+    /// Whether there is such a one among those that were not answered yet.
+    pub fn any(&self, mut is_such: impl FnMut(&Opened<'_>) -> bool) -> bool {
+        let mut rest = &self.rest[self.from..];
+        while !rest.is_empty()
+            && let Ok(opened) = Opened::take(&mut rest)
+        {
+            if is_such(&opened) {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// What was taken from a batch cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(pub String);
+
+impl From<pb::Malformed> for Broken {
+    fn from(error: pb::Malformed) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// Executes what comes in on a stream, one batch after another, and hands out what came of it.
 /// When `stop` is cancelled, what has arrived is still answered.
@@ -142,9 +167,9 @@ impl<E: Executor> Server<E> {
     async fn answer(&mut self, message: pb::Operations) -> Result<(), Status> {
         let expires = self.base.checked_add(Duration::from_micros(message.expires_micros));
         let expires = expires.ok_or_else(|| Status::invalid_argument("a time that is out of reach"))?;
-        let mut batch = Batch { epoch: message.epoch, expires, operations: message.operations.into_iter() };
-        while batch.operations.len() > 0 {
-            let before = batch.operations.len();
+        let mut batch = Batch::new(message.epoch, expires, message.operations);
+        while !batch.is_over() {
+            let before = batch.from;
             let executor = Arc::clone(&self.executor);
             let outcomes = {
                 let mut execution = pin!(executor.execute(&mut batch));
@@ -158,7 +183,7 @@ impl<E: Executor> Server<E> {
                 }
             };
             let outcomes = outcomes.map_err(|broken| Status::aborted(broken.to_string()))?;
-            if batch.operations.len() == before {
+            if batch.from == before {
                 return Err(Status::internal("operations were not answered"));
             }
             self.send(outcomes).await;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -86,17 +85,16 @@ impl Executor for Owner {
         let number = self.batches.fetch_add(1, Ordering::Relaxed);
         let (now, kind) = (Instant::now(), *self.kind.lock());
         let (epoch, expires) = (batch.epoch, batch.expires);
-        let outcome = |operation: pb::Operation| {
+        let mut outcomes = BytesMut::new();
+        while let Some(operation) = batch.take()? {
             let kind = if now >= expires { Kind::Unavailable } else { kind };
             if !matches!(kind, Kind::Unavailable | Kind::WrongOwner) {
-                self.executed.lock().push(Executed { key: operation.key, epoch, batch: number, at: now });
+                let key = Bytes::copy_from_slice(operation.key);
+                self.executed.lock().push(Executed { key, epoch, batch: number, at: now });
             }
-            let outcome = pb::Outcome { id: operation.id, kind: kind.into(), ..pb::Outcome::default() };
-            outcome.encode_to_vec().into()
-        };
-        let operations = std::iter::from_fn(|| batch.next());
-        let outcomes = operations.map(|operation| operation.map(outcome)).collect::<Result<_, _>>()?;
-        Ok(pb::Outcomes { outcomes, now_micros: 0, epoch: self.epoch() })
+            pb::put_refusal(operation.id, kind, &mut outcomes);
+        }
+        Ok(pb::Outcomes { outcomes: outcomes.freeze(), now_micros: 0, epoch: self.epoch() })
     }
 }
 

@@ -40,9 +40,9 @@ pub enum Error {
     Ended(String),
 }
 
-impl From<prost::DecodeError> for Error {
-    fn from(error: prost::DecodeError) -> Self {
-        Self::Ended(format!("not an outcome: {error}"))
+impl From<pb::Malformed> for Error {
+    fn from(error: pb::Malformed) -> Self {
+        Self::Ended(error.to_string())
     }
 }
 

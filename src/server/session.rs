@@ -151,7 +151,7 @@ impl Session {
         forward.poll(cx, out, |operation, outcome| {
             if door.prefixes.enabled()
                 && !operation.key_binary()
-                && let Ok(command) = pb::command(&operation.operation())
+                && let Ok(command) = operation.open().and_then(|operation| pb::command(&operation))
             {
                 count_prefix(door, &command, matches!(outcome, Outcome::Found(_)));
             }

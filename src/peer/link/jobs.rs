@@ -153,35 +153,36 @@ impl Jobs {
         Some(self.early.peek().map_or(first, |early| early.0.0.min(first)))
     }
 
-    /// Writes the next message into the buffer: what waits of one epoch, as far as it goes into
-    /// one, and numbers it. `expires_micros` turns the earliest of its deadlines into the peer's
-    /// time. Returns the number of operations; 0 when none waits.
-    pub fn encode(&mut self, buffer: &mut BytesMut, expires_micros: impl FnOnce(Instant) -> u64) -> usize {
-        let (start, mut len) = (buffer.len(), 0);
+    /// The next message, written to an empty buffer and split off from it: what waits of one epoch,
+    /// as far as it goes into one, and numbers it. `expires_micros` turns the earliest of its
+    /// deadlines into the peer's time. Comes with the number of operations.
+    pub fn encode(
+        &mut self,
+        buffer: &mut BytesMut,
+        expires_micros: impl FnOnce(Instant) -> u64,
+    ) -> Option<(pb::Operations, usize)> {
+        let mut len = 0;
         let mut head = None;
         let waiting = (self.unsent - self.first) as usize;
         for slot in self.slots.range(waiting..) {
             if let Some(job) = slot {
                 let (epoch, earliest, latest) = *head.get_or_insert((job.epoch, job.deadline, job.deadline));
                 let (earliest, latest) = (earliest.min(job.deadline), latest.max(job.deadline));
-                let full = len == BATCH_LEN || len > 0 && buffer.len() - start + job.bytes() > BATCH_BYTES;
+                let full = len == BATCH_LEN || len > 0 && buffer.len() + job.bytes() > BATCH_BYTES;
                 if full || job.epoch != epoch || latest - earliest > BATCH_SPREAD {
                     break;
                 }
                 head = Some((epoch, earliest, latest));
-                job.operation().put_element(self.unsent, buffer);
+                job.operation().put_numbered(self.unsent, buffer);
                 len += 1;
             }
             self.unsent += 1;
         }
-        if let Some((epoch, earliest, _)) = head {
-            let expires_micros = expires_micros(earliest);
-            let head = pb::Operations { epoch, expires_micros, ..pb::Operations::default() };
-            pb::put(&head, buffer);
-        }
         self.queued -= len;
         self.in_flight += len;
-        len
+        let (epoch, earliest, _) = head?;
+        let (operations, expires_micros) = (buffer.split().freeze(), expires_micros(earliest));
+        Some((pb::Operations { call: None, epoch, expires_micros, operations }, len))
     }
 
     fn take(&mut self, id: u64) -> Option<Taken> {
@@ -214,8 +215,6 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-
-    use prost::Message as _;
 
     use super::*;
     use crate::command::Verb;
@@ -280,20 +279,21 @@ mod tests {
                     }
                     Step::Push(..) => prop_assert!(jobs.slots.len() >= 32),
                     Step::Encode => {
-                        let mut buffer = BytesMut::new();
                         let mut earliest = None;
-                        let len = jobs.encode(&mut buffer, |deadline| {
+                        let encoded = jobs.encode(&mut BytesMut::new(), |deadline| {
                             earliest = Some(deadline);
                             7
                         });
-                        let message = pb::Operations::decode(buffer.freeze()).expect("whole");
-                        prop_assert_eq!(message.operations.len(), len);
+                        let (message, len) = encoded.unwrap_or_default();
+                        let mut rest = &message.operations[..];
+                        let take = || (!rest.is_empty()).then(|| pb::Opened::take(&mut rest).expect("whole"));
+                        let operations: Vec<_> = std::iter::from_fn(take).collect();
+                        prop_assert_eq!(operations.len(), len);
                         let waiting: Vec<_> = model.iter_mut().filter(|job| !job.sent).collect();
                         prop_assert_eq!(len == 0, waiting.is_empty());
                         let mut times = Vec::new();
-                        for (job, operation) in waiting.into_iter().zip(&message.operations) {
-                            let operation = pb::Operation::decode(operation.clone()).expect("whole");
-                            prop_assert_eq!(&operation.key, &job.number.to_string());
+                        for (job, operation) in waiting.into_iter().zip(&operations) {
+                            prop_assert_eq!(operation.key.to_vec(), job.number.to_string().into_bytes());
                             prop_assert_eq!((operation.id, message.epoch), (job.number, job.epoch));
                             times.push(job.deadline);
                             job.sent = true;
@@ -349,8 +349,8 @@ mod tests {
         let deadline = Instant::now();
         let mut jobs = Jobs::new(usize::MAX, usize::MAX);
         let encode = |jobs: &mut Jobs| {
-            let mut buffer = BytesMut::new();
-            (jobs.encode(&mut buffer, |_| 0), buffer.len())
+            let encoded = jobs.encode(&mut BytesMut::new(), |_| 0);
+            encoded.map_or((0, 0), |(message, len)| (len, message.operations.len()))
         };
         (0..10_000).for_each(|number| jobs.push(job(number, 1, deadline)));
         let lens: Vec<_> = (0..4).map(|_| encode(&mut jobs).0).collect();

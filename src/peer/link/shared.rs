@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -115,36 +114,36 @@ impl Shared {
         state.stream
     }
 
-    /// The next message of a stream, in `buffer`; `None` when the stream is no longer wanted.
+    /// The next message of a stream, written to `buffer`; `None` when the stream is no longer wanted.
     pub fn poll_message(
         &self,
         stream: u64,
         buffer: &mut BytesMut,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Bytes>> {
+    ) -> Poll<Option<pb::Operations>> {
         let mut state = self.state.lock();
-        let len = self.encode(&mut state, stream, buffer);
+        let message = self.encode(&mut state, stream, buffer);
         if state.stream != stream {
             return Poll::Ready(None);
         }
-        if len == 0 {
+        let Some((message, len)) = message else {
             match &mut state.sender {
                 Some(sender) => sender.clone_from(cx.waker()),
                 sender => *sender = Some(cx.waker().clone()),
             }
             return Poll::Pending;
-        }
+        };
         add(&self.stats.batches, 1);
         add(&self.stats.sent, len as u64);
         self.show(&state);
-        Poll::Ready(Some(buffer.split().freeze()))
+        Poll::Ready(Some(message))
     }
 
     /// Takes over the outcomes of a message of a stream, if that is the present one.
     ///
     /// # Errors
     /// Something in it is no outcome; nothing more is understood on this stream.
-    pub fn hear(&self, stream: u64, message: pb::Outcomes) -> Result<(), prost::DecodeError> {
+    pub fn hear(&self, stream: u64, message: pb::Outcomes) -> Result<(), pb::Malformed> {
         let mut state = self.state.lock();
         if state.stream != stream {
             return Ok(());
@@ -165,8 +164,9 @@ impl Shared {
             }
         }
         state.heard = state.jobs.unsent();
-        for outcome in message.outcomes {
-            let outcome = pb::Outcome::decode(outcome)?;
+        let mut outcomes = message.outcomes;
+        while !outcomes.is_empty() {
+            let outcome = pb::take_outcome(&mut outcomes)?;
             // Of an outcome that comes too late, the job has gone.
             if let Some(job) = state.jobs.take_sent(outcome.id) {
                 self.settle(job, outcome, message.epoch);
@@ -209,18 +209,23 @@ impl Shared {
         self.state.lock().stream == stream
     }
 
-    fn encode(&self, state: &mut State, stream: u64, buffer: &mut BytesMut) -> usize {
+    fn encode(
+        &self,
+        state: &mut State,
+        stream: u64,
+        buffer: &mut BytesMut,
+    ) -> Option<(pb::Operations, usize)> {
         if state.stream != stream || state.readings.is_none() || state.jobs.queued() == 0 {
-            return 0;
+            return None;
         }
         let now = Instant::now();
         self.expire(state, now);
         // Expired jobs may have ended the stream.
-        let State { jobs, readings: Some(readings), .. } = state else { return 0 };
+        let State { jobs, readings: Some(readings), .. } = state else { return None };
         if now.saturating_duration_since(readings.last()) > READING_AGE_MAX {
             state.end_stream();
             self.changed.notify_one();
-            return 0;
+            return None;
         }
         jobs.encode(buffer, |deadline| readings.expires_micros(deadline))
     }
