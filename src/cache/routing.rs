@@ -1,5 +1,6 @@
 //! Where a key's command is executed, under one view of the cluster.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Where a key's command is executed. Costs a hash of the key and a load.
+    /// Where a key's command is executed. Costs a hash of the key and a load
+    /// or two.
     #[inline]
     pub fn place(&self, key: &[u8]) -> Place {
         self.place_of(slot(key))
@@ -82,11 +84,16 @@ impl Floors for Routing {
     }
 }
 
-/// The place of each slot, in half the memory of its owner and its generation: of few different
-/// generations, each is kept once.
+/// The place of each slot, in little memory: keys come in no order, so what a look-up reads should
+/// stay in the fastest caches beside everything else. Of few different generations, each is kept
+/// once; and for this node's own slots two bits are mostly enough.
 #[derive(Debug)]
 pub(super) struct Places {
-    slots: Box<[u16]>,
+    /// For each slot two bits: one more than the place of its generation, if that is one of the
+    /// first three; 0 is for a look at `far`.
+    near: Box<[u64]>,
+    far: Box<[u16]>,
+    /// Those of most slots come first.
     generations: Vec<u32>,
 }
 
@@ -99,34 +106,55 @@ const NOWHERE: u16 = u16::MAX;
 /// Generations that are told apart.
 const GENERATIONS_MAX: usize = (NOWHERE - HERE) as usize;
 
+/// Slots whose two bits share a word.
+const NEAR_SLOTS: usize = u64::BITS as usize / 2;
+
 impl Places {
-    /// Of more generations than can be told apart, the others are taken for `newest`: their items
-    /// are forgotten.
+    /// Of more generations than can be told apart, those of the fewest slots are taken for
+    /// `newest`: their items are forgotten.
     ///
     /// # Panics
     /// With more than 32,768 members.
     pub(super) fn of(owners: &Owners, me: Option<u16>, since: &[u32], newest: u32) -> Self {
         assert!(owners.members().len() <= usize::from(HERE), "so many members");
-        let (mut generations, mut known) = (vec![newest], HashMap::from([(newest, 0)]));
-        let place = |(slot, &since): (u16, &u32)| match owners.index(slot) {
+        let mine = |slot: u16| me.is_some() && owners.index(slot) == me;
+        let since_of = |slot: u16| since[usize::from(slot)];
+        let mut slots = HashMap::from([(newest, 0)]);
+        (0..=u16::MAX)
+            .filter(|&slot| mine(slot))
+            .for_each(|slot| *slots.entry(since_of(slot)).or_default() += 1);
+        let mut generations: Vec<u32> = slots.keys().copied().collect();
+        generations.sort_unstable_by_key(|generation| (Reverse(slots[generation]), *generation));
+        generations.truncate(GENERATIONS_MAX - 1);
+        if !generations.contains(&newest) {
+            generations.push(newest);
+        }
+        let by_generation: HashMap<u32, u16> = generations.iter().copied().zip(0..).collect();
+        let far = (0..=u16::MAX).map(|slot| match owners.index(slot) {
             None => NOWHERE,
-            owner @ Some(member) if owner != me => member,
-            Some(_) => {
-                let next = generations.len();
-                let place = *known.entry(since).or_insert(if next < GENERATIONS_MAX { next } else { 0 });
-                if place == next {
-                    generations.push(since);
-                }
-                HERE | place as u16
+            Some(_) if mine(slot) => {
+                HERE | by_generation.get(&since_of(slot)).unwrap_or(&by_generation[&newest])
             }
-        };
-        let slots = (0..=u16::MAX).zip(since).map(place).collect();
-        Self { slots, generations }
+            Some(member) => member,
+        });
+        let far: Box<[u16]> = far.collect();
+        let near = far.chunks(NEAR_SLOTS).map(|places| {
+            let bits = |&place: &u16| {
+                if (HERE..HERE + 3).contains(&place) { u64::from(place - HERE + 1) } else { 0 }
+            };
+            places.iter().rev().fold(0, |word, place| word << 2 | bits(place))
+        });
+        Self { near: near.collect(), far, generations }
     }
 
     #[inline]
     fn of_slot(&self, slot: u16) -> Place {
-        match self.slots[usize::from(slot)] {
+        let slot = usize::from(slot);
+        let place = match (self.near[slot / NEAR_SLOTS] >> (slot % NEAR_SLOTS * 2)) as u16 & 3 {
+            0 => self.far[slot],
+            near => HERE + near - 1,
+        };
+        match place {
             NOWHERE => Place::Nowhere,
             place if place < HERE => Place::Member(place),
             place => Place::Here { since: self.generations[usize::from(place & !HERE)] },
@@ -207,11 +235,13 @@ mod tests {
 
     #[test]
     fn what_generations_there_is_no_room_for_is_forgotten() {
-        let since: Vec<u32> = (0..SLOTS as u32).collect();
+        // The first two slots share a generation, all others have one each.
+        let since: Vec<u32> = (0..SLOTS as u32).map(|slot| slot.max(1)).collect();
         let newest = u32::MAX;
         let places = Places::of(&owners(&["a"]), Some(0), &since, newest);
-        let kept = |slot: u16| places.of_slot(slot) == Place::Here { since: slot.into() };
-        assert_eq!((0..=u16::MAX).filter(|&slot| kept(slot)).count(), GENERATIONS_MAX - 1);
+        let kept = |slot: u16| places.of_slot(slot) == Place::Here { since: since[usize::from(slot)] };
+        assert!(kept(0) && kept(1));
+        assert_eq!((0..=u16::MAX).filter(|&slot| kept(slot)).count(), GENERATIONS_MAX);
         assert_eq!(places.of_slot(u16::MAX), Place::Here { since: newest });
     }
 }
