@@ -218,6 +218,8 @@ pub enum Unavailable {
     Overloaded,
     /// The key changed its owner twice while the command was on its way.
     Moved,
+    /// The owner may not answer for the key yet, or any more, and has not executed the command.
+    Refused,
     /// This node is not in touch with most of its cluster, and must not answer for its keys.
     Fenced,
     /// This node has not joined its cluster yet, and nobody is known who owns keys.

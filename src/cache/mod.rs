@@ -166,7 +166,10 @@ impl Cache {
     /// Sends a command on its way to where `routing` says.
     pub fn send(&self, routing: &Routing, place: Place, job: Job) {
         match place {
-            Place::Member(index) => self.links.lock().at(index, routing, &self.dialer).send(job),
+            Place::Member(index) => match self.links.lock().at(index, routing, &self.dialer) {
+                Some(link) => link.send(job),
+                None => job.answer(Err(Unavailable::Moved)),
+            },
             Place::Here { .. } | Place::Soon => {
                 let epoch = job.epoch;
                 if let Err(error) = self.dialer.returned.try_send(Returned { job, epoch }) {
@@ -219,13 +222,20 @@ impl Cache {
 }
 
 impl Links {
-    /// The link to a member by its place under a routing.
-    fn at(&mut self, place: u16, routing: &Routing, dialer: &Dialer) -> &Link {
-        if self.version != routing.version {
+    /// The link to a member by its place under a routing; `None` when that is an older one, and
+    /// the member has gone since. There is never more than one to a member: on two, commands
+    /// could overtake each other.
+    fn at(&mut self, place: u16, routing: &Routing, dialer: &Dialer) -> Option<&Link> {
+        if self.version < routing.version {
             self.follow(routing);
         }
-        let (member, link) = &mut self.by_place[usize::from(place)];
-        link.get_or_insert_with(|| Link::open(dialer, member.clone()))
+        let (member, link) = if self.version == routing.version {
+            &mut self.by_place[usize::from(place)]
+        } else {
+            let member = &routing.members()[usize::from(place)];
+            self.by_place.iter_mut().find(|(other, _)| other == member)?
+        };
+        Some(link.get_or_insert_with(|| Link::open(dialer, member.clone())))
     }
 
     /// Keeps the links to those who are still there, at their new places.

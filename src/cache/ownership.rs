@@ -70,7 +70,7 @@ impl Ownership {
         let Some(mut next) = next(&routing) else { return };
         next.version = routing.version + 1;
         let next = Arc::new(next);
-        if !Arc::ptr_eq(&next.since, &routing.since) {
+        if !Arc::ptr_eq(&next.places, &routing.places) {
             // Before anything is written by it, or a sweep might take that for another one's.
             self.store.set_floors(Some(next.clone()));
         }

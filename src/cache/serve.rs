@@ -47,11 +47,13 @@ impl Cache {
         if must_wait(&routing, batch) {
             return Ok(None);
         }
+        // Before the time that is left, so that a thread that stands still in between has less of it.
+        let started = StdInstant::now();
         let left = batch.expires.saturating_duration_since(Instant::now());
         if left.is_zero() || !self.serves() {
             return self.refuse(batch, Kind::Unavailable, epoch).map(Some);
         }
-        let caller = Caller { expires: Some(StdInstant::now() + left), ..self.caller() };
+        let caller = Caller { expires: Some(started + left), ..self.caller() };
         let mut outcomes = self.lock_outcomes();
         while outcomes.len() < OUTCOMES_BYTES
             && let Some(operation) = batch.take()?

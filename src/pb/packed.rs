@@ -166,7 +166,7 @@ impl<'a> Opened<'a> {
 
     /// Whether a value that is read is to travel.
     pub fn wants_value(&self) -> bool {
-        !matches!(&self.verb, Some(Wire::Get(get)) if get.no_value)
+        matches!(&self.verb, Some(Wire::Get(get)) if !get.no_value)
     }
 }
 

@@ -150,6 +150,9 @@ pub fn failure_line(failure: Failure) -> &'static str {
             "SERVER_ERROR too much waits for the owner of this key"
         }
         Failure::Unavailable(Unavailable::Moved) => "SERVER_ERROR the owner of this key changed, try again",
+        Failure::Unavailable(Unavailable::Refused) => {
+            "SERVER_ERROR the owner of this key cannot answer for it now"
+        }
         Failure::Unavailable(Unavailable::Fenced) => {
             "SERVER_ERROR this node is out of touch with most of its cluster"
         }

@@ -27,7 +27,6 @@ const ASKED_BYTES: usize = 1 << 20;
 const EXPECTED_BYTES: usize = 4 << 20;
 
 /// What a client waits for, in its order.
-#[derive(Default)]
 pub(super) struct Replies {
     slots: VecDeque<Slot>,
     /// The number of the first slot.
@@ -38,9 +37,17 @@ pub(super) struct Replies {
     waiting: usize,
     /// Bytes of commands on their way.
     asked: usize,
-    /// The length of a large value among those that came lately.
+    /// The length of a large value among those that came lately, and no less than one that may
+    /// come.
     large: usize,
 }
+
+/// What is expected of the first values: until they have shown otherwise, a connection has 64
+/// slots.
+const LARGE_AT_FIRST: usize = EXPECTED_BYTES / 64;
+
+/// Small values after which a large one is nearly forgotten.
+const LARGE_LASTS: usize = 64;
 
 struct Slot {
     state: State,
@@ -140,6 +147,19 @@ impl Owned {
     }
 }
 
+impl Default for Replies {
+    fn default() -> Self {
+        Self {
+            slots: VecDeque::new(),
+            first: 0,
+            ready: Vec::new(),
+            waiting: 0,
+            asked: 0,
+            large: LARGE_AT_FIRST,
+        }
+    }
+}
+
 impl Replies {
     /// Whether nothing is on its way.
     #[inline]
@@ -187,7 +207,7 @@ impl Replies {
             (State::Asked(reply), Mail::Answer(answer)) => {
                 let len = answer.result.as_ref().ok().and_then(|message| message.item.as_ref());
                 let len = len.map_or(0, |item| item.value.len());
-                self.large = len.max(self.large - self.large / 16);
+                self.large = len.max(self.large - self.large / LARGE_LASTS);
                 self.asked = self.asked.saturating_sub(answer.operation.payload_bytes());
                 State::Answered(reply, answer)
             }

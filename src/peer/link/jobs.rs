@@ -21,6 +21,10 @@ const BATCH_BYTES: usize = 1 << 20;
 /// more do not travel together.
 const BATCH_SPREAD: Duration = Duration::from_millis(25);
 
+/// Slots are at most so many times as many as jobs may be: one that is not answered until its
+/// deadline has the holes of all that were behind it.
+const HOLES_MAX: usize = 16;
+
 /// Room that is kept for the next jobs; a burst's is given back.
 const KEPT_SLOTS: usize = 1_024;
 
@@ -94,7 +98,10 @@ impl Jobs {
 
     /// Whether one more may come in.
     pub fn has_room(&self) -> bool {
-        self.slots.len() < self.len_max && self.bytes < self.bytes_max
+        let holes_max = self.len_max.saturating_mul(HOLES_MAX);
+        self.queued + self.in_flight < self.len_max
+            && self.slots.len() < holes_max
+            && self.bytes < self.bytes_max
     }
 
     /// Takes a job in, for which there is room.
@@ -277,7 +284,7 @@ mod tests {
                         model.push(Model { number: count, epoch, deadline, sent: false });
                         count += 1;
                     }
-                    Step::Push(..) => prop_assert!(jobs.slots.len() >= 32),
+                    Step::Push(..) => prop_assert!(jobs.queued() + jobs.in_flight() >= 32),
                     Step::Encode => {
                         let mut earliest = None;
                         let encoded = jobs.encode(&mut BytesMut::new(), |deadline| {

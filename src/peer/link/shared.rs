@@ -49,6 +49,9 @@ struct State {
     readings: Option<Readings>,
     /// Jobs below this number were sent before the peer was last heard of.
     heard: u64,
+    /// Whether jobs of an earlier stream may still be executed: nothing is sent on another one
+    /// before, or a later command on a key could overtake an earlier one.
+    draining: bool,
     /// Who makes messages, while there is nothing to send.
     sender: Option<Waker>,
     /// When deadlines are looked at next.
@@ -65,6 +68,7 @@ impl Shared {
             stream: 0,
             readings: None,
             heard: 0,
+            draining: false,
             sender: None,
             armed: None,
             closing: false,
@@ -220,6 +224,9 @@ impl Shared {
         }
         let now = Instant::now();
         self.expire(state, now);
+        if state.draining {
+            return None;
+        }
         // Expired jobs may have ended the stream.
         let State { jobs, readings: Some(readings), .. } = state else { return None };
         if now.saturating_duration_since(readings.last()) > READING_AGE_MAX {
@@ -240,7 +247,7 @@ impl Shared {
                 }
             }
             Kind::WrongOwner => self.fail(job, Unavailable::Moved),
-            Kind::Unavailable => self.fail(job, Unavailable::Fenced),
+            Kind::Unavailable => self.fail(job, Unavailable::Refused),
             // Of a later version, perhaps.
             Kind::Unspecified => self.fail(job, Unavailable::Unanswered),
             _ => {
@@ -265,6 +272,7 @@ impl Shared {
             self.open_breaker(state);
         }
         if expired {
+            state.drained();
             self.after(state);
         }
     }
@@ -302,9 +310,19 @@ impl State {
     fn end_stream(&mut self) {
         self.stream += 1;
         self.readings = None;
+        self.draining = self.jobs.in_flight() > 0;
         // So that it hears that its stream is no longer wanted.
         if let Some(sender) = self.sender.take() {
             sender.wake();
+        }
+    }
+    /// Goes on sending once the last job of an earlier stream has expired.
+    fn drained(&mut self) {
+        if self.draining && self.jobs.in_flight() == 0 {
+            self.draining = false;
+            if let Some(sender) = self.sender.take() {
+                sender.wake();
+            }
         }
     }
 }

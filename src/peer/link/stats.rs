@@ -36,8 +36,8 @@ pub struct Stats {
     pub overloaded: AtomicU64,
     /// [`Unavailable::Moved`] answers.
     pub moved: AtomicU64,
-    /// [`Unavailable::Fenced`] answers: the peer refused, or the operation came too late.
-    pub fenced: AtomicU64,
+    /// [`Unavailable::Refused`] answers: the peer refused, or the operation came too late.
+    pub refused: AtomicU64,
 }
 
 impl Stats {
@@ -47,7 +47,7 @@ impl Stats {
             Unavailable::Unanswered => add(&self.unanswered, 1),
             Unavailable::Overloaded => add(&self.overloaded, 1),
             Unavailable::Moved => add(&self.moved, 1),
-            Unavailable::Fenced => add(&self.fenced, 1),
+            Unavailable::Refused | Unavailable::Fenced => add(&self.refused, 1),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What was reported as failed is not executed afterwards, whatever the network does.
+//! What was reported as failed is not executed afterwards, and nothing overtakes what was sent
+//! before it, whatever the network does.
 
 use proptest::prelude::*;
 
@@ -88,6 +89,8 @@ async fn run(seed: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
     sleep(Duration::from_secs(30)).await;
 
     let executed = owner.executed.lock().clone();
+    let number = |each: &Executed| String::from_utf8_lossy(&each.key).parse::<u64>().expect("a number");
+    prop_assert!(executed.is_sorted_by_key(number), "a later one overtook an earlier one: {executed:?}");
     for history in histories {
         let times: Vec<_> =
             executed.iter().filter(|each| each.key == history.key).map(|each| each.at).collect();

@@ -134,7 +134,7 @@ async fn a_job_for_another_owner_comes_back_once() {
 async fn a_peer_may_refuse() {
     let (_network, owner, caller) = connected(Options::default()).await;
     *owner.kind.lock() = Kind::Unavailable;
-    assert_eq!(caller.send("k", 1).await_outcome().await, Err(Unavailable::Fenced));
+    assert_eq!(caller.send("k", 1).await_outcome().await, Err(Unavailable::Refused));
 }
 
 #[tokio::test(start_paused = true)]
