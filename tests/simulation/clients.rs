@@ -96,6 +96,18 @@ fn found(kind: Kind, key: usize, name: &str, reply: &Reply) -> Found {
     }
 }
 
+/// Reads a key through any node.
+async fn read(world: &World, rng: &mut Rng, key: usize, kind: Kind) -> (Read, Reply) {
+    let name = &world.keys[key];
+    let (reply, span) = ask(world, rng, name, Verb::Get(Get::PLAIN)).await;
+    if let Reply::Done(outcome) = &reply
+        && let Some(item) = &outcome.item
+    {
+        world.note_token(key, item.cas, &item.value);
+    }
+    (Read { found: found(kind, key, name, &reply), span }, reply)
+}
+
 /// The number of a value.
 fn number(kind: Kind, key: usize, name: &str, value: &str) -> Option<u64> {
     match kind {
@@ -221,12 +233,11 @@ impl Writer {
     }
 
     async fn cas(&mut self, world: &World, rng: &mut Rng) {
-        let (reply, span) = ask(world, rng, &self.history.key, Verb::Get(Get::PLAIN)).await;
-        let read = found(self.kind, self.key, &self.history.key, &reply);
-        self.history.reads.push(Read { found: read.clone(), span });
+        let (read, reply) = read(world, rng, self.key, self.kind).await;
+        self.history.reads.push(read.clone());
         let Reply::Done(outcome) = reply else { return };
-        let Found::Value(_) = read else {
-            self.lost(world, span);
+        let Found::Value(_) = read.found else {
+            self.lost(world, read.span);
             return self.store(world, rng, SetMode::Add, None).await;
         };
         let token = outcome.item.map(|item| item.cas);
@@ -376,12 +387,11 @@ impl Reader {
     }
 
     async fn read(&mut self, world: &World, rng: &mut Rng, key: usize, kind: Kind) {
-        let name = &world.keys[key];
-        let (reply, span) = ask(world, rng, name, Verb::Get(Get::PLAIN)).await;
-        self.reads.push((key, Read { found: found(kind, key, name, &reply), span }));
+        let (read, reply) = read(world, rng, key, kind).await;
+        self.reads.push((key, read));
         if let (Kind::Append, Reply::Done(outcome)) = (kind, &reply)
             && let Some(item) = &outcome.item
-            && let Some(numbers) = lineage(name, &String::from_utf8_lossy(&item.value))
+            && let Some(numbers) = lineage(&world.keys[key], &String::from_utf8_lossy(&item.value))
         {
             self.lineages.push((key, numbers));
         }

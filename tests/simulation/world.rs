@@ -1,5 +1,6 @@
 //! One cluster and everything that is known of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -52,6 +53,8 @@ struct Log {
     /// For each key, when its value may have been lost rightly.
     touched: Vec<Vec<Moment>>,
     flushes: Vec<Flush>,
+    /// The values that were read under a key with a CAS token.
+    tokens: BTreeMap<(usize, u64), Vec<u8>>,
 }
 
 /// A `flush_all` that was confirmed.
@@ -198,6 +201,17 @@ impl World {
 
     pub fn flushes(&self) -> Vec<Flush> {
         self.log.lock().flushes.clone()
+    }
+
+    /// Notes which value a CAS token was read with; it must always be the same.
+    pub fn note_token(&self, key: usize, token: u64, value: &[u8]) {
+        let mut log = self.log.lock();
+        let known = log.tokens.entry((key, token)).or_insert_with(|| value.to_vec()).clone();
+        drop(log);
+        if known != value {
+            let [known, value] = [&known, value].map(String::from_utf8_lossy);
+            self.accuse(format!("{}: the CAS token {token} stands for {known} and {value}", self.keys[key]));
+        }
     }
 
     /// Notes what happened.
