@@ -58,7 +58,9 @@ pub fn begin(world: &Arc<World>, rng: &mut Rng) {
 pub async fn run(world: Arc<World>, harm: Harm, until: Moment, mut rng: Rng) {
     let mut faults = JoinSet::new();
     while world.now() < until {
-        sleep(MS * rng.u32(10..300)).await;
+        // Now and then in quick succession: then one change comes while another one is not settled.
+        let pause = if rng.u8(..4) == 0 { 2..40 } else { 10..300 };
+        sleep(MS * rng.u32(pause)).await;
         let kind = rng.u8(..10);
         let fault_rng = rng.fork();
         match kind {
@@ -113,13 +115,16 @@ impl World {
             .collect();
         let mut flush = false;
         let ids: Vec<_> = members.keys().cloned().collect();
-        match (rng.u8(..8), rng.choice(&missing), rng.choice(&ids)) {
+        let weighty: Vec<_> = ids.iter().filter(|id| is_weighty(id)).cloned().collect();
+        let kind = rng.u8(..8);
+        let chosen = rng.choice(if (5..7).contains(&kind) { &weighty } else { &ids });
+        match (kind, rng.choice(&missing), chosen) {
             (0..4, Some(me), _) => _ = members.insert(me.id.clone(), me.clone()),
             (0..3, ..) => missing.iter().for_each(|me| _ = members.insert(me.id.clone(), me.clone())),
             (3..5, _, Some(id)) if ids.len() > 1 => _ = members.remove(id),
             (5..7, _, Some(id)) => {
                 let member = members.get_mut(id).expect("it is one of them");
-                member.weight = if member.weight == 100 && is_weighty(id) { 300 } else { 100 };
+                member.weight = if member.weight == 100 { 300 } else { 100 };
             }
             (7, ..) => flush = true,
             _ => {}
