@@ -158,12 +158,21 @@ impl World {
 
     /// The lease of a process that could not renew it is over: first for the process, then in etcd.
     async fn end_lease(&self, process: &Process, rng: &mut Rng) {
-        process.fence(true);
+        self.fence(process);
         process.silence(true);
-        self.tell(format!("{} is fenced", process.id));
         sleep(MS * rng.u32(..100)).await;
         self.etcd.end_lease(&process.id, process.number);
         self.tell(format!("{} has no lease", process.id));
+        self.expel(process, rng).await;
+    }
+
+    /// Who has no lease is removed, most often before it gets another one.
+    async fn expel(&self, process: &Process, rng: &mut Rng) {
+        sleep(MS * rng.u32(..50)).await;
+        let has_others = self.etcd.present().view.members.len() > 1;
+        if rng.u8(..4) > 0 && has_others && self.etcd.lease(&process.id).is_none() {
+            self.remove(&process.id);
+        }
     }
 
     fn delay_all(&self, rng: &mut Rng) {
@@ -209,6 +218,7 @@ async fn crash(world: Arc<World>, mut rng: Rng) {
     if lease < down {
         world.etcd.end_lease(&process.id, process.number);
         world.tell(format!("{} has no lease", process.id));
+        world.expel(&process, &mut rng).await;
         sleep(down - lease).await;
     }
     world.start(process.node);
@@ -219,23 +229,28 @@ async fn crash(world: Arc<World>, mut rng: Rng) {
 async fn stand_still(world: Arc<World>, mut rng: Rng) {
     let Some(process) = world.victim(&mut rng) else { return };
     world.tell(format!("{} stands still", process.id));
-    world.change(process.node, |node| (node.frozen, node.off_etcd) = (true, true));
+    world.change(process.node, |node| (node.frozen, node.off_etcd, node.off_gossip) = (true, true, true));
     let ways = world.ways(process.node);
     ways.iter().for_each(|(from, to)| world.network.cut(from, to, Cut::Held));
     be_away(&world, &process, &mut rng).await;
     ways.iter().for_each(|(from, to)| world.network.heal(from, to));
-    world.change(process.node, |node| (node.frozen, node.off_etcd) = (false, false));
+    world.change(process.node, |node| (node.frozen, node.off_etcd, node.off_gossip) = (false, false, false));
     world.tell(format!("{} goes on", process.id));
     come_back(&world, &process, &mut rng).await;
 }
 
-/// Hears nothing of etcd for some time.
+/// Hears nothing of etcd for some time, and perhaps nothing of the other nodes; clients ask it all the same.
 async fn lose_etcd(world: Arc<World>, mut rng: Rng) {
     let Some(process) = world.victim(&mut rng) else { return };
-    world.tell(format!("{} loses etcd", process.id));
-    world.change(process.node, |node| node.off_etcd = true);
+    let alone = rng.bool();
+    let ways = if alone { world.ways(process.node) } else { Vec::new() };
+    let cut = any_cut(&mut rng);
+    world.tell(format!("{} loses etcd{}", process.id, if alone { " and everybody" } else { "" }));
+    world.change(process.node, |node| (node.off_etcd, node.off_gossip) = (true, alone));
+    ways.iter().for_each(|(from, to)| world.network.cut(from, to, cut));
     be_away(&world, &process, &mut rng).await;
-    world.change(process.node, |node| node.off_etcd = false);
+    ways.iter().for_each(|(from, to)| world.network.heal(from, to));
+    world.change(process.node, |node| (node.off_etcd, node.off_gossip) = (false, false));
     world.tell(format!("{} finds etcd", process.id));
     come_back(&world, &process, &mut rng).await;
 }
@@ -294,12 +309,16 @@ async fn cut(world: Arc<World>, mut rng: Rng) {
         1 => ways.retain(|(_, to)| *to == name(node)),
         _ => {}
     }
-    let cut = rng.choice([Cut::Lost, Cut::Held, Cut::Broken]).expect("there are some");
+    let cut = any_cut(&mut rng);
     world.tell(format!("{cut:?}: {ways:?}"));
     ways.iter().for_each(|(from, to)| world.network.cut(from, to, cut));
     sleep(MS * rng.u32(5..700)).await;
     ways.iter().for_each(|(from, to)| world.network.heal(from, to));
     world.tell(format!("healed: {ways:?}"));
+}
+
+fn any_cut(rng: &mut Rng) -> Cut {
+    rng.choice([Cut::Lost, Cut::Held, Cut::Broken]).expect("there are some")
 }
 
 fn delay(rng: &mut Rng) -> Delay {

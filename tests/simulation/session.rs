@@ -38,11 +38,11 @@ pub fn register(world: &World, process: &Process) {
 pub async fn gossip(world: Arc<World>, process: Arc<Process>, mut rng: Rng) {
     loop {
         sleep(Duration::from_millis(rng.u64(20..400))).await;
-        let is_awake = |node: usize| !world.node(node).frozen;
+        let hears = |node: usize| !world.node(node).off_gossip;
         if let Some(other) = rng.choice(world.processes())
             && other.epoch() > process.epoch()
-            && is_awake(other.node)
-            && is_awake(process.node)
+            && hears(other.node)
+            && hears(process.node)
         {
             world.gossip(&process, &other);
         }

@@ -43,6 +43,8 @@ pub struct Node {
     pub frozen: bool,
     /// Whether it hears nothing of etcd.
     pub off_etcd: bool,
+    /// Whether it hears nothing of other nodes' views.
+    pub off_gossip: bool,
 }
 
 /// What happened.
@@ -67,7 +69,7 @@ pub struct Flush {
 impl World {
     /// A cluster of so many nodes that do not run yet.
     pub fn new(seed: u64, nodes: usize, keys: Vec<String>) -> Arc<Self> {
-        let node = Node { process: None, busy: false, frozen: false, off_etcd: false };
+        let node = Node { process: None, busy: false, frozen: false, off_etcd: false, off_gossip: false };
         let log = Log { touched: vec![Vec::new(); keys.len()], ..Log::default() };
         Arc::new(Self {
             network: Network::new(seed),
@@ -132,13 +134,22 @@ impl World {
 
     /// Kills a process.
     pub fn kill(&self, process: &Process) {
-        self.touch(|slot| {
-            let state = process.membership.state();
-            state.owners.owner(slot).is_some_and(|owner| owner.id == process.id)
-        });
+        let state = process.membership.state();
+        self.touch(|slot| owner(&state, slot).is_some_and(|owner| owner.id == process.id));
         process.kill(&self.network);
         self.change(process.node, |node| node.process = None);
         self.tell(format!("{} is killed", process.id));
+    }
+
+    /// Fences a process. It may own what it has not heard that it lost: another one answers for that from now on.
+    pub fn fence(&self, process: &Process) {
+        let (state, present) = (process.membership.state(), self.etcd.present());
+        self.touch(|slot| {
+            let is = |member: Option<&Member>| member.is_some_and(|member| member.id == process.id);
+            is(owner(&state, slot)) && !is(present.owners.owner(slot))
+        });
+        process.fence(true);
+        self.tell(format!("{} is fenced", process.id));
     }
 
     /// Tells a process what stood in etcd.
