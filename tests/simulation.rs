@@ -12,6 +12,30 @@
 //! - After a flush was confirmed, nothing is read that was written before it.
 //! - Every command is answered by its deadline, 250 ms.
 //! - In the end, when all is well again, every node reads what was set through any other, and no task is left.
+//!
+//! That it can fail was tried with deliberate faults, put into the code one at a time. Of the first thousand histories,
+//! so many found them:
+//!
+//! | fault | histories | the first seeds |
+//! |---|---|---|
+//! | slots that are still shut are served at once | 169 | 4, 17, 25 |
+//! | nodes that are not members, but have a lease, are not waited for before slots open | 44 | 59, 89, 96 |
+//! | a slot that is still shut opens at the next change | 19 | 59, 99, 102 |
+//! | slots that come back to a node keep the generation of their earlier ownership | 46 | 11, 83, 120 |
+//! | a flush begins no generation | 94 | 14, 18, 37 |
+//! | forwarded commands carry no expiry | 72 | 6, 19, 33 |
+//! | the owner executes them after their expiry, unless they had to wait for a view | 62 | 6, 79, 92 |
+//! | they expire 30 ms too late | 7 | 228, 302, 398 |
+//! | what was sent and not answered is reported as not executed | 302 | 0, 6, 9 |
+//! | a node without a lease goes on serving | 37 | 52, 59, 63 |
+//! | CAS tokens carry neither epoch nor node | 207 | 4, 15, 17 |
+//!
+//! Four were not found, and seem to do no harm here. An owner executes what was sent by an older view than its own:
+//! clients that send one command at a time see no difference. A command that was sent back does not wait for the later
+//! view: it is refused. A node keeps its items when it has missed views: nobody serves its slots before it confirms
+//! that they are lost. A node counts acknowledgements that are older than its view: those of its members are not among
+//! them, so only a sole member could take them for all. And how the lock of a shard looks at the expiry shows nothing,
+//! since no time passes while a command is executed.
 
 mod clients;
 mod etcd;
