@@ -103,8 +103,10 @@ fn since_for(slots: &Slots, generation: u32, before: &Arc<[u32]>) -> Arc<[u32]> 
     if slots.is_empty() {
         return before.clone();
     }
-    let since = |(slot, &before)| if slots.contains(slot) { generation } else { before };
-    (0..=u16::MAX).zip(before.iter()).map(since).collect()
+    let mut since: Arc<[u32]> = before.as_ref().into();
+    let ours = Arc::get_mut(&mut since).expect("nobody else has it yet");
+    slots.iter().for_each(|slot| ours[slot] = generation);
+    since
 }
 
 impl Hooks for Ownership {

@@ -192,6 +192,12 @@ impl Slots {
         self.0[usize::from(slot) / 64] >> (slot % 64) & 1 == 1
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+        let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+        let words = self.0.iter().enumerate().filter(|&(_, &word)| word != 0);
+        words.flat_map(move |(at, &word)| bits(word).map(move |bit| at * 64 + bit))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().all(|&word| word == 0)
     }

@@ -114,7 +114,8 @@ impl Owners {
 
     /// The slots of a member, by its place.
     pub fn slots_at(&self, index: u16) -> impl Iterator<Item = u16> {
-        (0..=u16::MAX).zip(self.slots.iter()).filter(move |&(_, &owner)| owner == index).map(|(slot, _)| slot)
+        let owned = self.slots.iter().enumerate().filter(move |&(_, &owner)| owner == index);
+        owned.map(|(slot, _)| slot as u16)
     }
 
     /// A number that two nodes share when they agree on every owner.
