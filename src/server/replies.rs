@@ -168,7 +168,11 @@ impl Replies {
     }
 
     /// Whether so much is on its way that no more should be asked.
+    #[inline]
     pub(super) fn is_full(&self, waiting_max: usize) -> bool {
+        if self.is_empty() {
+            return false;
+        }
         let slots_max = SLOTS_MAX.min(EXPECTED_BYTES / self.large.max(1)).max(4);
         self.slots.len() >= slots_max || self.waiting >= waiting_max || self.asked >= ASKED_BYTES
     }
@@ -243,8 +247,10 @@ impl Replies {
             self.first += 1;
         }
         // Nothing is on its way: from here on all is as if nothing ever had been.
-        self.ready.append(out);
-        std::mem::swap(&mut self.ready, out);
+        if !self.ready.is_empty() {
+            self.ready.append(out);
+            std::mem::swap(&mut self.ready, out);
+        }
         None
     }
 }
