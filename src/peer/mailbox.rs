@@ -14,10 +14,6 @@ pub struct Mailbox(Mutex<Inside>);
 
 /// What comes in.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all of it is answers; a box would be an allocation for each"
-)]
 pub enum Mail {
     /// The answer to a command.
     Answer(Answer),

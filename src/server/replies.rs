@@ -55,10 +55,6 @@ struct Slot {
     after: Vec<u8>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all become answers; a box would be an allocation for each"
-)]
 enum State {
     /// On its way.
     Asked(Owned),
