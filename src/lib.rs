@@ -1,8 +1,10 @@
-//! Filbert: a memcached-compatible cache, on its way to being a distributed one.
+//! Filbert: a memcached-compatible cache of one node or of many.
 //!
 //! The rooms, from the ground up: [`item`] and [`command`] say what a cache holds and does;
 //! [`protocol`] turns bytes into commands and outcomes into bytes; [`store`] is this node's
-//! memory; [`server`] is the doors; [`node`] builds them all, from what [`config`] was told.
+//! memory; [`cluster`] knows who is there and who owns what, [`peer`] calls the others, [`cache`]
+//! decides who executes a command; [`server`] is the doors; [`node`] builds them all, from what
+//! [`config`] was told.
 
 pub mod allocator;
 pub mod auth;

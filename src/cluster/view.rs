@@ -44,7 +44,8 @@ pub struct Member {
 pub struct View {
     /// The members by id.
     pub members: BTreeMap<String, Member>,
-    /// The ids of the view before this one, to take keys over from.
+    /// The ids of the view before this one: enough of them must have come to this one before
+    /// another may follow it.
     #[serde(default)]
     pub previous: Vec<String>,
     /// Raised by every `flush_all`; what was stored under a lower one is gone.
