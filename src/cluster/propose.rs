@@ -14,6 +14,9 @@
 //! 4. A view is followed by another only when half of the members of the one *before* it have come
 //!    to it ([`enough`]), and somebody is removed only when their last vouches are over, too. So
 //!    whoever has stayed further behind finds no more than half of its view to vouch for it.
+//! 5. Half is not asked for when all others have had no lease for so long that they need *every*
+//!    member to vouch for them; but one has to be there who does not. When none is, all of them may
+//!    be cut off together and vouch for each other, so the view stays as it is ([`enough`]).
 //!
 //! [`State::is_settled`]: crate::cluster::State::is_settled
 
@@ -97,14 +100,15 @@ fn doubted<'a>(
 }
 
 /// Whether enough of a view's members have done something for the others not to find more than
-/// half of it to vouch for them: half have, or whoever has not is `gone`.
+/// half of it to vouch for them: half have; or one has, and whoever has not is `gone` and needs
+/// that one, too. When nobody has, those who are gone may vouch for each other for ever.
 pub fn enough<'a>(
     ids: impl Iterator<Item = &'a String>,
     done: impl Fn(&str) -> bool,
     gone: &BTreeSet<String>,
 ) -> bool {
     let (done, others): (Vec<_>, Vec<_>) = ids.partition(|id| done(id));
-    done.len() >= others.len() || others.into_iter().all(|id| gone.contains(id))
+    done.len() >= others.len() || !done.is_empty() && others.into_iter().all(|id| gone.contains(id))
 }
 
 /// The moment at which enough members had last vouched for node `me` for it to serve without a
@@ -273,10 +277,15 @@ mod tests {
         assert_eq!(next_when("a b c", "c", "c", "a b", "a b"), ids("b c"));
         assert_eq!(next_when("a b c", "c", "c", "a b", "a"), None, "b may have others to vouch for it");
         assert_eq!(next("b c", "c", "c", "b"), ids("c"));
-        // Nobody of the old ones is left.
-        assert_eq!(next_when("a b", "x", "x", "a b", "a b"), ids("b x"));
-        assert_eq!(next("b x", "x", "x", "b"), ids("x"));
-        assert_eq!(next_when("a", "x", "", "", "a"), ids("a x"));
+    }
+
+    #[test]
+    fn when_all_are_gone_nobody_takes_their_place() {
+        // They may be cut off together, and go on.
+        assert_eq!(next_when("a b", "x", "x", "a b", "a b"), None);
+        assert_eq!(next_when("a", "x", "x", "a", "a"), None);
+        // One of them is back, perhaps as a new process: nobody vouches in place of the old one.
+        assert_eq!(next_when("a b c", "a x", "a x", "b c", "b c"), ids("a c x"));
     }
 
     #[test]
@@ -290,6 +299,8 @@ mod tests {
         assert!(followed("a b c", "c b", ""));
         assert!(!followed("a b c", "c", "a"));
         assert!(followed("a b c", "c", "a b"));
+        assert!(!followed("a b c", "", "a b c"));
+        assert!(!followed("a", "", "a"));
     }
 
     fn vouches<'a>(moments: &'a [(&'a str, u32)]) -> impl Fn(&Member) -> Option<u32> + 'a {

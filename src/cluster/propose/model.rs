@@ -1,5 +1,6 @@
-//! The rules at work: nodes that lose etcd and each other, hear of views late, join and leave, at
-//! random. However it goes, when a view counts as settled, nobody serves under an older one.
+//! The rules at work: nodes that lose etcd and each other, alone or many at once and for long, hear
+//! of views late, join, leave and start anew, at random. However it goes, when a view counts as
+//! settled, nobody serves under an older one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,10 @@ const VOUCH: u32 = 20;
 /// How long a member must be out of reach to be doubted: more than that.
 const DOUBT: u32 = 21;
 
+/// How long a member must be without a lease to count as gone; half of it is how long it serves
+/// before all others must vouch for it. So the vouches of some are over by then.
+const FORSAKE: u32 = 2 * VOUCH + 8;
+
 struct Node {
     incarnation: u64,
     epoch: usize,
@@ -23,8 +28,11 @@ struct Node {
     registered: bool,
     /// Whom it has told the others that it doubts.
     said: BTreeMap<String, u64>,
-    /// When another one vouched for it last, and the epoch that one had come to.
-    vouches: BTreeMap<String, (u32, usize)>,
+    /// When its last lease ended.
+    lost: Option<u32>,
+    /// When another one, of which incarnation, vouched for it last, and the epoch that one had come
+    /// to.
+    vouches: BTreeMap<String, (u64, u32, usize)>,
     /// Until when it serves by vouches.
     until: u32,
     leaving: bool,
@@ -40,6 +48,8 @@ struct World {
     views: Vec<(View, Option<String>)>,
     /// The epoch that enough have come to, and since when.
     confirmed: Option<(usize, u32)>,
+    /// Who is not registered, and since when.
+    absent: BTreeMap<String, u32>,
     /// When, who did what, and the epoch afterwards.
     log: Vec<(u32, &'static str, u8, usize)>,
 }
@@ -54,13 +64,23 @@ impl World {
             lease: false,
             registered: false,
             said: BTreeMap::new(),
+            lost: None,
             vouches: BTreeMap::new(),
             until: 0,
             leaving: false,
         };
         let nodes = NAMES.map(|id| (id.to_owned(), node(random.bool()))).into();
         let views = vec![(View::default(), None)];
-        Self { random, clock: VOUCH, nodes, cut: BTreeMap::new(), views, confirmed: None, log: Vec::new() }
+        Self {
+            random,
+            clock: VOUCH,
+            nodes,
+            cut: BTreeMap::new(),
+            views,
+            confirmed: None,
+            absent: BTreeMap::new(),
+            log: Vec::new(),
+        }
     }
 
     fn node(&mut self, id: &str) -> &mut Node {
@@ -88,7 +108,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        let (id, action) = (self.any(), self.random.u8(..30));
+        let (id, action) = (self.any(), self.random.u8(..31));
         let Node { epoch, etcd, lease, registered, leaving, .. } = self.nodes[id];
         let up_to_date = etcd && epoch == self.now();
         match action {
@@ -99,7 +119,7 @@ impl World {
                 }
             }
             1 => self.node(id).etcd = !etcd,
-            2 if !etcd => (self.node(id).lease, self.node(id).registered) = (false, false),
+            2 if !etcd && lease => self.lose_lease(id),
             3..=6 if etcd && !up_to_date => {
                 let epoch = self.random.usize(epoch + 1..=self.now());
                 self.hear(id, epoch);
@@ -121,10 +141,71 @@ impl World {
                 self.views.push((view, Some(id.to_owned())));
             }
             16..=19 if up_to_date && registered && !leaving => self.propose(id),
-            20.. => self.tick(),
+            20..30 => self.tick(),
+            30 => match self.random.u8(..16) {
+                0 | 1 => self.split(),
+                2 => self.heal(),
+                3 | 4 => self.restart(id),
+                _ => return,
+            },
             _ => return,
         }
+        for (id, node) in &self.nodes {
+            if node.registered {
+                self.absent.remove(id);
+            } else {
+                self.absent.entry(id.clone()).or_insert(self.clock);
+            }
+        }
         self.log.push((self.clock, id, action, self.now()));
+    }
+
+    fn lose_lease(&mut self, id: &str) {
+        let clock = self.clock;
+        let node = self.node(id);
+        (node.lease, node.registered, node.lost) = (false, false, Some(clock));
+    }
+
+    /// Some are cut off from etcd and all others at once, and reach each other.
+    fn split(&mut self) {
+        let off: BTreeSet<_> = NAMES.into_iter().filter(|_| self.random.u8(..3) > 0).collect();
+        for id in NAMES {
+            let is_off = off.contains(id);
+            self.node(id).etcd = !is_off;
+            if is_off && self.nodes[id].lease {
+                self.lose_lease(id);
+            }
+            for other in NAMES.into_iter().filter(|other| *other > id) {
+                let (pair, clock) = (pair(id, other), self.clock);
+                if off.contains(other) == is_off {
+                    self.cut.remove(&pair);
+                } else {
+                    self.cut.entry(pair).or_insert(clock);
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.cut.clear();
+        NAMES.into_iter().for_each(|id| self.node(id).etcd = true);
+    }
+
+    /// The process ends, and another one with its id begins.
+    fn restart(&mut self, id: &str) {
+        if self.nodes[id].lease {
+            self.lose_lease(id);
+        }
+        let node = self.node(id);
+        node.incarnation += 1;
+        (node.epoch, node.until, node.leaving) = (0, 0, false);
+        node.vouches.clear();
+        node.said.clear();
+    }
+
+    fn gone(&self) -> BTreeSet<String> {
+        let gone = self.absent.iter().filter(|&(_, since)| self.clock >= since + FORSAKE);
+        gone.map(|(id, _)| id.clone()).collect()
     }
 
     fn story(&self) -> String {
@@ -159,26 +240,29 @@ impl World {
         self.clock += 1;
         for id in NAMES {
             for other in NAMES {
-                if !self.reach(id, other) {
+                let Node { incarnation, epoch, leaving, .. } = self.nodes[other];
+                let known = self.view_of(id).members.get(other);
+                if !self.reach(id, other) || known.is_none_or(|known| known.incarnation != incarnation) {
                     continue;
                 }
-                let Node { epoch, leaving, .. } = self.nodes[other];
                 let may_vouch = self.is_member(other)
                     && !leaving
                     && self.view_of(other).members.contains_key(id)
                     && !self.nodes[other].said.contains_key(id);
                 let clock = self.clock;
                 let vouch = self.node(id).vouches.entry(other.to_owned()).or_default();
-                *vouch = (if may_vouch { clock } else { vouch.0 }, epoch);
+                let before = if vouch.0 == incarnation { vouch.1 } else { 0 };
+                *vouch = (incarnation, if may_vouch { clock } else { before }, epoch);
             }
-            let Node { epoch, lease, leaving, .. } = self.nodes[id];
+            let Node { epoch, lease, leaving, lost, .. } = self.nodes[id];
             if self.is_member(id) && !lease && !leaving {
                 let vouches = &self.nodes[id].vouches;
                 let vouch = |member: &Member| {
-                    let &(at, come) = vouches.get(&member.id)?;
-                    (come <= epoch && at > 0).then_some(at)
+                    let &(incarnation, at, come) = vouches.get(&member.id)?;
+                    (incarnation == member.incarnation && come <= epoch && at > 0).then_some(at)
                 };
-                let vouched = vouched(self.view_of(id), id, false, self.clock, vouch);
+                let all = lost.is_some_and(|at| self.clock >= at + FORSAKE / 2);
+                let vouched = vouched(self.view_of(id), id, all, self.clock, vouch);
                 let node = self.node(id);
                 node.until = node.until.max(vouched.map_or(0, |at| at + VOUCH));
             }
@@ -193,7 +277,7 @@ impl World {
                 || node.epoch == self.now() && (node.lease || self.reach(proposer, id))
         };
         if self.confirmed.is_none_or(|(epoch, _)| epoch < self.now())
-            && enough(view.previous.iter(), come, &BTreeSet::new())
+            && enough(view.previous.iter(), come, &self.gone())
         {
             self.confirmed = Some((self.now(), self.clock));
         }
@@ -214,8 +298,8 @@ impl World {
             registered.map(|(id, node)| (id.clone(), tests::member(id, node.incarnation))).collect();
         let doubts = live().map(|(id, node)| (id.clone(), node.said.clone())).collect();
         let may_remove = self.confirmed.is_some_and(|(_, at)| self.clock >= at + VOUCH);
-        let evidence =
-            Evidence { registered: &registered, doubts: &doubts, gone: &BTreeSet::new(), may_remove };
+        let gone = self.gone();
+        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove };
         let next = next_view(&self.views[self.now()].0, &evidence, |id| self.reach(proposer, id));
         if let Some(next) = next {
             for id in NAMES.into_iter().filter(|id| !next.members.contains_key(*id)) {
