@@ -37,10 +37,15 @@ impl Contact {
 /// Why a node that serves because others vouch for it is never one that these others have given
 /// up: Y vouches for X while X is reachable for Y, so at that moment less than
 /// [`Timing::answer_counts`] has gone by since X answered Y. Y doubts X when it has not been
-/// reachable for [`Timing::doubted_after`] since then, three fifths of a lease after that moment at
+/// reachable for [`Timing::doubted_after`] since then, nearly a whole lease after that moment at
 /// the earliest. X serves on that vouch for [`Timing::vouch_counts`], half of a lease, from when
-/// it sent its ping, which was before that moment. The tenth of a lease between is for clocks
-/// that do not run alike.
+/// it sent its ping, which was before that moment.
+///
+/// Why a doubt outlasts what X serves by its lease, too, even if etcd ends all leases at the moment
+/// at which X is cut off from everybody: X last renewed its lease before that moment. Y's last ping
+/// that X answered was sent at most [`Timing::ping_interval`] before it, and Y doubts X
+/// [`Timing::answer_counts`] and [`Timing::doubted_after`] after that ping: a lease and a fifth. The
+/// tenth of a lease that is left is for clocks that do not run alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     lease_ttl: Duration,
@@ -69,7 +74,7 @@ impl Timing {
 
     /// How long a member must not have been reachable for a node to say that it doubts it.
     pub fn doubted_after(self) -> Duration {
-        self.lease_ttl * 3 / 5
+        self.lease_ttl * 19 / 20
     }
 
     /// How long after the ping was sent its answer lets a node serve whose lease is over.
@@ -88,6 +93,18 @@ mod tests {
             let timing = Timing::of(Duration::from_millis(millis));
             assert!(timing.vouch_counts() + timing.lease_ttl() / 10 <= timing.doubted_after());
             assert!(timing.ping_interval() * 2 < timing.answer_counts());
+        }
+    }
+
+    #[test]
+    fn nobody_is_doubted_who_may_serve_by_a_lease_that_etcd_has_dropped() {
+        for millis in [1_000, 1_001, 5_000, 60_000] {
+            let timing = Timing::of(Duration::from_millis(millis));
+            let doubted = timing.answer_counts() + timing.doubted_after();
+            let slack = timing.lease_ttl() / 10;
+            assert!(
+                timing.ping_interval() + timing.lease_ttl() + slack <= doubted + Duration::from_micros(1)
+            );
         }
     }
 
