@@ -72,10 +72,13 @@ impl State {
         members.chain(others).filter(move |id| **id != self.me && behind(id)).map(String::as_str)
     }
 
-    /// Whether nobody acts on an older view any more. Until then, the previous owner of a slot may
-    /// still answer for it: who has gained one must not.
+    /// Whether nobody acts on another view any more. Until then, the previous owner of a slot may
+    /// still answer for it: who has gained one must not. Nor while somebody is known to be ahead:
+    /// when etcd has lost views, the one that follows here may be older than theirs.
     pub fn is_settled(&self) -> bool {
-        self.witnessed >= self.epoch && self.unconfirmed().next().is_none()
+        self.witnessed >= self.epoch
+            && self.unconfirmed().next().is_none()
+            && self.acknowledged.values().all(|&epoch| epoch <= self.epoch)
     }
 }
 

@@ -137,9 +137,11 @@ pub fn without(current: &View, id: &str) -> View {
     follow(current, members)
 }
 
-/// The same view once more, for an etcd that has lost it.
-pub fn again(current: &View) -> View {
-    follow(current, current.members.clone())
+/// The same view once more, for an etcd that has lost it; `None` when too few of its members are
+/// there: those who know of a later one may yet come.
+pub fn again(current: &View, evidence: &Evidence<'_>) -> Option<View> {
+    let has_lease = |id: &str| evidence.registered.contains_key(id);
+    enough(current.members.keys(), has_lease, evidence.gone).then(|| follow(current, current.members.clone()))
 }
 
 /// The view with the next flush generation.

@@ -60,7 +60,68 @@ fn an_etcd_that_has_lost_everything_is_told_the_view_again() {
     nodes.push(Node::start(options(&etcd.endpoint(), "d"), &network));
     await_agreement(&nodes, &["a", "b", "c", "d"]);
     assert_eq!(nodes[0].state().view.flush_generation, 1);
-    assert!(nodes[..3].iter().all(|node| node.forgotten() == 1), "only at the start of each");
+    assert!(nodes[..3].iter().all(|node| node.forgotten() == 2), "later views may be lost, too");
+}
+
+#[test]
+fn a_removed_node_does_not_serve_because_etcd_has_lost_everything() {
+    let (mut etcd, network) = (Etcd::start(), Network::default());
+    let (first, second) = (Proxy::start(etcd.endpoint()), Proxy::start(etcd.endpoint()));
+    let start = |proxy: &Proxy, id| Node::start(options(&proxy.endpoint(), id), &network);
+    let mut nodes = vec![start(&first, "a"), start(&first, "b"), start(&second, "c")];
+    await_agreement(&nodes, &["a", "b", "c"]);
+    second.cut();
+    network.cut("c");
+    await_agreement(&nodes[..2], &["a", "b"]);
+    eventually("it is fenced", || !nodes[2].serves());
+
+    first.cut();
+    etcd.kill();
+    etcd.restart_empty();
+    second.heal();
+    eventually("it reaches etcd before the others", || registered(&etcd) == 1);
+    always("it does not know what they know", TTL * 2, || {
+        !nodes[2].serves() && nodes[..2].iter().all(Node::serves)
+    });
+    first.heal();
+    network.heal("c");
+    await_agreement(&nodes, &["a", "b", "c"]);
+    assert!(nodes.remove(2).forgotten() > 1);
+}
+
+#[test]
+fn nobody_takes_the_place_of_a_node_that_goes_on_without_etcd() {
+    let (etcd, network) = (Etcd::start(), Network::default());
+    let proxy = Proxy::start(etcd.endpoint());
+    let start = |endpoint: String, id| {
+        Node::start(Options { forsake_after: TTL * 4, ..options(&endpoint, id) }, &network)
+    };
+    let old = start(proxy.endpoint(), "a");
+    eventually("it serves", || old.serves());
+    proxy.cut();
+    network.cut("a");
+    eventually("its lease runs out", || registered(&etcd) == 0);
+    let new = start(etcd.endpoint(), "b");
+    always("it goes on alone", TTL * 8, || old.serves() && !new.serves());
+    proxy.heal();
+    network.heal("a");
+    let nodes = [old, new];
+    await_agreement(&nodes, &["a", "b"]);
+    assert!(nodes.iter().all(|node| node.forgotten() == 1));
+}
+
+#[test]
+fn lost_members_are_replaced_when_one_of_them_is_there_again() {
+    let (etcd, network) = (Etcd::start(), Network::default());
+    let start =
+        |id| Node::start(Options { forsake_after: TTL * 4, ..options(&etcd.endpoint(), id) }, &network);
+    let nodes: Vec<_> = ["a", "b", "c"].into_iter().map(start).collect();
+    await_agreement(&nodes, &["a", "b", "c"]);
+    nodes.into_iter().for_each(Node::vanish);
+    eventually("their leases run out", || registered(&etcd) == 0);
+    let new = start("d");
+    always("they might live", TTL * 6, || !new.serves());
+    await_agreement(&[start("b"), new], &["b", "d"]);
 }
 
 #[test]
@@ -192,7 +253,7 @@ fn epochs_go_on_when_the_view_is_deleted() {
     etcd.ctl(&["put", VIEW, "nonsense"]);
     eventually("the view is there again", || nodes.iter().all(|node| node.state().epoch > epoch + 1));
     await_agreement(&nodes, &["a", "b", "c"]);
-    assert!(nodes.iter().all(|node| node.forgotten() == 1));
+    assert!(nodes.iter().all(|node| node.forgotten() == 3), "once more for each view that was lost");
 }
 
 #[test]

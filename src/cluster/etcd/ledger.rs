@@ -54,6 +54,10 @@ pub struct Ledger {
     shunned: u32,
     registered_before: bool,
     pub(super) displaced: bool,
+    /// The epoch that this node had come to when etcd was set back to an earlier time.
+    set_back_at: Option<u64>,
+    /// Whether it was said that nobody is left whom this node could join.
+    has_lamented: bool,
 }
 
 impl Ledger {
@@ -73,6 +77,8 @@ impl Ledger {
             shunned: 0,
             registered_before: false,
             displaced: false,
+            set_back_at: None,
+            has_lamented: false,
         }
     }
 
@@ -87,6 +93,10 @@ impl Ledger {
 
     /// Replaces everything by what was read at a revision.
     pub fn load(&mut self, revision: i64, records: BTreeMap<String, Record>) {
+        if revision < self.records.revision() {
+            // It was emptied, or a backup was restored: views may have come and gone.
+            self.set_back_at = Some(self.seat.state().epoch);
+        }
         self.records.load(revision, records);
         // Who is not there now may have been in between.
         self.absent_since.clear();
@@ -167,6 +177,37 @@ impl Ledger {
         }
         self.acknowledge();
         self.seat.stand(now);
+        self.lament(now, &base);
+    }
+
+    /// Says so when this node can do nothing because all whom it would have to hear of are gone.
+    fn lament(&mut self, now: Instant, base: &Stored) {
+        let is_forsaken = self.is_forsaken(now, base);
+        if is_forsaken && !self.has_lamented {
+            let members: Vec<_> = base.view.members.keys().chain(&base.view.previous).collect();
+            error!(
+                ?members,
+                epoch = base.epoch,
+                key = self.keys().view,
+                "no member of this cluster has been in etcd for long. They may be cut off together and still \
+                 serve, so no other node takes their place. Start one of them again under its old id; or, if \
+                 none of them runs any more, stop all nodes, delete this key with etcdctl and start again"
+            );
+        }
+        self.has_lamented = is_forsaken;
+    }
+
+    /// Whether the view, or the one before it whose members have not come to this one, has no
+    /// member left that could let another node in ([`propose::enough`]).
+    pub(super) fn is_forsaken(&self, now: Instant, base: &Stored) -> bool {
+        let gone = self.gone(now);
+        let all_gone = |mut ids: std::slice::Iter<'_, String>| ids.all(|id| gone.contains(id));
+        let members: Vec<_> = base.view.members.keys().cloned().collect();
+        let is_confirmed = self.confirmed.is_some_and(|(epoch, _)| epoch == base.epoch);
+        let previous = &base.view.previous;
+        self.records.is_registered(self.me())
+            && (!members.is_empty() && all_gone(members.iter())
+                || !is_confirmed && !previous.is_empty() && all_gone(previous.iter()))
     }
 
     /// When the others had vouched for this node, if that is what it has to serve by. Not when it
@@ -224,7 +265,8 @@ impl Ledger {
     }
 
     /// Serves by the lease, once what this node has acknowledged goes with it: as long as the one
-    /// lives, the others then wait for the other.
+    /// lives, the others then wait for the other. That holds while etcd has the view that this node
+    /// acts on: one that has lost its data may have lost the view that removed this node, too.
     fn count_lease(&mut self) {
         if let Some(until) = self.awaited_until() {
             self.lease_until = Some(until);
@@ -239,6 +281,10 @@ impl Ledger {
 
     fn awaited_until(&self) -> Option<Instant> {
         let (lease, until) = self.lease?;
+        let (base, found) = self.base();
+        if found != Found::Present || base.epoch != self.seat.state().epoch {
+            return None;
+        }
         let acknowledged = self.records.get(&self.keys().ack(self.me()))?;
         (acknowledged.lease == lease).then_some(until)
     }
@@ -292,7 +338,10 @@ impl Ledger {
     pub(super) fn base(&self) -> (Arc<Stored>, Found) {
         let state = self.seat.state();
         match self.records.view() {
-            Some(stored) if stored.epoch == state.epoch && stored.view != *state.view => {
+            Some(stored)
+                if stored.epoch == state.epoch
+                    && (stored.view != *state.view || self.set_back_at == Some(state.epoch)) =>
+            {
                 (Arc::clone(stored), Found::Other)
             }
             Some(stored) if stored.epoch >= state.epoch => (Arc::clone(stored), Found::Present),
@@ -311,6 +360,10 @@ pub enum Found {
     Present,
     /// None, or an older one.
     Older,
-    /// Another one of the same epoch: etcd has lost a view, and two nodes brought one back.
+    /// Another one of the same epoch, or one that etcd was set back to: it has lost a view, which
+    /// some may act on.
     Other,
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,15 +103,19 @@ impl Ledger {
             Found::Present if base.confirmed => None,
             Found::Present => Some(self.over_the_view(Stored { confirmed: true, ..Stored::clone(&base) })),
             Found::Older | Found::Other if base.epoch == 0 => None,
-            Found::Older | Found::Other => Some(self.follow_with(&base, found, propose::again(&base.view))),
+            Found::Older | Found::Other => {
+                let view = propose::again(&base.view, &evidence)?;
+                Some(self.follow_with(&base, found, view))
+            }
         }
     }
 
     /// A view that was asked for, made from the present one; `None` when no view may follow that
-    /// one yet.
+    /// one yet, or etcd has lost it: [`Ledger::proposal`] decides whether it is brought back.
     pub fn derived(&self, next: impl FnOnce(&View) -> View) -> Option<Proposal> {
         let (base, found) = self.base();
-        self.may_follow(&base).then(|| self.follow_with(&base, found, next(&base.view)))
+        (found == Found::Present && self.may_follow(&base))
+            .then(|| self.follow_with(&base, found, next(&base.view)))
     }
 
     /// This node's way out of the view. `None` also while it serves by more than its lease, the
@@ -144,8 +148,9 @@ impl Ledger {
     /// Takes the registrations of all whom the view removes, because an incarnation that was
     /// removed must not come back.
     fn follow_with(&self, base: &Stored, found: Found, view: View) -> Proposal {
-        // An epoch that others may have another view of is skipped, and everybody forgets.
-        let step = if found == Found::Other { 2 } else { 1 };
+        // When etcd has lost the view, it may have lost later ones, too: an epoch that others may
+        // have another view of is skipped, so that whoever has not seen those forgets everything.
+        let step = if found == Found::Present || base.epoch == 0 { 1 } else { 2 };
         let next = Stored { epoch: base.epoch + step, view, ..Stored::default() };
         let mut proposal = self.over_the_view(next);
         let removed = base.view.members.keys().filter(|id| !proposal.next.view.members.contains_key(*id));

@@ -1,0 +1,193 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::cluster::Hooks;
+use crate::cluster::contacts::Contact;
+use crate::cluster::etcd::records::to_json;
+
+const LEASE: Duration = Duration::from_secs(5);
+
+struct Nothing;
+
+impl Hooks for Nothing {
+    fn forget(&self) {}
+}
+
+/// Who is reached, always.
+#[derive(Default)]
+struct Reach(Mutex<BTreeSet<String>>);
+
+impl Contacts for Reach {
+    fn contact(&self, member: &Member) -> Contact {
+        let is_reached = self.0.lock().contains(&member.id);
+        Contact { answered: is_reached.then(far_ahead), ..Contact::default() }
+    }
+}
+
+/// After any moment that a test asks about.
+fn far_ahead() -> Instant {
+    Instant::now() + LEASE * 100
+}
+
+/// What stands in etcd, and one node that reads it.
+struct Case {
+    ledger: Ledger,
+    reach: Arc<Reach>,
+    start: Instant,
+    revision: i64,
+    records: BTreeMap<String, Record>,
+}
+
+impl Case {
+    /// A node `x`.
+    fn new() -> Case {
+        let options = Options { node_id: "x".to_owned(), lease_ttl: LEASE, ..Options::default() };
+        let reach = Arc::new(Reach::default());
+        let seat = Seat::new(options.member(), Arc::new(Nothing));
+        let ledger = Ledger::new(seat, reach.clone(), &options);
+        Case { ledger, reach, start: Instant::now(), revision: 0, records: BTreeMap::new() }
+    }
+
+    fn member(&self, id: &str) -> Member {
+        let me = self.ledger.seat.me();
+        if id == me.id { me.clone() } else { Member { id: id.to_owned(), incarnation: 1, ..me.clone() } }
+    }
+
+    fn put(&mut self, key: String, value: Vec<u8>, lease: i64) {
+        self.revision += 1;
+        self.records.insert(key, Record { value, revision: self.revision, lease });
+    }
+
+    fn view(&mut self, epoch: u64, ids: &str) {
+        let members = ids.split_whitespace().map(|id| (id.to_owned(), self.member(id))).collect();
+        let view = View { members, ..View::default() };
+        let stored = Stored { epoch, view, confirmed: true, ..Stored::default() };
+        self.put(self.ledger.keys().view.clone(), to_json(&stored), 0);
+    }
+
+    /// A node registers, and says which epoch it has come to.
+    fn register(&mut self, id: &str, epoch: u64, lease: i64) {
+        self.put(self.ledger.keys().member(id), to_json(&self.member(id)), lease);
+        self.put(self.ledger.keys().ack(id), to_json(&epoch), lease);
+    }
+
+    fn read(&mut self) {
+        self.ledger.load(self.revision, self.records.clone());
+    }
+
+    /// etcd loses everything.
+    fn empty(&mut self) {
+        self.records.clear();
+        self.revision = 1;
+        self.read();
+    }
+
+    fn at(&self, leases: u32) -> Instant {
+        self.start + LEASE * leases
+    }
+
+    /// Until when it serves, in leases.
+    fn serves_until(&self) -> u128 {
+        let until = self.ledger.seat.serves_until().saturating_duration_since(self.start);
+        until.as_micros() / LEASE.as_micros()
+    }
+
+    /// The epoch and the members of the view that it would write.
+    fn proposal(&self, leases: u32) -> Option<(u64, String)> {
+        let next = self.ledger.proposal(self.at(leases))?.next;
+        Some((next.epoch, next.view.members.into_keys().collect::<Vec<_>>().join(" ")))
+    }
+
+    /// A view of `a`, `b` and `x` by which `x` serves until the end of the second lease.
+    fn serving() -> Case {
+        let mut case = Case::new();
+        case.view(7, "a b x");
+        ["a", "b", "x"].into_iter().zip(1..).for_each(|(id, lease)| case.register(id, 7, lease));
+        case.read();
+        case.ledger.renewed(3, case.at(1));
+        assert_eq!(case.serves_until(), 2);
+        case
+    }
+}
+
+fn next(epoch: u64, ids: &str) -> Option<(u64, String)> {
+    Some((epoch, ids.to_owned()))
+}
+
+#[test]
+fn a_lease_in_an_etcd_that_has_lost_the_view_does_not_count() {
+    let mut case = Case::serving();
+    case.empty();
+    case.register("x", 7, 4);
+    case.read();
+    case.ledger.renewed(4, case.at(5));
+    assert_eq!(case.serves_until(), 2, "the others may have removed it in a view that is lost, too");
+    assert_eq!(case.proposal(5), None, "they come first");
+
+    case.register("a", 7, 5);
+    case.read();
+    assert_eq!(case.proposal(5), next(9, "a b x"), "who knows of no other view forgets what it holds");
+    case.view(9, "a b x");
+    case.register("x", 9, 4);
+    case.read();
+    case.ledger.renewed(4, case.at(6));
+    assert_eq!(case.serves_until(), 7);
+}
+
+#[test]
+fn a_view_that_etcd_was_set_back_to_is_not_trusted() {
+    let mut case = Case::serving();
+    case.revision -= 1;
+    case.register("x", 7, 4);
+    case.read();
+    case.ledger.renewed(4, case.at(5));
+    assert_eq!(case.serves_until(), 6, "it only goes on");
+
+    case.revision = 3;
+    case.register("x", 7, 5);
+    case.read();
+    case.ledger.renewed(5, case.at(10));
+    assert_eq!(case.serves_until(), 6);
+    assert!(!case.ledger.seat.state().is_settled());
+    assert_eq!(case.proposal(10), next(9, "a b x"));
+    case.view(9, "a b x");
+    case.register("x", 9, 5);
+    case.read();
+    case.ledger.renewed(5, case.at(11));
+    assert_eq!(case.serves_until(), 12);
+}
+
+#[test]
+fn a_flush_waits_until_a_lost_view_is_there_again() {
+    let mut case = Case::serving();
+    assert!(case.ledger.derived(propose::flushed).is_some());
+    case.empty();
+    assert!(case.ledger.derived(propose::flushed).is_none());
+}
+
+#[test]
+fn nobody_takes_the_place_of_members_that_are_all_gone() {
+    let mut case = Case::new();
+    case.view(7, "a b");
+    case.register("x", 7, 4);
+    case.read();
+    let forsaken = |case: &mut Case, leases| {
+        let now = case.at(leases);
+        case.ledger.look(now);
+        let (base, _) = case.ledger.base();
+        case.ledger.is_forsaken(now, &base)
+    };
+    assert!(!forsaken(&mut case, 1));
+    assert!(forsaken(&mut case, 99), "it is said what to do");
+    assert_eq!(case.proposal(99), None);
+
+    case.register("a", 7, 5);
+    case.read();
+    assert!(!forsaken(&mut case, 1));
+    forsaken(&mut case, 99);
+    assert_eq!(case.proposal(99), next(8, "a b x"));
+}
