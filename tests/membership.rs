@@ -53,6 +53,8 @@ fn a_lease_does_not_save_a_node_that_most_cannot_reach() {
     network.cut("c");
     await_agreement(&nodes[..2], &["a", "b"]);
     eventually("it knows", || nodes[2].state().standing == Standing::Fenced);
+    let epoch = nodes[0].state().epoch;
+    always("it does not come back for nothing", TTL * 4, || nodes[0].state().epoch == epoch);
     network.heal("c");
     await_agreement(&nodes, &["a", "b", "c"]);
 }

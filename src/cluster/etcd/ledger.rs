@@ -329,9 +329,20 @@ impl Ledger {
         registration
     }
 
-    /// Whether this node should wait before it registers again.
+    /// Whether this node, which was put out, should wait before it registers again: for a while, and
+    /// until it reaches so many members that most of the view would be able to work with it.
     pub fn rests(&self, now: Instant) -> bool {
-        self.rejoin_at.is_some_and(|at| now < at)
+        self.rejoin_at.is_some_and(|at| now < at || !self.is_member() && !self.reaches_most())
+    }
+
+    /// Whether this node and those whom it reaches would be more than half of the view. Members
+    /// without a lease do not count: they may be dead, and this node is needed all the more.
+    fn reaches_most(&self) -> bool {
+        let state = self.seat.state();
+        let others =
+            state.view.members.keys().filter(|id| **id != state.me && self.records.is_registered(id));
+        let (reached, missed): (Vec<_>, Vec<_>) = others.partition(|id| self.peers.reaches(id));
+        reached.len() + 1 > missed.len()
     }
 
     /// The view to build on, and what was found of it in etcd.

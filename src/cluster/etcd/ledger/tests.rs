@@ -170,6 +170,41 @@ fn a_flush_waits_until_a_lost_view_is_there_again() {
 }
 
 #[test]
+fn who_was_put_out_comes_back_when_it_reaches_most() {
+    let mut case = Case::serving();
+    case.view(8, "a b");
+    case.read();
+    let rests = |case: &mut Case, leases, reached: &str| {
+        *case.reach.0.lock() = reached.split_whitespace().map(str::to_owned).collect();
+        let now = case.at(leases);
+        case.ledger.look(now);
+        case.ledger.rests(now)
+    };
+    assert!(!case.ledger.seat.state().is_member());
+    assert!(rests(&mut case, 0, "a b"), "it waits in any case");
+    assert!(rests(&mut case, 9, ""));
+    assert!(!rests(&mut case, 9, "a"), "two of three");
+    // They have lost their leases.
+    case.records.remove(&case.ledger.keys().member("a"));
+    case.records.remove(&case.ledger.keys().member("b"));
+    case.read();
+    assert!(!rests(&mut case, 9, ""));
+}
+
+#[test]
+fn a_member_that_was_put_out_once_takes_part_when_it_reaches_nobody() {
+    let mut case = Case::serving();
+    case.view(8, "a b");
+    case.read();
+    case.view(9, "a b x");
+    case.read();
+    assert!(case.ledger.seat.state().is_member());
+    let now = case.at(9);
+    case.ledger.look(now);
+    assert!(!case.ledger.rests(now));
+}
+
+#[test]
 fn nobody_takes_the_place_of_members_that_are_all_gone() {
     let mut case = Case::new();
     case.view(7, "a b");
