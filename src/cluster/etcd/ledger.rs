@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::cluster::contacts::{Contacts, Timing};
 use crate::cluster::etcd::Options;
@@ -54,6 +54,9 @@ pub struct Ledger {
     shunned: u32,
     registered_before: bool,
     pub(super) displaced: bool,
+    /// Since when another process has this node's id.
+    taken_since: Option<Instant>,
+    is_said_to_be_taken: bool,
     /// The epoch that this node had come to when etcd was set back to an earlier time.
     set_back_at: Option<u64>,
     /// Whether it was said that nobody is left whom this node could join.
@@ -77,6 +80,8 @@ impl Ledger {
             shunned: 0,
             registered_before: false,
             displaced: false,
+            taken_since: None,
+            is_said_to_be_taken: false,
             set_back_at: None,
             has_lamented: false,
         }
@@ -289,8 +294,10 @@ impl Ledger {
         (acknowledged.lease == lease).then_some(until)
     }
 
-    /// What stands under this node's id, when it holds this lease.
-    pub fn registration(&mut self, lease: i64) -> Registration {
+    /// What stands under this node's id, when it holds this lease. A process that was killed leaves
+    /// its key behind until its lease ends, and its successor waits for that: nobody can tell it from
+    /// one that is cut off, and answers its own clients for as long.
+    pub fn registration(&mut self, lease: i64, now: Instant) -> Registration {
         let me = self.seat.me();
         let found = self.records.get(&self.keys().member(&me.id));
         let registration = match found.map(|record| (record, parse::<Member>(record))) {
@@ -298,28 +305,16 @@ impl Ledger {
             Some((record, Some(member))) if member.incarnation == me.incarnation && record.lease == lease => {
                 Registration::Ours
             }
-            Some((record, Some(member)))
-                if member.incarnation != me.incarnation
-                    && record.lease != lease
-                    // A process that was killed leaves its key behind. Whoever has its address
-                    // now is its successor; but only at its start, or two could take turns.
-                    && (self.registered_before
-                        || member.peer_addr != me.peer_addr
-                        || member.incarnation > me.incarnation) =>
-            {
+            Some((record, Some(member))) if member.incarnation != me.incarnation && record.lease != lease => {
                 Registration::Taken(member)
             }
             Some(_) => Registration::Replaceable,
         };
         let displaced = matches!(registration, Registration::Taken(_));
-        if let (Registration::Taken(other), false) = (&registration, self.displaced) {
-            error!(
-                id = other.id,
-                peer_addr = other.peer_addr,
-                incarnation = other.incarnation,
-                "another process uses this node's id; this one stays out until that one is gone: \
-                 give each its own --node-id"
-            );
+        if let Registration::Taken(other) = &registration {
+            self.say_who_has_the_id(other, now);
+        } else {
+            (self.taken_since, self.is_said_to_be_taken) = (None, false);
         }
         if displaced != self.displaced {
             self.displaced = displaced;
@@ -327,6 +322,35 @@ impl Ledger {
         }
         self.registered_before |= registration == Registration::Ours;
         registration
+    }
+
+    fn say_who_has_the_id(&mut self, other: &Member, now: Instant) {
+        let me = self.seat.me();
+        let is_earlier = !self.registered_before
+            && other.peer_addr == me.peer_addr
+            && other.incarnation < me.incarnation
+            // etcd may take its time.
+            && self.taken_since.is_none_or(|since| now < since + self.timing.lease_ttl() * 2);
+        let Member { id, peer_addr, incarnation, .. } = other;
+        if is_earlier {
+            if self.taken_since.is_none() {
+                info!(
+                    id,
+                    incarnation,
+                    "waiting for the end of the lease that this node had before it was restarted"
+                );
+            }
+        } else if !self.is_said_to_be_taken {
+            self.is_said_to_be_taken = true;
+            error!(
+                id,
+                peer_addr,
+                incarnation,
+                "another process uses this node's id; this one stays out until that one is gone: \
+                 give each its own --node-id"
+            );
+        }
+        self.taken_since.get_or_insert(now);
     }
 
     /// Whether this node, which was put out, should wait before it registers again: for a while, and

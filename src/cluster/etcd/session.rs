@@ -226,7 +226,7 @@ impl Node {
             self.propose_at = None;
             return Ok(true);
         }
-        let registration = self.ledger.lock().registration(lease);
+        let registration = self.ledger.lock().registration(lease, now);
         match registration {
             Registration::Ours => self.plan_proposal(now),
             Registration::Taken(_) => return Ok(false),

@@ -226,3 +226,28 @@ fn nobody_takes_the_place_of_members_that_are_all_gone() {
     forsaken(&mut case, 99);
     assert_eq!(case.proposal(99), next(8, "a b x"));
 }
+
+#[test]
+fn the_lease_of_an_earlier_process_is_waited_for() {
+    let mut case = Case::new();
+    let earlier = Member { incarnation: 1, ..case.member("x") };
+    case.put(case.ledger.keys().member("x"), to_json(&earlier), 1);
+    case.read();
+    assert_eq!(case.ledger.registration(2, case.start), Registration::Taken(earlier));
+    assert!(!case.ledger.is_said_to_be_taken, "it may have been killed a moment ago");
+    case.ledger.registration(2, case.at(3));
+    assert!(case.ledger.is_said_to_be_taken);
+
+    case.records.clear();
+    case.read();
+    assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Replaceable);
+    assert!(!case.ledger.is_said_to_be_taken && !case.ledger.displaced);
+    case.register("x", 0, 2);
+    case.read();
+    assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Ours);
+    let other = Member { incarnation: u64::MAX, ..case.member("x") };
+    case.put(case.ledger.keys().member("x"), to_json(&other), 3);
+    case.read();
+    assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Taken(other));
+    assert!(case.ledger.is_said_to_be_taken, "it cannot be an earlier one");
+}
