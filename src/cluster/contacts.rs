@@ -37,15 +37,19 @@ impl Contact {
 /// Why a node that serves because others vouch for it is never one that these others have given
 /// up: Y vouches for X while X is reachable for Y, so at that moment less than
 /// [`Timing::answer_counts`] has gone by since X answered Y. Y doubts X when it has not been
-/// reachable for [`Timing::doubted_after`] since then, nearly a whole lease after that moment at
-/// the earliest. X serves on that vouch for [`Timing::vouch_counts`], half of a lease, from when
+/// reachable for [`Timing::doubted_after`] since then, more than half of a lease after that moment
+/// at the earliest. X serves on that vouch for [`Timing::vouch_counts`], half of a lease, from when
 /// it sent its ping, which was before that moment.
 ///
 /// Why a doubt outlasts what X serves by its lease, too, even if etcd ends all leases at the moment
-/// at which X is cut off from everybody: X last renewed its lease before that moment. Y's last ping
-/// that X answered was sent at most [`Timing::ping_interval`] before it, and Y doubts X
-/// [`Timing::answer_counts`] and [`Timing::doubted_after`] after that ping: a lease and a fifth. The
-/// tenth of a lease that is left is for clocks that do not run alike.
+/// at which X is cut off from everybody: X last renewed its lease before that moment, and serves by
+/// it for [`Timing::serves_for`]. Y's last ping that X answered was sent at most
+/// [`Timing::ping_interval`] before that moment, and Y doubts X [`Timing::answer_counts`] and
+/// [`Timing::doubted_after`] after that ping. The tenth of a lease that is left is for clocks that
+/// do not run alike.
+///
+/// All of this is so short that the keys of a node that was killed have gone to others within a
+/// lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     lease_ttl: Duration,
@@ -57,9 +61,25 @@ impl Timing {
         Self { lease_ttl }
     }
 
-    /// How long a lease lives without being renewed.
+    /// The lease: how long a node that is not there keeps its keys at most.
     pub fn lease_ttl(self) -> Duration {
         self.lease_ttl
+    }
+
+    /// How long a lease lives in etcd without being renewed, but for being rounded up to seconds
+    /// and noticed by etcd half a second later.
+    pub fn lives_in_etcd(self) -> Duration {
+        self.lease_ttl * 4 / 5
+    }
+
+    /// How often a node renews it.
+    pub fn renewal_interval(self) -> Duration {
+        self.lease_ttl / 4
+    }
+
+    /// How long after the call that renewed its lease a node serves by it.
+    pub fn serves_for(self) -> Duration {
+        self.lease_ttl * 13 / 20
     }
 
     /// How often every node pings every other one: twice at least while an answer counts.
@@ -74,7 +94,7 @@ impl Timing {
 
     /// How long a member must not have been reachable for a node to say that it doubts it.
     pub fn doubted_after(self) -> Duration {
-        self.lease_ttl * 19 / 20
+        self.lease_ttl * 3 / 5
     }
 
     /// How long after the ping was sent its answer lets a node serve whose lease is over.
@@ -103,8 +123,9 @@ mod tests {
             let doubted = timing.answer_counts() + timing.doubted_after();
             let slack = timing.lease_ttl() / 10;
             assert!(
-                timing.ping_interval() + timing.lease_ttl() + slack <= doubted + Duration::from_micros(1)
+                timing.ping_interval() + timing.serves_for() + slack <= doubted + Duration::from_micros(1)
             );
+            assert!(timing.serves_for() < timing.lives_in_etcd());
         }
     }
 

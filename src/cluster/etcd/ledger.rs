@@ -40,7 +40,7 @@ pub struct Ledger {
     pub records: Records,
     pub(super) timing: Timing,
     forsake_after: Duration,
-    /// The lease, and until when it lives at least.
+    /// The lease, and until when this node serves by it; it lives a little longer.
     lease: Option<(i64, Instant)>,
     /// Until when a lease let this node serve.
     lease_until: Option<Instant>,
@@ -265,7 +265,7 @@ impl Ledger {
 
     /// A lease was granted or renewed by a call that began then.
     pub fn renewed(&mut self, lease: i64, began: Instant) {
-        self.lease = Some((lease, began + self.timing.lease_ttl()));
+        self.lease = Some((lease, began + self.timing.serves_for()));
         self.count_lease();
     }
 

@@ -199,10 +199,10 @@ mod tests {
         assert!(case.peers.reaches("b") && !case.peers.reaches("a"));
         assert_eq!(case.look(250), (false, false));
         assert!(!case.peers.reaches("b"));
-        assert_eq!(case.look(1_199), (false, false));
-        assert_eq!(case.look(1_200), (true, true));
-        case.answers(1_250);
-        assert_eq!(case.look(1_251), (false, false));
+        assert_eq!(case.look(849), (false, false));
+        assert_eq!(case.look(850), (true, true));
+        case.answers(900);
+        assert_eq!(case.look(901), (false, false));
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
         let mut case = Case::new();
         assert_eq!(case.look(0), (false, false));
         assert_eq!(case.look(60_000), (false, false), "it could not hear them");
-        assert_eq!(case.look(60_950), (true, true));
+        assert_eq!(case.look(60_600), (true, true));
     }
 
     #[test]
@@ -219,17 +219,17 @@ mod tests {
         case.look(250);
         case.answers(500);
         // By then b was vouched for until 750, and is out of reach again.
-        assert_eq!(case.look(1_699), (false, false));
-        assert_eq!(case.look(1_700), (true, true));
+        assert_eq!(case.look(1_349), (false, false));
+        assert_eq!(case.look(1_350), (true, true));
     }
 
     #[test]
     fn a_doubt_is_said_only_when_it_was_known_before() {
         let mut case = Case::new();
         case.look(250);
-        case.look(1_200);
-        case.answers(1_201);
-        let now = case.at(1_202);
+        case.look(850);
+        case.answers(851);
+        let now = case.at(852);
         assert!(case.peers.doubts(now, &case.view).is_empty(), "a may have vouched for it meanwhile");
     }
 
@@ -237,11 +237,11 @@ mod tests {
     fn a_doubt_that_was_said_counts_until_it_is_withdrawn() {
         let mut case = Case::new();
         case.look(250);
-        assert_eq!(case.look(1_200), (true, true));
-        let doubts = case.peers.doubts(case.at(1_200), &case.view);
+        assert_eq!(case.look(850), (true, true));
+        let doubts = case.peers.doubts(case.at(850), &case.view);
         case.peers.saying(&doubts);
-        case.answers(1_250);
-        assert_eq!(case.look(1_251), (true, false), "etcd may have it");
+        case.answers(900);
+        assert_eq!(case.look(901), (true, false), "etcd may have it");
         case.peers.has_said(Doubted::new());
         assert_eq!(case.look(1_252), (false, false));
     }
@@ -251,7 +251,7 @@ mod tests {
         let mut case = Case::new();
         case.look(250);
         case.view.members.insert("b".to_owned(), member("b", 2));
-        assert_eq!(case.look(1_200), (false, false));
+        assert_eq!(case.look(850), (false, false));
         assert_eq!(case.look(2_150), (true, true));
         assert_eq!(case.peers.doubts(case.at(2_150), &case.view)["b"], 2);
     }

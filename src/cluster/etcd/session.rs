@@ -117,7 +117,7 @@ impl Node {
         }
         self.renew(&client).await?;
 
-        let mut renewals = every(self.options.lease_ttl / 3);
+        let mut renewals = every(self.options.timing().renewal_interval());
         let mut readings = every(self.options.lease_ttl);
         let mut ticks = every(self.options.tick());
         loop {
@@ -216,7 +216,7 @@ impl Node {
         let lease = match self.lease {
             Some(lease) => lease,
             None => {
-                let lease = client.grant(self.options.lease_ttl).await?;
+                let lease = client.grant(self.options.timing().lives_in_etcd()).await?;
                 self.lease = Some(lease);
                 self.ledger.lock().renewed(lease, now);
                 lease

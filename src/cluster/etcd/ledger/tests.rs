@@ -90,10 +90,10 @@ impl Case {
         self.start + LEASE * leases
     }
 
-    /// Until when it serves, in leases.
+    /// Until when it serves, in leases, rounded up.
     fn serves_until(&self) -> u128 {
         let until = self.ledger.seat.serves_until().saturating_duration_since(self.start);
-        until.as_micros() / LEASE.as_micros()
+        until.as_micros().div_ceil(LEASE.as_micros())
     }
 
     /// The epoch and the members of the view that it would write.
