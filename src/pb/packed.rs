@@ -164,9 +164,13 @@ impl<'a> Opened<'a> {
         Ok(opened)
     }
 
-    /// Whether a value that is read is to travel.
+    /// Whether a value that is found is to travel.
     pub fn wants_value(&self) -> bool {
-        matches!(&self.verb, Some(Wire::Get(get)) if !get.no_value)
+        match &self.verb {
+            Some(Wire::Get(get)) => !get.no_value,
+            Some(Wire::Inspect(_)) => false,
+            _ => true,
+        }
     }
 }
 
