@@ -40,7 +40,7 @@ impl Exptime {
 }
 
 /// An item as it lies in the store, borrowed while its shard is locked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ItemView<'a> {
     /// Its key, decoded.
     pub key: &'a [u8],

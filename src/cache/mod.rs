@@ -30,7 +30,7 @@ use crate::cluster::Membership;
 use crate::cluster::view::Member;
 use crate::command::{Command, Unavailable};
 use crate::pb;
-use crate::pb::Packed;
+use crate::pb::{Packed, Wanted};
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Returned};
 use crate::peer::mailbox::Ticket;
@@ -152,15 +152,14 @@ impl Cache {
         self.dialer.tasks.spawn(async move { _ = stop.run_until_cancelled(task).await });
     }
 
-    /// A command as it travels; `now` is the time of this node. Without `wants_value` a value that
-    /// is read stays where it is.
-    pub fn pack(&self, command: &Command<'_>, now: Seconds, wants_value: bool) -> Packed {
+    /// A command as it travels; `now` is the time of this node.
+    pub fn pack(&self, command: &Command<'_>, now: Seconds, wanted: Wanted) -> Packed {
         let at = pb::Clocked { clock: self.shared.store.clock(), now };
         let mut buffer = self.buffer.lock();
         if buffer.capacity() < BUFFER_ROOM || buffer.capacity() > BUFFER_BYTES {
             *buffer = BytesMut::with_capacity(BUFFER_BYTES);
         }
-        pb::pack(command, at, wants_value, &mut buffer)
+        pb::pack(command, at, wanted, &mut buffer)
     }
 
     /// Sends a command on its way to where `routing` says.
@@ -185,7 +184,7 @@ impl Cache {
     /// Has one command executed by its owner, wherever that is. Cancellation safe; a command that
     /// is not waited for is executed all the same.
     pub async fn call(&self, command: &Command<'_>) -> Answer {
-        let operation = self.pack(command, self.shared.store.clock().now(), true);
+        let operation = self.pack(command, self.shared.store.clock().now(), Wanted::Value);
         let (sender, answer) = tokio::sync::oneshot::channel();
         let routing = self.pane.hold().clone();
         let job = Job::new(operation.clone(), routing.epoch, self.deadline(), Ticket::Call(sender));

@@ -86,13 +86,13 @@ impl Floors for Routing {
 
 /// The place of each slot, in little memory: keys come in no order, so what a look-up reads should
 /// stay in the fastest caches beside everything else. Of few different generations, each is kept
-/// once; and for this node's own slots two bits are mostly enough.
+/// once; and for the three places of the most slots two bits are enough.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// For each slot two bits: one more than the place of its generation, if that is one of the
-    /// first three; 0 is for a look at `far`.
+    /// For each slot two bits: one of `usual`, or 3 for a look at `all`.
     near: Box<[u64]>,
-    far: Box<[u16]>,
+    usual: [u16; 3],
+    all: Box<[u16]>,
     /// Those of most slots come first.
     generations: Vec<u32>,
 }
@@ -130,36 +130,42 @@ impl Places {
             generations.push(newest);
         }
         let by_generation: HashMap<u32, u16> = generations.iter().copied().zip(0..).collect();
-        let far = (0..=u16::MAX).map(|slot| match owners.index(slot) {
+        let all = (0..=u16::MAX).map(|slot| match owners.index(slot) {
             None => NOWHERE,
             Some(_) if mine(slot) => {
                 HERE | by_generation.get(&since_of(slot)).unwrap_or(&by_generation[&newest])
             }
             Some(member) => member,
         });
-        let far: Box<[u16]> = far.collect();
-        let near = far.chunks(NEAR_SLOTS).map(|places| {
-            let bits = |&place: &u16| {
-                if (HERE..HERE + 3).contains(&place) { u64::from(place - HERE + 1) } else { 0 }
-            };
-            places.iter().rev().fold(0, |word, place| word << 2 | bits(place))
+        let all: Box<[u16]> = all.collect();
+        let usual = usual(&all);
+        let near = all.chunks(NEAR_SLOTS).map(|places| {
+            let code = |place| usual.iter().position(|usual| usual == place).unwrap_or(3) as u64;
+            places.iter().rev().fold(0, |word, place| word << 2 | code(place))
         });
-        Self { near: near.collect(), far, generations }
+        Self { near: near.collect(), usual, all, generations }
     }
 
     #[inline]
     fn of_slot(&self, slot: u16) -> Place {
         let slot = usize::from(slot);
-        let place = match (self.near[slot / NEAR_SLOTS] >> (slot % NEAR_SLOTS * 2)) as u16 & 3 {
-            0 => self.far[slot],
-            near => HERE + near - 1,
-        };
+        let code = self.near[slot / NEAR_SLOTS] >> (slot % NEAR_SLOTS * 2) & 3;
+        let place = self.usual.get(code as usize).copied().unwrap_or_else(|| self.all[slot]);
         match place {
             NOWHERE => Place::Nowhere,
             place if place < HERE => Place::Member(place),
             place => Place::Here { since: self.generations[usize::from(place & !HERE)] },
         }
     }
+}
+
+/// The places of the most slots; repeated when there are fewer than three.
+fn usual(places: &[u16]) -> [u16; 3] {
+    let mut slots = HashMap::new();
+    places.iter().for_each(|&place| *slots.entry(place).or_insert(0) += 1);
+    let mut by_slots: Vec<(u16, i32)> = slots.into_iter().collect();
+    by_slots.sort_unstable_by_key(|&(place, slots)| (Reverse(slots), place));
+    std::array::from_fn(|index| by_slots[index.min(by_slots.len() - 1)].0)
 }
 
 /// A thread's window on the routing. Whoever executes commands holds it while it does: so a

@@ -62,10 +62,10 @@ impl Cache {
                 (Place::Here { since }, Ok(command)) => {
                     let caller = Caller { since: Some(since), ..caller };
                     self.shared.store.execute(&caller, &command, |outcome| {
-                        pb::put_outcome(operation.id, operation.wants_value(), &outcome, &mut outcomes);
+                        pb::put_outcome(operation.id, operation.wanted(), &outcome, &mut outcomes);
                     });
                 }
-                _ => pb::put_refusal(operation.id, Kind::WrongOwner, &mut outcomes),
+                _ => pb::put_kind(operation.id, Kind::WrongOwner, &mut outcomes),
             }
         }
         if self.serves() {
@@ -79,7 +79,7 @@ impl Cache {
     fn refuse(&self, batch: &mut Batch, kind: Kind, epoch: u64) -> Result<pb::Outcomes, Broken> {
         let mut outcomes = self.lock_outcomes();
         while let Some(operation) = batch.take()? {
-            pb::put_refusal(operation.id, kind, &mut outcomes);
+            pb::put_kind(operation.id, kind, &mut outcomes);
         }
         Ok(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch })
     }

@@ -71,6 +71,7 @@ pub(super) fn verb<'a>(verb: Verb<'a>, at: Clocked<'_>) -> (pb::operation::Verb,
             new_cas: set.new_cas,
             invalidate: set.invalidate,
             vivify: set.vivify.map(ttl),
+            no_item: false,
         }),
         Verb::Delete(delete) => Wire::Delete(pb::Delete {
             compare: delete.compare,
@@ -247,7 +248,7 @@ pub fn view<'a>(message: &'a pb::Outcome, key: &'a [u8]) -> Option<Outcome<'a>> 
             ttl_before: message.ttl_before,
         }),
         Kind::NotFound => Outcome::NotFound,
-        Kind::Stored => Outcome::Stored(item()?),
+        Kind::Stored => Outcome::Stored(item().unwrap_or(ItemView { key, ..ItemView::default() })),
         Kind::NotStored => Outcome::NotStored,
         Kind::Exists => Outcome::Exists,
         Kind::Deleted => Outcome::Deleted,
@@ -263,7 +264,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::pb::{pack, put_outcome, take_outcome};
+    use crate::pb::{Wanted, pack, put_outcome, take_outcome};
 
     const KEY: &[u8] = b"k\xff";
 
@@ -272,7 +273,7 @@ mod tests {
         clock.advance(100);
         let command = Command { key: KEY, key_binary: true, verb };
         let mut buffer = BytesMut::new();
-        let packed = pack(&command, Clocked { clock: &clock, now: clock.now() }, true, &mut buffer);
+        let packed = pack(&command, Clocked { clock: &clock, now: clock.now() }, Wanted::Value, &mut buffer);
         assert!(buffer.is_empty());
         assert_eq!((packed.key(), packed.key_binary()), (KEY, true));
         assert_eq!(packed.open().expect("whole").key, KEY);
@@ -371,7 +372,7 @@ mod tests {
             let message = outcome(9, &sent);
             assert_eq!(message.id, 9);
             let mut buffer = BytesMut::new();
-            put_outcome(9, true, &sent, &mut buffer);
+            put_outcome(9, Wanted::Value, &sent, &mut buffer);
             assert_eq!(take_outcome(&mut buffer.freeze()).expect("whole"), message);
             assert_eq!(format!("{:?}", view(&message, KEY).unwrap()), format!("{sent:?}"));
         }

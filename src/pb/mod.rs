@@ -7,4 +7,4 @@ mod packed;
 
 pub use convert::{Clocked, Malformed, command, outcome, view};
 pub use generated::*;
-pub use packed::{Opened, Packed, pack, put_outcome, put_refusal, take_outcome};
+pub use packed::{Opened, Packed, Wanted, pack, put_kind, put_outcome, take_outcome};

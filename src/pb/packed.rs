@@ -38,15 +38,27 @@ pub struct Packed {
     value_len: u32,
 }
 
-/// A command as it travels, written to an empty buffer and split off from it. Without
-/// `wants_value` a value that is read stays where it is.
+/// How much of an item travels back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing of one that was stored, and all but the value of one that was found.
+    Little,
+    /// All but the value of one that was found.
+    Item,
+    /// All.
+    Value,
+}
+
+/// A command as it travels, written to an empty buffer and split off from it.
 ///
 /// # Panics
 /// With a key of more than 255 bytes; none has more than 250.
-pub fn pack(command: &Command<'_>, at: Clocked<'_>, wants_value: bool, buffer: &mut BytesMut) -> Packed {
+pub fn pack(command: &Command<'_>, at: Clocked<'_>, wanted: Wanted, buffer: &mut BytesMut) -> Packed {
     let (mut verb, value) = verb(command.verb, at);
-    if let Wire::Get(get) = &mut verb {
-        get.no_value = !wants_value;
+    match &mut verb {
+        Wire::Get(get) => get.no_value = wanted != Wanted::Value,
+        Wire::Set(set) => set.no_item = wanted == Wanted::Little,
+        _ => {}
     }
     buffer.reserve(command.key.len() + value.len() + ROOM);
     put_head(field::OPERATION_KEY, command.key.len(), buffer);
@@ -164,12 +176,13 @@ impl<'a> Opened<'a> {
         Ok(opened)
     }
 
-    /// Whether a value that is found is to travel.
-    pub fn wants_value(&self) -> bool {
+    /// How much of an item is to travel.
+    pub fn wanted(&self) -> Wanted {
         match &self.verb {
-            Some(Wire::Get(get)) => !get.no_value,
-            Some(Wire::Inspect(_)) => false,
-            _ => true,
+            Some(Wire::Set(set)) if set.no_item => Wanted::Little,
+            Some(Wire::Get(get)) if get.no_value => Wanted::Item,
+            Some(Wire::Inspect(_)) => Wanted::Item,
+            _ => Wanted::Value,
         }
     }
 }
@@ -195,11 +208,13 @@ fn read_set(bytes: &[u8]) -> Result<(pb::Set, &[u8]), Malformed> {
     Ok((set, value))
 }
 
-/// Writes an outcome as one of `Outcomes.outcomes`, with the value that was found, if that is
-/// wanted.
-pub fn put_outcome(id: u64, wants_value: bool, outcome: &Outcome<'_>, buffer: &mut BytesMut) {
+/// Writes an outcome as one of `Outcomes.outcomes`, with as much of the item as is wanted.
+pub fn put_outcome(id: u64, wanted: Wanted, outcome: &Outcome<'_>, buffer: &mut BytesMut) {
+    if wanted == Wanted::Little && matches!(outcome, Outcome::Stored(_)) {
+        return put_kind(id, pb::outcome::Kind::Stored, buffer);
+    }
     let (mut message, value) = parts(id, outcome);
-    let value = if wants_value { value } else { &[] };
+    let value = if wanted == Wanted::Value { value } else { &[] };
     let item = message.item.take();
     let item_len = item.as_ref().map(|item| item.encoded_len() + bytes_len(field::ITEM_VALUE, value));
     let len = message.encoded_len() + item_len.map_or(0, |len| head_len(field::OUTCOME_ITEM, len) + len);
@@ -213,8 +228,8 @@ pub fn put_outcome(id: u64, wants_value: bool, outcome: &Outcome<'_>, buffer: &m
     }
 }
 
-/// Writes an outcome as one of `Outcomes.outcomes`.
-pub fn put_refusal(id: u64, kind: pb::outcome::Kind, buffer: &mut BytesMut) {
+/// Writes an outcome of which there is nothing more to say as one of `Outcomes.outcomes`.
+pub fn put_kind(id: u64, kind: pb::outcome::Kind, buffer: &mut BytesMut) {
     let message = pb::Outcome { id, kind: kind.into(), ..pb::Outcome::default() };
     encode_varint(message.encoded_len() as u64, buffer);
     put(&message, buffer);
@@ -289,6 +304,23 @@ mod tests {
         assert_eq!((opened.id, opened.key, opened.key_binary), (300, &b"key"[..], true));
         assert_eq!(opened.value, b"value");
         assert_eq!(opened.verb, Some(Wire::Set(pb::Set { value: Bytes::new(), ..set })));
+    }
+
+    #[test]
+    fn only_what_is_wanted_travels() {
+        let item = crate::item::ItemView { value: b"value", value_len: 5, cas: 7, ..Default::default() };
+        let came = |wanted, outcome: &Outcome<'_>| {
+            let mut buffer = BytesMut::new();
+            put_outcome(1, wanted, outcome, &mut buffer);
+            let message = take_outcome(&mut buffer.freeze()).expect("whole");
+            message.item.map(|item| (item.cas, item.value.len()))
+        };
+        let stored = Outcome::Stored(crate::item::ItemView { value: b"", ..item });
+        let found = Outcome::Found(crate::command::Found::plain(item, None));
+        assert_eq!(came(Wanted::Little, &stored), None);
+        assert_eq!(came(Wanted::Item, &stored), Some((7, 0)));
+        assert_eq!(came(Wanted::Item, &found), Some((7, 0)));
+        assert_eq!(came(Wanted::Value, &found), Some((7, 5)));
     }
 
     proptest! {

@@ -21,8 +21,8 @@ use crate::cluster::view::Member;
 use crate::command::{Command, Delete, Set, SetMode, Unavailable, Verb};
 use crate::item::Exptime;
 use crate::pb;
-use crate::pb::Packed;
 use crate::pb::outcome::Kind;
+use crate::pb::{Packed, Wanted};
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Returned};
 use crate::peer::mailbox::Ticket;
@@ -92,7 +92,7 @@ impl Executor for Owner {
                 let key = Bytes::copy_from_slice(operation.key);
                 self.executed.lock().push(Executed { key, epoch, batch: number, at: now });
             }
-            pb::put_refusal(operation.id, kind, &mut outcomes);
+            pb::put_kind(operation.id, kind, &mut outcomes);
         }
         Ok(pb::Outcomes { outcomes: outcomes.freeze(), now_micros: 0, epoch: self.epoch() })
     }
@@ -172,7 +172,7 @@ fn job_of(verb: Verb<'_>, key: impl Into<Bytes>, epoch: u64, deadline: Instant) 
 pub(crate) fn packed(key: &[u8], verb: Verb<'_>) -> Packed {
     let clock = Clock::manual(1_700_000_000);
     let at = pb::Clocked { clock: &clock, now: clock.now() };
-    pb::pack(&Command { key, key_binary: false, verb }, at, true, &mut BytesMut::new())
+    pb::pack(&Command { key, key_binary: false, verb }, at, Wanted::Value, &mut BytesMut::new())
 }
 
 /// A `set` of a value and nothing else.

@@ -132,7 +132,7 @@ impl Forward {
         out: &mut Vec<u8>,
         reply: Owned,
     ) {
-        let operation = self.cache.pack(command, now, reply.wants_value());
+        let operation = self.cache.pack(command, now, reply.wanted());
         let deadline = *self.deadline.get_or_insert_with(|| self.cache.deadline());
         let number = self.replies.ask(out, reply, operation.payload_bytes());
         let ticket = Ticket::Mail(self.mailbox.clone(), number);

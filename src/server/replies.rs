@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::command::{Failure, Outcome};
 use crate::pb;
-use crate::pb::Packed;
+use crate::pb::{Packed, Wanted};
 use crate::peer::Answer;
 use crate::peer::mailbox::Mail;
 use crate::protocol::error::ProtocolError;
@@ -99,12 +99,13 @@ impl From<&Reply<'_>> for Owned {
 }
 
 impl Owned {
-    /// Whether a value that is read is shown.
-    pub(super) fn wants_value(&self) -> bool {
+    /// How much of the item it shows.
+    pub(super) fn wanted(&self) -> Wanted {
         match self {
-            Self::Value { .. } => true,
-            Self::Meta(meta) => meta.value,
-            Self::Classic(..) | Self::TooLarge { .. } => false,
+            Self::Value { .. } => Wanted::Value,
+            Self::Meta(meta) if meta.value => Wanted::Value,
+            Self::Meta(_) => Wanted::Item,
+            Self::Classic(..) | Self::TooLarge { .. } => Wanted::Little,
         }
     }
 
