@@ -24,8 +24,9 @@ pub(super) struct Forward {
     pub(super) cache: Arc<Cache>,
     pub(super) replies: Replies,
     mailbox: Arc<Mailbox>,
-    /// What the present batch goes by, and what is on its way went by.
-    routing: Arc<Routing>,
+    /// What the present batch goes by, and what is on its way went by. `None` for a connection that
+    /// waits for its client: it would keep an old one in memory.
+    routing: Option<Arc<Routing>>,
     /// Whether this node may answer as an owner, as of the beginning of the batch.
     serves: bool,
     /// Whether it has, since then.
@@ -51,11 +52,10 @@ pub(super) enum Begin {
 
 impl Forward {
     pub(super) fn new(cache: Arc<Cache>) -> Self {
-        let routing = cache.pane().hold().clone();
         Self {
             replies: Replies::default(),
             mailbox: Arc::default(),
-            routing,
+            routing: None,
             serves: false,
             served: false,
             deadline: None,
@@ -67,8 +67,12 @@ impl Forward {
     }
 
     /// What the present batch goes by.
+    ///
+    /// # Panics
+    /// Outside of a batch.
+    #[inline]
     pub(super) fn routing(&self) -> &Arc<Routing> {
-        &self.routing
+        self.routing.as_ref().expect("a batch has begun")
     }
 
     /// Whether more requests may be executed now, by this routing. Not while something is on its
@@ -80,11 +84,11 @@ impl Forward {
         if self.is_held() {
             return Begin::Later;
         }
-        if !Arc::ptr_eq(&self.routing, routing) {
+        if !self.routing.as_ref().is_some_and(|present| Arc::ptr_eq(present, routing)) {
             if !self.replies.is_empty() {
                 return Begin::Later;
             }
-            self.routing = routing.clone();
+            self.routing = Some(routing.clone());
         }
         self.serves = self.cache.serves();
         self.served = false;
@@ -105,14 +109,16 @@ impl Forward {
 
     /// Whether nothing can be executed before something has come in.
     pub(super) fn must_wait(&self) -> bool {
-        self.is_held() || !self.replies.is_empty() && self.routing.version != self.cache.version()
+        let is_another =
+            || self.routing.as_ref().is_none_or(|routing| routing.version != self.cache.version());
+        self.is_held() || !self.replies.is_empty() && is_another()
     }
 
     /// Where a command is executed: here, for which it returns from which generation on items
     /// count, or somewhere else.
     #[inline]
     pub(super) fn place(&mut self, key: &[u8]) -> Result<u32, Elsewhere> {
-        match self.routing.place(key) {
+        match self.routing().place(key) {
             Place::Here { since } if self.serves => {
                 self.served = true;
                 Ok(since)
@@ -136,8 +142,8 @@ impl Forward {
         let deadline = *self.deadline.get_or_insert_with(|| self.cache.deadline());
         let number = self.replies.ask(out, reply, operation.payload_bytes());
         let ticket = Ticket::Mail(self.mailbox.clone(), number);
-        let job = Job::new(operation, self.routing.epoch, deadline, ticket);
-        self.cache.send(&self.routing, place, job);
+        let job = Job::new(operation, self.routing().epoch, deadline, ticket);
+        self.cache.send(self.routing(), place, job);
     }
 
     /// Begins something that concerns the whole cluster, once everything before it has been
@@ -165,6 +171,7 @@ impl Forward {
             }
             if self.replies.is_empty() {
                 self.barrier = false;
+                self.routing = None;
                 return Poll::Ready(());
             }
             std::task::ready!(self.mailbox.poll_take(cx, &mut self.mail));
