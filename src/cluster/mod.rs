@@ -72,13 +72,16 @@ impl State {
         members.chain(others).filter(move |id| **id != self.me && behind(id)).map(String::as_str)
     }
 
+    /// Those who are known to have come to a later view than this one.
+    pub fn ahead(&self) -> impl Iterator<Item = &str> {
+        self.acknowledged.iter().filter(|&(_, &epoch)| epoch > self.epoch).map(|(id, _)| id.as_str())
+    }
+
     /// Whether nobody acts on another view any more. Until then, the previous owner of a slot may
     /// still answer for it: who has gained one must not. Nor while somebody is known to be ahead:
     /// when etcd has lost views, the one that follows here may be older than theirs.
     pub fn is_settled(&self) -> bool {
-        self.witnessed >= self.epoch
-            && self.unconfirmed().next().is_none()
-            && self.acknowledged.values().all(|&epoch| epoch <= self.epoch)
+        self.witnessed >= self.epoch && self.unconfirmed().next().is_none() && self.ahead().next().is_none()
     }
 }
 
@@ -295,7 +298,7 @@ impl Membership {
             return Ok(());
         }
         let state = self.state();
-        let mut ids: BTreeSet<_> = state.unconfirmed().map(str::to_owned).collect();
+        let mut ids: BTreeSet<_> = state.unconfirmed().chain(state.ahead()).map(str::to_owned).collect();
         if state.view.flush_generation < generation {
             // Not even this node has heard of it, and it cannot know who has.
             ids.extend(state.view.members.keys().cloned());
