@@ -1,4 +1,5 @@
-//! Notices that this process stood still: stopped, swapped out, or in a machine that was moved.
+//! Notices that this process stood still: stopped, swapped out, or on a machine without time for it.
+//! Of a machine that was suspended whole the clock says nothing.
 //!
 //! What a client had sent before lies in its socket since then. The client may have given up on it
 //! long ago, and have written something newer through another node: executed now, the old command

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::cluster::contacts::{Contact, Contacts, Timing};
 use crate::cluster::etcd;
@@ -78,13 +79,18 @@ impl Pings {
             loop {
                 for (member, pinging) in pings.follow(&state, &stop) {
                     let (pings, membership) = (pings.clone(), membership.clone());
-                    let pinger = Pinger { pings, membership, member };
+                    let pinger = Pinger { pings, membership, member, lease_told: AtomicBool::new(false) };
                     pingers.spawn(pinging.run_until_cancelled_owned(pinger.run()));
                 }
                 let Some(next) = views.changed().await else { break };
                 state = next;
             }
         }));
+    }
+
+    /// How long a lease of this node is, as others are told.
+    pub fn lease_millis(&self) -> u64 {
+        u64::try_from(self.timing.lease_ttl().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether a ping of late has reached a node of the present view.
@@ -157,6 +163,8 @@ struct Pinger {
     pings: Arc<Pings>,
     membership: Membership,
     member: Member,
+    /// Whether it was said that its lease is another one.
+    lease_told: AtomicBool,
 }
 
 impl Pinger {
@@ -188,9 +196,17 @@ impl Pinger {
         let mut client = PeerClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let call = Some(self.pings.me.call(&self.member.id));
         let sent = Instant::now();
-        let reply = client.ping(pb::PingRequest { call: call.clone() }).await?.into_inner();
+        let lease_millis = self.pings.lease_millis();
+        let reply = client.ping(pb::PingRequest { call: call.clone(), lease_millis }).await?.into_inner();
         if reply.incarnation != self.member.incarnation {
             return Err(Error::Ended("another process answers there".to_owned()));
+        }
+        if reply.lease_millis != lease_millis && !self.lease_told.swap(true, Ordering::Relaxed) {
+            warn!(
+                peer = self.member.id,
+                "its --lease-ttl is another one ({} ms): the two do not answer for each other when etcd is down",
+                reply.lease_millis
+            );
         }
         self.update(|peer| {
             peer.channel = Some(channel.clone());

@@ -196,15 +196,20 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
     }
 
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingReply>, Status> {
-        let caller = self.service.pings.me().caller(request.into_inner().call)?;
+        let request = request.into_inner();
         let Service { membership, pings, .. } = &self.service;
+        let caller = pings.me().caller(request.call)?;
+        let lease_millis = pings.lease_millis();
         // In this order (`Membership::may_vouch_for`).
-        let reaches_caller = pings.reaches(&caller) && membership.may_vouch_for(&caller);
+        let reaches_caller = request.lease_millis == lease_millis
+            && pings.reaches(&caller)
+            && membership.may_vouch_for(&caller);
         let state = membership.state();
         Ok(Response::new(pb::PingReply {
             incarnation: state.incarnation,
             epoch: state.epoch,
             reaches_caller,
+            lease_millis,
         }))
     }
 

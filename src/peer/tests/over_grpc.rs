@@ -54,6 +54,10 @@ struct Site {
 
 impl Site {
     async fn start(id: &str, tls: Option<Tls>) -> Self {
+        Self::start_with(id, tls, Duration::from_secs(4)).await
+    }
+
+    async fn start_with(id: &str, tls: Option<Tls>, lease_ttl: Duration) -> Self {
         let options = options(tls);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let SocketAddr::V4(addr) = listener.local_addr().expect("bound") else { panic!("not IPv4") };
@@ -63,7 +67,7 @@ impl Site {
         let etcd = etcd::Options {
             cluster: "test".to_owned(),
             node_id: id.to_owned(),
-            lease_ttl: Duration::from_secs(4),
+            lease_ttl,
             ..etcd::Options::default()
         };
         let pings = Pings::new(&etcd, &options);
@@ -176,6 +180,29 @@ async fn members_ping_each_other_and_tell_newer_views() {
     until("a learns the view", || a.membership.state().epoch == 2).await;
     until("a is known to have it", || b.pings.contact(&me).epoch == 2).await;
 
+    a.end().await;
+    b.end().await;
+}
+
+#[tokio::test]
+async fn members_with_another_lease_are_reached_but_not_vouched_for() {
+    let a = Site::start("a", None).await;
+    let b = Site::start_with("b", None, Duration::from_secs(5)).await;
+    let view = view(&[&a, &b]);
+    a.script.push(1, view.clone());
+    b.script.push(1, view);
+    let (me, other) = (a.script.me(), b.script.me());
+    // The second answer is to a ping sent after the first had shown that both directions work.
+    for (from, to) in [(&a, &other), (&b, &me)] {
+        until("they reach each other", || from.pings.reaches(&to.id)).await;
+    }
+    for _ in 0..2 {
+        let last = a.pings.contact(&other).answered;
+        until("b answers again", || a.pings.contact(&other).answered > last).await;
+        let last = b.pings.contact(&me).answered;
+        until("a answers again", || b.pings.contact(&me).answered > last).await;
+    }
+    assert_eq!((a.pings.contact(&other).vouched, b.pings.contact(&me).vouched), (None, None));
     a.end().await;
     b.end().await;
 }
