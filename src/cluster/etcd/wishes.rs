@@ -87,6 +87,10 @@ impl Ledger {
         if self.displaced || !registered.contains_key(self.me()) || !self.may_follow(&base) {
             return None;
         }
+        // Who knows of no view founds no cluster beside one who does: etcd has lost that view.
+        if base.epoch == 0 && self.records.acknowledged().values().any(|&epoch| epoch > 0) {
+            return None;
+        }
         let rested = self.confirmed.is_some_and(|(_, since)| now >= since + self.timing.vouch_counts());
         let (doubts, gone) = (self.records.doubts(), self.gone(now));
         let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove: rested };

@@ -228,6 +228,18 @@ fn nobody_takes_the_place_of_members_that_are_all_gone() {
 }
 
 #[test]
+fn a_new_node_founds_nothing_beside_one_that_knows_a_view() {
+    let mut case = Case::new();
+    case.register("x", 0, 1);
+    case.read();
+    assert_eq!(case.proposal(0), next(1, "x"));
+    case.register("a", 7, 2);
+    case.read();
+    assert_eq!(case.proposal(0), None);
+    assert_eq!(case.proposal(99), None, "it is for who knows the view to write it again");
+}
+
+#[test]
 fn the_lease_of_an_earlier_process_is_waited_for() {
     let mut case = Case::new();
     let earlier = Member { incarnation: 1, ..case.member("x") };
