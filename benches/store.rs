@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use filbert::clock::Clock;
-use filbert::command::{Arithmetic, Command, Get, Outcome, Set, SetMode, Verb};
+use filbert::command::{Arithmetic, Command, Get, Outcome, Set, Verb};
 use filbert::events::Events;
 use filbert::item::Exptime;
 use filbert::stats::Counters;
@@ -20,16 +20,7 @@ const BATCH: u64 = 100;
 
 const VALUE: [u8; 100] = [b'x'; 100];
 
-const SET: Set<'static> = Set {
-    mode: SetMode::Set,
-    value: &VALUE,
-    flags: 0,
-    exptime: Exptime::Never,
-    compare: None,
-    new_cas: None,
-    invalidate: false,
-    vivify: None,
-};
+const SET: Set<'static> = Set { value: &VALUE, ..Set::PLAIN };
 
 const INCR: Arithmetic = Arithmetic {
     decrement: false,

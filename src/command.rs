@@ -83,6 +83,20 @@ pub struct Set<'a> {
     pub vivify: Option<Exptime>,
 }
 
+impl Set<'static> {
+    /// A plain `set` of an empty value.
+    pub const PLAIN: Self = Self {
+        mode: SetMode::Set,
+        value: &[],
+        flags: 0,
+        exptime: Exptime::Never,
+        compare: None,
+        new_cas: None,
+        invalidate: false,
+        vivify: None,
+    };
+}
+
 /// Under which condition a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetMode {
@@ -130,6 +144,19 @@ pub struct Arithmetic {
     pub compare: Option<u64>,
     /// `E`: the token it gets.
     pub new_cas: Option<u64>,
+}
+
+impl Arithmetic {
+    /// A plain `incr` by 1.
+    pub const PLAIN: Self = Self {
+        decrement: false,
+        delta: 1,
+        vivify: None,
+        initial: 0,
+        touch: None,
+        compare: None,
+        new_cas: None,
+    };
 }
 
 /// What came of a command. A miss is an outcome, not an error.

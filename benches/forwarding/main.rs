@@ -55,21 +55,7 @@ const PAIR: [&str; 2] = ["node-a", "node-b"];
 const THREE: [&str; 3] = ["node-1", "node-2", "node-3"];
 
 fn main() -> ExitCode {
-    let outcome = match Options::parse(std::env::args().skip(1)) {
-        Ok(Some(options)) => run(&options),
-        Ok(None) => {
-            print!("{}", Options::usage());
-            Ok(())
-        }
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("forwarding: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    support::run("forwarding", Options::parse(std::env::args().skip(1)), &Options::usage(), run)
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -9,6 +9,30 @@ pub mod report;
 pub mod server;
 
 use std::error::Error;
+use std::process::ExitCode;
 
 /// Whatever goes wrong in a comparison ends it with a message for a person.
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Runs a comparison by its options, or shows `usage` when there are none: help was asked for.
+pub fn run<O>(
+    name: &str,
+    options: Result<Option<O>>,
+    usage: &str,
+    run: impl FnOnce(&O) -> Result<()>,
+) -> ExitCode {
+    let outcome = options.and_then(|options| match options {
+        Some(options) => run(&options),
+        None => {
+            print!("{usage}");
+            Ok(())
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

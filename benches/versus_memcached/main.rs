@@ -40,21 +40,7 @@ const MATRIX: [Case; 8] = [
 ];
 
 fn main() -> ExitCode {
-    let outcome = match Options::parse(std::env::args().skip(1)) {
-        Ok(Some(options)) => run(&options),
-        Ok(None) => {
-            print!("{}", Options::usage());
-            Ok(())
-        }
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("versus_memcached: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    support::run("versus_memcached", Options::parse(std::env::args().skip(1)), &Options::usage(), run)
 }
 
 fn run(options: &Options) -> Result<()> {

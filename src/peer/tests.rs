@@ -18,8 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::cluster::view::Member;
-use crate::command::{Command, Delete, Set, SetMode, Unavailable, Verb};
-use crate::item::Exptime;
+use crate::command::{Command, Delete, Set, Unavailable, Verb};
 use crate::pb;
 use crate::pb::outcome::Kind;
 use crate::pb::{Packed, Wanted};
@@ -177,16 +176,7 @@ pub(crate) fn packed(key: &[u8], verb: Verb<'_>) -> Packed {
 
 /// A `set` of a value and nothing else.
 pub(crate) fn set_of(value: &[u8]) -> Verb<'_> {
-    Verb::Set(Set {
-        mode: SetMode::Set,
-        value,
-        flags: 0,
-        exptime: Exptime::Never,
-        compare: None,
-        new_cas: None,
-        invalidate: false,
-        vivify: None,
-    })
+    Verb::Set(Set { value, ..Set::PLAIN })
 }
 
 /// The other end of a job.

@@ -99,13 +99,4 @@ fn long_key(number: usize) -> Vec<u8> {
 }
 
 /// A plain set of nothing.
-const SET: Set<'static> = Set {
-    mode: SetMode::Set,
-    value: &[],
-    flags: 0,
-    exptime: Exptime::Never,
-    compare: None,
-    new_cas: None,
-    invalidate: false,
-    vivify: None,
-};
+const SET: Set<'static> = Set::PLAIN;

@@ -13,6 +13,16 @@ use crate::support::etcd::{Etcd, free_port};
 use crate::support::proxy::Proxy;
 use crate::support::server::{always, eventually};
 
+/// Three nodes that agree, the last of which reaches etcd through the proxy alone.
+fn start_with_one_behind_a_proxy() -> (Etcd, Network, Vec<Node>, Proxy) {
+    let (etcd, network) = (Etcd::start(), Network::default());
+    let mut nodes = start(&etcd, &network, &["a", "b"]);
+    let proxy = Proxy::start(etcd.endpoint());
+    nodes.push(Node::start(options(&proxy.endpoint(), "c"), &network));
+    await_agreement(&nodes, &["a", "b", "c"]);
+    (etcd, network, nodes, proxy)
+}
+
 #[test]
 fn a_stopped_etcd_changes_nothing() {
     let (etcd, network) = (Etcd::start(), Network::default());
@@ -160,11 +170,7 @@ fn an_endpoint_that_goes_away_or_hangs_is_left_for_the_next() {
 
 #[test]
 fn a_node_whose_etcd_hangs_serves_on() {
-    let (etcd, network) = (Etcd::start(), Network::default());
-    let mut nodes = start(&etcd, &network, &["a", "b"]);
-    let proxy = Proxy::start(etcd.endpoint());
-    nodes.push(Node::start(options(&proxy.endpoint(), "c"), &network));
-    await_agreement(&nodes, &["a", "b", "c"]);
+    let (etcd, _network, nodes, proxy) = start_with_one_behind_a_proxy();
     let epoch = nodes[0].state().epoch;
     let same = || nodes.iter().all(|node| node.serves() && node.state().epoch == epoch);
     proxy.hang();
@@ -201,11 +207,7 @@ fn losing_all_leases_at_once_removes_nobody() {
 
 #[test]
 fn a_node_without_etcd_serves_while_it_reaches_most() {
-    let (etcd, network) = (Etcd::start(), Network::default());
-    let mut nodes = start(&etcd, &network, &["a", "b"]);
-    let proxy = Proxy::start(etcd.endpoint());
-    nodes.push(Node::start(options(&proxy.endpoint(), "c"), &network));
-    await_agreement(&nodes, &["a", "b", "c"]);
+    let (etcd, network, nodes, proxy) = start_with_one_behind_a_proxy();
     let before = nodes[2].state();
 
     proxy.cut();
@@ -271,11 +273,7 @@ fn a_node_waits_for_its_etcd_and_tries_every_endpoint() {
 
 #[test]
 fn a_compacted_history_is_read_anew() {
-    let (etcd, network) = (Etcd::start(), Network::default());
-    let mut nodes = start(&etcd, &network, &["a", "b"]);
-    let proxy = Proxy::start(etcd.endpoint());
-    nodes.push(Node::start(options(&proxy.endpoint(), "c"), &network));
-    await_agreement(&nodes, &["a", "b", "c"]);
+    let (etcd, _network, nodes, proxy) = start_with_one_behind_a_proxy();
 
     proxy.cut();
     for _ in 0..3 {
@@ -299,11 +297,7 @@ fn a_compacted_history_is_read_anew() {
 
 #[test]
 fn a_node_without_etcd_learns_from_its_peers() {
-    let (etcd, network) = (Etcd::start(), Network::default());
-    let mut nodes = start(&etcd, &network, &["a", "b"]);
-    let proxy = Proxy::start(etcd.endpoint());
-    nodes.push(Node::start(options(&proxy.endpoint(), "c"), &network));
-    await_agreement(&nodes, &["a", "b", "c"]);
+    let (etcd, network, mut nodes, proxy) = start_with_one_behind_a_proxy();
     proxy.cut();
     nodes.push(Node::start(options(&etcd.endpoint(), "d"), &network));
     eventually("d has joined", || nodes[3].serves());

@@ -275,16 +275,7 @@ impl Writer {
     }
 
     async fn count(&mut self, world: &World, rng: &mut Rng) {
-        let sum = Arithmetic {
-            decrement: false,
-            delta: 1,
-            vivify: None,
-            initial: 0,
-            touch: None,
-            compare: None,
-            new_cas: None,
-        };
-        let (reply, span) = ask(world, rng, &self.history.key, Verb::Arithmetic(sum)).await;
+        let (reply, span) = ask(world, rng, &self.history.key, Verb::Arithmetic(Arithmetic::PLAIN)).await;
         match reply {
             Reply::Done(outcome) if outcome.kind() == Came::NotFound => {
                 self.lost(world, span);
@@ -354,16 +345,7 @@ fn ending(world: &World, done: Came, refused: &[Came], reply: &Reply) -> Ending 
 }
 
 fn set(mode: SetMode, value: &[u8]) -> Set<'_> {
-    Set {
-        mode,
-        value,
-        flags: 0,
-        exptime: Exptime::Never,
-        compare: None,
-        new_cas: None,
-        invalidate: false,
-        vivify: None,
-    }
+    Set { mode, value, ..Set::PLAIN }
 }
 
 /// Somebody who reads all keys.

@@ -15,15 +15,7 @@ fn cas(rig: &Rig, compare: u64) -> &'static str {
     rig.run(b"k", Verb::Set(set), |outcome| outcome.name())
 }
 
-const INCR: Arithmetic = Arithmetic {
-    decrement: false,
-    delta: 1,
-    vivify: None,
-    initial: 0,
-    touch: None,
-    compare: None,
-    new_cas: None,
-};
+const INCR: Arithmetic = Arithmetic::PLAIN;
 
 #[test]
 fn every_write_changes_the_token_and_a_touch_does_not() {

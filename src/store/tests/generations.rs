@@ -228,12 +228,4 @@ proptest! {
     }
 }
 
-const INCR: Arithmetic = Arithmetic {
-    decrement: false,
-    delta: 1,
-    vivify: None,
-    initial: 0,
-    touch: None,
-    compare: None,
-    new_cas: None,
-};
+const INCR: Arithmetic = Arithmetic::PLAIN;

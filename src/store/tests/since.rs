@@ -7,15 +7,7 @@ use crate::command::Arithmetic;
 
 const APPEND: Set<'static> = Set { mode: SetMode::Append, value: b"0", ..SET };
 
-const INCR: Arithmetic = Arithmetic {
-    decrement: false,
-    delta: 1,
-    vivify: None,
-    initial: 0,
-    touch: None,
-    compare: None,
-    new_cas: None,
-};
+const INCR: Arithmetic = Arithmetic::PLAIN;
 
 #[test]
 fn only_what_was_written_since_counts() {
