@@ -1,14 +1,23 @@
 //! Counters, kept where the work is done: each thread that executes commands owns a block and
 //! is its only writer, so counting costs a plain load and store. Readers sum the blocks.
 
+pub mod histogram;
+pub mod sampler;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Declares the counters once, each with its name in `stats` and its name in Prometheus.
+use crate::command::Verb;
+use crate::stats::histogram::{AGE, DURATION, Distribution, Histogram};
+use crate::stats::sampler::Sampler;
+
+/// Declares the counters once, each with its name in `stats` and, where it is published as it is,
+/// its name and labels in Prometheus.
 macro_rules! counters {
-    ($($variant:ident, $stats:literal, $prometheus:literal, $what:literal;)*) => {
+    ($($variant:ident, $stats:literal, $metric:literal $([$($label:ident = $value:literal),*])?, $what:literal;)*) => {
         /// What is counted.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(usize)]
@@ -23,77 +32,184 @@ macro_rules! counters {
                 match self { $(Self::$variant => $stats,)* }
             }
 
-            /// Its name and labels in Prometheus.
-            pub const fn prometheus_name(self) -> &'static str {
-                match self { $(Self::$variant => $prometheus,)* }
+            /// Its name in Prometheus; empty where others that are published add up to it.
+            pub const fn metric_name(self) -> &'static str {
+                match self { $(Self::$variant => $metric,)* }
+            }
+
+            /// Its labels in Prometheus.
+            pub const fn labels(self) -> &'static [(&'static str, &'static str)] {
+                match self { $(Self::$variant => &[$($((stringify!($label), $value)),*)?],)* }
             }
         }
     };
 }
 
 counters! {
-    TotalConnections, "total_connections", "filbert_connections_total", "Connections accepted.";
+    TotalConnections, "total_connections", "filbert_connections_accepted_total", "Connections accepted.";
     RejectedConnections, "rejected_connections", "filbert_connections_rejected_total", "Connections over the limit.";
-    CmdGet, "cmd_get", "filbert_commands_total{command=\"get\"}", "Keys asked for.";
-    CmdSet, "cmd_set", "filbert_commands_total{command=\"set\"}", "Storage commands, cas among them.";
-    CmdFlush, "cmd_flush", "filbert_commands_total{command=\"flush\"}", "flush_all commands.";
-    CmdTouch, "cmd_touch", "filbert_commands_total{command=\"touch\"}", "Keys touched: touch, gat, mg with T.";
-    CmdMeta, "cmd_meta", "filbert_commands_total{command=\"meta\"}", "Meta commands.";
-    GetHits, "get_hits", "filbert_get_total{result=\"hit\"}", "Keys found.";
-    GetMisses, "get_misses", "filbert_get_total{result=\"miss\"}", "Keys not found.";
-    GetExpired, "get_expired", "filbert_get_expired_total", "Keys found expired.";
+    CmdGet, "cmd_get", "", "Keys asked for.";
+    CmdSet, "cmd_set", "", "Storage commands, cas among them.";
+    CmdFlush, "cmd_flush", "filbert_commands_total" [command = "flush", result = "ok"], "flush_all commands.";
+    CmdTouch, "cmd_touch", "", "Keys touched: touch, gat, mg with T.";
+    CmdMeta, "cmd_meta", "filbert_meta_commands_total", "Meta commands.";
+    GetHits, "get_hits", "filbert_commands_total" [command = "get", result = "hit"], "Keys found.";
+    GetMisses, "get_misses", "filbert_commands_total" [command = "get", result = "miss"], "Keys not found.";
+    GetExpired, "get_expired", "filbert_expirations_total" [found_by = "get"], "Keys found expired.";
     GetFlushed, "get_flushed", "filbert_get_flushed_total", "Keys found flushed.";
-    DeleteMisses, "delete_misses", "filbert_delete_total{result=\"miss\"}", "Deletes of absent keys.";
-    DeleteHits, "delete_hits", "filbert_delete_total{result=\"hit\"}", "Deletes of present keys.";
-    IncrMisses, "incr_misses", "filbert_incr_total{result=\"miss\"}", "Increments of absent keys.";
-    IncrHits, "incr_hits", "filbert_incr_total{result=\"hit\"}", "Increments done.";
-    DecrMisses, "decr_misses", "filbert_decr_total{result=\"miss\"}", "Decrements of absent keys.";
-    DecrHits, "decr_hits", "filbert_decr_total{result=\"hit\"}", "Decrements done.";
-    CasMisses, "cas_misses", "filbert_cas_total{result=\"miss\"}", "Compare-and-swaps of absent keys.";
-    CasHits, "cas_hits", "filbert_cas_total{result=\"hit\"}", "Compare-and-swaps done.";
-    CasBadval, "cas_badval", "filbert_cas_total{result=\"badval\"}", "Compare-and-swaps with another token.";
-    TouchHits, "touch_hits", "filbert_touch_total{result=\"hit\"}", "Touches of present keys.";
-    TouchMisses, "touch_misses", "filbert_touch_total{result=\"miss\"}", "Touches of absent keys.";
-    StoreTooLarge, "store_too_large", "filbert_store_too_large_total", "Values over the item limit.";
-    StoreNoMemory, "store_no_memory", "filbert_store_no_memory_total", "Values refused by a full cache that may not evict.";
-    AuthCmds, "auth_cmds", "filbert_auth_total", "Logins tried.";
-    AuthErrors, "auth_errors", "filbert_auth_failed_total", "Logins that failed.";
+    DeleteMisses, "delete_misses", "filbert_commands_total" [command = "delete", result = "miss"], "Deletes of absent keys.";
+    DeleteHits, "delete_hits", "filbert_commands_total" [command = "delete", result = "hit"], "Deletes of present keys.";
+    IncrMisses, "incr_misses", "filbert_commands_total" [command = "incr", result = "miss"], "Increments of absent keys.";
+    IncrHits, "incr_hits", "filbert_commands_total" [command = "incr", result = "hit"], "Increments done.";
+    DecrMisses, "decr_misses", "filbert_commands_total" [command = "decr", result = "miss"], "Decrements of absent keys.";
+    DecrHits, "decr_hits", "filbert_commands_total" [command = "decr", result = "hit"], "Decrements done.";
+    CasMisses, "cas_misses", "filbert_commands_total" [command = "cas", result = "miss"], "Compare-and-swaps of absent keys.";
+    CasHits, "cas_hits", "filbert_commands_total" [command = "cas", result = "stored"], "Compare-and-swaps done.";
+    CasBadval, "cas_badval", "filbert_commands_total" [command = "cas", result = "exists"], "Compare-and-swaps with another token.";
+    TouchHits, "touch_hits", "filbert_commands_total" [command = "touch", result = "hit"], "Touches of present keys.";
+    TouchMisses, "touch_misses", "filbert_commands_total" [command = "touch", result = "miss"], "Touches of absent keys.";
+    StoreTooLarge, "store_too_large", "filbert_commands_total" [command = "set", result = "too_large"], "Values over the item limit.";
+    StoreNoMemory, "store_no_memory", "filbert_commands_total" [command = "set", result = "no_memory"], "Values refused by a full cache that may not evict.";
+    Stored, "stored", "filbert_commands_total" [command = "set", result = "stored"], "Values stored by anything but cas.";
+    NotStored, "not_stored", "filbert_commands_total" [command = "set", result = "not_stored"], "Storage commands whose condition did not hold.";
+    PeerOperations, "peer_operations", "filbert_peer_operations_total", "Operations executed for other nodes.";
+    AuthCmds, "auth_cmds", "filbert_logins_total", "Logins tried.";
+    AuthErrors, "auth_errors", "filbert_login_failures_total", "Logins that failed.";
     IdleKicks, "idle_kicks", "filbert_connections_idle_closed_total", "Connections closed by the idle timeout.";
     BytesRead, "bytes_read", "filbert_network_received_bytes_total", "Bytes read from clients.";
     BytesWritten, "bytes_written", "filbert_network_sent_bytes_total", "Bytes written to clients.";
     ListenDisabled, "listen_disabled_num", "filbert_listen_disabled_total", "Times accepting stopped at the connection limit.";
-    ListenDisabledMicros, "time_in_listen_disabled_us", "filbert_listen_disabled_microseconds_total", "Microseconds spent not accepting.";
+    ListenDisabledMicros, "time_in_listen_disabled_us", "", "Microseconds spent not accepting.";
     ConnYields, "conn_yields", "filbert_connection_yields_total", "Times a busy connection let others go first.";
     TotalItems, "total_items", "filbert_items_stored_total", "Items stored since the start.";
     Evictions, "evictions", "filbert_evictions_total", "Live items dropped for room.";
     EvictedUnfetched, "evicted_unfetched", "filbert_evictions_unfetched_total", "Of those, the ones never asked for.";
-    ExpiredUnfetched, "expired_unfetched", "filbert_expired_unfetched_total", "Items that expired and were never asked for.";
-    Reclaimed, "reclaimed", "filbert_expired_reclaimed_total", "Expired items dropped to make room.";
+    ExpiredUnfetched, "expired_unfetched", "filbert_expirations_unfetched_total", "Items that expired and were never asked for.";
+    Reclaimed, "reclaimed", "filbert_expirations_total" [found_by = "write"], "Expired items dropped to make room.";
     DirectReclaims, "direct_reclaims", "filbert_direct_reclaims_total", "Writes that had to make room first.";
     CrawlerStarts, "lru_crawler_starts", "filbert_sweeps_total", "Sweeps for expired items.";
-    CrawlerReclaimed, "crawler_reclaimed", "filbert_sweep_reclaimed_total", "Items a sweep dropped.";
-    CrawlerItemsChecked, "crawler_items_checked", "filbert_sweep_checked_total", "Items a sweep looked at.";
+    CrawlerReclaimed, "crawler_reclaimed", "filbert_expirations_total" [found_by = "sweep"], "Items a sweep dropped.";
+    CrawlerItemsChecked, "crawler_items_checked", "filbert_sweep_checked_items_total", "Items a sweep looked at.";
 }
 
 const COUNTERS: usize = Counter::ALL.len();
 
+/// Kinds of commands, as their durations are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Kind {
+    /// `get`, `gat`, `touch`, `mg`.
+    Get,
+    /// `set`, `cas`, `ms` and their like.
+    Set,
+    /// `delete`, `md`.
+    Delete,
+    /// `incr`, `decr`, `ma`.
+    Arithmetic,
+    /// `me`.
+    Inspect,
+}
+
+impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Get, Self::Set, Self::Delete, Self::Arithmetic, Self::Inspect];
+
+    /// Its name as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Set => "set",
+            Self::Delete => "delete",
+            Self::Arithmetic => "arithmetic",
+            Self::Inspect => "inspect",
+        }
+    }
+}
+
+impl From<&Verb<'_>> for Kind {
+    fn from(verb: &Verb<'_>) -> Self {
+        match verb {
+            Verb::Get(_) => Self::Get,
+            Verb::Set(_) => Self::Set,
+            Verb::Delete(_) => Self::Delete,
+            Verb::Arithmetic(_) => Self::Arithmetic,
+            Verb::Inspect => Self::Inspect,
+        }
+    }
+}
+
+/// Where a command was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Route {
+    /// In this node's memory.
+    Local,
+    /// By another node.
+    Forwarded,
+}
+
+impl Route {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Local, Self::Forwarded];
+
+    /// Its name as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// Each kind of command on each route.
+type ByKind<T> = [[T; Route::ALL.len()]; Kind::ALL.len()];
+
 /// One thread's counters, on cache lines of their own.
 #[derive(Debug)]
 #[repr(align(128))]
-pub struct Counters([AtomicU64; COUNTERS]);
+pub struct Counters {
+    counts: [AtomicU64; COUNTERS],
+    /// Which commands are timed.
+    pub sampler: Sampler,
+    durations: ByKind<Histogram>,
+    eviction_ages: Histogram,
+}
 
 impl Default for Counters {
+    /// Of a node that times commands.
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; COUNTERS])
+        Self::new(true)
     }
 }
 
 impl Counters {
+    /// All zero.
+    fn new(samples: bool) -> Self {
+        let duration = || Histogram::new(&DURATION);
+        Self {
+            counts: [const { AtomicU64::new(0) }; COUNTERS],
+            sampler: Sampler::new(samples),
+            durations: Kind::ALL.map(|_| Route::ALL.map(|_| duration())),
+            eviction_ages: Histogram::new(&AGE),
+        }
+    }
+
+    /// Counts how long a command that was chosen by the sampler took. Only the owning thread may
+    /// call this, and the next one.
+    pub fn time(&self, kind: Kind, route: Route, duration: Duration) {
+        self.durations[kind as usize][route as usize].record(duration.as_nanos() as u64);
+    }
+
+    /// Counts for how long an item had not been used when it was evicted.
+    pub fn eviction_age(&self, seconds: u32) {
+        self.eviction_ages.record(seconds.into());
+    }
+
     /// Counts `n` more. Only the owning thread may call this: it is a load and a store, not
     /// one atomic step.
     #[inline]
     pub fn add(&self, counter: Counter, n: u64) {
-        let cell = &self.0[counter as usize];
+        let cell = &self.counts[counter as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
@@ -110,15 +226,22 @@ pub struct Registry(Arc<Blocks>);
 
 #[derive(Debug, Default)]
 struct Blocks {
+    samples: bool,
     blocks: Mutex<Vec<Arc<Counters>>>,
     /// What `stats reset` took as its zero; the counters themselves never go back.
     baseline: Mutex<Snapshot>,
 }
 
 impl Registry {
+    /// No block yet. `samples` says whether commands are timed, which is for nothing where nobody
+    /// can ask how long they took.
+    pub fn new(samples: bool) -> Self {
+        Self(Arc::new(Blocks { samples, ..Blocks::default() }))
+    }
+
     /// A new block, for one thread to count in.
     pub fn block(&self) -> Arc<Counters> {
-        let block = Arc::new(Counters::default());
+        let block = Arc::new(Counters::new(self.0.samples));
         self.0.blocks.lock().push(block.clone());
         block
     }
@@ -127,11 +250,28 @@ impl Registry {
     pub fn totals(&self) -> Snapshot {
         let mut sums = Snapshot::default();
         for block in self.0.blocks.lock().iter() {
-            for (sum, value) in sums.0.iter_mut().zip(&block.0) {
+            for (sum, value) in sums.0.iter_mut().zip(&block.counts) {
                 *sum += value.load(Ordering::Relaxed);
             }
         }
         sums
+    }
+
+    /// How long the commands that were timed took, since the start.
+    pub fn durations(&self) -> ByKind<Distribution> {
+        let mut sums = Kind::ALL.map(|_| Route::ALL.map(|_| Distribution::new(&DURATION)));
+        for block in self.0.blocks.lock().iter() {
+            let (sums, all) = (sums.as_flattened_mut(), block.durations.as_flattened());
+            sums.iter_mut().zip(all).for_each(|(sum, histogram)| sum.add(&histogram.read()));
+        }
+        sums
+    }
+
+    /// For how long evicted items had not been used, of some of them, since the start.
+    pub fn eviction_ages(&self) -> Distribution {
+        let mut sum = Distribution::new(&AGE);
+        self.0.blocks.lock().iter().for_each(|block| sum.add(&block.eviction_ages.read()));
+        sum
     }
 
     /// Sums since the last [`Registry::reset`], as `stats` shows them.
@@ -187,10 +327,11 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
+        let metric = |counter: Counter| (counter.metric_name(), counter.labels());
         for (i, a) in Counter::ALL.iter().enumerate() {
             for b in &Counter::ALL[i + 1..] {
                 assert_ne!(a.stats_name(), b.stats_name());
-                assert_ne!(a.prometheus_name(), b.prometheus_name());
+                assert!(a.metric_name().is_empty() || metric(*a) != metric(*b), "{a:?} and {b:?}");
             }
         }
     }

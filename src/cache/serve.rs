@@ -11,6 +11,7 @@ use crate::cache::routing::{Place, Routing};
 use crate::pb;
 use crate::pb::outcome::Kind;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
+use crate::stats::Counter;
 use crate::store::Caller;
 
 /// A thread keeps its buffer for outcomes up to this size.
@@ -55,12 +56,14 @@ impl Cache {
         }
         let caller = Caller { expires: Some(started + left), ..self.caller() };
         let mut outcomes = self.lock_outcomes();
+        let mut executed = 0;
         while outcomes.len() < OUTCOMES_BYTES
             && let Some(operation) = batch.take()?
         {
             match (routing.place(operation.key), pb::command(&operation)) {
                 (Place::Here { since }, Ok(command)) => {
                     let caller = Caller { since: Some(since), ..caller };
+                    executed += 1;
                     self.shared.store.execute(&caller, &command, |outcome| {
                         pb::put_outcome(operation.id, operation.wanted(), &outcome, &mut outcomes);
                     });
@@ -68,6 +71,7 @@ impl Cache {
                 _ => pb::put_kind(operation.id, Kind::WrongOwner, &mut outcomes),
             }
         }
+        self.counters.add(Counter::PeerOperations, executed);
         if self.serves() {
             Ok(Some(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }))
         } else {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::peer::Job;
 use crate::peer::mailbox::{Mail, Mailbox, Ticket};
 use crate::server::cluster_commands::Task;
 use crate::server::replies::{Owned, Replies};
+use crate::stats::{Counters, Kind, Route};
 
 /// Bytes of answers that wait for others after which no more is asked for.
 const WAITING_MAX: usize = 256 << 10;
@@ -38,6 +40,16 @@ pub(super) struct Forward {
     mail: Vec<(u64, Mail)>,
     /// The last standstill of this process that the connection was not there for.
     stall: u64,
+    /// One of the commands that are on their way.
+    timed: Option<Timed>,
+}
+
+/// A command on its way whose duration is counted.
+pub(super) struct Timed {
+    /// The number of its reply.
+    pub(super) number: u64,
+    pub(super) kind: Kind,
+    pub(super) began: StdInstant,
 }
 
 /// Whether requests may be executed.
@@ -62,6 +74,7 @@ impl Forward {
             barrier: false,
             mail: Vec::new(),
             stall: cache.shared().stall.before_now(),
+            timed: None,
             cache,
         }
     }
@@ -129,7 +142,7 @@ impl Forward {
         }
     }
 
-    /// Sends a command to its owner; the reply comes behind what is in `out`.
+    /// Sends a command to its owner; the reply comes behind what is in `out`, under this number.
     pub(super) fn send(
         &mut self,
         place: Place,
@@ -137,13 +150,19 @@ impl Forward {
         now: Seconds,
         out: &mut Vec<u8>,
         reply: Owned,
-    ) {
+    ) -> u64 {
         let operation = self.cache.pack(command, now, reply.wanted());
         let deadline = *self.deadline.get_or_insert_with(|| self.cache.deadline());
         let number = self.replies.ask(out, reply, operation.payload_bytes());
         let ticket = Ticket::Mail(self.mailbox.clone(), number);
         let job = Job::new(operation, self.routing().epoch, deadline, ticket);
         self.cache.send(self.routing(), place, job);
+        number
+    }
+
+    /// Counts how long a command takes that was just sent, unless another one is being timed.
+    pub(super) fn time(&mut self, timed: Timed) {
+        self.timed.get_or_insert(timed);
     }
 
     /// Begins something that concerns the whole cluster, once everything before it has been
@@ -159,6 +178,7 @@ impl Forward {
         &mut self,
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
+        counters: &Counters,
         mut seen: impl FnMut(&Packed, &Outcome<'_>),
     ) -> Poll<()> {
         loop {
@@ -176,6 +196,9 @@ impl Forward {
             }
             std::task::ready!(self.mailbox.poll_take(cx, &mut self.mail));
             for (number, mail) in self.mail.drain(..) {
+                if let Some(timed) = self.timed.take_if(|timed| timed.number == number) {
+                    counters.time(timed.kind, Route::Forwarded, timed.began.elapsed());
+                }
                 self.replies.fill(number, mail);
             }
         }

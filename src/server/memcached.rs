@@ -223,8 +223,12 @@ impl Client {
         }
         let session = self.session();
         session.counters.add(Counter::BytesRead, len as u64);
-        session.now = session.door.store.clock().now();
-        session.connection.note_command(session.now);
+        let now = session.door.store.clock().now();
+        if now != session.now {
+            session.counters.sampler.wake();
+        }
+        session.now = now;
+        session.connection.note_command(now);
         if small {
             self.rest.clear();
             self.decode(buffer);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -20,11 +21,11 @@ use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
 use crate::server::Door;
 use crate::server::connections::Connection;
-use crate::server::forward::{Elsewhere, Forward};
+use crate::server::forward::{Elsewhere, Forward, Timed};
 use crate::server::memcached::Ended;
 use crate::server::prefix::Event;
 use crate::server::replies::Owned;
-use crate::stats::{Counter, Counters};
+use crate::stats::{Counter, Counters, Kind, Route};
 use crate::store::Caller;
 
 /// Bytes of answers after which a client is made to take them before more is executed.
@@ -85,6 +86,27 @@ impl Session {
 
     #[inline]
     fn execute(&mut self, command: &Command<'_>, reply: &Reply<'_>) {
+        if self.counters.sampler.choose() {
+            self.execute_timed(command, reply);
+        } else {
+            self.execute_now(command, reply);
+        }
+    }
+
+    #[cold]
+    fn execute_timed(&mut self, command: &Command<'_>, reply: &Reply<'_>) {
+        let began = Instant::now();
+        self.counters.sampler.chose(began);
+        let kind = Kind::from(&command.verb);
+        match (self.execute_now(command, reply), &mut self.forward) {
+            (Some(number), Some(forward)) => forward.time(Timed { number, kind, began }),
+            _ => self.counters.time(kind, Route::Local, began.elapsed()),
+        }
+    }
+
+    /// Executes a command here, or sends it to its owner: then under which number.
+    #[inline]
+    fn execute_now(&mut self, command: &Command<'_>, reply: &Reply<'_>) -> Option<u64> {
         let Self { door, counters, connection, out, now, forward, .. } = self;
         let since = match forward.as_mut().map(|forward| forward.place(command.key)).transpose() {
             Ok(since) => since,
@@ -105,6 +127,7 @@ impl Session {
         } else {
             door.store.execute(&caller, command, |outcome| reply::write(out, reply, &outcome));
         }
+        None
     }
 
     /// A value that is over the limit: what lies under its key is dropped, where `mode` is that of
@@ -127,28 +150,34 @@ impl Session {
     }
 
     /// A command on a key that is not to be answered for here and now.
-    fn execute_elsewhere(&mut self, command: &Command<'_>, reply: &Reply<'_>, elsewhere: Elsewhere) {
+    fn execute_elsewhere(
+        &mut self,
+        command: &Command<'_>,
+        reply: &Reply<'_>,
+        elsewhere: Elsewhere,
+    ) -> Option<u64> {
         let Self { counters, out, now, forward, .. } = self;
         match (elsewhere, forward) {
             (Elsewhere::At(place), Some(forward)) => {
                 if matches!(reply, Reply::Meta(_)) {
                     counters.bump(Counter::CmdMeta);
                 }
-                forward.send(place, command, *now, out, reply.into());
+                Some(forward.send(place, command, *now, out, reply.into()))
             }
             (Elsewhere::Nowhere(why), _) => {
                 reply::write(out, reply, &Outcome::Failed(Failure::Unavailable(why)));
+                None
             }
-            (Elsewhere::At(_), None) => {}
+            (Elsewhere::At(_), None) => None,
         }
     }
 
     /// Takes what has come in from other nodes and writes out what can be; pending while
     /// something is on its way.
     pub(super) fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { door, out, forward, .. } = self;
+        let Self { door, counters, out, forward, .. } = self;
         let Some(forward) = forward else { return Poll::Ready(()) };
-        forward.poll(cx, out, |operation, outcome| {
+        forward.poll(cx, out, counters, |operation, outcome| {
             if door.prefixes.enabled()
                 && !operation.key_binary()
                 && let Ok(command) = operation.open().and_then(|operation| pb::command(&operation))

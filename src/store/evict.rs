@@ -89,12 +89,17 @@ impl Store {
             let swept = shard.sweep(survey);
             caller.counters.add(Counter::Reclaimed, swept.dropped);
         }
+        let mut age = None;
         while used - shard.used() < batch && shard.len() > 0 {
             let freed_some = shard.used() < used;
             if freed_some && shard.len() == 1 {
                 break;
             }
-            shard.evict(survey, &self.shared);
+            age = age.or(shard.evict(survey, &self.shared));
+        }
+        // Those that go together are about as old.
+        if let Some(age) = age {
+            caller.counters.eviction_age(age);
         }
         shard.fit();
         self.shared.used_changed(shard.used() - used);

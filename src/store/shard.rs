@@ -191,10 +191,14 @@ impl Shard {
         cx.counters.bump(Counter::CmdSet);
         let outcome = match self.try_set(cx, shared, key, key_binary, set) {
             Ok(stored) => {
+                cx.counters.add(Counter::Stored, u64::from(!is_cas(set)));
                 tell_store(cx, shared, key.bytes, "stored", set, stored.value.len());
                 Outcome::Stored(stored.view(key.bytes, cx.now))
             }
             Err(outcome) => {
+                if matches!(outcome, Outcome::NotStored | Outcome::Exists) {
+                    cx.counters.add(Counter::NotStored, u64::from(!is_cas(set)));
+                }
                 tell_store(cx, shared, key.bytes, outcome.name(), set, set.value.len());
                 outcome
             }
@@ -222,8 +226,7 @@ impl Shard {
             return Err(Outcome::Failed(Failure::OutOfMemory));
         }
         let exptime = shared.clock.deadline(set.exptime, cx.now);
-        // A compare turns set and replace into cas (proto_text.c, process_mset_command).
-        let is_cas = set.compare.is_some() && matches!(set.mode, SetMode::Set | SetMode::Replace);
+        let is_cas = is_cas(set);
 
         let Some(old) = self.live(cx, shared, key) else {
             if is_cas {
@@ -473,4 +476,9 @@ impl Shard {
         // What was freed here is told to the store once the whole operation is over.
         !shared.over_budget(bytes as i64 + self.used - used)
     }
+}
+
+/// A compare turns set and replace into cas (proto_text.c, process_mset_command).
+fn is_cas(set: &Set<'_>) -> bool {
+    set.compare.is_some() && matches!(set.mode, SetMode::Set | SetMode::Replace)
 }

@@ -74,19 +74,18 @@ impl Shard {
         self.items.peek_lru().map(|(_, item)| Tail { accessed: item.accessed, cas: item.cas })
     }
 
-    /// Drops the least recently used item; false when there is none.
-    pub(in crate::store) fn evict(&mut self, survey: &Survey<'_>, shared: &Shared) -> bool {
-        let Some((key, item)) = self.metered(|shard| {
+    /// Drops the least recently used item. For how long it had not been used; `None` when it was
+    /// dead, or there is none.
+    pub(in crate::store) fn evict(&mut self, survey: &Survey<'_>, shared: &Shared) -> Option<Seconds> {
+        let (key, (item, len)) = self.metered(|shard| {
             let (key, mut item) = shard.items.pop_lru()?;
             // Only its length is still of interest; the bytes are given back within the meter.
             let len = std::mem::take(&mut item.value).len();
             Some((key, (item, len)))
-        }) else {
-            return false;
-        };
-        let (item, len) = item;
+        })?;
         let cx = &survey.cx;
-        if survey.dead(key.bytes(), &item).is_some() {
+        let is_dead = survey.dead(key.bytes(), &item).is_some();
+        if is_dead {
             cx.counters.bump(Counter::Reclaimed);
         } else {
             cx.counters.bump(Counter::Evictions);
@@ -97,7 +96,7 @@ impl Shard {
         let before = meter::balance();
         drop(key);
         self.used += meter::balance() - before;
-        true
+        (!is_dead).then(|| cx.now.saturating_sub(item.accessed))
     }
 
     /// Shows every item that counts, most recently used first.
