@@ -32,6 +32,7 @@ use crate::command::{Command, Unavailable};
 use crate::pb;
 use crate::pb::{Packed, Wanted};
 use crate::peer::identity::Identity;
+use crate::peer::link::stats::AllStats;
 use crate::peer::link::{Dialer, Link, Returned};
 use crate::peer::mailbox::Ticket;
 use crate::peer::options::Options;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub pings: Arc<pings::Pings>,
     /// How long they are waited for.
     pub options: Arc<Options>,
+    /// What the links to them have done.
+    pub links: Arc<AllStats>,
 }
 
 /// One worker thread's part in the cluster.
@@ -103,6 +106,7 @@ impl Cache {
             me: shared.me.clone(),
             options: shared.options.clone(),
             returned,
+            stats: shared.links.clone(),
             tasks: TaskTracker::new(),
             stop,
         };

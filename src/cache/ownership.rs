@@ -7,6 +7,7 @@
 //! for it until then.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -31,6 +32,7 @@ pub struct Ownership {
     /// Held while a routing is put in force, so that they follow one another everywhere alike.
     panes: Mutex<Vec<Arc<Pane>>>,
     board: Arc<Board>,
+    changes: AtomicU64,
 }
 
 impl Ownership {
@@ -39,7 +41,8 @@ impl Ownership {
         let (owners, since) = (Arc::new(Owners::of(&View::default())), since_for_all(0));
         let places = Arc::new(Places::of(&owners, None, &since, 0));
         let routing = Routing { version: 0, epoch: 0, owners, me: None, since, places, shut: None };
-        Arc::new(Self { store, panes: Mutex::default(), board: Arc::new(Board::new(Arc::new(routing))) })
+        let board = Arc::new(Board::new(Arc::new(routing)));
+        Arc::new(Self { store, panes: Mutex::default(), board, changes: AtomicU64::new(0) })
     }
 
     /// A window for one more thread.
@@ -53,6 +56,11 @@ impl Ownership {
     /// Where the routings are posted, for who waits for one.
     pub fn board(&self) -> Arc<Board> {
         self.board.clone()
+    }
+
+    /// How many views this node has come to.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Opens the slots that were shut, when nobody acts on an older view any more.
@@ -120,6 +128,7 @@ impl Hooks for Ownership {
     }
 
     fn change(&self, before: &State, after: &State) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         let lane = xxh3_64(after.me.as_bytes()) >> (64 + CAS_NODE_SHIFT - CAS_EPOCH_SHIFT);
         self.store.raise_cas(after.epoch << CAS_EPOCH_SHIFT | lane << CAS_NODE_SHIFT);
         let generation = self.store.advance();

@@ -13,6 +13,7 @@
 mod check;
 pub mod client;
 mod endpoint;
+pub mod health;
 mod ledger;
 mod peers;
 mod records;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::contacts::{Contacts, Timing};
+use crate::cluster::etcd::health::Health;
 use crate::cluster::etcd::ledger::Ledger;
 use crate::cluster::etcd::session::Node;
 use crate::cluster::seat::Seat;
@@ -138,7 +140,9 @@ pub fn join(
     let seat = Seat::new(options.member(), hooks);
     let (flushes, requests) = mpsc::channel(FLUSH_QUEUE);
     let (learned, mut views) = mpsc::channel(LEARNED_QUEUE);
+    let health = Arc::new(Health::new(options.timing().lives_in_etcd()));
     let task = Task {
+        health: health.clone(),
         flushes,
         learned,
         patience: options.call_timeout * 3,
@@ -149,7 +153,7 @@ pub fn join(
     let tick = options.tick();
     let ledger = Arc::new(Mutex::new(Ledger::new(seat, contacts, &options)));
     let leaving = task.leaving.clone();
-    let node = Node::new(options, Arc::clone(&ledger), requests, task.leaving, task.left);
+    let node = Node::new(options, Arc::clone(&ledger), health, requests, task.leaving, task.left);
 
     tracker.spawn(stop.clone().run_until_cancelled_owned(node.run()));
     tracker.spawn(stop.run_until_cancelled_owned(async move {

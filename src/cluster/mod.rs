@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::contacts::Timing;
+use crate::cluster::etcd::health::Health;
 use crate::cluster::seat::Seat;
 use crate::cluster::tenure::Tenure;
 use crate::cluster::view::{Owners, View};
@@ -157,6 +158,8 @@ enum Control {
 /// How the task that talks to etcd is asked for something.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
+    /// How it gets on with etcd.
+    pub health: Arc<Health>,
     /// Requests for the next flush generation.
     pub flushes: mpsc::Sender<oneshot::Sender<Result<u64, Error>>>,
     /// Views that peers told this node about.
@@ -190,6 +193,14 @@ impl Membership {
     /// How long the nodes of this cluster go by what they heard of each other.
     pub fn timing(&self) -> Timing {
         self.timing
+    }
+
+    /// How this node gets on with etcd; `None` where a script takes its place.
+    pub fn etcd_health(&self) -> Option<etcd::health::Report> {
+        match &self.control {
+            Control::Task(task) => Some(task.health.report()),
+            Control::Script(_) => None,
+        }
     }
 
     /// Whether this node may answer at this very moment for what it owns in the view it acts on.

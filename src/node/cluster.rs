@@ -102,6 +102,7 @@ impl Member {
         tracker.spawn(stop.clone().run_until_cancelled_owned(settle(ownership.clone(), membership.clone())));
         let peers = service(&membership, &pings);
         let shared = cache::Shared {
+            links: Arc::default(),
             store,
             membership: membership.clone(),
             ownership,

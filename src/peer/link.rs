@@ -27,7 +27,7 @@ use crate::peer::Job;
 use crate::peer::identity::Identity;
 use crate::peer::link::batches::Batches;
 use crate::peer::link::shared::Shared;
-use crate::peer::link::stats::Stats;
+use crate::peer::link::stats::{AllStats, Stats};
 use crate::peer::options::Options;
 use crate::peer::transport::{Error, OutcomeStream, Transport};
 
@@ -42,6 +42,8 @@ pub struct Dialer {
     pub options: Arc<Options>,
     /// Where jobs go whose owner has changed.
     pub returned: mpsc::Sender<Returned>,
+    /// Counts what the links do.
+    pub stats: Arc<AllStats>,
     /// Has the tasks of the links.
     pub tasks: TaskTracker,
     /// Closes all links.
@@ -69,9 +71,8 @@ pub struct Link(Arc<Shared>);
 impl Link {
     /// Begins to connect. Must be called within a runtime, where its tasks then run.
     pub fn open(dialer: &Dialer, to: Member) -> Self {
-        let options = &dialer.options;
-        let shared = Shared::new(options.queue_len, options.queue_bytes, dialer.returned.clone());
-        let shared = Arc::new(shared);
+        let stats = dialer.stats.open(&to.id);
+        let shared = Arc::new(Shared::new(&dialer.options, stats, dialer.returned.clone()));
         let conversation = Conversation { shared: shared.clone(), dialer: dialer.clone(), to };
         dialer.tasks.spawn(conversation.run());
         dialer.tasks.spawn(keep_deadlines(shared.clone(), dialer.stop.clone()));

@@ -125,6 +125,7 @@ impl Caller {
         let (sender, returned) = mpsc::channel(2);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let dialer = Dialer {
+            stats: Arc::default(),
             transport,
             me: Arc::new(identity("a")),
             options: Arc::new(options),

@@ -79,6 +79,7 @@ impl Process {
         let identity = Identity { cluster: "simulation".to_owned(), id: id.clone() };
         let peer = Options { operation_timeout: PATIENCE, ..Options::default() };
         let shared = cache::Shared {
+            links: Arc::default(),
             store: store.clone(),
             membership: membership.clone(),
             ownership: ownership.clone(),

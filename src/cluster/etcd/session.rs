@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::cluster::Error;
 use crate::cluster::etcd::Options;
 use crate::cluster::etcd::client::{self, Client, Record, Write};
+use crate::cluster::etcd::health::Health;
 use crate::cluster::etcd::ledger::{Ledger, Registration};
 use crate::cluster::etcd::records::{Stored, parse};
 use crate::cluster::etcd::wishes::{Proposal, Wish};
@@ -47,6 +48,7 @@ type Reply = oneshot::Sender<Result<u64, Error>>;
 pub struct Node {
     options: Options,
     ledger: Arc<Mutex<Ledger>>,
+    health: Arc<Health>,
     flushes: mpsc::Receiver<Reply>,
     /// Who waits for the next flush generation.
     flush: Option<Reply>,
@@ -64,6 +66,7 @@ impl Node {
     pub fn new(
         options: Options,
         ledger: Arc<Mutex<Ledger>>,
+        health: Arc<Health>,
         flushes: mpsc::Receiver<Reply>,
         leaving: CancellationToken,
         left: CancellationToken,
@@ -71,6 +74,7 @@ impl Node {
         Self {
             options,
             ledger,
+            health,
             flushes,
             flush: None,
             leaving,
@@ -89,6 +93,7 @@ impl Node {
         for (turn, endpoint) in endpoints.iter().cycle().enumerate() {
             let began = Instant::now();
             let Err(error) = self.session(endpoint).await;
+            self.health.disconnected();
             let lasted = began.elapsed() > self.options.call_timeout * 4;
             if lasted || complained_at.is_none_or(|at: Instant| at.elapsed() >= COMPLAINT_INTERVAL) {
                 complained_at = Some(Instant::now());
@@ -112,6 +117,7 @@ impl Node {
         let client = Client::connect(target, self.options.login(), self.options.call_timeout).await?;
         let prefix = self.ledger.lock().keys().prefix.clone();
         let mut watch = self.read_all(&client, &prefix).await?;
+        self.health.connected();
         if std::mem::take(&mut self.has_complained) {
             info!(endpoint, "connected to etcd");
         }
@@ -126,7 +132,9 @@ impl Node {
             tokio::select! {
                 changes = watch.next() => {
                     let changes = changes?;
-                    self.ledger.lock().follow(changes);
+                    let mut ledger = self.ledger.lock();
+                    ledger.follow(changes);
+                    self.health.came_to(ledger.records.revision());
                 }
                 _ = renewals.tick() => self.renew(&client).await?,
                 _ = readings.tick() => {
@@ -134,6 +142,7 @@ impl Node {
                     let (revision, records) = client.read(&prefix).await?;
                     if !self.ledger.lock().records.agree_with(&records.into_iter().collect()) {
                         debug!(revision, "the watch is behind and starts anew");
+                        self.health.watch_restarted();
                         watch = self.read_all(&client, &prefix).await?;
                     }
                 }
@@ -174,6 +183,7 @@ impl Node {
             let mut ledger = self.ledger.lock();
             missed.into_iter().rev().for_each(|stored| ledger.take(stored.epoch, stored.view));
             ledger.load(revision, records);
+            self.health.came_to(revision);
         }
         client.watch(prefix, revision + 1).await
     }
@@ -184,9 +194,11 @@ impl Node {
         let began = Instant::now();
         if client.keep_alive(lease).await? {
             self.ledger.lock().renewed(lease, began);
+            self.health.renewed(began);
         } else {
             warn!("the lease in etcd has run out; registering again");
             self.lease = None;
+            self.health.lost_lease();
         }
         Ok(())
     }
@@ -219,6 +231,7 @@ impl Node {
                 let lease = client.grant(self.options.timing().lives_in_etcd()).await?;
                 self.lease = Some(lease);
                 self.ledger.lock().renewed(lease, now);
+                self.health.renewed(now);
                 lease
             }
         };
@@ -293,6 +306,7 @@ impl Node {
             return Ok(());
         }
         if let Some(lease) = self.lease.take() {
+            self.health.lost_lease();
             // The registration goes with the lease, unless another process has it by now. A lease
             // that is gone already is what was wanted.
             if let Err(error) = client.revoke(lease).await {

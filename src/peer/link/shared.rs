@@ -21,6 +21,7 @@ use crate::peer::link::breaker::Breaker;
 use crate::peer::link::jobs::{Jobs, Taken};
 use crate::peer::link::readings::Readings;
 use crate::peer::link::stats::{Stats, add};
+use crate::peer::options::Options;
 
 /// Without a reading of the peer's clock for so long, nothing is sent: the two clocks may have
 /// drifted apart. The peer writes one every few seconds.
@@ -36,6 +37,8 @@ pub struct Shared {
     pub rearm: Notify,
     /// What has been done.
     pub stats: Arc<Stats>,
+    /// How long before its deadline a job sets out.
+    operation_timeout: Duration,
     returned: mpsc::Sender<Returned>,
 }
 
@@ -60,10 +63,10 @@ struct State {
 }
 
 impl Shared {
-    /// A link that holds so many jobs at most, and so many bytes of keys and values.
-    pub fn new(len_max: usize, bytes_max: usize, returned: mpsc::Sender<Returned>) -> Self {
+    /// A link that holds no more jobs than it may, nor more bytes of keys and values.
+    pub fn new(options: &Options, stats: Arc<Stats>, returned: mpsc::Sender<Returned>) -> Self {
         let state = State {
-            jobs: Jobs::new(len_max, bytes_max),
+            jobs: Jobs::new(options.queue_len, options.queue_bytes),
             breaker: Breaker::default(),
             stream: 0,
             readings: None,
@@ -77,7 +80,8 @@ impl Shared {
             state: Mutex::new(state),
             changed: Notify::new(),
             rearm: Notify::new(),
-            stats: Arc::default(),
+            stats,
+            operation_timeout: options.operation_timeout,
             returned,
         }
     }
@@ -137,8 +141,7 @@ impl Shared {
             }
             return Poll::Pending;
         };
-        add(&self.stats.batches, 1);
-        add(&self.stats.sent, len as u64);
+        self.stats.leaves(len, Instant::now().into_std());
         self.show(&state);
         Poll::Ready(Some(message))
     }
@@ -169,10 +172,15 @@ impl Shared {
         }
         state.heard = state.jobs.unsent();
         let mut outcomes = message.outcomes;
+        let mut is_first = true;
         while !outcomes.is_empty() {
             let outcome = pb::take_outcome(&mut outcomes)?;
             // Of an outcome that comes too late, the job has gone.
             if let Some(job) = state.jobs.take_sent(outcome.id) {
+                if std::mem::take(&mut is_first) {
+                    let set_out = job.deadline - self.operation_timeout;
+                    self.stats.heard(set_out.into_std(), now.into_std());
+                }
                 self.settle(job, outcome, message.epoch);
             }
         }

@@ -1,12 +1,19 @@
-//! What a link has done, for metrics.
+//! What the links of a node have done, for metrics.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::command::Unavailable;
+use crate::stats::histogram::{BATCH, DURATION, Distribution, Histogram};
+use crate::stats::sampler::Sampler;
 
 /// Counts of one link. Written under the link's lock alone, so that counting is a load and a
 /// store; read by anyone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stats {
     /// Jobs that wait to be sent.
     pub queued: AtomicUsize,
@@ -38,9 +45,26 @@ pub struct Stats {
     pub moved: AtomicU64,
     /// [`Unavailable::Refused`] answers: the peer refused, or the operation came too late.
     pub refused: AtomicU64,
+    /// From when an operation set out until its outcome was heard, of some of them.
+    durations: Sampled,
+    /// Operations in a message, of some of them.
+    batch_sizes: Sampled,
 }
 
 impl Stats {
+    /// An operation that set out then has just been answered.
+    pub(super) fn heard(&self, set_out: Instant, now: Instant) {
+        let duration = now.saturating_duration_since(set_out);
+        self.durations.record(now, duration.as_nanos() as u64);
+    }
+
+    /// A message of so many operations leaves.
+    pub(super) fn leaves(&self, operations: usize, now: Instant) {
+        add(&self.batches, 1);
+        add(&self.sent, operations as u64);
+        self.batch_sizes.record(now, operations as u64);
+    }
+
     pub(super) fn count_failed(&self, why: Unavailable) {
         match why {
             Unavailable::Unreachable | Unavailable::NoOwner => add(&self.unreachable, 1),
@@ -52,7 +76,185 @@ impl Stats {
     }
 }
 
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            queued: AtomicUsize::default(),
+            in_flight: AtomicUsize::default(),
+            open: AtomicBool::default(),
+            opened: AtomicU64::default(),
+            streams: AtomicU64::default(),
+            batches: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            answered: AtomicU64::default(),
+            returned: AtomicU64::default(),
+            timeouts: AtomicU64::default(),
+            unreachable: AtomicU64::default(),
+            unanswered: AtomicU64::default(),
+            overloaded: AtomicU64::default(),
+            moved: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            durations: Sampled::new(Histogram::new(&DURATION)),
+            batch_sizes: Sampled::new(Histogram::new(&BATCH)),
+        }
+    }
+}
+
+/// A histogram of some of what comes.
+#[derive(Debug)]
+struct Sampled {
+    sampler: Sampler,
+    histogram: Histogram,
+}
+
+impl Sampled {
+    fn new(histogram: Histogram) -> Self {
+        Self { sampler: Sampler::default(), histogram }
+    }
+
+    fn record(&self, now: Instant, value: u64) {
+        let is_late = || now.saturating_duration_since(self.sampler.last_chosen()) > Duration::from_secs(1);
+        if self.sampler.choose() || is_late() {
+            self.sampler.chose(now);
+            self.histogram.record(value);
+        }
+    }
+}
+
+/// What all links of a node have done, by the peer they lead to.
+#[derive(Debug, Default)]
+pub struct AllStats(Mutex<BTreeMap<String, Peer>>);
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// Links that are open, or were when last looked at.
+    links: Vec<Arc<Stats>>,
+    /// What those have done that are closed.
+    closed: Totals,
+}
+
+impl AllStats {
+    /// The counts of a new link.
+    pub(super) fn open(&self, peer: &str) -> Arc<Stats> {
+        let stats = Arc::new(Stats::default());
+        self.0.lock().entry(peer.to_owned()).or_default().links.push(stats.clone());
+        stats
+    }
+
+    /// What the links to each peer have done together. Forgets a peer without links that is not
+    /// `known` any more.
+    pub fn totals(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, Totals> {
+        let mut peers = self.0.lock();
+        peers.retain(|id, Peer { links, closed }| {
+            links.retain(|link| {
+                let is_open = Arc::strong_count(link) > 1;
+                if !is_open {
+                    closed.add(link);
+                }
+                is_open
+            });
+            known(id) || !links.is_empty()
+        });
+        let total = |peer: &Peer| {
+            let mut totals = peer.closed.clone();
+            peer.links.iter().for_each(|link| totals.add(link));
+            totals
+        };
+        peers.iter().map(|(id, peer)| (id.clone(), total(peer))).collect()
+    }
+}
+
+/// What several links have done together; the fields are those of [`Stats`].
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "they would only repeat those of Stats")]
+pub struct Totals {
+    pub queued: u64,
+    pub in_flight: u64,
+    /// Links whose breaker is open.
+    pub open: u64,
+    pub opened: u64,
+    pub streams: u64,
+    pub batches: u64,
+    pub sent: u64,
+    pub timeouts: u64,
+    /// Operations by what came of them.
+    pub results: [(&'static str, u64); 7],
+    pub durations: Distribution,
+    pub batch_sizes: Distribution,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        let results =
+            ["answered", "returned", "unreachable", "unanswered", "overloaded", "moved", "refused"];
+        Self {
+            queued: 0,
+            in_flight: 0,
+            open: 0,
+            opened: 0,
+            streams: 0,
+            batches: 0,
+            sent: 0,
+            timeouts: 0,
+            results: results.map(|result| (result, 0)),
+            durations: Distribution::new(&DURATION),
+            batch_sizes: Distribution::new(&BATCH),
+        }
+    }
+}
+
+impl Totals {
+    /// Operations that were not executed, or of which it is not known.
+    pub fn failed(&self) -> u64 {
+        let failed = |result: &str| !matches!(result, "answered" | "returned");
+        self.results.iter().filter(|(result, _)| failed(result)).map(|(_, count)| count).sum()
+    }
+
+    fn add(&mut self, link: &Stats) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.queued += link.queued.load(Ordering::Relaxed) as u64;
+        self.in_flight += link.in_flight.load(Ordering::Relaxed) as u64;
+        self.open += u64::from(link.open.load(Ordering::Relaxed));
+        self.opened += count(&link.opened);
+        self.streams += count(&link.streams);
+        self.batches += count(&link.batches);
+        self.sent += count(&link.sent);
+        self.timeouts += count(&link.timeouts);
+        let Stats { answered, returned, unreachable, unanswered, overloaded, moved, refused, .. } = link;
+        let results = [answered, returned, unreachable, unanswered, overloaded, moved, refused];
+        self.results.iter_mut().zip(results).for_each(|((_, sum), counter)| *sum += count(counter));
+        self.durations.add(&link.durations.histogram.read());
+        self.batch_sizes.add(&link.batch_sizes.histogram.read());
+    }
+}
+
 /// For one writer at a time.
 pub(super) fn add(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_closed_link_did_still_counts() {
+        let all = AllStats::default();
+        let (first, second) = (all.open("b"), all.open("b"));
+        add(&first.answered, 2);
+        add(&second.unanswered, 1);
+        second.open.store(true, Ordering::Relaxed);
+        let now = Instant::now();
+        first.heard(now, now + Duration::from_millis(3));
+        let totals = all.totals(|_| true).remove("b").unwrap();
+        assert_eq!((totals.results[0], totals.failed(), totals.open), (("answered", 2), 1, 1));
+        drop((first, second));
+        for _ in 0..2 {
+            let totals = all.totals(|_| true).remove("b").unwrap();
+            assert_eq!((totals.results[0], totals.failed()), (("answered", 2), 1));
+            assert_eq!(totals.durations.sum(), 0.003);
+        }
+        assert!(all.totals(|_| false).is_empty(), "it is a member no more");
+        assert!(all.totals(|_| true).is_empty());
+    }
 }
