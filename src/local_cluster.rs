@@ -195,8 +195,11 @@ impl Cluster<'_> {
     /// Where it is and what to try.
     fn welcome(&self, endpoint: &str) -> String {
         let mut text = format!("\nA cluster of {}, with etcd at {endpoint}.\n\n", self.nodes.len());
-        for Node { child, port, .. } in &self.nodes {
-            text.push_str(&format!("  {:<8}  127.0.0.1:{port:<6} pid {}\n", child.name, child.pid()));
+        for Node { child, port, http_port, .. } in &self.nodes {
+            let (name, pid) = (&child.name, child.pid());
+            text.push_str(&format!(
+                "  {name:<8}  127.0.0.1:{port:<6} http://127.0.0.1:{http_port}/  pid {pid}\n"
+            ));
         }
         let port = |index: usize| self.nodes.iter().cycle().nth(index).map_or(0, |node| node.port);
         text.push_str(&format!(

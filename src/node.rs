@@ -23,6 +23,7 @@ use crate::events::{Events, Kinds};
 use crate::node::cluster::Member;
 use crate::peer;
 use crate::process::signals;
+use crate::server::admin::{self, Token};
 use crate::server::connections::Connections;
 use crate::server::listen::{self, Bound as Listening};
 use crate::server::peer::Service;
@@ -47,6 +48,8 @@ pub struct Options {
     pub store: store::Options,
     /// The memcached door.
     pub server: server::Options,
+    /// The HTTP door; none without.
+    pub http: Option<admin::Options>,
     /// The cluster it belongs to; alone without.
     pub cluster: Option<ClusterOptions>,
     /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
@@ -77,6 +80,12 @@ pub enum Error {
     /// The cluster cannot be taken part in.
     #[error(transparent)]
     Cluster(#[from] crate::cluster::Error),
+    /// HTTP cannot be listened for.
+    #[error(transparent)]
+    Http(#[from] admin::Error),
+    /// The token for HTTP cannot be read.
+    #[error(transparent)]
+    Token(#[from] admin::TokenError),
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -94,6 +103,13 @@ pub struct Bound {
     peers: Option<(TcpListener, ClusterOptions)>,
     certificates: Option<tls::Reloadable>,
     users: Option<Users>,
+    http: Option<BoundHttp>,
+}
+
+struct BoundHttp {
+    listener: TcpListener,
+    options: admin::Options,
+    token: Option<Token>,
 }
 
 /// Gets hold of all that can be missing or taken, before any thread is started. From here on
@@ -105,6 +121,7 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
     let certificates = options.server.tls.clone().map(tls::Reloadable::load).transpose()?;
     let users = options.server.auth_file.as_ref().map(Users::load).transpose()?;
     let listening = listen::bind(&options.server)?;
+    let http = options.http.as_ref().map(bind_http).transpose()?.flatten();
     let peers = options.cluster.clone().map(|mut options| {
         let listener = cluster::bind(&mut options, &listening)?;
         Ok::<_, Error>((listener, options))
@@ -112,9 +129,15 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
     // Not earlier, so that a name server that does not answer can be interrupted.
     signals::hold().map_err(io::Error::from)?;
     if let Some(path) = &options.port_file {
-        listen::write_port_file(path, &listening)?;
+        listen::write_port_file(path, &listening, http.as_ref().map(|http| &http.listener))?;
     }
-    Ok(Bound { listening, peers: peers.transpose()?, certificates, users })
+    Ok(Bound { listening, peers: peers.transpose()?, certificates, users, http })
+}
+
+fn bind_http(options: &admin::Options) -> Result<Option<BoundHttp>, Error> {
+    let token = options.token_file.as_deref().map(Token::load).transpose()?;
+    let listener = admin::bind(options)?;
+    Ok(listener.map(|listener| BoundHttp { listener, options: options.clone(), token }))
 }
 
 /// Runs a node until INT, TERM or USR1, or a `shutdown` command. HUP reloads certificates and
@@ -134,13 +157,14 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let mut reload = signal(SignalKind::hangup())?;
     signals::release().map_err(io::Error::from)?;
 
+    let memcached_addr = bound.listening.first().map_or_else(String::new, Listening::address);
     let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
     let (sweep, sweep_asked) = sync_channel(1);
     let events = Events::default();
     let door = Arc::new(Door {
         store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
         events,
-        registry: Registry::default(),
+        registry: Registry::new(bound.http.is_some()),
         verbosity: AtomicU8::new(options.server.verbosity),
         connections: Connections::new(options.server.max_connections),
         prefixes: Prefixes::new(options.server.prefix_delimiter),
@@ -163,6 +187,11 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     if let (Some(listener), Some(member)) = (listener, &member) {
         member.accept(listener, workers.peer_inboxes())?;
     }
+    let http = bound.http.map(|BoundHttp { listener, options, token }| {
+        let cluster = member.as_ref().map(|member| member.cluster.shared.clone());
+        admin::start(listener, &options, token, door.clone(), memcached_addr, cluster)
+    });
+    let http = http.transpose()?;
     let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
         let door = door.clone();
         move || sweep_until_stopped(&door, &sweep_asked)
@@ -200,6 +229,9 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     door.drain();
     while acceptors.join_next().await.is_some() {}
     workers.join();
+    if let Some(http) = http {
+        http.join();
+    }
     if let Some(member) = member {
         member.end().await;
     }

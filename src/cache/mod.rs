@@ -73,6 +73,14 @@ pub struct Shared {
     pub links: Arc<AllStats>,
 }
 
+impl Shared {
+    /// Whether everybody acts on the present view, and this node answers for all that is its own.
+    pub fn is_settled(&self) -> bool {
+        let (state, routing) = (self.membership.state(), self.ownership.board().present());
+        routing.epoch == state.epoch && state.is_settled() && routing.is_open()
+    }
+}
+
 /// One worker thread's part in the cluster.
 pub struct Cache {
     shared: Arc<Shared>,

@@ -116,6 +116,21 @@ pub trait Hooks: Send + Sync + 'static {
     }
 }
 
+impl Standing {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Joining, Self::Serving, Self::Fenced, Self::Leaving];
+
+    /// Its name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Serving => "serving",
+            Self::Fenced => "fenced",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
 /// Why the cluster could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

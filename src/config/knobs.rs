@@ -99,6 +99,10 @@ pub(super) const KNOBS: &[Knob] = &[
     // Connections and threads.
     used('c', "conn-limit", Takes::Value),
     used('t', "threads", Takes::Value),
+    // HTTP; all ours.
+    long("http-listen", Takes::Value),
+    long("http-token-file", Takes::Value),
+    long("memcached-exporter-metrics", Takes::Switch),
     // What clients may do.
     used('F', "disable-flush-all", Takes::Switch),
     used('X', "disable-dumping", Takes::Switch),

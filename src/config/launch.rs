@@ -1,7 +1,7 @@
 //! Settings into options: values parsed, defaults filled in, contradictions refused.
 
 use super::settings::Settings;
-use super::{Launch, Refusal, cluster, listen, values};
+use super::{Launch, Refusal, cluster, http, listen, values};
 use crate::server::{Listen, UnixListen};
 use crate::tls::{ClientVerify, MinVersion};
 use crate::{node, process, server, store, tls};
@@ -48,7 +48,8 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
         reader.warnings.push(format!("accepted as memcached does, without effect here: {}", idle.join(", ")));
     }
     let cluster = cluster::options(settings, &server, &mut reader.warnings)?;
-    let node = node::Options { store, server, cluster, port_file: None };
+    let http = http::options(settings)?;
+    let node = node::Options { store, server, http, cluster, port_file: None };
     Ok(Launch { node, process, warnings: reader.warnings })
 }
 
@@ -65,12 +66,13 @@ pub(super) fn make_paths_absolute(launch: &mut Launch) {
         server.auth_file.as_mut(),
         server.unix.as_mut().map(|unix| &mut unix.path),
     ];
+    let token = launch.node.http.as_mut().and_then(|http| http.token_file.as_mut());
     let cluster = launch.node.cluster.as_mut().into_iter().flat_map(|cluster| {
         let (etcd, peer) = (&mut cluster.membership, cluster.peer.tls.as_mut());
         let peer = peer.into_iter().flat_map(|tls| [&mut tls.cert, &mut tls.key, &mut tls.ca]);
         [etcd.ca.as_mut(), etcd.cert.as_mut(), etcd.key.as_mut()].into_iter().flatten().chain(peer)
     });
-    for path in paths.into_iter().chain(tls).flatten().chain(cluster) {
+    for path in paths.into_iter().chain(tls).flatten().chain(token).chain(cluster) {
         // Without a working directory the path stays as it is, and opening it says what is wrong.
         if let Ok(absolute) = std::path::absolute(&path) {
             *path = absolute;

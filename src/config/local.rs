@@ -20,10 +20,11 @@ const NODES_MAX: u16 = 16;
 
 /// What the nodes cannot be told: where they are and how they are found, or what would keep this
 /// program from talking to them or from ending them.
-const DECIDED: [&str; 20] = [
+const DECIDED: [&str; 21] = [
     "port",
     "listen",
     "unix-socket",
+    "http-listen",
     "etcd-endpoints",
     "cluster",
     "node-id",

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::auth::Users;
 use crate::local_cluster::{self, tether::Tether};
+use crate::server::admin::Token;
 use crate::{node, process, tls};
 
 mod address;
@@ -18,6 +19,7 @@ mod cluster;
 mod environment;
 mod file;
 mod help;
+mod http;
 mod knobs;
 mod launch;
 mod line;
@@ -138,6 +140,9 @@ fn check(launch: &Launch) -> Result<String, Refusal> {
     let server = &launch.node.server;
     if let Some(tls) = &server.tls {
         tls::server_config(tls).map_err(|error| Refusal::Unusable(error.to_string()))?;
+    }
+    if let Some(path) = launch.node.http.as_ref().and_then(|http| http.token_file.as_ref()) {
+        Token::load(path).map_err(|error| Refusal::Unusable(error.to_string()))?;
     }
     if let Some(path) = &server.auth_file {
         Users::load(path).map_err(|error| Refusal::Unusable(error.to_string()))?;

@@ -13,6 +13,9 @@ use tokio::process::Command;
 use crate::local_cluster::child::Child;
 use crate::local_cluster::{Error, Options, probe, system};
 
+/// The first node's port for HTTP, the usual one.
+const HTTP_PORT: u16 = 9150;
+
 /// Lines of etcd's log that are shown when it ends too early.
 const SHOWN_LOG_LINES: usize = 10;
 
@@ -108,6 +111,8 @@ pub(super) struct Node {
     pub child: Child,
     /// Where its clients reach it; 0 until it has said so.
     pub port: u16,
+    /// Where it answers HTTP; 0 until it has said so.
+    pub http_port: u16,
     /// Its end has been said.
     pub is_missed: bool,
     program: PathBuf,
@@ -123,13 +128,15 @@ impl Node {
             let args = node_args(options, &name, etcd);
             // Written by the node: a port that was picked here could be taken until it binds.
             let port_file = folder.port_file(&name);
-            let listen = format!("127.0.0.1:{}", port_to_ask_for(options, index));
+            let listen = format!("127.0.0.1:{}", port_to_ask_for(options.port, index));
+            let http_port = if options.port == 0 { 0 } else { HTTP_PORT };
+            let http = format!("127.0.0.1:{}", port_to_ask_for(http_port, index));
             let child = Child::start(&name, program.as_os_str(), |command| {
-                command.args(&args).args(["--listen", &listen]);
+                command.args(&args).args(["--listen", &listen, "--http-listen", &http]);
                 command.env("MEMCACHED_PORT_FILENAME", port_file);
                 options.hidden_variables.iter().for_each(|variable| _ = command.env_remove(variable));
             })?;
-            Ok(Self { child, port: 0, is_missed: false, program, args })
+            Ok(Self { child, port: 0, http_port: 0, is_missed: false, program, args })
         };
         start().map_err(system("starting a node"))
     }
@@ -138,8 +145,11 @@ impl Node {
     pub async fn answers(&mut self, folder: &Folder) -> bool {
         if self.port == 0 {
             let file = fs::read_to_string(folder.port_file(&self.child.name)).unwrap_or_default();
-            let port = file.lines().find_map(|line| line.strip_prefix("TCP INET: "));
-            self.port = port.and_then(|port| port.trim().parse().ok()).unwrap_or(0);
+            let port = |protocol: &str| {
+                let port = file.lines().find_map(|line| line.strip_prefix(protocol)?.strip_prefix(" INET: "));
+                port.and_then(|port| port.trim().parse().ok()).unwrap_or(0)
+            };
+            (self.port, self.http_port) = (port("TCP"), port("HTTP"));
         }
         self.port != 0 && probe::node_answers(self.port).await
     }
@@ -151,7 +161,8 @@ impl Node {
 
     /// The command that starts it again, for a shell.
     pub fn command_line(&self) -> String {
-        let listen = [OsString::from("--listen"), format!("127.0.0.1:{}", self.port).into()];
+        let here = |port| OsString::from(format!("127.0.0.1:{port}"));
+        let listen = ["--listen".into(), here(self.port), "--http-listen".into(), here(self.http_port)];
         let words = std::iter::once(self.program.as_os_str())
             .chain(self.args.iter().chain(&listen).map(OsString::as_os_str));
         words.map(quoted).collect::<Vec<_>>().join(" ")
@@ -165,9 +176,10 @@ fn node_args(options: &Options, name: &str, etcd: &str) -> Vec<OsString> {
     options.node_args.iter().cloned().chain(own.map(OsString::from)).collect()
 }
 
-/// The port of clients that a node asks for: its own in the row when nobody has it, or any.
-fn port_to_ask_for(options: &Options, index: u16) -> u16 {
-    let port = if options.port == 0 { None } else { options.port.checked_add(index) };
+/// The port that a node asks for: its own in the row that begins with `first` when nobody has it, or
+/// any.
+fn port_to_ask_for(first: u16, index: u16) -> u16 {
+    let port = if first == 0 { None } else { first.checked_add(index) };
     port.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap_or(0)
 }
 
@@ -203,16 +215,9 @@ mod tests {
     fn a_port_that_is_taken_is_not_asked_for() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let port = taken.local_addr().expect("bound").port();
-        let options = |port| Options {
-            nodes: 3,
-            port,
-            node_args: Vec::new(),
-            hidden_variables: Vec::new(),
-            scratch: PathBuf::new(),
-        };
-        assert_eq!(port_to_ask_for(&options(port), 0), 0);
-        assert_eq!(port_to_ask_for(&options(65_535), 1), 0, "there is none above");
-        assert_eq!(port_to_ask_for(&options(0), 0), 0);
+        assert_eq!(port_to_ask_for(port, 0), 0);
+        assert_eq!(port_to_ask_for(65_535, 1), 0, "there is none above");
+        assert_eq!(port_to_ask_for(0, 0), 0);
     }
 
     #[test]

@@ -95,11 +95,11 @@ impl Session {
         let owners = routing.owners();
         let mut lines = Lines(&mut self.out);
         lines.stat("node", &state.me);
-        lines.stat("standing", format!("{:?}", state.standing).to_lowercase());
+        lines.stat("standing", state.standing.name());
         lines.stat("epoch", routing.epoch);
         lines.stat("digest", format_args!("{:016x}", owners.digest()));
         lines.stat("members", state.view.members.len());
-        let settled = routing.epoch == state.epoch && state.is_settled() && routing.is_open();
+        let settled = forward.cache.shared().is_settled();
         lines.stat("settled", if settled { "yes" } else { "no" });
         let unconfirmed: Vec<_> = state.unconfirmed().collect();
         if !unconfirmed.is_empty() {

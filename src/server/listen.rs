@@ -79,6 +79,16 @@ impl Bound {
         }
     }
 
+    /// Where clients connect: `host:port`, or the path of the socket.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp { listener, .. } => {
+                listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string())
+            }
+            Self::Unix { path, .. } => path.display().to_string(),
+        }
+    }
+
     /// The number of its socket.
     pub fn id(&self) -> u64 {
         let socket = match self {
@@ -178,17 +188,25 @@ fn bind_unix(unix: &UnixListen, backlog: u32) -> Result<Bound, Error> {
     Ok(Bound::Unix { listener: socket.into(), path: unix.path.clone() })
 }
 
+fn port_line(protocol: &str, listener: &TcpListener) -> io::Result<String> {
+    let address = listener.local_addr()?;
+    let family = if address.is_ipv6() { "INET6" } else { "INET" };
+    Ok(format!("{protocol} {family}: {}\n", address.port()))
+}
+
 /// Writes a line for each TCP address, for whoever started the server with a port of the
-/// system's choice (memcached.c, `MEMCACHED_PORT_FILENAME`). The file appears whole.
-pub fn write_port_file(path: &Path, bound: &[Bound]) -> Result<(), Error> {
+/// system's choice (memcached.c, `MEMCACHED_PORT_FILENAME`), and one for HTTP. The file appears
+/// whole.
+pub fn write_port_file(path: &Path, bound: &[Bound], http: Option<&TcpListener>) -> Result<(), Error> {
     let failed = |error| Error::PortFile { path: path.to_owned(), error };
     let mut lines = String::new();
     for bound in bound {
         if let Bound::Tcp { listener, .. } = bound {
-            let address = listener.local_addr().map_err(failed)?;
-            let family = if address.is_ipv6() { "INET6" } else { "INET" };
-            lines.push_str(&format!("TCP {family}: {}\n", address.port()));
+            lines.push_str(&port_line("TCP", listener).map_err(failed)?);
         }
+    }
+    if let Some(listener) = http {
+        lines.push_str(&port_line("HTTP", listener).map_err(failed)?);
     }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".lck");

@@ -1,11 +1,13 @@
 //! The doors. Here: what the memcached door is told, and what all of its connections share.
 
+pub mod admin;
 pub mod admin_commands;
 mod cluster_commands;
 pub mod connections;
 mod forward;
 pub mod listen;
 pub mod memcached;
+pub mod metrics;
 pub mod peer;
 pub mod prefix;
 mod replies;

@@ -52,7 +52,7 @@ fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 
-/// The general statistics as names and values, for other nodes.
+/// The general statistics as names and values, for other nodes and for JSON.
 pub(super) fn general_stats(door: &Door) -> Vec<(String, String)> {
     let mut out = Vec::new();
     write_general(door, door.store.clock().now(), &mut out);

@@ -41,9 +41,7 @@ pub static DURATION: Scale = Scale {
 
 /// Seconds since something was used, from one to three months.
 pub static AGE: Scale = Scale {
-    bounds: &[
-        1, 5, 15, 60, 300, 900, 3_600, 14_400, 43_200, 86_400, 259_200, 604_800, 2_592_000, 7_776_000,
-    ],
+    bounds: &[1, 5, 15, 60, 300, 900, 3_600, 14_400, 43_200, 86_400, 259_200, 604_800, 2_592_000, 7_776_000],
     per_unit: 1.0,
 };
 

@@ -58,7 +58,11 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env={**os.environ, "MEMCACHED_PORT_FILENAME": str(self._port_file)},
+            env={
+                **os.environ,
+                "MEMCACHED_PORT_FILENAME": str(self._port_file),
+                "FILBERT_HTTP_LISTEN": f"{HOST}:0",
+            },
         )
         try:
             if listens_on:

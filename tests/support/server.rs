@@ -96,6 +96,17 @@ impl Server {
         (Ipv4Addr::LOCALHOST, self.ports[0]).into()
     }
 
+    /// Where it answers HTTP.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    pub fn http_addr(&self) -> SocketAddr {
+        let file = self.port_file();
+        let port = file.lines().find_map(|line| line.strip_prefix("HTTP INET: ")?.trim().parse::<u16>().ok());
+        (Ipv4Addr::LOCALHOST, port.expect("HTTP is answered")).into()
+    }
+
     /// A new client connection to the first listener.
     pub fn connect(&self) -> Wire {
         Wire::connect(self.addr())
@@ -200,6 +211,8 @@ pub fn command(product: Product, wrapper: &[&str]) -> Command {
     command.args(["--pdeathsig", "KILL", "--"]).args(wrapper).arg(product.path());
     // Filbert reads its options from such variables, too; these two are meant for the tests.
     command.env_remove("FILBERT_BIN").env_remove("FILBERT_SEED").stdin(Stdio::null());
+    // Each its own: the usual port is one node's only.
+    command.env("FILBERT_HTTP_LISTEN", "127.0.0.1:0");
     command
 }
 

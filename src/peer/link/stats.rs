@@ -185,8 +185,7 @@ pub struct Totals {
 
 impl Default for Totals {
     fn default() -> Self {
-        let results =
-            ["answered", "returned", "unreachable", "unanswered", "overloaded", "moved", "refused"];
+        let results = ["answered", "returned", "unreachable", "unanswered", "overloaded", "moved", "refused"];
         Self {
             queued: 0,
             in_flight: 0,
@@ -204,6 +203,11 @@ impl Default for Totals {
 }
 
 impl Totals {
+    /// Operations that their owner answered.
+    pub fn answered(&self) -> u64 {
+        self.results.iter().filter(|(result, _)| *result == "answered").map(|(_, count)| count).sum()
+    }
+
     /// Operations that were not executed, or of which it is not known.
     pub fn failed(&self) -> u64 {
         let failed = |result: &str| !matches!(result, "answered" | "returned");

@@ -1,0 +1,73 @@
+//! The HTTP door's options: where it listens, and who may ask.
+
+use super::Refusal;
+use super::address::Address;
+use super::settings::Settings;
+use crate::server::admin::Options;
+
+const LISTEN: &str = "http-listen";
+const TOKEN_FILE: &str = "http-token-file";
+const MEMCACHED_NAMES: &str = "memcached-exporter-metrics";
+
+/// As Prometheus' memcached_exporter.
+const DEFAULT_LISTEN: &str = "127.0.0.1:9150";
+
+/// Puts them together; `None` when the door is to stay shut.
+pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
+    let memcached_names = settings.switch(MEMCACHED_NAMES)?;
+    let token_file = settings.path(TOKEN_FILE)?;
+    let Some(given) = settings.of(LISTEN) else {
+        let listen = DEFAULT_LISTEN.to_owned();
+        return Ok(Some(Options { listen, is_default: true, token_file, memcached_names }));
+    };
+    if given.last().is_empty() {
+        return Ok(None);
+    }
+    let address = given.parse(|text| {
+        Address::parse(text).map_err(|why| {
+            format!("{why} (allowed: host:port, [v6]:port, with port 0 for any free one; empty for no HTTP)")
+        })
+    })?;
+    if !address.is_loopback() && token_file.is_none() {
+        return Err(given.refuse(
+            "others than this machine can connect there, and would read and write every key: needs --http-token-file",
+        ));
+    }
+    Ok(Some(Options { listen: address.to_string(), is_default: false, token_file, memcached_names }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::knobs;
+    use super::super::settings::Source;
+    use super::*;
+
+    fn read(given: &[(&str, &str)]) -> Result<Option<Options>, String> {
+        let mut settings = Settings::default();
+        for (name, value) in given {
+            let knob = knobs::named(name).expect("an option");
+            settings.add(knob, &Source::CommandLine, value.into()).expect("not refused");
+        }
+        options(&settings).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn it_is_open_to_this_machine_unless_told_otherwise() {
+        let usual = read(&[]).expect("valid").expect("on");
+        assert_eq!((usual.listen.as_str(), usual.is_default), ("127.0.0.1:9150", true));
+        let other = read(&[("http-listen", "[::1]:0")]).expect("valid").expect("on");
+        assert_eq!((other.listen.as_str(), other.is_default), ("[::1]:0", false));
+        assert!(read(&[("http-listen", "")]).expect("valid").is_none());
+    }
+
+    #[test]
+    fn elsewhere_it_needs_a_token() {
+        let error = read(&[("http-listen", "0.0.0.0:9150")]).expect_err("no token");
+        assert!(error.starts_with("--http-listen 0.0.0.0:9150: others than this machine"), "{error}");
+        assert!(error.ends_with("needs --http-token-file"), "{error}");
+        let open = read(&[("http-listen", "0.0.0.0:9150"), ("http-token-file", "token")]).expect("valid");
+        assert_eq!(open.expect("on").token_file, Some("token".into()));
+        let error = read(&[("http-listen", "nonsense")]).expect_err("no address");
+        assert!(error.starts_with("--http-listen nonsense: no port (allowed: host:port"), "{error}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Who may ask, and for how long.
+//!
+//! Without a token the door is for this machine alone, and for programs on it: a page from
+//! elsewhere that a browser here shows must not reach it, not even under a name of its own that
+//! leads to this machine (DNS rebinding). So without a token the Host must be an address or
+//! `localhost`.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HOST, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use ring::digest::{Digest, SHA256, digest};
+
+use crate::server::admin::Admin;
+use crate::server::admin::problem::Problem;
+
+/// How long a request may take, from its head to the beginning of its answer: a large value on a
+/// slow line has that long.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of a token.
+const TOKEN_LEN: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// Paths that whoever can connect may see: they tell nothing.
+const OPEN_PATHS: [&str; 3] = ["/", "/healthz", "/readyz"];
+
+/// What a request must bring along; only its hash is kept.
+pub struct Token(Digest);
+
+/// Why a token cannot be used. Never quotes it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the token of --http-token-file from {}: {why}", path.display())]
+pub struct TokenError {
+    path: PathBuf,
+    why: String,
+}
+
+impl Token {
+    /// Reads it from a file of one line.
+    ///
+    /// # Errors
+    /// The file cannot be read, or what it holds is no token.
+    pub fn load(path: &Path) -> Result<Self, TokenError> {
+        let refuse = |why: String| TokenError { path: path.to_owned(), why };
+        let text = fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        let token = text.trim_ascii();
+        if !TOKEN_LEN.contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
+            let (from, to) = (TOKEN_LEN.start(), TOKEN_LEN.end());
+            return Err(refuse(format!("needs {from} to {to} characters of ASCII, without blanks")));
+        }
+        Ok(Self(digest(&SHA256, token)))
+    }
+
+    /// Compares hashes: how long that takes tells nothing of the token.
+    fn is(&self, given: &[u8]) -> bool {
+        digest(&SHA256, given).as_ref() == self.0.as_ref()
+    }
+}
+
+/// Lets a request through to its handler, or refuses it.
+pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let answered = match refusal(&admin, &request) {
+        Some(refusal) => refusal,
+        None => tokio::time::timeout(REQUEST_PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "the request did not come in time").into_response()
+        }),
+    };
+    admin.requests.count(answered.status().as_u16());
+    with_security_headers(answered)
+}
+
+fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
+    let path = request.uri().path();
+    let Some(token) = &admin.token else {
+        return (!is_of_this_machine(request.headers())).then(|| {
+            let detail =
+                "without a token (--http-token-file) only localhost and addresses are answered as Host";
+            Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+        });
+    };
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    if OPEN_PATHS.contains(&path) || given.is_some_and(|given| token.is(given)) {
+        return None;
+    }
+    let detail = "needs the header Authorization: Bearer and the token of --http-token-file";
+    let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"filbert\""));
+    Some(response)
+}
+
+/// The token in `Bearer TOKEN`; the scheme in any case (RFC 9110, 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn is_of_this_machine(headers: &HeaderMap) -> bool {
+    // Without a Host it is no browser.
+    let Some(host) = headers.get(HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+fn with_security_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machines_names_are_answered_without_a_token() {
+        let answered = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_str(host).expect("a header"));
+            is_of_this_machine(&headers)
+        };
+        for host in
+            ["localhost", "LOCALHOST:9150", "127.0.0.1:9150", "[::1]:9150", "10.0.0.1", "a.localhost:1"]
+        {
+            assert!(answered(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:9150",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            "[evil]:1",
+        ] {
+            assert!(!answered(host), "{host}");
+        }
+        assert!(is_of_this_machine(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_token_is_one_line_of_ascii() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        let load = |text: &str| {
+            fs::write(&path, text).expect("written");
+            Token::load(&path)
+        };
+        let token = load("0123456789abcdef\n").expect("a token");
+        assert!(token.is(b"0123456789abcdef") && !token.is(b"0123456789abcdeF") && !token.is(b""));
+        for text in ["", "short", "0123456789 abcdef", "0123456789abcdef\n0123456789abcdef"] {
+            let error = load(text).err().expect("no token").to_string();
+            assert!(error.contains("16 to 1024 characters"), "{error}");
+        }
+        assert!(
+            Token::load(Path::new("/no/such")).err().expect("no file").to_string().contains("No such file")
+        );
+    }
+
+    #[test]
+    fn a_scheme_is_known_in_any_case() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bearer  abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"Basic abc"), None);
+        assert_eq!(bearer(b"Bear"), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! Whether this node lives, and whether it is ready for clients.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use crate::server::admin::Admin;
+use crate::server::admin::problem::Problem;
+
+/// The process runs and answers.
+pub(super) async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// A load balancer may send clients here.
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Result<&'static str, Problem> {
+    match admin.unready() {
+        None => Ok("ready\n"),
+        Some(why) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+    }
+}
+
+impl Admin {
+    /// Why no client should be sent here; `None` when they may.
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        if self.door.draining.load(Ordering::Acquire) || self.door.stop.is_cancelled() {
+            return Some("this node is stopping");
+        }
+        let shared = self.cluster.as_ref()?;
+        let state = shared.membership.state();
+        match state.standing {
+            crate::cluster::Standing::Joining => Some("this node has not joined its cluster yet"),
+            crate::cluster::Standing::Leaving => Some("this node is leaving its cluster"),
+            crate::cluster::Standing::Fenced => Some("this node is out of touch with most of its cluster"),
+            crate::cluster::Standing::Serving if !shared.membership.serves() => {
+                Some("this node is out of touch with most of its cluster")
+            }
+            crate::cluster::Standing::Serving if state.owners.slots_of(&state.me) == 0 => {
+                Some("this node owns no keys yet")
+            }
+            crate::cluster::Standing::Serving => None,
+        }
+    }
+}

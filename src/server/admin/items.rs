@@ -1,0 +1,198 @@
+//! `/api/v1/items/{key}`: what `get`, `set` and `delete` do, over HTTP.
+//!
+//! The value is the body, as it is; flags, expiry time and CAS token stand in headers. Keys are
+//! percent-encoded, and may have any byte.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
+use tokio_stream::StreamExt as _;
+
+use crate::command::{Command, Delete, Get, Outcome, Set, SetMode, Verb};
+use crate::item::{Exptime, ItemView, KEY_MAX};
+use crate::server::admin::Admin;
+use crate::server::admin::problem::Problem;
+
+/// The client's own 32 bits.
+const FLAGS: HeaderName = HeaderName::from_static("filbert-flags");
+
+/// Seconds until the item ends; in an answer, absent when it does not.
+const TTL: HeaderName = HeaderName::from_static("filbert-ttl");
+
+const PATH: &str = "/api/v1/items/";
+
+pub(super) async fn read(
+    State(admin): State<Arc<Admin>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let key = key(&uri, PATH)?;
+    let known = etag(&headers, &IF_NONE_MATCH)?;
+    let show = |outcome: Outcome<'_>| match outcome {
+        Outcome::Found(found) if known == Some(Tag::Any) || known == Some(Tag::Cas(found.item.cas)) => {
+            Ok((StatusCode::NOT_MODIFIED, item_headers(&found.item)).into_response())
+        }
+        Outcome::Found(found) => {
+            let value = Bytes::copy_from_slice(found.item.value);
+            Ok((item_headers(&found.item), value).into_response())
+        }
+        outcome => Err(refusal(outcome)),
+    };
+    admin.execute(&command(&key, Verb::Get(Get::PLAIN)), show).await
+}
+
+pub(super) async fn write(
+    State(admin): State<Arc<Admin>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let key = key(&uri, PATH)?;
+    let (mode, compare) = match (etag(&headers, &IF_MATCH)?, etag(&headers, &IF_NONE_MATCH)?) {
+        (None, None) => (SetMode::Set, None),
+        (Some(Tag::Cas(cas)), None) => (SetMode::Set, Some(cas)),
+        (Some(Tag::Any), None) => (SetMode::Replace, None),
+        (None, Some(Tag::Any)) => (SetMode::Add, None),
+        _ => return Err(Problem::bad_request("allowed are If-Match, or If-None-Match: *, not both")),
+    };
+    let flags = number::<u32>(&headers, &FLAGS, "a whole number of 32 bits")?.unwrap_or(0);
+    let ttl = number::<i64>(&headers, &TTL, "seconds, as memcached's exptime: 0 for no end")?.unwrap_or(0);
+    let value = value(&headers, body, admin.door.store.item_size_max()).await?;
+    let exptime = Exptime::from_wire(ttl);
+    let set = Set { mode, value: &value, flags, exptime, compare, ..Set::PLAIN };
+    let show = |outcome: Outcome<'_>| match outcome {
+        Outcome::Stored(_) => Ok(StatusCode::NO_CONTENT),
+        // A condition was given, or it would have been stored.
+        Outcome::NotFound | Outcome::NotStored | Outcome::Exists => Err(unmet()),
+        outcome => Err(refusal(outcome)),
+    };
+    admin.execute(&command(&key, Verb::Set(set)), show).await
+}
+
+pub(super) async fn remove(
+    State(admin): State<Arc<Admin>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let key = key(&uri, PATH)?;
+    let compare = match etag(&headers, &IF_MATCH)? {
+        Some(Tag::Cas(cas)) => Some(cas),
+        Some(Tag::Any) | None => None,
+    };
+    let show = |outcome: Outcome<'_>| match outcome {
+        Outcome::Deleted => Ok(StatusCode::NO_CONTENT),
+        Outcome::Exists => Err(unmet()),
+        outcome => Err(refusal(outcome)),
+    };
+    admin.execute(&command(&key, Verb::Delete(Delete { compare, ..Delete::default() })), show).await
+}
+
+/// The key at the end of a path: any bytes, percent-encoded where they are not of a path.
+pub(super) fn key(uri: &Uri, before: &str) -> Result<Vec<u8>, Problem> {
+    let encoded = uri.path().strip_prefix(before).unwrap_or_default();
+    let key: Vec<u8> = percent_decode_str(encoded).collect();
+    if (1..=KEY_MAX).contains(&key.len()) {
+        Ok(key)
+    } else {
+        Err(Problem::bad_request(format!("a key has 1 to {KEY_MAX} bytes, this one {}", key.len())))
+    }
+}
+
+/// A command on a key. One that the text protocol could only say in base64 is marked so.
+pub(super) fn command<'a>(key: &'a [u8], verb: Verb<'a>) -> Command<'a> {
+    let key_binary = key.iter().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control());
+    Command { key, key_binary, verb }
+}
+
+/// What a condition names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    /// `*`: any item.
+    Any,
+    /// The item with this CAS token.
+    Cas(u64),
+}
+
+fn etag(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tag>, Problem> {
+    let Some(text) = text(headers, name)? else { return Ok(None) };
+    if text == "*" {
+        return Ok(Some(Tag::Any));
+    }
+    let cas = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|cas| cas.parse().ok());
+    let cas = cas.ok_or_else(|| {
+        Problem::bad_request(format!("{name}: {text}: needs * or an ETag of this server, such as \"17\""))
+    })?;
+    Ok(Some(Tag::Cas(cas)))
+}
+
+fn number<T: std::str::FromStr>(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    what: &str,
+) -> Result<Option<T>, Problem> {
+    let Some(text) = text(headers, name)? else { return Ok(None) };
+    match text.parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(Problem::bad_request(format!("{name}: {text}: needs {what}"))),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Problem::bad_request(format!("{name} is not ASCII")))?;
+    Ok(Some(text.trim()))
+}
+
+/// Reads a value of so many bytes at most.
+async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    let too_large = || {
+        let detail = format!("a value with its key and header may have {bytes_max} bytes (-I)");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(too_large());
+    }
+    let mut value = Vec::with_capacity(announced.unwrap_or(0));
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
+        if value.len() + piece.len() > bytes_max {
+            return Err(too_large());
+        }
+        value.extend_from_slice(&piece);
+    }
+    Ok(value)
+}
+
+fn item_headers(item: &ItemView<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(FLAGS, item.flags.into());
+    if let Some(seconds) = item.ttl_seconds {
+        headers.insert(TTL, seconds.into());
+    }
+    if item.cas > 0
+        && let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", item.cas))
+    {
+        headers.insert(ETAG, tag);
+    }
+    headers
+}
+
+fn unmet() -> Problem {
+    Problem::new(StatusCode::PRECONDITION_FAILED, "the item is not as If-Match or If-None-Match wants it")
+}
+
+fn refusal(outcome: Outcome<'_>) -> Problem {
+    match outcome {
+        Outcome::NotFound => Problem::not_found("there is no item under this key"),
+        Outcome::Failed(failure) => failure.into(),
+        other => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("unexpected: {}", other.name())),
+    }
+}

@@ -1,0 +1,127 @@
+//! Connections of the HTTP door: bound in number, in time and in memory.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::server::admin::Options;
+
+/// Connections at once; more wait in the backlog.
+const CONNECTIONS_MAX: usize = 128;
+
+/// How long a request's head may take to come, from the end of the one before.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a client may take nothing of its answer.
+const TAKE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of a request's head: room for the longest key with every byte encoded, and for the
+/// headers of browsers and proxies.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long accepting rests when the system has no file or memory for one more connection.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How long requests may still be answered after a stop.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why the HTTP door does not open; the operator's to mend.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for HTTP on {address} (--http-listen): {error}")]
+pub struct Error {
+    address: String,
+    error: io::Error,
+}
+
+/// Binds the door's address; `None` when that is only the usual one, and somebody else has it.
+///
+/// # Errors
+/// The address is taken, is none, or is not this machine's.
+pub fn bind(options: &Options) -> Result<Option<TcpListener>, Error> {
+    let bound = options.listen.to_socket_addrs().and_then(|addresses| {
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let listener = TcpListener::bind(&*addresses)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    match bound {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if options.is_default && error.kind() == io::ErrorKind::AddrInUse => {
+            warn!(
+                "{} is taken: no status page and no metrics of this node; give it an --http-listen of its own",
+                options.listen
+            );
+            Ok(None)
+        }
+        Err(error) => Err(Error { address: options.listen.clone(), error }),
+    }
+}
+
+/// Serves the connections that come in until `stop`, and then those that have a request under
+/// way for a little longer.
+pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return warn!("HTTP is not answered: {error}"),
+    };
+    if let Ok(address) = listener.local_addr() {
+        info!("status page and metrics on http://{address}/");
+    }
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let tasks = TaskTracker::new();
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let Some((place, accepted)) = stop.run_until_cancelled(next).await else { break };
+        match accepted {
+            Ok((stream, _)) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                tasks.spawn(async move {
+                    converse(stream, router, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!("cannot accept an HTTP connection: {error}");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    tasks.close();
+    _ = tokio::time::timeout(GRACE, tasks.wait()).await;
+}
+
+async fn converse(stream: tokio::net::TcpStream, router: Router, stop: CancellationToken) {
+    // Both only make it better.
+    _ = stream.set_nodelay(true);
+    _ = SockRef::from(&stream).set_tcp_user_timeout(Some(TAKE_PATIENCE));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!("an HTTP connection: {error}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The HTTP door: health, metrics, a small JSON API and the status page, for operators and for
+//! whoever has no memcached client at hand.
+//!
+//! It has a thread of its own, so that a walk through all keys or a slow reader keeps no client
+//! of the cache waiting. [`listen`] bounds what a connection may cost, [`guard`] who may ask.
+
+mod cluster;
+mod guard;
+mod health;
+mod items;
+mod keys;
+mod listen;
+mod page;
+mod problem;
+mod stats;
+
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+pub use self::guard::{Token, TokenError};
+pub use self::listen::{Error, bind};
+use crate::cache::{self, Cache};
+use crate::cluster::etcd::default_node_id;
+use crate::command::{Command, Failure, Outcome, Unavailable};
+use crate::pb;
+use crate::server::Door;
+use crate::server::admin::page::Page;
+use crate::server::admin::problem::Problem;
+use crate::server::metrics::{Exporter, Requests};
+use crate::stats::Counters;
+use crate::store::Caller;
+
+/// How often what was timed is handed on to the metrics when nobody asks for them.
+const KEEP_UP: Duration = Duration::from_secs(5);
+
+/// What Prometheus calls its text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How the HTTP door listens and what it shows.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen, `host:port`; port 0 picks a free one.
+    pub listen: String,
+    /// Whether nobody asked for this address: when it is taken, the node does without.
+    pub is_default: bool,
+    /// A file with the token that is asked for.
+    pub token_file: Option<PathBuf>,
+    /// Whether metrics carry memcached_exporter's names, too.
+    pub memcached_names: bool,
+}
+
+/// What the handlers share.
+pub struct Admin {
+    /// What this node is called.
+    name: String,
+    /// Where its clients come in.
+    memcached_addr: String,
+    door: Arc<Door>,
+    cluster: Option<Arc<cache::Shared>>,
+    /// Executes commands on keys of other nodes; none for a node that is alone.
+    cache: Option<Arc<Cache>>,
+    counters: Arc<Counters>,
+    exporter: Exporter,
+    requests: Arc<Requests>,
+    token: Option<Token>,
+    page: Page,
+}
+
+/// The thread that answers.
+pub struct Running(JoinHandle<()>);
+
+impl Running {
+    /// Waits until the last request is answered, or has outlived its time.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::warn!("the HTTP thread ended in a panic");
+        }
+    }
+}
+
+/// Answers HTTP in a thread of its own until the door's stop.
+///
+/// # Errors
+/// The system has no thread or no descriptor to give.
+pub fn start(
+    listener: TcpListener,
+    options: &Options,
+    token: Option<Token>,
+    door: Arc<Door>,
+    memcached_addr: String,
+    cluster: Option<Arc<cache::Shared>>,
+) -> io::Result<Running> {
+    let requests = Arc::<Requests>::default();
+    let exporter = Exporter::new(door.clone(), cluster.clone(), requests.clone(), options.memcached_names)
+        .map_err(io::Error::other)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let counters = door.registry.block();
+    let name = match &cluster {
+        Some(shared) => shared.me.id.clone(),
+        None => {
+            let port = memcached_addr.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+            default_node_id(port.unwrap_or(0))
+        }
+    };
+    let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
+        runtime.block_on(async move {
+            let stop = door.stop.clone();
+            // Outlives the requests, whose commands may still be on their way.
+            let links = CancellationToken::new();
+            let cache = cluster.clone().map(|shared| Cache::start(shared, counters.clone(), links.clone()));
+            let page = Page::new();
+            let admin = Admin {
+                name,
+                memcached_addr,
+                door,
+                cluster,
+                cache,
+                counters,
+                exporter,
+                requests,
+                token,
+                page,
+            };
+            let admin = Arc::new(admin);
+            let kept_up = stop.clone().run_until_cancelled_owned(keep_up(admin.clone()));
+            tokio::join!(listen::serve(listener, router(admin), stop), kept_up);
+            links.cancel();
+        });
+    })?;
+    Ok(Running(thread))
+}
+
+async fn keep_up(admin: Arc<Admin>) {
+    let mut ticks = interval(KEEP_UP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        admin.exporter.keep_up();
+    }
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/", get(page::show))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/openapi.json", get(openapi))
+        .route("/api/v1/items/{*key}", get(items::read).put(items::write).delete(items::remove))
+        .route("/api/v1/owner/{*key}", get(cluster::owner))
+        .route("/api/v1/cluster", get(cluster::show))
+        .route("/api/v1/stats", get(stats::show))
+        .route("/api/v1/keys", get(keys::list))
+        .fallback(async || {
+            Problem::not_found("there is no such path; / and /api/v1/openapi.json show what there is")
+        })
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(from_fn_with_state(admin.clone(), guard::admit))
+        .with_state(admin)
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], admin.exporter.render())
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+}
+
+impl Admin {
+    /// Has a command executed where its key lives, and shows what came of it.
+    async fn execute<R>(&self, command: &Command<'_>, show: impl FnOnce(Outcome<'_>) -> R) -> R {
+        let Some(cache) = &self.cache else {
+            return self.door.store.execute(&self.caller(), command, show);
+        };
+        match cache.call(command).await.result {
+            Ok(message) => match pb::view(&message, command.key) {
+                Some(outcome) => show(outcome),
+                None => show(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered))),
+            },
+            Err(why) => show(Outcome::Failed(Failure::Unavailable(why))),
+        }
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::new(self.door.store.clock().now(), &self.counters, 0)
+    }
+}

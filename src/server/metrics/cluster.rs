@@ -1,0 +1,101 @@
+//! What a member tells of its cluster, its etcd and its peers.
+
+use std::collections::BTreeMap;
+
+use crate::cache::Shared;
+use crate::cluster::Standing;
+use crate::cluster::view::SLOTS;
+use crate::peer::link::stats::Totals;
+
+/// What the links to each of the other members have done.
+pub(super) fn links(shared: &Shared) -> BTreeMap<String, Totals> {
+    let state = shared.membership.state();
+    let is_peer = |id: &str| id != state.me && state.view.members.contains_key(id);
+    shared.links.totals(is_peer)
+}
+
+pub(super) fn publish(shared: &Shared) {
+    publish_view(shared);
+    publish_etcd(shared);
+    for (peer, totals) in links(shared) {
+        publish_links(peer, &totals);
+    }
+    let state = shared.membership.state();
+    for peer in state.view.members.keys().filter(|id| **id != state.me) {
+        let reachable = shared.pings.reaches(peer);
+        metrics::gauge!("filbert_peer_reachable", "peer" => peer.clone()).set(truth(reachable));
+    }
+}
+
+fn publish_view(shared: &Shared) {
+    let state = shared.membership.state();
+    let member = state.view.members.get(&state.me);
+    let owned = state.owners.slots_of(&state.me) as f64 / SLOTS as f64;
+    metrics::counter!("filbert_cluster_view_changes_total").absolute(shared.ownership.changes());
+    for (name, value) in [
+        ("filbert_cluster_epoch", state.epoch as f64),
+        ("filbert_cluster_members", state.view.members.len() as f64),
+        ("filbert_cluster_owned_ratio", if state.is_member() { owned } else { 0.0 }),
+        ("filbert_cluster_settled", truth(shared.is_settled())),
+        ("filbert_cluster_serving", truth(shared.membership.serves())),
+        ("filbert_cluster_unconfirmed_members", state.unconfirmed().count() as f64),
+    ] {
+        metrics::gauge!(name).set(value);
+    }
+    for standing in Standing::ALL {
+        let is_so = state.standing == standing;
+        metrics::gauge!("filbert_cluster_standing", "standing" => standing.name()).set(truth(is_so));
+    }
+    metrics::gauge!(
+        "filbert_node_info",
+        "node" => state.me.clone(),
+        "cluster" => shared.me.cluster.clone(),
+        "zone" => member.map_or_else(String::new, |member| member.zone.clone()),
+    )
+    .set(1.0);
+}
+
+fn publish_etcd(shared: &Shared) {
+    let Some(etcd) = shared.membership.etcd_health() else { return };
+    for (name, value) in [
+        ("filbert_etcd_connected", truth(etcd.connected)),
+        ("filbert_etcd_lease_ttl_seconds", etcd.lease_ttl.as_secs_f64()),
+        ("filbert_etcd_lease_remaining_seconds", etcd.lease_remaining.as_secs_f64()),
+        ("filbert_etcd_watch_revision", etcd.revision as f64),
+    ] {
+        metrics::gauge!(name).set(value);
+    }
+    for (name, value) in [
+        ("filbert_etcd_lease_renewals_total", etcd.lease_renewals),
+        ("filbert_etcd_session_failures_total", etcd.session_failures),
+        ("filbert_etcd_watch_restarts_total", etcd.watch_restarts),
+    ] {
+        metrics::counter!(name).absolute(value);
+    }
+}
+
+fn publish_links(peer: String, totals: &Totals) {
+    for (name, value) in [
+        ("filbert_forward_queue_operations", totals.queued as f64),
+        ("filbert_forward_in_flight_operations", totals.in_flight as f64),
+        ("filbert_forward_breaker_open", truth(totals.open > 0)),
+    ] {
+        metrics::gauge!(name, "peer" => peer.clone()).set(value);
+    }
+    for (name, value) in [
+        ("filbert_forward_breaker_opened_total", totals.opened),
+        ("filbert_forward_streams_total", totals.streams),
+        ("filbert_forward_batches_total", totals.batches),
+        ("filbert_forward_timeouts_total", totals.timeouts),
+    ] {
+        metrics::counter!(name, "peer" => peer.clone()).absolute(value);
+    }
+    for (result, count) in totals.results {
+        let labels = [("peer", peer.clone()), ("result", result.to_owned())];
+        metrics::counter!("filbert_forwarded_operations_total", &labels).absolute(count);
+    }
+}
+
+fn truth(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}

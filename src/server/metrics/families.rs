@@ -1,0 +1,200 @@
+//! Every metric of ours: its name, its kind and what it means.
+
+/// A metric, with all of its labels.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it goes up only.
+    pub kind: Kind,
+    /// Its labels, as the documentation names them.
+    pub labels: &'static str,
+    /// What it means, in a sentence.
+    pub help: &'static str,
+}
+
+/// What a number does over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It goes up only, from 0 at the start of the process.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// It tells how values are distributed.
+    Histogram,
+}
+
+/// All of them but the process's own, which are Prometheus' usual ones.
+pub const FAMILIES: &[Family] = &[
+    // Commands.
+    counter(
+        "filbert_commands_total",
+        "command, result",
+        "Commands executed in this node's memory, whoever was asked for them.",
+    ),
+    counter("filbert_meta_commands_total", "", "Meta commands that clients of this node have sent."),
+    counter("filbert_peer_operations_total", "", "Commands executed for clients of other nodes."),
+    histogram(
+        "filbert_command_duration_seconds",
+        "command, route",
+        "Time from reading a command to having its reply, of some of the commands of this node's clients.",
+    ),
+    counter(
+        "filbert_get_flushed_total",
+        "",
+        "Keys asked for whose items a flush or a change of owner had ended.",
+    ),
+    // Clients.
+    gauge("filbert_connections_open", "", "Client connections."),
+    gauge("filbert_connections_limit", "", "Client connections there may be (-c)."),
+    gauge("filbert_accepting_connections", "", "1 unless the limit of connections keeps new ones waiting."),
+    counter("filbert_connections_accepted_total", "", "Client connections accepted."),
+    counter("filbert_connections_rejected_total", "", "Client connections refused at the limit."),
+    counter("filbert_connections_idle_closed_total", "", "Client connections closed by the idle timeout."),
+    counter("filbert_connection_yields_total", "", "Times that a busy connection let others go first."),
+    counter("filbert_listen_disabled_total", "", "Times that new connections had to wait at the limit."),
+    counter(
+        "filbert_listen_disabled_seconds_total",
+        "",
+        "Time in which new connections had to wait, in whole seconds.",
+    ),
+    counter("filbert_network_received_bytes_total", "", "Bytes read from clients."),
+    counter("filbert_network_sent_bytes_total", "", "Bytes written to clients."),
+    counter("filbert_logins_total", "", "Logins tried."),
+    counter("filbert_login_failures_total", "", "Logins that failed."),
+    // Memory.
+    gauge("filbert_items", "", "Items in memory."),
+    gauge("filbert_item_bytes", "", "Memory that items take, with their share of the tables."),
+    gauge("filbert_item_size_limit_bytes", "", "Largest item that is taken (-I)."),
+    gauge("filbert_memory_used_bytes", "", "Memory that counts against the limit."),
+    gauge("filbert_memory_limit_bytes", "", "Memory that items and tables may take (-m)."),
+    counter("filbert_items_stored_total", "", "Items stored."),
+    counter("filbert_evictions_total", "", "Live items dropped for room."),
+    counter("filbert_evictions_unfetched_total", "", "Of those, the ones that were never asked for."),
+    histogram(
+        "filbert_eviction_age_seconds",
+        "",
+        "Time since an evicted item was last used, of some of them.",
+    ),
+    counter(
+        "filbert_expirations_total",
+        "found_by",
+        "Items dropped because their time was over, or a flush had ended them, by what came upon them.",
+    ),
+    counter("filbert_expirations_unfetched_total", "", "Expired items that were never asked for."),
+    counter("filbert_direct_reclaims_total", "", "Writes that had to make room first."),
+    counter("filbert_sweeps_total", "", "Sweeps for expired items."),
+    counter("filbert_sweep_checked_items_total", "", "Items that sweeps have looked at."),
+    // Cluster.
+    gauge("filbert_cluster_epoch", "", "Number of the view that this node acts on."),
+    gauge("filbert_cluster_members", "", "Members of that view."),
+    gauge("filbert_cluster_owned_ratio", "", "Share of all keys that this node owns."),
+    gauge("filbert_cluster_settled", "", "1 when every member acts on this view."),
+    gauge("filbert_cluster_serving", "", "1 when this node may answer for its keys."),
+    gauge(
+        "filbert_cluster_standing",
+        "standing",
+        "1 for what this node is in its cluster, 0 for what it is not.",
+    ),
+    gauge("filbert_cluster_unconfirmed_members", "", "Nodes that may still act on an older view."),
+    counter("filbert_cluster_view_changes_total", "", "Views that this node has come to."),
+    gauge("filbert_node_info", "node, cluster, zone", "1, with the names of this node."),
+    // etcd.
+    gauge("filbert_etcd_connected", "", "1 when etcd answers and is watched."),
+    gauge(
+        "filbert_etcd_lease_ttl_seconds",
+        "",
+        "How long this node's lease lasts in etcd unless it is renewed.",
+    ),
+    gauge("filbert_etcd_lease_remaining_seconds", "", "How long it still lasts; 0 without one."),
+    counter("filbert_etcd_lease_renewals_total", "", "Times that the lease was granted or renewed."),
+    counter(
+        "filbert_etcd_session_failures_total",
+        "",
+        "Sessions with etcd that ended or did not come about.",
+    ),
+    counter("filbert_etcd_watch_restarts_total", "", "Times that the watch was behind and was begun anew."),
+    gauge("filbert_etcd_watch_revision", "", "Revision of etcd up to which everything is known."),
+    // Peers.
+    counter(
+        "filbert_forwarded_operations_total",
+        "peer, result",
+        "Commands sent to the owner of their key, by what came of them.",
+    ),
+    histogram(
+        "filbert_forward_duration_seconds",
+        "peer",
+        "Time from sending a command to its owner to hearing its outcome, of some of them.",
+    ),
+    histogram(
+        "filbert_forward_batch_operations",
+        "peer",
+        "Commands that left in one message, of some messages.",
+    ),
+    counter("filbert_forward_batches_total", "peer", "Messages of commands sent."),
+    counter(
+        "filbert_forward_timeouts_total",
+        "peer",
+        "Commands that were sent and not answered in time (--peer-timeout).",
+    ),
+    counter(
+        "filbert_forward_streams_total",
+        "peer",
+        "Streams that came about; each after the first follows one that broke.",
+    ),
+    gauge("filbert_forward_queue_operations", "peer", "Commands that wait to be sent."),
+    gauge("filbert_forward_in_flight_operations", "peer", "Commands that wait for their outcome."),
+    gauge(
+        "filbert_forward_breaker_open",
+        "peer",
+        "1 when the peer is taken for unreachable, and commands for it fail at once.",
+    ),
+    counter("filbert_forward_breaker_opened_total", "peer", "Times that it was."),
+    gauge("filbert_peer_reachable", "peer", "1 when the peer answers pings."),
+    // The process.
+    counter("filbert_http_requests_total", "code", "HTTP requests answered, by class of status."),
+    counter(
+        "filbert_log_lines_total",
+        "level",
+        "Errors and warnings logged, or left out because there were too many.",
+    ),
+    gauge("filbert_build_info", "version, memcached_version", "1, with the version."),
+];
+
+const fn counter(name: &'static str, labels: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, labels: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Histogram, labels, help }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::stats::Counter;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut seen = HashSet::new();
+        for Family { name, kind, help, .. } in FAMILIES {
+            assert!(seen.insert(name), "{name} twice");
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert!(help.ends_with('.'), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn every_counter_is_described() {
+        let named = Counter::ALL.iter().map(|counter| counter.metric_name()).filter(|name| !name.is_empty());
+        for name in named {
+            assert!(FAMILIES.iter().any(|family| family.name == name), "{name}");
+        }
+    }
+}

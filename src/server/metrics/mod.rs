@@ -1,0 +1,215 @@
+//! What this node tells Prometheus: published through the `metrics` facade whenever somebody
+//! asks, so that whoever executes commands knows nothing of it.
+//!
+//! [`families`] has every name; [`memcached_exporter`] has those that dashboards made for
+//! memcached know.
+
+mod cluster;
+pub mod families;
+mod memcached_exporter;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use metrics::Label;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_process::Collector;
+use metrics_util::MetricKindMask;
+use parking_lot::Mutex;
+
+use crate::cache;
+use crate::protocol::COMPATIBLE_VERSION;
+use crate::server::Door;
+use crate::server::metrics::families::{FAMILIES, Kind};
+use crate::stats::histogram::{AGE, BATCH, DURATION, Distribution, Scale, Tally};
+use crate::stats::{self, Counter, Route};
+
+/// What is not published any more, such as a peer that has gone, is forgotten after so long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// The metrics of one node.
+pub struct Exporter {
+    door: Arc<Door>,
+    cluster: Option<Arc<cache::Shared>>,
+    requests: Arc<Requests>,
+    memcached_names: bool,
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    process: Collector,
+    /// Of each histogram what has been handed on already.
+    published: Mutex<HashMap<Series, Vec<Tally>>>,
+}
+
+/// A name with its labels.
+type Series = (&'static str, Vec<Label>);
+
+impl Exporter {
+    /// Those of the node behind this door, and in this cluster. `memcached_names` adds the names
+    /// of memcached_exporter.
+    ///
+    /// # Errors
+    /// None that a table without buckets could not cause.
+    pub fn new(
+        door: Arc<Door>,
+        cluster: Option<Arc<cache::Shared>>,
+        requests: Arc<Requests>,
+        memcached_names: bool,
+    ) -> Result<Self, metrics_exporter_prometheus::BuildError> {
+        let mut builder = PrometheusBuilder::new()
+            .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(FORGOTTEN_AFTER));
+        for (name, scale) in HISTOGRAMS {
+            let bounds: Vec<f64> = scale.shown().collect();
+            builder = builder.set_buckets_for_metric(Matcher::Full(name.into()), &bounds)?;
+        }
+        let recorder = builder.build_recorder();
+        let process = Collector::default();
+        metrics::with_local_recorder(&recorder, || {
+            process.describe();
+            describe();
+        });
+        let handle = recorder.handle();
+        let published = Mutex::default();
+        Ok(Self { door, cluster, requests, memcached_names, recorder, handle, process, published })
+    }
+
+    /// Everything, as it is now, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        metrics::with_local_recorder(&self.recorder, || self.publish());
+        self.handle.render()
+    }
+
+    /// To be called every few seconds: hands on what was timed, of which there would be too much
+    /// at once when somebody asks after a long time.
+    pub fn keep_up(&self) {
+        metrics::with_local_recorder(&self.recorder, || self.publish_distributions());
+        self.handle.run_upkeep();
+    }
+
+    fn publish(&self) {
+        let door = &self.door;
+        let counts = door.registry.totals();
+        for &each in Counter::ALL.iter().filter(|counter| !counter.metric_name().is_empty()) {
+            metrics::counter!(each.metric_name(), each.labels()).absolute(counts.get(each));
+        }
+        let micros = Duration::from_micros(counts.get(Counter::ListenDisabledMicros));
+        metrics::counter!("filbert_listen_disabled_seconds_total").absolute(micros.as_secs());
+
+        let accepting = door.connections.accepting.load(Ordering::Relaxed);
+        for (name, value) in [
+            ("filbert_connections_open", door.connections.open() as f64),
+            ("filbert_connections_limit", door.connections.max() as f64),
+            ("filbert_accepting_connections", f64::from(u8::from(accepting))),
+            ("filbert_items", door.store.len() as f64),
+            ("filbert_item_bytes", door.store.item_bytes() as f64),
+            ("filbert_item_size_limit_bytes", door.store.item_size_max() as f64),
+            ("filbert_memory_used_bytes", door.store.used_bytes() as f64),
+            ("filbert_memory_limit_bytes", door.store.budget_bytes() as f64),
+        ] {
+            metrics::gauge!(name).set(value);
+        }
+        metrics::gauge!(
+            "filbert_build_info",
+            "version" => env!("CARGO_PKG_VERSION"),
+            "memcached_version" => COMPATIBLE_VERSION,
+        )
+        .set(1.0);
+        self.requests.publish();
+        self.process.collect();
+        if let Some(shared) = &self.cluster {
+            cluster::publish(shared);
+        }
+        if self.memcached_names {
+            memcached_exporter::publish(door, &counts);
+        }
+        self.publish_distributions();
+    }
+
+    fn publish_distributions(&self) {
+        let durations = self.door.registry.durations();
+        for (kind, by_route) in stats::Kind::ALL.iter().zip(&durations) {
+            // Alone, nothing is ever forwarded.
+            let routes = Route::ALL.iter().zip(by_route).take(1 + usize::from(self.cluster.is_some()));
+            for (route, distribution) in routes {
+                let labels = vec![Label::new("command", kind.name()), Label::new("route", route.name())];
+                self.hand_on(("filbert_command_duration_seconds", labels), distribution);
+            }
+        }
+        let ages = self.door.registry.eviction_ages();
+        self.hand_on(("filbert_eviction_age_seconds", Vec::new()), &ages);
+        let Some(shared) = &self.cluster else { return };
+        for (peer, totals) in cluster::links(shared) {
+            let labels = || vec![Label::new("peer", peer.clone())];
+            self.hand_on(("filbert_forward_duration_seconds", labels()), &totals.durations);
+            self.hand_on(("filbert_forward_batch_operations", labels()), &totals.batch_sizes);
+        }
+    }
+
+    /// Hands on what has come since the last time. Of a bucket only the mean is known, which
+    /// keeps the counts and the sum right.
+    fn hand_on(&self, series: Series, distribution: &Distribution) {
+        let (name, labels) = &series;
+        let histogram = metrics::histogram!(*name, labels.clone());
+        let mut published = self.published.lock();
+        let before = published.entry(series).or_default();
+        let begins_anew = before.iter().zip(distribution.tallies()).any(|(old, new)| new.count < old.count);
+        if begins_anew {
+            before.clear();
+        }
+        before.resize(distribution.tallies().len(), Tally::default());
+        let scale = distribution.scale();
+        let bounds = scale.shown().map(Some).chain([None]);
+        for ((old, new), bound) in before.iter_mut().zip(distribution.tallies()).zip(bounds) {
+            let (count, sum) = (new.count - old.count, new.sum.wrapping_sub(old.sum));
+            if count > 0 {
+                let mean = sum as f64 / count as f64 / scale.per_unit;
+                // Not beyond its bucket, however it was rounded.
+                let mean = bound.map_or(mean, |bound| mean.min(bound));
+                histogram.record_many(mean, usize::try_from(count).unwrap_or(usize::MAX));
+            }
+            *old = *new;
+        }
+    }
+}
+
+/// HTTP requests by the first digit of their status.
+#[derive(Debug, Default)]
+pub struct Requests([AtomicU64; 5]);
+
+impl Requests {
+    const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+    /// One was answered with this status.
+    pub fn count(&self, status: u16) {
+        if let Some(count) = self.0.get(usize::from(status / 100).wrapping_sub(1)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn publish(&self) {
+        // Nothing here is answered with 1xx.
+        for (class, count) in Self::CLASSES.iter().zip(&self.0).skip(1) {
+            metrics::counter!("filbert_http_requests_total", "code" => *class)
+                .absolute(count.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// Where the buckets of each histogram end.
+const HISTOGRAMS: [(&str, &Scale); 4] = [
+    ("filbert_command_duration_seconds", &DURATION),
+    ("filbert_forward_duration_seconds", &DURATION),
+    ("filbert_forward_batch_operations", &BATCH),
+    ("filbert_eviction_age_seconds", &AGE),
+];
+
+fn describe() {
+    for family in FAMILIES {
+        match family.kind {
+            Kind::Counter => metrics::describe_counter!(family.name, family.help),
+            Kind::Gauge => metrics::describe_gauge!(family.name, family.help),
+            Kind::Histogram => metrics::describe_histogram!(family.name, family.help),
+        }
+    }
+}
