@@ -20,12 +20,13 @@ pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
         let listen = DEFAULT_LISTEN.to_owned();
         return Ok(Some(Options { listen, is_default: true, token_file, memcached_names }));
     };
-    if given.last().is_empty() {
+    // An empty variable counts as none, so that there is a word for it, too.
+    if given.last().is_empty() || given.last() == "off" {
         return Ok(None);
     }
     let address = given.parse(|text| {
         Address::parse(text).map_err(|why| {
-            format!("{why} (allowed: host:port, [v6]:port, with port 0 for any free one; empty for no HTTP)")
+            format!("{why} (allowed: host:port, [v6]:port, with port 0 for any free one; off, or nothing, for no HTTP)")
         })
     })?;
     if !address.is_loopback() && token_file.is_none() {
@@ -57,7 +58,9 @@ mod tests {
         assert_eq!((usual.listen.as_str(), usual.is_default), ("127.0.0.1:9150", true));
         let other = read(&[("http-listen", "[::1]:0")]).expect("valid").expect("on");
         assert_eq!((other.listen.as_str(), other.is_default), ("[::1]:0", false));
-        assert!(read(&[("http-listen", "")]).expect("valid").is_none());
+        for off in ["", "off"] {
+            assert!(read(&[("http-listen", off)]).expect("valid").is_none());
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Without a token the door is for this machine alone, and for programs on it: a page from
 //! elsewhere that a browser here shows must not reach it, not even under a name of its own that
 //! leads to this machine (DNS rebinding). So without a token the Host must be an address or
-//! `localhost`.
+//! `localhost`. And where memcached's clients need a password or the rights to a unix socket, keys
+//! and values are not to be had here for nothing.
 
 use std::fs;
 use std::net::IpAddr;
@@ -66,6 +67,9 @@ impl Token {
     }
 }
 
+/// Paths that tell of keys and values.
+const DATA_PATHS: [&str; 3] = ["/api/v1/items/", "/api/v1/keys", "/api/v1/owner/"];
+
 /// Lets a request through to its handler, or refuses it.
 pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let answered = match refusal(&admin, &request) {
@@ -81,11 +85,7 @@ pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, nex
 fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
     let path = request.uri().path();
     let Some(token) = &admin.token else {
-        return (!is_of_this_machine(request.headers())).then(|| {
-            let detail =
-                "without a token (--http-token-file) only localhost and addresses are answered as Host";
-            Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
-        });
+        return tokenless_refusal(admin, request).map(IntoResponse::into_response);
     };
     let given = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     if OPEN_PATHS.contains(&path) || given.is_some_and(|given| token.is(given)) {
@@ -95,6 +95,20 @@ fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
     let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"filbert\""));
     Some(response)
+}
+
+/// Why a request is refused at a door that asks for no token.
+fn tokenless_refusal(admin: &Admin, request: &Request) -> Option<Problem> {
+    if !is_of_this_machine(request.headers()) {
+        let detail = "without a token (--http-token-file) only localhost and addresses are answered as Host";
+        return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
+    }
+    let is_data = DATA_PATHS.iter().any(|data| request.uri().path().starts_with(data));
+    let is_kept = admin.door.auth.is_some() || admin.door.options.unix.is_some();
+    (is_data && is_kept).then(|| {
+        let detail = "clients need a password (-Y) or a unix socket (-s) here: keys need --http-token-file";
+        Problem::new(StatusCode::FORBIDDEN, detail)
+    })
 }
 
 /// The token in `Bearer TOKEN`; the scheme in any case (RFC 9110, 11.1).
