@@ -169,7 +169,7 @@ fn a_wrong_value_names_the_flag_and_what_is_allowed() {
         (&["-c", "0"], "-c 0: needs a whole number from 1 to"),
         (&["-t", "0"], "-t 0: needs a whole number from 1 to"),
         (&["-p", "http"], "-p http: needs a port from 0 to 65535"),
-        (&["-l", "127.0.0.1:http"], "-l 127.0.0.1:http: 127.0.0.1:http: http is no port"),
+        (&["-l", "127.0.0.1:http"], "-l 127.0.0.1:http: http is no port"),
         (&["-o", "idle_timeout=soon"], "-o idle_timeout=soon: needs a whole number"),
         (&["-Z"], "-Z: needs a certificate: -o ssl_chain_cert=FILE,ssl_key=FILE"),
         (&["-m"], "-m (--memory-limit) needs a value"),
@@ -220,7 +220,7 @@ fn a_cluster_is_refused_where_it_makes_no_sense() {
         (&["--advertise", "*:1"], "--advertise *:1: no address and no host name (allowed: host:port"),
         (&["--peer-cert", "/x"], "--peer-cert /x: needs --peer-key and --peer-ca, too"),
         (&["--etcd-ca", "/no/such.pem"], "--etcd-ca /no/such.pem: No such file"),
-        (&["--etcd-endpoints", "etcd"], "--etcd-endpoints etcd: etcd: no port (allowed: host:port, http://"),
+        (&["--etcd-endpoints", "etcd"], "--etcd-endpoints etcd: no port (allowed: host:port, http://"),
     ] {
         assert_refused(&[&etcd[..], args].concat(), &[], expected);
     }

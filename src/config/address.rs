@@ -50,6 +50,11 @@ pub(super) fn is_wildcard(host: &str) -> bool {
     host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_unspecified())
 }
 
+/// What is wrong with one word of a value. A word that is all of it is not named: the value is.
+pub(super) fn of_word(word: &str, value: &str, why: String) -> String {
+    if word == value.trim() { why } else { format!("{word}: {why}") }
+}
+
 /// Divides `host:port`, `[v6]:port`, and each of them without its port.
 pub(super) fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(rest) = text.strip_prefix('[') {

@@ -1,5 +1,6 @@
 //! The cluster's options: where etcd stands, who this node is in it, how it is reached.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -206,9 +207,17 @@ fn endpoints(given: &Setting) -> Result<Vec<String>, Refusal> {
         let refuse = |why: String| given.refuse_value(value, why);
         let text = value.to_str().ok_or_else(|| refuse("is not UTF-8 text".into()))?;
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            if word.contains('@') {
+                // Not shown: that is how passwords come into logs.
+                return Err(given.refuse_value(
+                    OsStr::new("..."),
+                    "a name and a password do not belong into an address: give --etcd-user and --etcd-password-file",
+                ));
+            }
             if let Err(why) = endpoint(word) {
+                let why = address::of_word(word, text, why);
                 return Err(refuse(format!(
-                    "{word}: {why} (allowed: host:port, http://host:port, https://host:port)"
+                    "{why} (allowed: host:port, http://host:port, https://host:port)"
                 )));
             }
             if !all.iter().any(|known| known == word) {

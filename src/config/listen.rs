@@ -13,7 +13,8 @@ pub(super) fn addresses(text: &str, port: u16) -> Result<Vec<Listen>, String> {
     // memcached divides at semicolons too.
     for word in text.split([',', ';']).map(str::trim).filter(|word| !word.is_empty()) {
         let listen = one_address(word, port).map_err(|why| {
-            format!("{word}: {why} (allowed: host, host:port, [v6], [v6]:port, * for every address)")
+            let why = address::of_word(word, text, why);
+            format!("{why} (allowed: host, host:port, [v6], [v6]:port, * for every address)")
         })?;
         all.push(listen);
     }
@@ -104,7 +105,7 @@ mod tests {
         for (text, reason) in [
             ("", "needs an address"),
             (",", "needs an address"),
-            ("127.0.0.1:http", "127.0.0.1:http: http is no port"),
+            ("127.0.0.1:http", "http is no port"),
             ("127.0.0.1:65536", "65536 is no port"),
             ("[::1", "a [ without its ]"),
             ("[::1]11", "only :port may stand"),

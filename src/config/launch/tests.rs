@@ -163,7 +163,7 @@ fn every_refusal_names_the_flag_the_value_and_what_is_allowed() {
         ("-b -1", "-b -1: needs a whole number from 0 to"),
         ("-p 65536", "-p 65536: needs a port from 0 to 65535"),
         ("-p 0", "-p 0: turns TCP off, so that a unix socket (-s) is needed"),
-        ("-l 10.0.0.1:http", "-l 10.0.0.1:http: 10.0.0.1:http: http is no port"),
+        ("-l 10.0.0.1:http", "-l 10.0.0.1:http: http is no port"),
         ("-l notls:10.0.0.1", "-l notls:10.0.0.1: notls: means something with -Z only"),
         ("-s /x -a 999", "-a 999: needs permissions in octal"),
         (
