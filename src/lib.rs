@@ -16,6 +16,7 @@ pub mod config;
 pub mod events;
 pub mod item;
 pub mod local_cluster;
+pub mod logs;
 pub mod node;
 pub mod pb;
 pub mod peer;

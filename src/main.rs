@@ -6,25 +6,24 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use filbert::config::{self, Launch, Outcome, Refusal};
+use filbert::logs::{self, Format};
 use filbert::{local_cluster, node, process};
-use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// sysexits.h, EX_OSERR: what memcached exits with when it cannot listen or become a user.
 const SYSTEM_REFUSED: u8 = 71;
 
 fn main() -> ExitCode {
-    match config::load(std::env::args_os(), std::env::vars_os()) {
+    let (args, environment): (Vec<_>, Vec<_>) =
+        (std::env::args_os().collect(), std::env::vars_os().collect());
+    match config::load(args.iter().cloned(), environment.iter().cloned()) {
         Ok(Outcome::Print(text)) => {
             // A reader that has seen enough (filbert -h | head) is no failure.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Ok(Outcome::Launch(launch)) => {
-            log_to_stderr(launch.node.server.verbosity);
+            logs::start(&launch.logs);
             run(*launch)
         }
         Ok(Outcome::LocalCluster(options)) => match local_cluster::run(&options) {
@@ -32,13 +31,26 @@ fn main() -> ExitCode {
             Err(error) => complain(&error, ExitCode::FAILURE),
         },
         Ok(Outcome::Tether(tether)) => complain(&tether.tie(), ExitCode::FAILURE),
-        Err(refusal) => complain(&refusal, ExitCode::from(Refusal::EXIT_CODE)),
+        Err(refusal) => refuse(&refusal, config::log_format(&args, &environment)),
     }
 }
 
 fn complain(what: &dyn Display, code: ExitCode) -> ExitCode {
     let _ = writeln!(io::stderr(), "filbert: {what}");
     code
+}
+
+/// Says why it does not start, to the person who typed it or to whoever collects the log.
+fn refuse(refusal: &Refusal, format: Format) -> ExitCode {
+    let code = ExitCode::from(Refusal::EXIT_CODE);
+    match format {
+        Format::Text => complain(refusal, code),
+        Format::Json => {
+            logs::start(&logs::Options { format, verbosity: 0 });
+            error!("{refusal}");
+            code
+        }
+    }
 }
 
 /// Runs a node until a signal stops it.
@@ -81,17 +93,4 @@ enum Failure {
     Process(#[from] process::Error),
     #[error(transparent)]
     Node(#[from] node::Error),
-}
-
-/// Logs to stderr: what an operator should know always, more with each -v.
-fn log_to_stderr(verbosity: u8) {
-    let level = match verbosity {
-        0 => LevelFilter::INFO,
-        1 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
-    // What the libraries do is nobody's business, unless something is wrong.
-    let ours = Targets::new().with_target("filbert", level).with_default(LevelFilter::WARN);
-    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(io::stderr);
-    tracing_subscriber::registry().with(lines).with(ours).init();
 }

@@ -117,6 +117,7 @@ pub(super) const KNOBS: &[Knob] = &[
     used('P', "pidfile", Takes::Value),
     used('u', "user", Takes::Value),
     used('v', "verbose", Takes::Count),
+    long(LOG_FORMAT, Takes::Value),
     long(CONFIG, Takes::Value),
     used('o', EXTENDED, Takes::List),
     // The cluster; all ours.
@@ -201,6 +202,7 @@ pub(super) const KNOBS: &[Knob] = &[
 
 pub(super) const CONFIG: &str = "config";
 pub(super) const EXTENDED: &str = "extended";
+pub(super) const LOG_FORMAT: &str = "log-format";
 
 pub(super) const NO_UDP: &str =
     "there is no UDP here (it amplifies attacks, and carries no large values): 0 is allowed";

@@ -1,7 +1,8 @@
 //! Settings into options: values parsed, defaults filled in, contradictions refused.
 
 use super::settings::Settings;
-use super::{Launch, Refusal, cluster, http, listen, values};
+use super::{Launch, Refusal, cluster, http, knobs, listen, values};
+use crate::logs;
 use crate::server::{Listen, UnixListen};
 use crate::tls::{ClientVerify, MinVersion};
 use crate::{node, process, server, store, tls};
@@ -43,6 +44,10 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
         user: settings.value("user", user)?,
         connections: server.max_connections as u64,
     };
+    let logs = logs::Options {
+        format: settings.value(knobs::LOG_FORMAT, values::log_format)?.unwrap_or_default(),
+        verbosity: server.verbosity,
+    };
     let idle = settings.without_effect();
     if !idle.is_empty() {
         reader.warnings.push(format!("accepted as memcached does, without effect here: {}", idle.join(", ")));
@@ -50,7 +55,7 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
     let cluster = cluster::options(settings, &server, &mut reader.warnings)?;
     let http = http::options(settings)?;
     let node = node::Options { store, server, http, cluster, port_file: None };
-    Ok(Launch { node, process, warnings: reader.warnings })
+    Ok(Launch { node, process, logs, warnings: reader.warnings })
 }
 
 /// Makes every path that is used after start independent of the working directory, which a
@@ -85,11 +90,11 @@ impl Reader<'_> {
     fn check_refused(&self) -> Result<(), Refusal> {
         self.settings.value("udp-port", |text| match text.parse() {
             Ok(0_u16) => Ok(()),
-            _ => Err(super::knobs::NO_UDP.into()),
+            _ => Err(knobs::NO_UDP.into()),
         })?;
         self.settings.value("protocol", |text| match text {
             "ascii" | "auto" => Ok(()),
-            "binary" => Err(super::knobs::NO_BINARY.into()),
+            "binary" => Err(knobs::NO_BINARY.into()),
             _ => Err("needs ascii or auto".into()),
         })?;
         Ok(())

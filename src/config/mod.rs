@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::auth::Users;
 use crate::local_cluster::{self, tether::Tether};
 use crate::server::admin::Token;
-use crate::{node, process, tls};
+use crate::{logs, node, process, tls};
 
 mod address;
 mod cluster;
@@ -25,10 +25,12 @@ mod launch;
 mod line;
 mod listen;
 mod local;
+mod log_format;
 mod settings;
 mod values;
 
 pub use help::{MEMCACHED_VERSION, version};
+pub use log_format::log_format;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Launch {
     pub node: node::Options,
     /// What the process does around it.
     pub process: process::Options,
+    /// What is said on stderr, and how.
+    pub logs: logs::Options,
     /// What was given and has no effect, and why: to be logged once.
     pub warnings: Vec<String>,
 }

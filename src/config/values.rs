@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::logs;
 use crate::tls::{ClientVerify, MinVersion};
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -39,6 +40,15 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 pub(super) fn verbosity(text: &str) -> Result<u8, String> {
     let number = text.parse::<u8>().map_err(|_| "needs a number from 0 to 3".to_owned())?;
     Ok(number.min(3))
+}
+
+/// `--log-format`.
+pub(super) fn log_format(text: &str) -> Result<logs::Format, String> {
+    match text {
+        "text" => Ok(logs::Format::Text),
+        "json" => Ok(logs::Format::Json),
+        _ => Err("needs text or json".into()),
+    }
 }
 
 /// `-m`: bytes, from a number of megabytes or a number with a unit.

@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tracing::trace;
 
 use crate::clock::Seconds;
 use crate::command::{Command, Delete, Failure, Outcome, SetMode, Verb};
 use crate::events::{Kinds, write_uri_encoded};
 use crate::item::ItemView;
+use crate::logs;
 use crate::pb;
 use crate::protocol::Request;
 use crate::protocol::admin::Crawler;
@@ -302,7 +304,7 @@ impl Handler for Session {
         let id = self.connection.id;
         let line = &line[..line.len().min(SHOWN_LINE_MAX)];
         if self.door.verbosity.load(Ordering::Relaxed) >= 2 {
-            eprintln!("<{id} {}", line.escape_ascii());
+            trace!(target: logs::CLIENTS, "<{id} {}", line.escape_ascii());
         }
         if self.door.events.watched(Kinds::RAWCMDS) {
             self.door.events.tell(Kinds::RAWCMDS, |text| {

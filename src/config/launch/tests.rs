@@ -37,6 +37,7 @@ fn the_defaults_are_memcacheds_apart_from_the_address() {
     assert!(server.unix.is_none() && server.tls.is_none() && server.auth_file.is_none());
     assert!(server.idle_timeout.is_none() && server.prefix_delimiter.is_none());
     assert_eq!(server.verbosity, 0);
+    assert_eq!(told.logs, logs::Options { format: logs::Format::Text, verbosity: 0 });
     let process = told.process;
     assert!(!process.daemon && !process.keep_output && process.pid_file.is_none() && process.user.is_none());
     assert_eq!(process.connections, 1024);
@@ -58,7 +59,7 @@ fn threads_default_to_no_more_than_the_cpus() {
 fn every_flag_lands_in_its_option() {
     let told = told(
         "-d -P /run/f.pid -u nobody -m 1g -I 2m -M -C -c 10 -t 2 -vv -b 5 -F -X -W -A -D / -Y /users \
-         -o idle_timeout=30,no_maxconns_fast -U 0 -B auto",
+         --log-format json -o idle_timeout=30,no_maxconns_fast -U 0 -B auto",
     )
     .expect("valid");
     assert_eq!(told.warnings, [""; 0]);
@@ -74,6 +75,7 @@ fn every_flag_lands_in_its_option() {
     assert_eq!(server.idle_timeout, Some(Duration::from_secs(30)));
     assert_eq!(server.prefix_delimiter, Some(b'/'));
     assert_eq!(server.auth_file, Some("/users".into()));
+    assert_eq!(told.logs, logs::Options { format: logs::Format::Json, verbosity: 2 });
     let process = told.process;
     assert!(process.daemon && process.keep_output);
     assert_eq!((process.pid_file, process.user), (Some(PathBuf::from("/run/f.pid")), Some("nobody".into())));
@@ -174,6 +176,7 @@ fn every_refusal_names_the_flag_the_value_and_what_is_allowed() {
         ("-B morse", "-B morse: needs ascii or auto"),
         ("-D ::", "-D ::: needs one character"),
         ("-v --verbose=much", "-v much: needs a number from 0 to 3"),
+        ("--log-format xml", "--log-format xml: needs text or json"),
         ("-M --disable-cas=maybe", "-C maybe: needs true or false"),
         ("-Z", "-Z: needs a certificate: -o ssl_chain_cert=FILE,ssl_key=FILE"),
         ("-Z -o ssl_chain_cert=c,ssl_verify_mode=2", "-o ssl_verify_mode=2: needs the authorities"),
