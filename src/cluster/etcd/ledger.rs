@@ -324,20 +324,21 @@ impl Ledger {
         registration
     }
 
+    /// A node that was killed and started again finds its own earlier process there, perhaps under
+    /// another address. Only one that stays longer than a lease does is another node.
     fn say_who_has_the_id(&mut self, other: &Member, now: Instant) {
-        let me = self.seat.me();
-        let is_earlier = !self.registered_before
-            && other.peer_addr == me.peer_addr
-            && other.incarnation < me.incarnation
+        let may_be_earlier = !self.registered_before
+            && other.incarnation < self.seat.me().incarnation
             // etcd may take its time.
             && self.taken_since.is_none_or(|since| now < since + self.timing.lease_ttl() * 2);
         let Member { id, peer_addr, incarnation, .. } = other;
-        if is_earlier {
+        if may_be_earlier {
             if self.taken_since.is_none() {
                 info!(
                     id,
+                    peer_addr,
                     incarnation,
-                    "waiting for the end of the lease that this node had before it was restarted"
+                    "waiting for the end of the lease of an earlier process with this node's id"
                 );
             }
         } else if !self.is_said_to_be_taken {

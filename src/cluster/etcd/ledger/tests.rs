@@ -242,13 +242,17 @@ fn a_new_node_founds_nothing_beside_one_that_knows_a_view() {
 #[test]
 fn the_lease_of_an_earlier_process_is_waited_for() {
     let mut case = Case::new();
-    let earlier = Member { incarnation: 1, ..case.member("x") };
+    // Under another address: it was moved, or had been given any free port.
+    let peer_addr = "elsewhere:1".to_owned();
+    let earlier = Member { incarnation: 1, peer_addr, ..case.member("x") };
     case.put(case.ledger.keys().member("x"), to_json(&earlier), 1);
     case.read();
     assert_eq!(case.ledger.registration(2, case.start), Registration::Taken(earlier));
     assert!(!case.ledger.is_said_to_be_taken, "it may have been killed a moment ago");
-    case.ledger.registration(2, case.at(3));
-    assert!(case.ledger.is_said_to_be_taken);
+    case.ledger.registration(2, case.at(1));
+    assert!(!case.ledger.is_said_to_be_taken, "its lease may end late");
+    case.ledger.registration(2, case.at(2));
+    assert!(case.ledger.is_said_to_be_taken, "it lives");
 
     case.records.clear();
     case.read();
