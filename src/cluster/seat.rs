@@ -126,17 +126,24 @@ impl Seat {
                 Effect::Joined
             }
             (was, _) => {
-                if epoch != before.epoch + 1 {
-                    if was {
-                        warn!(epoch, last = before.epoch, "views were missed: everything held is forgotten");
-                    } else {
+                let members = after.view.members.len();
+                let missed = epoch != before.epoch + 1;
+                if was && missed {
+                    let last = before.epoch;
+                    warn!(epoch, last, members, "views were missed: everything held is forgotten");
+                } else {
+                    let came = only_in(&after.view, &before.view);
+                    let went = only_in(&before.view, &after.view);
+                    info!(epoch, members, ?came, ?went, "the cluster changed");
+                }
+                if missed {
+                    if !was {
                         // One of them may have had this incarnation, which then must not come back.
                         self.me.incarnation = incarnation_after(self.me.incarnation);
                         after.incarnation = self.me.incarnation;
                     }
                     self.hooks.forget();
                 }
-                info!(epoch, members = after.view.members.len(), "the cluster changed");
                 Effect::None
             }
         };
@@ -172,10 +179,13 @@ impl Seat {
         let state = self.state();
         let standing = self.standing(&state, now);
         if state.standing != standing {
-            if standing == Standing::Fenced {
-                warn!("not serving: etcd and most members are out of reach, or this node lost its place");
-            } else {
-                info!(?standing, "standing in the cluster");
+            match standing {
+                Standing::Fenced => {
+                    warn!("not serving: etcd and most members are out of reach, or this node lost its place");
+                }
+                Standing::Serving => info!("serving"),
+                // It was said that it stops, or that it starts.
+                Standing::Leaving | Standing::Joining => {}
             }
             self.states.send_modify(|state| Arc::make_mut(state).standing = standing);
         }
@@ -197,13 +207,18 @@ impl Seat {
 
     /// Publishes whom this node does not vouch for.
     pub fn doubt(&mut self, doubted: BTreeSet<String>) {
-        self.states.send_if_modified(|state| {
-            let news = *state.doubted != doubted;
-            if news {
-                Arc::make_mut(state).doubted = Arc::new(doubted);
-            }
-            news
-        });
+        let before = self.state();
+        if *before.doubted == doubted {
+            return;
+        }
+        for peer in doubted.difference(&before.doubted) {
+            warn!(peer, "does not answer pings");
+        }
+        // Who was removed did not come back by that.
+        for peer in before.doubted.difference(&doubted).filter(|id| before.view.members.contains_key(*id)) {
+            info!(peer, "answers pings again");
+        }
+        self.states.send_modify(|state| Arc::make_mut(state).doubted = Arc::new(doubted));
     }
 
     /// This node wants to be taken out of the view, and does not want to come back.
@@ -255,6 +270,11 @@ impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat").field("me", &self.me).field("state", &self.state()).finish_non_exhaustive()
     }
+}
+
+/// The members of one view that are none of the other, by id.
+fn only_in<'a>(one: &'a View, other: &View) -> Vec<&'a String> {
+    one.members.keys().filter(|id| !other.members.contains_key(*id)).collect()
 }
 
 /// A number above `last` that an earlier process on a machine with a sane clock did not use:

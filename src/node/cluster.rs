@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::cache::ownership::Ownership;
 use crate::cache::stall::{self, Stall};
@@ -150,7 +150,6 @@ impl Member {
                 if tokio::time::timeout(PARTING, parted).await.is_err() {
                     warn!("not every member has said that it knows of this node's leaving");
                 }
-                info!("left the cluster");
             }
             Err(error) => warn!("left without being taken out of the cluster: {error}"),
         }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::cluster::view::Member;
 use crate::peer::Job;
@@ -179,7 +179,7 @@ impl Conversation {
         if let Err(error) = self.shared.hear(stream, greeting) {
             return error.into();
         }
-        info!(peer = self.to.id, "connected");
+        debug!(peer = self.to.id, "connected");
         loop {
             let heard = match next(&mut outcomes).await {
                 Ok(message) => self.shared.hear(stream, message),

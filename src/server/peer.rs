@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming, async_trait};
-use tracing::{debug, warn};
+use tracing::{debug, error};
 
 use crate::cluster::Membership;
 use crate::item::Exptime;
@@ -144,7 +144,7 @@ async fn run<E: Executor, S: AsyncRead + AsyncWrite + Connected + Unpin + Send +
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .serve_with_incoming_shutdown(server, sockets, stop.cancelled_owned());
     if let Err(error) = served.await {
-        warn!("peers are not served any more: {error}");
+        error!("peers are not served any more: {error}");
     }
 }
 
@@ -165,7 +165,7 @@ async fn shake_hands(
         let config = match tls::server(&options) {
             Ok(config) => config,
             Err(error) => {
-                warn!("peers are refused: {error}");
+                error!("peers are refused: {error}");
                 continue;
             }
         };
