@@ -12,6 +12,7 @@ mod differential;
 mod fuzz;
 mod limits;
 mod local_cluster;
+mod logs;
 mod membership;
 mod memory;
 mod memory_bound;
