@@ -22,8 +22,8 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Ok(Outcome::Launch(launch)) => {
-            logs::start(&launch.logs);
+        Ok(Outcome::Launch(mut launch)) => {
+            launch.node.log_lines = logs::start(&launch.logs);
             run(*launch)
         }
         Ok(Outcome::LocalCluster(options)) => match local_cluster::run(&options) {

@@ -20,6 +20,7 @@ use crate::auth::{self, Users};
 use crate::clock::Clock;
 use crate::cluster::etcd;
 use crate::events::{Events, Kinds};
+use crate::logs;
 use crate::node::cluster::Member;
 use crate::peer;
 use crate::process::signals;
@@ -54,6 +55,8 @@ pub struct Options {
     pub cluster: Option<ClusterOptions>,
     /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
     pub port_file: Option<PathBuf>,
+    /// What the process has logged, for its metrics.
+    pub log_lines: logs::Lines,
 }
 
 /// How a node finds its cluster, and how its peers reach it.
@@ -187,9 +190,9 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     if let (Some(listener), Some(member)) = (listener, &member) {
         member.accept(listener, workers.peer_inboxes())?;
     }
-    let http = bound.http.map(|BoundHttp { listener, options, token }| {
+    let http = bound.http.map(|BoundHttp { listener, options: http, token }| {
         let cluster = member.as_ref().map(|member| member.cluster.shared.clone());
-        admin::start(listener, &options, token, door.clone(), memcached_addr, cluster)
+        admin::start(listener, &http, token, door.clone(), memcached_addr, cluster, options.log_lines)
     });
     let http = http.transpose()?;
     let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({

@@ -54,7 +54,7 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
     }
     let cluster = cluster::options(settings, &server, &mut reader.warnings)?;
     let http = http::options(settings)?;
-    let node = node::Options { store, server, http, cluster, port_file: None };
+    let node = node::Options { store, server, http, cluster, ..node::Options::default() };
     Ok(Launch { node, process, logs, warnings: reader.warnings })
 }
 

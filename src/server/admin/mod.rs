@@ -35,6 +35,7 @@ pub use self::listen::{Error, bind};
 use crate::cache::{self, Cache};
 use crate::cluster::etcd::default_node_id;
 use crate::command::{Command, Failure, Outcome, Unavailable};
+use crate::logs::Lines;
 use crate::pb;
 use crate::server::Door;
 use crate::server::admin::page::Page;
@@ -102,10 +103,12 @@ pub fn start(
     door: Arc<Door>,
     memcached_addr: String,
     cluster: Option<Arc<cache::Shared>>,
+    log_lines: Lines,
 ) -> io::Result<Running> {
     let requests = Arc::<Requests>::default();
-    let exporter = Exporter::new(door.clone(), cluster.clone(), requests.clone(), options.memcached_names)
-        .map_err(io::Error::other)?;
+    let node = (door.clone(), cluster.clone());
+    let exporter = Exporter::new(node, requests.clone(), log_lines, options.memcached_names);
+    let exporter = exporter.map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let counters = door.registry.block();
     let name = match &cluster {

@@ -20,6 +20,7 @@ use metrics_util::MetricKindMask;
 use parking_lot::Mutex;
 
 use crate::cache;
+use crate::logs::Lines;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::server::Door;
 use crate::server::metrics::families::{FAMILIES, Kind};
@@ -34,6 +35,7 @@ pub struct Exporter {
     door: Arc<Door>,
     cluster: Option<Arc<cache::Shared>>,
     requests: Arc<Requests>,
+    log_lines: Lines,
     memcached_names: bool,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
@@ -52,9 +54,9 @@ impl Exporter {
     /// # Errors
     /// None that a table without buckets could not cause.
     pub fn new(
-        door: Arc<Door>,
-        cluster: Option<Arc<cache::Shared>>,
+        (door, cluster): (Arc<Door>, Option<Arc<cache::Shared>>),
         requests: Arc<Requests>,
+        log_lines: Lines,
         memcached_names: bool,
     ) -> Result<Self, metrics_exporter_prometheus::BuildError> {
         let mut builder = PrometheusBuilder::new()
@@ -71,7 +73,7 @@ impl Exporter {
         });
         let handle = recorder.handle();
         let published = Mutex::default();
-        Ok(Self { door, cluster, requests, memcached_names, recorder, handle, process, published })
+        Ok(Self { door, cluster, requests, log_lines, memcached_names, recorder, handle, process, published })
     }
 
     /// Everything, as it is now, in Prometheus' text format.
@@ -116,6 +118,9 @@ impl Exporter {
         )
         .set(1.0);
         self.requests.publish();
+        for (level, lines) in [("error", self.log_lines.errors()), ("warn", self.log_lines.warnings())] {
+            metrics::counter!("filbert_log_lines_total", "level" => level).absolute(lines);
+        }
         self.process.collect();
         if let Some(shared) = &self.cluster {
             cluster::publish(shared);
