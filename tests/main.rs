@@ -10,6 +10,7 @@ mod compose;
 mod connections;
 mod differential;
 mod fuzz;
+mod http;
 mod limits;
 mod local_cluster;
 mod logs;

@@ -7,6 +7,7 @@ pub mod counter;
 pub mod daemon;
 pub mod etcd;
 pub mod history;
+pub mod http;
 pub mod netns;
 pub mod node;
 pub mod proxy;

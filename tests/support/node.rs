@@ -7,6 +7,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
+use crate::support::http::Http;
 use crate::support::server::{Product, Server, command, eventually};
 use crate::support::site::Site;
 use crate::support::wire::{DEADLINE, Wire};
@@ -104,6 +105,11 @@ impl Node {
     /// How its clients reach it, for threads of their own.
     pub fn door(&self) -> Door {
         Door { site: self.site.clone(), port: self.port }
+    }
+
+    /// Where it answers HTTP.
+    pub fn http(&self) -> Http {
+        Http::at(self.server().http_addr())
     }
 
     /// A new client connection.

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::support::http::Http;
 use crate::support::wire::Wire;
 
 /// How long a process may take to start or to stop before the test fails.
@@ -94,6 +95,11 @@ impl Server {
     /// The address of the first listener.
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.ports[0]).into()
+    }
+
+    /// How it is asked over HTTP.
+    pub fn http(&self) -> Http {
+        Http::at(self.http_addr())
     }
 
     /// Where it answers HTTP.

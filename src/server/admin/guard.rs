@@ -26,7 +26,7 @@ use crate::server::admin::problem::Problem;
 
 /// How long a request may take, from its head to the beginning of its answer: a large value on a
 /// slow line has that long.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Bytes of a token.
 const TOKEN_LEN: std::ops::RangeInclusive<usize> = 16..=1024;

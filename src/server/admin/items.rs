@@ -4,10 +4,11 @@
 //! percent-encoded, and may have any byte.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
@@ -23,6 +24,11 @@ const FLAGS: HeaderName = HeaderName::from_static("filbert-flags");
 
 /// Seconds until the item ends; in an answer, absent when it does not.
 const TTL: HeaderName = HeaderName::from_static("filbert-ttl");
+
+/// How much of a value that is too large is read, and for how long, so that its sender is there to
+/// hear so.
+const LINGER_BYTES: usize = 16 << 20;
+const LINGER: Duration = Duration::from_secs(2);
 
 const PATH: &str = "/api/v1/items/";
 
@@ -155,19 +161,39 @@ async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Vec<
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let mut pieces = body.into_data_stream();
     if announced.is_some_and(|bytes| bytes > bytes_max) {
+        if !headers.contains_key(EXPECT) {
+            linger(&mut pieces).await;
+        }
         return Err(too_large());
     }
     let mut value = Vec::with_capacity(announced.unwrap_or(0));
-    let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
         if value.len() + piece.len() > bytes_max {
+            linger(&mut pieces).await;
             return Err(too_large());
         }
         value.extend_from_slice(&piece);
     }
     Ok(value)
+}
+
+/// Takes what a client sends that will not hear of its error before it has sent all, unless that is
+/// very much.
+async fn linger(pieces: &mut BodyDataStream) {
+    let mut left = LINGER_BYTES;
+    let read = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // A client that is slower hears of a broken connection.
+    _ = tokio::time::timeout(LINGER, read).await;
 }
 
 fn item_headers(item: &ItemView<'_>) -> HeaderMap {

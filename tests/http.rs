@@ -1,0 +1,494 @@
+//! The HTTP door: items, health, metrics, who may ask, and what bad requests cost.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use filbert::server::metrics::families::{FAMILIES, Kind};
+use nix::sys::signal::Signal;
+
+use crate::support::cluster::Cluster;
+use crate::support::http::{Http, encoded};
+use crate::support::run;
+use crate::support::server::{self, Product, Server, eventually};
+use crate::support::wire::Wire;
+
+const TOKEN: &str = "0123456789abcdef-token";
+
+fn item(key: &str) -> String {
+    format!("/api/v1/items/{key}")
+}
+
+/// Bytes that are no text.
+#[track_caller]
+fn ask(wire: &mut Wire, request: &[u8], reply: &[u8]) {
+    wire.send(request);
+    let came = wire.bytes(reply.len()).expect("it is answered");
+    assert_eq!(came.escape_ascii().to_string(), reply.escape_ascii().to_string());
+}
+
+#[test]
+fn items_are_those_of_memcached_clients() {
+    let server = Server::filbert(&[]);
+    let (http, mut wire) = (server.http(), server.connect());
+    let headers = [("Filbert-Flags", "7"), ("Filbert-Ttl", "1000")];
+    assert_eq!(http.ask("PUT", &item("a"), &headers, b"hello\r\n\0\xff").status, 204);
+    ask(&mut wire, b"get a\r\n", b"VALUE a 7 9\r\nhello\r\n\0\xff\r\nEND\r\n");
+
+    wire.ask("set b 3 0 5\r\nworld\r\n", "STORED\r\n");
+    let read = http.get(&item("b"));
+    assert_eq!((read.status, &*read.body), (200, &b"world"[..]));
+    assert_eq!((read.header("filbert-flags"), read.header("filbert-ttl")), (Some("3"), None));
+    assert_eq!(read.header("content-type"), Some("application/octet-stream"));
+    let ttl: u32 = http.get(&item("a")).header("filbert-ttl").expect("it ends").parse().expect("a number");
+    assert!((990..=1000).contains(&ttl), "{ttl}");
+
+    assert_eq!(http.delete(&item("b")).status, 204);
+    wire.ask("get b\r\n", "END\r\n");
+    assert_eq!(http.delete(&item("b")).problem(404), "there is no item under this key");
+    assert_eq!(http.get(&item("b")).problem(404), "there is no item under this key");
+    assert_eq!(http.put(&item("empty"), b"").status, 204);
+    assert_eq!(http.get(&item("empty")).body, b"");
+}
+
+#[test]
+fn conditions_compare_cas_tokens() {
+    let server = Server::filbert(&[]);
+    let http = server.http();
+    let put = |name: &str, value: &str| http.ask("PUT", &item("a"), &[(name, value)], b"x").status;
+    assert_eq!(put("If-Match", "*"), 412, "there is none");
+    assert_eq!(put("If-None-Match", "*"), 204);
+    assert_eq!(put("If-None-Match", "*"), 412, "there is one");
+    let tag = http.get(&item("a")).header("etag").expect("a tag").to_owned();
+    let unchanged = http.ask("GET", &item("a"), &[("If-None-Match", &tag)], b"");
+    assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));
+    assert_eq!(put("If-Match", &tag), 204);
+    assert_eq!(put("If-Match", &tag), 412, "it was written since");
+    assert_eq!(http.ask("DELETE", &item("a"), &[("If-Match", &tag)], b"").status, 412);
+    assert_eq!(put("If-Match", "*"), 204);
+    for (name, value) in
+        [("If-Match", "abc"), ("If-None-Match", "\"1\""), ("Filbert-Flags", "-1"), ("Filbert-Ttl", "soon")]
+    {
+        let refused = http.ask("PUT", &item("a"), &[(name, value)], b"x");
+        assert!(!refused.problem(400).is_empty());
+    }
+}
+
+#[test]
+fn a_key_may_have_any_byte() {
+    let server = Server::filbert(&[]);
+    let (http, mut wire) = (server.http(), server.connect());
+    for byte in 0..=u8::MAX {
+        let path = item(&format!("k%{byte:02X}"));
+        assert_eq!(http.put(&path, &[byte]).status, 204, "{byte}");
+        assert_eq!(http.get(&path).body, [byte]);
+        if byte.is_ascii_graphic() || byte >= 0x80 {
+            let mut request = b"get k".to_vec();
+            request.extend([byte, b'\r', b'\n']);
+            let reply = [b"VALUE k", &[byte][..], b" 0 1\r\n", &[byte], b"\r\nEND\r\n"].concat();
+            ask(&mut wire, &request, &reply);
+        }
+    }
+    let longest = [b'/'; 250];
+    assert_eq!(http.put(&item(&encoded(&longest)), b"x").status, 204);
+    assert_eq!(
+        http.get(&item(&encoded(&[b'/'; 251]))).problem(400),
+        "a key has 1 to 250 bytes, this one 251"
+    );
+    // As they are, without encoding.
+    assert_eq!(http.put(&item("a/b:c@d;e=f,g!h~i"), b"x").status, 204);
+    wire.ask("get a/b:c@d;e=f,g!h~i\r\n", "VALUE a/b:c@d;e=f,g!h~i 0 1\r\nx\r\nEND\r\n");
+    let listed = http.get("/api/v1/keys?limit=1000").json();
+    assert_eq!(listed["examined"], 258, "each key once");
+    let paths =
+        listed["keys"].as_array().expect("keys").iter().map(|key| key["path"].as_str().expect("a path"));
+    for path in paths {
+        assert_eq!(http.get(&item(path)).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn keys_are_listed_by_prefix_and_bounded() {
+    let server = Server::filbert(&[]);
+    let http = server.http();
+    for number in 0..50 {
+        http.put(&item(&format!("user:{number}")), b"12345");
+    }
+    http.put(&item("other"), b"");
+    let all = http.get("/api/v1/keys?prefix=user%3A").json();
+    assert_eq!(all["keys"].as_array().map(Vec::len), Some(50));
+    assert_eq!((&all["truncated"], &all["examined"]), (&false.into(), &51.into()));
+    assert_eq!(
+        (&all["keys"][0]["size_bytes"], &all["keys"][0]["ttl_seconds"]),
+        (&5.into(), &serde_json::Value::Null)
+    );
+    let some = http.get("/api/v1/keys?prefix=user:&limit=3").json();
+    assert_eq!((some["keys"].as_array().map(Vec::len), &some["truncated"]), (Some(3), &true.into()));
+    for wrong in ["limit=0", "limit=10001", "limit=many"] {
+        http.get(&format!("/api/v1/keys?{wrong}")).problem(400);
+    }
+    let kept = Server::filbert(&["-X"]);
+    assert_eq!(kept.http().get("/api/v1/keys").problem(403), "listing keys is not allowed here (-X)");
+}
+
+#[test]
+fn a_node_alone_is_ready_at_once_and_tells_of_itself() {
+    let server = Server::filbert(&["-m", "32"]);
+    let (http, mut wire) = (server.http(), server.connect());
+    assert_eq!(http.get("/healthz").text(), "ok\n");
+    assert_eq!(http.get("/readyz").text(), "ready\n");
+    wire.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    wire.ask("get a b\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
+    let cluster = http.get("/api/v1/cluster").json();
+    assert_eq!((&cluster["clustered"], &cluster["standing"]), (&false.into(), &"alone".into()));
+    assert_eq!(cluster["members"][0]["memcached_addr"], server.addr().to_string());
+    let stats = http.get("/api/v1/stats?scope=cluster").json();
+    assert_eq!(stats["stats"]["get_hits"], 1);
+    assert_eq!(stats["stats"]["limit_maxbytes"], 32 << 20);
+    assert_eq!(stats["members"][0]["stats"]["get_misses"], 1);
+    let owner = http.get("/api/v1/owner/a").json();
+    assert_eq!((&owner["owner"]["here"], &owner["item"]["present"]), (&true.into(), &true.into()));
+    http.get("/api/v1/stats?scope=world").problem(400);
+}
+
+#[test]
+fn metrics_count_what_clients_do() {
+    let server = Server::filbert(&["-m", "8", "--memcached-exporter-metrics"]);
+    let (http, mut wire) = (server.http(), server.connect());
+    wire.ask(
+        "set a 0 0 1\r\n1\r\nadd a 0 0 1\r\n2\r\nget a b\r\nincr a 1\r\n",
+        "STORED\r\nNOT_STORED\r\nVALUE a 0 1\r\n1\r\nEND\r\n2\r\n",
+    );
+    wire.ask("gets a\r\n", "VALUE a 0 1 2\r\n2\r\nEND\r\n");
+    wire.ask(
+        "cas a 0 0 1 1\r\nx\r\ncas a 0 0 1 2\r\nx\r\ndelete a\r\nmg a\r\n",
+        "EXISTS\r\nSTORED\r\nDELETED\r\nEN\r\n",
+    );
+    let value = vec![b'x'; 100_000];
+    for number in 0..200 {
+        wire.send(format!("set fill{number} 0 0 {} noreply\r\n", value.len()).as_bytes());
+        wire.send(&value);
+        wire.send(b"\r\n");
+    }
+    wire.ask("mn\r\n", "MN\r\n");
+
+    let metrics = http.metrics();
+    let command = |command: &str, result: &str| {
+        metrics.value(&format!("filbert_commands_total{{command=\"{command}\",result=\"{result}\"}}"))
+    };
+    assert_eq!((command("get", "hit"), command("get", "miss")), (2.0, 2.0));
+    assert_eq!((command("set", "stored"), command("set", "not_stored")), (201.0, 1.0));
+    assert_eq!((command("cas", "stored"), command("cas", "exists")), (1.0, 1.0));
+    assert_eq!((command("incr", "hit"), command("delete", "hit")), (1.0, 1.0));
+    assert_eq!(metrics.value("filbert_connections_open"), 1.0);
+    assert_eq!(metrics.value("filbert_memory_limit_bytes"), 8.0 * 1024.0 * 1024.0);
+    let evictions = metrics.value("filbert_evictions_total");
+    assert!(evictions > 50.0, "{evictions}");
+    assert!(metrics.value("filbert_eviction_age_seconds_count") > 0.0);
+    let timed = |command: &str| {
+        metrics.value(&format!(
+            "filbert_command_duration_seconds_count{{command=\"{command}\",route=\"local\"}}"
+        ))
+    };
+    assert!(timed("get") >= 1.0 && timed("set") >= 1.0);
+    assert!(metrics.value("process_resident_memory_bytes") > 1e6 && metrics.value("process_open_fds") > 5.0);
+    assert_eq!(metrics.value("memcached_commands_total{command=\"get\",status=\"hit\"}"), 2.0);
+    assert_eq!(metrics.value("memcached_commands_total{command=\"set\",status=\"hit\"}"), 202.0);
+    assert_eq!(metrics.value("memcached_items_evicted_total"), evictions);
+    assert_eq!(metrics.value("memcached_up"), 1.0);
+    assert!(metrics.find("filbert_cluster_epoch").is_none(), "it is alone");
+
+    // What `stats reset` sets to zero goes on here.
+    wire.ask("stats reset\r\n", "RESET\r\n");
+    assert_eq!(http.metrics().value("filbert_evictions_total"), evictions);
+}
+
+/// Each family is there, is of its kind, and stands in the README's table.
+#[test]
+fn metrics_are_all_there_and_documented() {
+    let cluster = Cluster::start(2);
+    let mut wire = cluster.nodes[0].connect();
+    for number in 0..100 {
+        wire.ask(&format!("set key{number} 0 0 1\r\nx\r\n"), "STORED\r\n");
+    }
+    let metrics = cluster.nodes[0].http().metrics();
+    let families = metrics.families();
+    let readme = include_str!("../README.md");
+    for family in FAMILIES {
+        let kind = match family.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        assert!(families.contains(&(family.name, kind)), "{} is not there", family.name);
+        let labels = if family.labels.is_empty() { String::new() } else { format!("`{}`", family.labels) };
+        let row = format!("| `{}` | {labels} |", family.name);
+        assert!(readme.contains(&row), "the README lacks the row {row} {} |", family.help);
+    }
+    for (name, _) in &families {
+        let known = FAMILIES.iter().any(|family| family.name == *name) || name.starts_with("process_");
+        assert!(known, "{name} is not in the table of families");
+    }
+    let forwarded = metrics.sum("filbert_forwarded_operations_total");
+    let answered = metrics.value("filbert_forwarded_operations_total{peer=\"node-2\",result=\"answered\"}");
+    assert!(answered > 10.0 && forwarded == answered, "{answered} of {forwarded}");
+    assert!(metrics.value("filbert_forward_duration_seconds_count{peer=\"node-2\"}") >= 1.0);
+    assert!(
+        metrics.value("filbert_command_duration_seconds_count{command=\"set\",route=\"forwarded\"}") >= 1.0
+    );
+    assert_eq!(metrics.value("filbert_peer_reachable{peer=\"node-2\"}"), 1.0);
+    assert_eq!(metrics.value("filbert_cluster_members"), 2.0);
+    assert_eq!(metrics.value("filbert_cluster_standing{standing=\"serving\"}"), 1.0);
+    assert_eq!(metrics.value("filbert_etcd_connected"), 1.0);
+    assert!(metrics.value("filbert_etcd_lease_remaining_seconds") > 0.0);
+    let executed = cluster.nodes[1].http().metrics().value("filbert_peer_operations_total");
+    assert_eq!(executed, answered);
+}
+
+#[test]
+fn items_of_a_cluster_are_had_through_any_node() {
+    let cluster = Cluster::start(3);
+    let doors: Vec<Http> = cluster.nodes.iter().map(|node| node.http()).collect();
+    for number in 0..30 {
+        let (path, value) = (item(&format!("key{number}")), number.to_string());
+        assert_eq!(doors[number % 3].put(&path, value.as_bytes()).status, 204);
+        assert!(doors.iter().all(|door| door.get(&path).body == value.as_bytes()));
+        let owners: Vec<_> =
+            doors.iter().map(|door| door.get(&format!("/api/v1/owner/key{number}")).json()).collect();
+        assert!(owners.iter().all(|owner| owner["owner"]["id"] == owners[0]["owner"]["id"]), "{owners:?}");
+        assert!(owners.iter().all(|owner| owner["item"]["size_bytes"] == value.len()), "{owners:?}");
+        assert_eq!(owners.iter().filter(|owner| owner["owner"]["here"] == true).count(), 1);
+        assert_eq!(doors[(number + 1) % 3].delete(&path).status, 204);
+        assert_eq!(doors[(number + 2) % 3].get(&path).status, 404);
+    }
+    let cluster = doors[0].get("/api/v1/cluster").json();
+    assert_eq!((&cluster["settled"], &cluster["serving"]), (&true.into(), &true.into()));
+    let members = cluster["members"].as_array().expect("members");
+    assert_eq!(members.len(), 3);
+    let share: f64 = members.iter().map(|member| member["share"].as_f64().expect("a share")).sum();
+    assert!((share - 1.0).abs() < 1e-9, "{share}");
+    assert!(
+        members[0]["forward"].is_null() && members[1]["forward"]["sent"].as_u64() > Some(0),
+        "{members:?}"
+    );
+}
+
+#[test]
+fn an_owner_that_is_gone_is_a_problem_and_readiness_follows_the_cluster() {
+    let mut cluster = Cluster::start(3);
+    let http = cluster.nodes[0].http();
+    let of_third = (0..)
+        .map(|number| format!("key{number}"))
+        .find(|key| http.get(&format!("/api/v1/owner/{key}")).json()["owner"]["id"] == "node-3")
+        .expect("it owns a third");
+    cluster.nodes[2].stop();
+    let refused = http.put(&item(&of_third), b"x");
+    assert!(matches!(refused.status, 503 | 504), "{}", refused.text());
+    assert!(refused.problem(refused.status).starts_with("the owner of this key"));
+    let read = http.get(&item(&of_third));
+    assert!(matches!(read.status, 503 | 504), "a miss would be a lie here");
+    eventually("the peer is seen to be unreachable", || {
+        http.metrics().find("filbert_peer_reachable{peer=\"node-3\"}") == Some(0.0)
+    });
+    eventually("its keys are served again", || http.put(&item(&of_third), b"x").status == 204);
+    assert_eq!(http.metrics().value("filbert_cluster_members"), 2.0);
+
+    cluster.etcd.signal(Signal::SIGSTOP);
+    let joining = cluster.add();
+    let joining = cluster.nodes[joining].http();
+    assert_eq!(joining.get("/readyz").problem(503), "this node has not joined its cluster yet");
+    assert_eq!(joining.get("/healthz").status, 200);
+    assert_eq!(joining.get(&item("a")).problem(503), "this node has not joined its cluster yet");
+    eventually("etcd's silence shows", || http.metrics().value("filbert_etcd_connected") == 0.0);
+    assert_eq!(http.get("/readyz").status, 200, "it serves without etcd");
+    cluster.etcd.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn a_token_is_asked_for_where_there_is_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("token");
+    std::fs::write(&path, format!("{TOKEN}\n")).expect("written");
+    let server = Server::filbert(&["--http-token-file", path.to_str().expect("a path")]);
+    let http = server.http();
+    for open in ["/", "/healthz", "/readyz"] {
+        assert_eq!(http.get(open).status, 200, "{open}");
+    }
+    for closed in ["/metrics", "/api/v1/cluster", "/api/v1/items/a", "/api/v1/openapi.json", "/nothing"] {
+        let refused = http.get(closed);
+        assert!(!refused.problem(401).contains(TOKEN), "{closed}");
+        assert_eq!(refused.header("www-authenticate"), Some("Bearer realm=\"filbert\""));
+        assert_eq!(http.with_token("wrong").get(closed).status, 401, "{closed}");
+    }
+    let allowed = http.with_token(TOKEN);
+    assert_eq!(allowed.get("/metrics").status, 200);
+    assert_eq!(allowed.put(&item("a"), b"x").status, 204);
+    // Whoever has the token may call the node what they like.
+    assert_eq!(allowed.ask("GET", &item("a"), &[("Host", "cache.example")], b"").status, 200);
+    let ended = run::filbert(&["--http-listen", "0.0.0.0:0"]);
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.stderr.contains("needs --http-token-file"), "{}", ended.stderr);
+}
+
+#[test]
+fn what_clients_need_a_password_for_is_not_to_be_had_without() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("users");
+    std::fs::write(&path, "ann:apple\n").expect("written");
+    let server = Server::filbert(&["-Y", path.to_str().expect("a path")]);
+    let http = server.http();
+    for data in ["/api/v1/items/a", "/api/v1/keys", "/api/v1/owner/a"] {
+        assert!(http.get(data).problem(403).contains("--http-token-file"), "{data}");
+    }
+    assert_eq!(http.get("/metrics").status, 200);
+}
+
+/// A page from elsewhere may lead a name of its own to this machine.
+#[test]
+fn other_names_are_not_answered_without_a_token() {
+    let server = Server::filbert(&[]);
+    let http = server.http();
+    for (host, status) in [("evil.example", 421), ("localhost:1", 200), ("[::1]", 200), ("127.0.0.1", 200)] {
+        assert_eq!(http.ask("GET", "/api/v1/cluster", &[("Host", host)], b"").status, status, "{host}");
+    }
+}
+
+#[test]
+fn the_page_runs_its_own_script_alone() {
+    let server = Server::filbert(&[]);
+    let page = server.http().get("/");
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'") && policy.contains("script-src 'sha256-"), "{policy}");
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[test]
+fn bad_requests_get_their_status() {
+    let server = Server::filbert(&["-I", "100k"]);
+    let http = server.http();
+    http.get("/nothing").problem(404);
+    http.get("/api/v1/items/").problem(404);
+    let refused = http.ask("POST", "/healthz", &[], b"");
+    refused.problem(405);
+    assert_eq!(refused.header("allow"), Some("GET,HEAD"));
+    assert!(http.put(&item("a"), &vec![b'x'; 200_000]).problem(413).contains("102400 bytes (-I)"));
+    assert!(http.put(&item("a"), &vec![b'x'; 102_400]).problem(413).contains("too large"), "with its header");
+    for (request, status) in [
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        ("NONSENSE\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), "400"),
+        ("PUT /api/v1/items/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n".to_owned(), "400"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(20_000)), "4"),
+        (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(20_000)), "431"),
+        // Never announced how long.
+        (
+            format!(
+                "PUT /api/v1/items/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n30d40\r\n{}",
+                "x".repeat(200_000)
+            ),
+            "413",
+        ),
+    ] {
+        let mut wire = Wire::connect(http.addr);
+        // What is too long may be refused before all of it was sent.
+        _ = wire.try_send(request.as_bytes());
+        let line = String::from_utf8(wire.line().expect("it is answered")).expect("text");
+        assert!(
+            line.starts_with(&format!("HTTP/1.1 {status}")),
+            "{}: {line}",
+            &request[..40.min(request.len())]
+        );
+    }
+    assert_eq!(http.get("/healthz").status, 200);
+}
+
+/// Connections that begin and do not go on are closed, and those that wait behind them have their turn.
+#[test]
+fn slow_requests_end() {
+    let server = Server::filbert(&[]);
+    let http = server.http();
+    let mut heads: Vec<Wire> = (0..120).map(|_| Wire::connect(http.addr)).collect();
+    heads.iter_mut().for_each(|wire| wire.send(b"GET /healthz HTTP/1.1\r\nHost: "));
+    let mut body = Wire::connect(http.addr);
+    body.send(b"PUT /api/v1/items/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
+    let began = Instant::now();
+    let more: Vec<Wire> = (0..20).map(|_| Wire::connect(http.addr)).collect();
+    assert_eq!(http.get("/healthz").status, 200);
+    assert!(began.elapsed() < Duration::from_secs(19), "{:?}", began.elapsed());
+    let line = until_line(&mut body);
+    assert!(line.starts_with("HTTP/1.1 408"), "{line}");
+    server.connect().ask("get a\r\n", "END\r\n");
+    drop(more);
+}
+
+/// The first line that comes, however long the deadlines of single reads are.
+fn until_line(wire: &mut Wire) -> String {
+    let mut line = None;
+    eventually("a line comes", || {
+        line = wire.line().ok();
+        line.is_some()
+    });
+    String::from_utf8(line.unwrap_or_default()).expect("text")
+}
+
+#[test]
+fn a_stop_ends_what_is_idle_at_once() {
+    let mut server = Server::filbert(&[]);
+    let http = server.http();
+    assert_eq!(http.get("/healthz").status, 200, "and its connection stays open");
+    let _silent = Wire::connect(http.addr);
+    let began = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait_exit().success());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn the_usual_address_is_done_without_and_another_is_not() {
+    // Whoever has it, it is taken.
+    let taken = TcpListener::bind("127.0.0.1:9150");
+    let mut command = server::command(Product::Filbert, &[]);
+    command.env_remove("FILBERT_HTTP_LISTEN");
+    let mut without = Server::spawn_as(Product::Filbert, command, &["-l", "127.0.0.1"]);
+    let port = without.await_ports()[0];
+    assert!(without.stderr().contains("127.0.0.1:9150 is taken: no status page"), "{}", without.stderr());
+    Wire::connect(([127, 0, 0, 1], port).into()).ask("get a\r\n", "END\r\n");
+    drop(taken);
+
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = other.local_addr().expect("bound").to_string();
+    let ended = run::filbert(&["-p", "-1", "-u", "root", "--http-listen", &addr]);
+    assert_eq!(ended.code, Some(71), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(&format!("cannot listen for HTTP on {addr} (--http-listen)")),
+        "{}",
+        ended.stderr
+    );
+
+    let mut off = Server::spawn(Product::Filbert, &["-l", "127.0.0.1", "--http-listen", "off"]);
+    off.await_ports();
+    assert!(!off.port_file().contains("HTTP"), "{}", off.port_file());
+}
+
+/// However many there are who ask, clients of the cache do not wait for them.
+#[test]
+fn many_ask_at_once() {
+    let server = Server::filbert(&[]);
+    let http = server.http();
+    thread::scope(|scope| {
+        for asker in 0..8 {
+            let http = &http;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    let path = item(&format!("{asker}-{number}"));
+                    assert_eq!(http.put(&path, b"x").status, 204);
+                    assert_eq!(http.get("/metrics").status, 200);
+                    assert_eq!(http.get(&path).body, b"x");
+                }
+            });
+        }
+    });
+    let requests = http.metrics().value("filbert_http_requests_total{code=\"2xx\"}");
+    assert_eq!(requests, 8.0 * 50.0 * 3.0);
+}
