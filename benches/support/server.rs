@@ -71,9 +71,7 @@ impl Program {
         // Filbert reads its options from FILBERT_* and warns of this one.
         command.env_remove("FILBERT_BIN");
         // Each its own: the usual port is one node's only.
-        if std::env::var_os("FILBERT_HTTP_LISTEN").is_none() {
-            command.env("FILBERT_HTTP_LISTEN", "127.0.0.1:0");
-        }
+        command.env("FILBERT_HTTP_LISTEN", "127.0.0.1:0");
         // memcached.c: "can't run as root without the -u switch".
         if nix::unistd::geteuid().is_root() && self.path.file_name().is_some_and(|name| name == "memcached") {
             command.args(["-u", "root"]);

@@ -8,6 +8,7 @@ mod inspect;
 mod inspected;
 mod memory;
 mod options;
+mod scraper;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::options::Options;
+use crate::scraper::Scraper;
 use crate::support::Result;
 use crate::support::case::Case;
 use crate::support::load::{Dialect, Keys, Mix};
@@ -66,6 +68,7 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
     }
     println!();
     drop(servers);
+    let scraper = options.watched.then(Scraper::start);
     if options.matrix {
         let keys = keys(options)?;
         for case in options.load.cases(&MATRIX) {
@@ -81,6 +84,7 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
             comparison.cases.push(report);
         }
     }
+    drop(scraper);
     if options.memory {
         for case in memory::compare(&programs, placement, options)? {
             println!("{}", case.table());
@@ -136,5 +140,12 @@ fn programs(options: &Options) -> Result<[Program; 2]> {
     }
     let path =
         options.candidate.as_ref().ok_or("no filbert: give --filbert PATH or FILBERT_BIN, or --self")?;
+    if options.watched {
+        let with = |name: &str, address: &str| Program {
+            flags: vec!["--http-listen".into(), address.into()],
+            ..Program::new(name, path)
+        };
+        return Ok([with("unwatched", "off"), with("scraped every second", &scraper::ADDRESS.to_string())]);
+    }
     Ok([baseline, Program::new("filbert", path)])
 }

@@ -24,6 +24,8 @@ pub struct Options {
     /// None for the baseline once more.
     pub candidate: Option<PathBuf>,
     pub against_itself: bool,
+    /// Compare the candidate with itself, unwatched and scraped.
+    pub watched: bool,
     pub drive: Option<SocketAddr>,
     pub pid: Option<u32>,
     pub preload: bool,
@@ -47,6 +49,7 @@ impl Options {
                 "--memcached" => options.baseline = value()?.into(),
                 "--filbert" => options.candidate = Some(value()?.into()),
                 "--self" => options.against_itself = true,
+                "--watched" => options.watched = true,
                 "--drive" => options.drive = value()?.to_socket_addrs()?.next(),
                 "--pid" => options.pid = Some(value()?.parse()?),
                 "--no-preload" => options.preload = false,
@@ -73,6 +76,7 @@ cargo bench --bench versus_memcached -- [OPTIONS]
   --memcached PATH     the baseline (default: memcached from PATH)
   --filbert PATH       the candidate (default: the one cargo built, else $FILBERT_BIN)
   --self               compare the baseline with itself: shows the noise
+  --watched            compare filbert without HTTP with itself when its metrics are scraped every second
   --drive HOST:PORT    only put load on a server that runs already (with --pid N: show its CPU time)
   --no-preload         with --drive: the keys are there already
 ",
@@ -92,6 +96,7 @@ cargo bench --bench versus_memcached -- [OPTIONS]
             baseline: "memcached".into(),
             candidate: built.or_else(|| std::env::var_os("FILBERT_BIN").map(PathBuf::from)),
             against_itself: false,
+            watched: false,
             drive: None,
             pid: None,
             preload: true,
