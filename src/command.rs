@@ -2,6 +2,7 @@
 //! commands, the superset; the classic commands are written in terms of these.
 
 use crate::item::{Exptime, ItemView};
+use crate::stats::Kind;
 
 /// An operation on one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,18 @@ pub enum Verb<'a> {
     Arithmetic(Arithmetic),
     /// `me`: look without touching anything.
     Inspect,
+}
+
+impl From<&Verb<'_>> for Kind {
+    fn from(verb: &Verb<'_>) -> Self {
+        match verb {
+            Verb::Get(_) => Self::Get,
+            Verb::Set(_) => Self::Set,
+            Verb::Delete(_) => Self::Delete,
+            Verb::Arithmetic(_) => Self::Arithmetic,
+            Verb::Inspect => Self::Inspect,
+        }
+    }
 }
 
 /// Reads an item, and what the meta flags add to that.

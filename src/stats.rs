@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::command::Verb;
 use crate::stats::histogram::{AGE, DURATION, Distribution, Histogram};
 use crate::stats::sampler::Sampler;
 
@@ -122,18 +121,6 @@ impl Kind {
             Self::Delete => "delete",
             Self::Arithmetic => "arithmetic",
             Self::Inspect => "inspect",
-        }
-    }
-}
-
-impl From<&Verb<'_>> for Kind {
-    fn from(verb: &Verb<'_>) -> Self {
-        match verb {
-            Verb::Get(_) => Self::Get,
-            Verb::Set(_) => Self::Set,
-            Verb::Delete(_) => Self::Delete,
-            Verb::Arithmetic(_) => Self::Arithmetic,
-            Verb::Inspect => Self::Inspect,
         }
     }
 }
