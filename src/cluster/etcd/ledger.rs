@@ -46,8 +46,8 @@ pub struct Ledger {
     lease_until: Option<Instant>,
     /// Who of the present view and the one before has no lease, and since when.
     absent_since: BTreeMap<String, Instant>,
-    /// The epoch that enough of those before it are known to have come to, and since when.
-    pub(super) confirmed: Option<(u64, Instant)>,
+    /// What enough of those before it are known to have come to.
+    pub(super) confirmed: Option<Confirmed>,
     /// When this node may register again after the others put it out.
     rejoin_at: Option<Instant>,
     /// How often in short succession that has happened, less one.
@@ -61,6 +61,26 @@ pub struct Ledger {
     set_back_at: Option<u64>,
     /// Whether it was said that nobody is left whom this node could join.
     has_lamented: bool,
+}
+
+/// A view that enough of those before it have come to.
+pub(super) struct Confirmed {
+    epoch: u64,
+    members: BTreeMap<String, u64>,
+    /// Since when that is so of these members: views that only raise the flush generation follow one
+    /// another without end, and must not keep everybody from being removed.
+    pub(super) since: Instant,
+}
+
+impl Confirmed {
+    fn is_followed_by(&self, epoch: u64, members: &BTreeMap<String, u64>) -> bool {
+        self.epoch + 1 == epoch && self.members == *members
+    }
+}
+
+/// The members by id, each with its incarnation.
+fn incarnations(view: &View) -> BTreeMap<String, u64> {
+    view.members.iter().map(|(id, member)| (id.clone(), member.incarnation)).collect()
 }
 
 impl Ledger {
@@ -174,8 +194,11 @@ impl Ledger {
         self.absent_since.retain(|id, _| absent.contains(id));
         absent.into_iter().for_each(|id| _ = self.absent_since.entry(id).or_insert(now));
 
-        if self.confirmed.is_none_or(|(epoch, _)| epoch != base.epoch) && self.is_confirmed(now, &base) {
-            self.confirmed = Some((base.epoch, now));
+        if !self.has_confirmed(base.epoch) && self.is_confirmed(now, &base) {
+            let members = incarnations(&base.view);
+            let before = self.confirmed.as_ref().filter(|before| before.is_followed_by(base.epoch, &members));
+            let since = before.map_or(now, |before| before.since);
+            self.confirmed = Some(Confirmed { epoch: base.epoch, members, since });
         }
         if let Some(vouched) = self.vouched(now) {
             self.seat.serve_until(vouched + self.timing.vouch_counts());
@@ -208,7 +231,7 @@ impl Ledger {
         let gone = self.gone(now);
         let all_gone = |mut ids: std::slice::Iter<'_, String>| ids.all(|id| gone.contains(id));
         let members: Vec<_> = base.view.members.keys().cloned().collect();
-        let is_confirmed = self.confirmed.is_some_and(|(epoch, _)| epoch == base.epoch);
+        let is_confirmed = self.has_confirmed(base.epoch);
         let previous = &base.view.previous;
         self.records.is_registered(self.me())
             && (!members.is_empty() && all_gone(members.iter())
@@ -227,6 +250,11 @@ impl Ledger {
         let all = now >= until + self.forsake_after / 2;
         let vouch = |member: &Member| self.peers.vouched(member, state.epoch);
         state.is_member().then(|| propose::vouched(&state.view, &state.me, all, now, vouch))?
+    }
+
+    /// Whether enough of those before it are known to have come to this epoch.
+    pub(super) fn has_confirmed(&self, epoch: u64) -> bool {
+        self.confirmed.as_ref().is_some_and(|confirmed| confirmed.epoch == epoch)
     }
 
     /// Whether so many of those in the view before have come to this one that nobody finds enough

@@ -91,7 +91,7 @@ impl Ledger {
         if base.epoch == 0 && self.records.acknowledged().values().any(|&epoch| epoch > 0) {
             return None;
         }
-        let rested = self.confirmed.is_some_and(|(_, since)| now >= since + self.timing.vouch_counts());
+        let rested = self.confirmed.as_ref().is_some_and(|it| now >= it.since + self.timing.vouch_counts());
         let (doubts, gone) = (self.records.doubts(), self.gone(now));
         let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove: rested };
         if let Some(view) = propose::next_view(&base.view, &evidence, |id| self.peers.reaches(id)) {
@@ -143,7 +143,7 @@ impl Ledger {
     }
 
     fn may_follow(&self, base: &Stored) -> bool {
-        self.confirmed.is_some_and(|(epoch, _)| epoch == base.epoch)
+        self.has_confirmed(base.epoch)
             // Whoever brings an old view back while another knows a newer one would make a second
             // view of that epoch.
             && self.peers.epochs().all(|(id, epoch)| epoch <= base.epoch || !self.peers.reaches(id))

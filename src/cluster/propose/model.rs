@@ -111,7 +111,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        let (id, action) = (self.any(), self.random.u8(..31));
+        let (id, action) = (self.any(), self.random.u8(..32));
         let Node { epoch, etcd, lease, registered, leaving, .. } = self.nodes[id];
         let up_to_date = etcd && epoch == self.now();
         match action {
@@ -145,6 +145,10 @@ impl World {
             }
             16..=19 if up_to_date && registered && !leaving => self.propose(id),
             20..30 => self.tick(),
+            31 if up_to_date && registered && self.random.bool() && self.may_follow(id) => {
+                let view = flushed(&self.views[epoch].0);
+                self.views.push((view, None));
+            }
             30 => match self.random.u8(..16) {
                 0 | 1 => self.split(),
                 2 => self.heal(),
@@ -282,7 +286,14 @@ impl World {
         if self.confirmed.is_none_or(|(epoch, _)| epoch < self.now())
             && enough(view.previous.iter(), come, &self.gone())
         {
-            self.confirmed = Some((self.now(), self.clock));
+            let members = |epoch: usize| &self.views[epoch].0.members;
+            let since = match self.confirmed {
+                Some((epoch, since)) if epoch + 1 == self.now() && members(epoch) == members(self.now()) => {
+                    since
+                }
+                _ => self.clock,
+            };
+            self.confirmed = Some((self.now(), since));
         }
         self.confirmed.is_some_and(|(epoch, _)| epoch == self.now())
     }

@@ -267,3 +267,27 @@ fn the_lease_of_an_earlier_process_is_waited_for() {
     assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Taken(other));
     assert!(case.ledger.is_said_to_be_taken, "it cannot be an earlier one");
 }
+
+#[test]
+fn a_view_of_the_same_members_does_not_put_off_a_removal() {
+    let mut case = Case::new();
+    case.reach.0.lock().insert("y".to_owned());
+    for (id, lease) in [("x", 1), ("y", 2)] {
+        case.register(id, 1, lease);
+    }
+    case.view(1, "x y z");
+    case.read();
+    let since = |case: &Case| case.ledger.confirmed.as_ref().expect("it is confirmed").since;
+    let first = since(&case);
+    case.view(2, "x y z");
+    case.read();
+    assert!(case.ledger.has_confirmed(2));
+    assert_eq!(since(&case), first, "as if it were the same view");
+    case.view(4, "x y z");
+    case.read();
+    assert!(since(&case) > first, "one was missed in between");
+    let second = since(&case);
+    case.view(5, "x y");
+    case.read();
+    assert!(since(&case) > second, "these are others");
+}
