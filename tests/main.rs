@@ -17,6 +17,7 @@ mod logs;
 mod membership;
 mod memory;
 mod memory_bound;
+mod observability;
 mod process;
 mod simulation;
 mod support;
