@@ -2,7 +2,7 @@
 //! whoever has no memcached client at hand.
 //!
 //! It has a thread of its own, so that a walk through all keys or a slow reader keeps no client
-//! of the cache waiting. [`listen`] bounds what a connection may cost, [`guard`] who may ask.
+//! of the cache waiting. `listen` bounds what a connection may cost, `guard` who may ask.
 
 mod cluster;
 mod guard;

@@ -29,7 +29,6 @@ pub(super) fn publish(shared: &Shared) {
 
 fn publish_view(shared: &Shared) {
     let state = shared.membership.state();
-    let member = state.view.members.get(&state.me);
     let owned = state.owners.slots_of(&state.me) as f64 / SLOTS as f64;
     metrics::counter!("filbert_cluster_view_changes_total").absolute(shared.ownership.changes());
     for (name, value) in [
@@ -46,13 +45,16 @@ fn publish_view(shared: &Shared) {
         let is_so = state.standing == standing;
         metrics::gauge!("filbert_cluster_standing", "standing" => standing.name()).set(truth(is_so));
     }
-    metrics::gauge!(
-        "filbert_node_info",
-        "node" => state.me.clone(),
-        "cluster" => shared.me.cluster.clone(),
-        "zone" => member.map_or_else(String::new, |member| member.zone.clone()),
-    )
-    .set(1.0);
+    // Its zone stands in the view.
+    if let Some(member) = state.view.members.get(&state.me) {
+        metrics::gauge!(
+            "filbert_node_info",
+            "node" => state.me.clone(),
+            "cluster" => shared.me.cluster.clone(),
+            "zone" => member.zone.clone(),
+        )
+        .set(1.0);
+    }
 }
 
 fn publish_etcd(shared: &Shared) {

@@ -1,7 +1,7 @@
 //! What this node tells Prometheus: published through the `metrics` facade whenever somebody
 //! asks, so that whoever executes commands knows nothing of it.
 //!
-//! [`families`] has every name; [`memcached_exporter`] has those that dashboards made for
+//! [`families`] has every name; `memcached_exporter` has those that dashboards made for
 //! memcached know.
 
 mod cluster;
