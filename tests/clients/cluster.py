@@ -62,12 +62,14 @@ class Etcd:
 class Cluster:
     """Nodes that are one cache; they need not be told of each other."""
 
-    def __init__(self, nodes):
+    def __init__(self, nodes, *arguments, lease_seconds=LEASE_SECONDS):
+        """`arguments`: of every node, besides those that make it a member."""
+        self._arguments = [*arguments, "--lease-ttl", str(lease_seconds)]
         self._etcd = Etcd()
         self.nodes = []
         try:
             for number in range(1, nodes + 1):
-                self.nodes.append(self._start(number))
+                self.nodes.append(self._start(f"node-{number}"))
             self.whole()
         except BaseException:
             self.stop()
@@ -94,6 +96,11 @@ class Cluster:
 
         poll(agree, f"{len(self.nodes)} nodes are one cluster")
 
+    def add(self, node_id):
+        """One more node, which is a member when this returns."""
+        self.nodes.append(self._start(node_id))
+        self.whole()
+
     def kill(self, number):
         """Ends a node at once, and forgets it."""
         self.nodes.pop(number).stop()
@@ -109,12 +116,11 @@ class Cluster:
             node.stop()
         self._etcd.stop()
 
-    def _start(self, number):
+    def _start(self, node_id):
         options = {
             "--etcd-endpoints": self._etcd.address,
             "--cluster": "clients",
-            "--node-id": f"node-{number}",
+            "--node-id": node_id,
             "--peer-listen": f"{HOST}:{free_port()}",
-            "--lease-ttl": str(LEASE_SECONDS),
         }
-        return Server(*(word for option in options.items() for word in option))
+        return Server(*(word for option in options.items() for word in option), *self._arguments)

@@ -68,7 +68,7 @@ class Server:
             if listens_on:
                 poll(lambda: self._accepts_on(listens_on), f"{command} listens")
             else:
-                self.port = poll(self._announced_port, f"{command} listens")
+                self.port = poll(lambda: self._announced_port("TCP INET"), f"{command} listens")
         except BaseException:
             self.stop()
             raise
@@ -82,6 +82,11 @@ class Server:
     def endpoint(self):
         """`(host, port)`."""
         return (HOST, self.port)
+
+    @property
+    def http(self):
+        """The address of its HTTP door; with `--http-listen` among the arguments."""
+        return f"http://{HOST}:{poll(lambda: self._announced_port('HTTP INET'), 'it listens for HTTP')}/"
 
     def connect(self):
         """A bare connection, for what a client cannot send or does not show."""
@@ -127,12 +132,12 @@ class Server:
         with socket.socket(socket.AF_UNIX) as connection:
             return connection.connect_ex(str(path)) == 0
 
-    def _announced_port(self):
+    def _announced_port(self, kind):
         self._fail_if_it_exited()
         if not self._port_file.exists():
             return None
         # Only whole lines: the file may be seen while it is being written.
         for line in self._port_file.read_text().splitlines(keepends=True):
-            if line.startswith("TCP INET: ") and line.endswith("\n"):
-                return int(line.removeprefix("TCP INET: "))
+            if line.startswith(f"{kind}: ") and line.endswith("\n"):
+                return int(line.removeprefix(f"{kind}: "))
         return None

@@ -1,0 +1,31 @@
+"""Fixtures: a browser for each test file, and servers with an HTTP door."""
+
+import pytest
+
+from browser import DESKTOP, Browser
+from server import HOST, Server
+
+HTTP = ["--http-listen", f"{HOST}:0"]
+
+
+@pytest.fixture(scope="module")
+def shared_browser():
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(shared_browser):
+    """A browser that shows nothing, on a desktop, in light colours."""
+    shared_browser.resize(*DESKTOP)
+    shared_browser.prefer("light")
+    return shared_browser
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server that is alone; what tests store in it goes on from test to test."""
+    server = Server(*HTTP)
+    yield server
+    server.stop()

@@ -1,0 +1,129 @@
+"""The status page of a node that is alone: what it shows, how it looks, and what it does when the node is gone."""
+
+import pytest
+from pymemcache.client.base import Client
+
+from browser import PHONE
+from cluster import free_port
+from colours import faint_texts
+from load import load
+from server import DEADLINE_SECONDS, HOST, Server
+
+# 320 is what WCAG 2 asks for (1.4.10, Reflow).
+WIDTHS = [320, PHONE[0], 600, 768, 1024, 2560]
+
+
+@pytest.fixture
+def page(browser, server):
+    """A browser that shows the page of a node that has been heard."""
+    browser.open(server.http)
+    browser.wait_for_text("#health", "Healthy")
+    return browser
+
+
+def cell(browser, column):
+    """What the only row of the table of members has in a column."""
+    return browser.text(f"#members td[data-label='{column}']")
+
+
+def chart_line(browser, chart):
+    """The first line of a chart, as SVG's path; empty when nothing is drawn yet."""
+    return browser.run("return document.querySelectorAll('.chart')[arguments[0]].querySelector('.mark.one').getAttribute('d')", chart)
+
+
+def test_tells_what_the_node_is_doing(page, server):
+    assert "This node is alone" in page.text("#health")
+    assert page.run("return document.title").startswith("Healthy")
+    assert page.texts("#members tbody tr") != []
+    with Client(server.endpoint, default_noreply=False, timeout=DEADLINE_SECONDS) as client:
+        client.set("known", b"x")
+    page.wait_for(lambda: cell(page, "Items") not in ("–", "0"), "the item is counted")
+    assert cell(page, "State") == "up"
+    assert cell(page, "Memory").endswith("of 64 MiB")
+
+
+def test_numbers_and_charts_move_under_load(page, server):
+    before = page.text("#updated")
+    with load([server.endpoint]):
+        page.wait_for(lambda: cell(page, "Commands/s") not in ("–", "0"), "commands are counted")
+        page.wait_for(lambda: cell(page, "Hit ratio") not in ("–", "0%"), "hits are counted")
+        for chart in range(6):
+            page.wait_for(lambda: chart_line(page, chart).count("L") > 1, f"a line is in chart {chart}")
+        page.wait_for(lambda: page.texts(".chart")[2].count("µs") + page.texts(".chart")[2].count("ms") > 1, "latencies are told")
+    assert page.text("#updated") != before
+
+
+def test_asks_nobody_else_and_complains_of_nothing(page, server):
+    page.wait_for(lambda: chart_line(page, 0), "the page has polled twice")
+    assert page.complaints() == []
+    asked = [url for url in page.requests() if not url.startswith("data:")]
+    assert len(asked) > 3
+    assert {url for url in asked if not url.startswith(server.http)} <= {"about:blank"}
+
+
+def test_shows_no_part_of_a_cluster(page):
+    assert page.texts("[data-cluster]") == []
+    assert "Epoch" not in page.text("#facts")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_needs_no_scrolling_to_the_side(page, width):
+    page.resize(width, 800)
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    cut = """return [...document.querySelectorAll('main *')].filter(element => element.getClientRects().length
+        && !element.closest('svg') && element.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
+    assert page.run(cut) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out(page, scheme):
+    page.prefer(scheme)
+    faint, seen = faint_texts(page)
+    assert (faint, seen > 40) == ([], True)
+
+
+def test_follows_the_colours_that_are_preferred(page):
+    def luminance():
+        return page.run("return getComputedStyle(document.body).backgroundColor")
+
+    light = luminance()
+    page.prefer("dark")
+    assert luminance() != light
+
+
+def test_rests_while_nobody_looks(page):
+    window = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    other = page.driver.current_window_handle
+    page.driver.switch_to.window(window)
+    page.wait_for(lambda: page.run("return document.hidden"), "the page is hidden")
+    # Two polls' time; what was on its way when the page was hidden may still arrive.
+    polls = """const done = arguments[0], of = () => performance.getEntriesByType('resource').length, before = of();
+        setTimeout(() => done(of() - before), 5000)"""
+    assert page.driver.execute_async_script(polls) <= 2
+    updated = page.text("#updated")
+    page.driver.switch_to.window(other)
+    page.driver.close()
+    page.driver.switch_to.window(window)
+    page.wait_for(lambda: page.text("#updated") != updated, "the page goes on")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_says_that_the_node_is_gone_and_goes_on_when_it_is_back(browser, scheme):
+    arguments = ["--http-listen", f"{HOST}:{free_port()}"]
+    server = Server(*arguments)
+    try:
+        browser.prefer(scheme)
+        browser.open(server.http)
+        browser.wait_for_text("#health", "Healthy")
+        server.stop()
+        browser.wait_for_text("#banner", "does not answer")
+        assert browser.text("#health") is None
+        assert browser.text("#members") is not None, "what was known is still there"
+        assert faint_texts(browser)[0] == []
+        server = Server(*arguments)
+        browser.wait_for_text("#health", "Healthy")
+        assert browser.text("#banner") is None
+        browser.wait_for_text("#events", "answers again, after")
+    finally:
+        server.stop()
