@@ -3,7 +3,7 @@
 //! Each file runs against filbert and against memcached: a test that fails on both is wrong itself. The file about
 //! clusters runs against filbert alone.
 
-use crate::support::python::{Server, run};
+use crate::support::python::{Server, assert_each_test_file_is_named, run};
 
 fn pytest(file: &str, server: Server) {
     run("clients", &["-m", "pytest", file], server);
@@ -50,17 +50,7 @@ client!(pymemcache);
 client!(pymemcache_tls);
 client!(python_memcached);
 
-/// A file nobody runs would be a test that never fails.
 #[test]
 fn every_python_file_is_run() {
-    let this = include_str!("clients.rs");
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
-    let files = std::fs::read_dir(directory).expect("tests/clients exists");
-    for file in files {
-        let file =
-            file.expect("tests/clients is readable").file_name().into_string().expect("the names are ASCII");
-        if let Some(name) = file.strip_prefix("test_").and_then(|rest| rest.strip_suffix(".py")) {
-            assert!(this.contains(&format!("client!({name});")), "tests/clients/{file} is not in clients.rs");
-        }
-    }
+    assert_each_test_file_is_named("clients", "client!", include_str!("clients.rs"));
 }

@@ -20,6 +20,7 @@ mod memory_bound;
 mod observability;
 mod process;
 mod simulation;
+mod status_page;
 mod support;
 mod tls;
 mod transcripts;

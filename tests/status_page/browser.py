@@ -84,9 +84,10 @@ class Browser:
         return texts[0] if texts else None
 
     def texts(self, selector):
-        """The texts of all such elements that can be seen."""
+        """The texts of all such elements that can be seen; every blank is an ordinary one."""
         script = """return [...document.querySelectorAll(arguments[0])]
-            .filter(element => element.getClientRects().length > 0).map(element => element.innerText.trim())"""
+            .filter(element => element.getClientRects().length > 0)
+            .map(element => element.innerText.trim().replaceAll('\\u00a0', ' '))"""
         return self.run(script, selector)
 
     def wait_for(self, condition, what):

@@ -1,6 +1,7 @@
 //! Runs the tests that are written in Python, in the virtual environment that `tests/run` makes.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -44,6 +45,18 @@ pub fn run(directory: &str, arguments: &[&str], server: Server) {
         output.status,
         text(&output)
     );
+}
+
+/// A file that nobody runs would be a test that never fails: each `test_NAME.py` of a directory below `tests/` has to be
+/// named in the Rust file that runs it, as `MACRO(NAME);`.
+pub fn assert_each_test_file_is_named(directory: &str, macro_: &str, rust: &str) {
+    for file in fs::read_dir(tests().join(directory)).expect("the directory exists") {
+        let file = file.expect("the directory is readable").file_name().into_string();
+        let file = file.expect("the names are ASCII");
+        if let Some(name) = file.strip_prefix("test_").and_then(|rest| rest.strip_suffix(".py")) {
+            assert!(rust.contains(&format!("{macro_}({name});")), "nobody runs tests/{directory}/{file}");
+        }
+    }
 }
 
 /// Reads a file of YAML.

@@ -56,7 +56,7 @@ mod tests {
         assert!(script(HTML).is_some());
         for elsewhere in ["http://", "https://", "@import", "url(", "innerHTML", "eval("] {
             let found = HTML.matches(elsewhere).count();
-            let namespaces = HTML.matches("\"http://www.w3.org/2000/svg\"").count();
+            let namespaces = HTML.matches("http://www.w3.org/2000/svg").count();
             let allowed = if elsewhere == "http://" { namespaces } else { 0 };
             assert_eq!(found, allowed, "{elsewhere}");
         }
