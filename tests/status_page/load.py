@@ -52,7 +52,8 @@ def _turn(client, generator):
     for key in keys - found.keys():
         if generator.random() < 0.8:
             client.set(key, generator.randbytes(generator.randrange(100, 3000)), expire=600)
-    client.incr("visits", 1)
+    if client.incr("visits", 1) is None:
+        client.add("visits", b"1")
 
 
 def _pause_seconds(number):
