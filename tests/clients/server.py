@@ -85,7 +85,7 @@ class Server:
 
     @property
     def http(self):
-        """The address of its HTTP door; with `--http-listen` among the arguments."""
+        """The address of its status page."""
         return f"http://{HOST}:{poll(lambda: self._announced_port('HTTP INET'), 'it listens for HTTP')}/"
 
     def connect(self):

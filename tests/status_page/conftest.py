@@ -1,11 +1,9 @@
-"""Fixtures: a browser for each test file, and servers with an HTTP door."""
+"""Fixtures: a browser and a server for each test file."""
 
 import pytest
 
 from browser import DESKTOP, Browser
-from server import HOST, Server
-
-HTTP = ["--http-listen", f"{HOST}:0"]
+from server import Server
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +24,6 @@ def browser(shared_browser):
 @pytest.fixture(scope="module")
 def server():
     """A server that is alone; what tests store in it goes on from test to test."""
-    server = Server(*HTTP)
+    server = Server()
     yield server
     server.stop()

@@ -19,7 +19,7 @@ sys.path.append(str(ROOT / "tests/clients"))
 from browser import DESKTOP, PHONE, Browser, program  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from load import load  # noqa: E402
-from server import HOST, poll  # noqa: E402
+from server import poll  # noqa: E402
 
 PICTURES = ROOT / "screenshots"
 NODES = 3
@@ -34,7 +34,7 @@ def main():
         sys.exit(__doc__)
     os.environ["SERVER_BIN"] = sys.argv[1]
     pngquant = program("pngquant", "pngquant")
-    cluster = Cluster(NODES, "--http-listen", f"{HOST}:0", "-m", "64", lease_seconds=LEASE_SECONDS)
+    cluster = Cluster(NODES, "-m", "64", lease_seconds=LEASE_SECONDS)
     browser = Browser()
     try:
         PICTURES.mkdir(exist_ok=True)

@@ -35,6 +35,26 @@ def chart_line(browser, chart):
     return browser.run(f"return {path}.getAttribute('d') ?? ''", chart)
 
 
+def test_reads_quantiles_and_writes_numbers_as_people_do(page):
+    expected = {
+        # As Prometheus' histogram_quantile.
+        "quantile(0.5, { bounds: [1, 2, 4], counts: [0, 10, 0, 0] })": 1.5,
+        "quantile(0.75, { bounds: [1, 2, 4], counts: [2, 0, 2, 0] })": 3,
+        "quantile(0.99, { bounds: [1, 2, 4], counts: [0, 0, 0, 1] })": 4,
+        "quantile(0.99, { bounds: [1, 2, 4], counts: [0, 0, 0, 0] })": None,
+        "grownBy({ bounds: [1], counts: [1, 2] }, { bounds: [1], counts: [4, 2] }).counts": [3, 0],
+        "[0, 1023, 1024, 1536, 64 * 1024 ** 2, null].map(bytes)": ["0 B", "1023 B", "1 KiB", "1.5 KiB", "64 MiB", "–"],
+        "[0, 0.0000015, 0.00094, 0.0123, 2.5].map(latency)": ["0 µs", "1.5 µs", "940 µs", "12.3 ms", "2.5 s"],
+        "[0, 0.04, 9.96, 1234, 45678, 1e7].map(rate)": ["0", "<0.1", "10.0", "1,234", "45.7K", "10M"],
+        "[0, 0.3333, 1].map(percent)": ["0%", "33.3%", "100%"],
+        "[0.4, 59, 61, 3600, 90061].map(duration)": ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"],
+        "[0, 1, 1.1, 47, 1000].map(roundUp)": [1, 1, 1.5, 50, 1000],
+        "[['a'], ['a', 'b'], ['a', 'b', 'c']].map(listed)": ["a", "a and b", "a, b and c"],
+    }
+    plain = "JSON.parse(JSON.stringify(%s).replaceAll('\u00a0', ' '))"
+    assert {expression: page.run("return " + plain % expression) for expression in expected} == expected
+
+
 def test_tells_what_the_node_is_doing(page, server):
     assert "This node is alone" in page.text("#health")
     assert page.run("return document.title").startswith("Healthy")

@@ -7,7 +7,6 @@ import pytest
 from browser import PHONE
 from cluster import Cluster
 from colours import faint_texts
-from conftest import HTTP
 from load import load
 
 NODES = 3
@@ -19,7 +18,7 @@ SLACK_SECONDS = 5
 
 @pytest.fixture(scope="module")
 def shared_cluster():
-    cluster = Cluster(NODES, *HTTP)
+    cluster = Cluster(NODES)
     yield cluster
     cluster.stop()
 
@@ -85,7 +84,7 @@ def test_finds_the_owner_of_a_key(page, shared_cluster):
 
 
 def test_tells_of_a_member_that_dies_and_of_one_that_joins(browser):
-    cluster = Cluster(NODES, *HTTP, lease_seconds=LEASE_SECONDS)
+    cluster = Cluster(NODES, lease_seconds=LEASE_SECONDS)
     try:
         browser.open(cluster.nodes[0].http)
         browser.wait_for_text("#health", "All 3 members answer")

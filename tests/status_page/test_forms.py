@@ -3,7 +3,6 @@
 import pytest
 from pymemcache.client.base import Client
 
-from conftest import HTTP
 from server import DEADLINE_SECONDS, Server
 
 HOSTILE = [
@@ -94,7 +93,7 @@ def guarded(tmp_path_factory):
     file = tmp_path_factory.mktemp("token") / "token"
     file.write_text(TOKEN + "\n")
     file.chmod(0o600)
-    server = Server(*HTTP, "--http-token-file", str(file))
+    server = Server("--http-token-file", str(file))
     yield server.http
     server.stop()
 
