@@ -87,6 +87,19 @@ def test_shows_why_a_key_is_refused(page):
     assert look_up(page, "fine")["Present"] == "no"
 
 
+def test_tells_of_no_key_where_clients_need_a_password(browser, tmp_path):
+    users = tmp_path / "users"
+    users.write_text("ann:apple\n")
+    server = Server("-Y", str(users))
+    try:
+        browser.open(server.http)
+        browser.wait_for_text("#health", "Healthy")
+        browser.submit("#lookup", "a")
+        browser.wait_for_text("#lookup", "Not found out: clients need a password")
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     """The HTTP address of a server that wants a token."""
