@@ -11,7 +11,7 @@ from pymemcache.exceptions import MemcacheError
 
 from server import DEADLINE_SECONDS
 
-KEYS = 20_000
+KEYS = 60_000
 # Of a client: half of it at the lowest, twice of it at the highest.
 TURNS_PER_SECOND = 60
 # From one highest to the next.
@@ -58,5 +58,5 @@ def _turn(client, generator):
 
 def _pause_seconds(number):
     """Each client's load comes and goes, at its own time."""
-    wave = math.sin(2 * math.pi * (time.monotonic() / WAVE_SECONDS + number / 3))
+    wave = math.sin(2 * math.pi * (time.monotonic() / WAVE_SECONDS + number / 9))
     return 1 / (TURNS_PER_SECOND * 2**wave)
