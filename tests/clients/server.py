@@ -99,7 +99,8 @@ class Server:
             reply = b""
             while not reply.endswith(end):
                 chunk = connection.recv(65536)
-                assert chunk, f"closed after {request!r}: {reply!r}"
+                if not chunk:
+                    raise ConnectionError(f"closed after {request!r}: {reply!r}")
                 reply += chunk
             return reply
 

@@ -34,7 +34,7 @@ def main():
         sys.exit(__doc__)
     os.environ["SERVER_BIN"] = sys.argv[1]
     pngquant = program("pngquant", "pngquant")
-    cluster = Cluster(NODES, "-m", "16", lease_seconds=LEASE_SECONDS)
+    cluster = Cluster(NODES, "-m", "8", lease_seconds=LEASE_SECONDS)
     browser = Browser()
     try:
         PICTURES.mkdir(exist_ok=True)
