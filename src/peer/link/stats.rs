@@ -121,6 +121,9 @@ impl Sampled {
     }
 }
 
+/// Peers that are remembered when they have gone: as many as a large cluster has in weeks.
+const PEERS_KEPT: usize = 1_024;
+
 /// What all links of a node have done, by the peer they lead to.
 #[derive(Debug, Default)]
 pub struct AllStats(Mutex<BTreeMap<String, Peer>>);
@@ -141,10 +144,11 @@ impl AllStats {
         stats
     }
 
-    /// What the links to each peer have done together. Forgets a peer without links that is not
-    /// `known` any more.
+    /// What the links to each peer that is `known` have done together, since the start: one that has
+    /// gone and comes back goes on where it was.
     pub fn totals(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, Totals> {
         let mut peers = self.0.lock();
+        let too_many = peers.len() > PEERS_KEPT;
         peers.retain(|id, Peer { links, closed }| {
             links.retain(|link| {
                 let is_open = Arc::strong_count(link) > 1;
@@ -153,14 +157,14 @@ impl AllStats {
                 }
                 is_open
             });
-            known(id) || !links.is_empty()
+            !too_many || known(id) || !links.is_empty()
         });
         let total = |peer: &Peer| {
             let mut totals = peer.closed.clone();
             peer.links.iter().for_each(|link| totals.add(link));
             totals
         };
-        peers.iter().map(|(id, peer)| (id.clone(), total(peer))).collect()
+        peers.iter().filter(|(id, _)| known(id)).map(|(id, peer)| (id.clone(), total(peer))).collect()
     }
 }
 
@@ -259,6 +263,9 @@ mod tests {
             assert_eq!(totals.durations.sum(), 0.003);
         }
         assert!(all.totals(|_| false).is_empty(), "it is a member no more");
-        assert!(all.totals(|_| true).is_empty());
+        let back = all.totals(|_| true).remove("b").unwrap();
+        assert_eq!(back.results[0], ("answered", 2), "it is one again");
+        (0..=PEERS_KEPT).for_each(|number| drop(all.open(&format!("c{number}"))));
+        assert!(all.totals(|id| id == "b").len() == 1 && all.0.lock().len() == 1, "many have gone");
     }
 }

@@ -30,6 +30,9 @@ const TTL: HeaderName = HeaderName::from_static("filbert-ttl");
 const LINGER_BYTES: usize = 16 << 20;
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Room for a value before any of it has come.
+const ROOM_AT_FIRST: usize = 64 << 10;
+
 const PATH: &str = "/api/v1/items/";
 
 pub(super) async fn read(
@@ -38,9 +41,10 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let key = key(&uri, PATH)?;
-    let known = etag(&headers, &IF_NONE_MATCH)?;
+    let known = tags(&headers, &IF_NONE_MATCH)?;
+    let is_known = |cas| known.iter().any(|tag| matches!(tag, Tag::Any) || tag.is_of(cas));
     let show = |outcome: Outcome<'_>| match outcome {
-        Outcome::Found(found) if known == Some(Tag::Any) || known == Some(Tag::Cas(found.item.cas)) => {
+        Outcome::Found(found) if is_known(found.item.cas) => {
             Ok((StatusCode::NOT_MODIFIED, item_headers(&found.item)).into_response())
         }
         Outcome::Found(found) => {
@@ -59,12 +63,14 @@ pub(super) async fn write(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let key = key(&uri, PATH)?;
-    let (mode, compare) = match (etag(&headers, &IF_MATCH)?, etag(&headers, &IF_NONE_MATCH)?) {
-        (None, None) => (SetMode::Set, None),
-        (Some(Tag::Cas(cas)), None) => (SetMode::Set, Some(cas)),
-        (Some(Tag::Any), None) => (SetMode::Replace, None),
-        (None, Some(Tag::Any)) => (SetMode::Add, None),
-        _ => return Err(Problem::bad_request("allowed are If-Match, or If-None-Match: *, not both")),
+    let (mode, compare) = match (&*tags(&headers, &IF_MATCH)?, &*tags(&headers, &IF_NONE_MATCH)?) {
+        ([], []) => (SetMode::Set, None),
+        ([Tag::Any], []) => (SetMode::Replace, None),
+        ([tag], []) => (SetMode::Set, Some(tag.to_compare()?)),
+        ([], [Tag::Any]) => (SetMode::Add, None),
+        _ => {
+            return Err(Problem::bad_request("allowed are If-Match with one ETag or *, or If-None-Match: *"));
+        }
     };
     let flags = number::<u32>(&headers, &FLAGS, "a whole number of 32 bits")?.unwrap_or(0);
     let ttl = number::<i64>(&headers, &TTL, "seconds, as memcached's exptime: 0 for no end")?.unwrap_or(0);
@@ -86,9 +92,10 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let key = key(&uri, PATH)?;
-    let compare = match etag(&headers, &IF_MATCH)? {
-        Some(Tag::Cas(cas)) => Some(cas),
-        Some(Tag::Any) | None => None,
+    let compare = match &*tags(&headers, &IF_MATCH)? {
+        [] | [Tag::Any] => None,
+        [tag] => Some(tag.to_compare()?),
+        _ => return Err(Problem::bad_request("allowed is If-Match with one ETag or *")),
     };
     let show = |outcome: Outcome<'_>| match outcome {
         Outcome::Deleted => Ok(StatusCode::NO_CONTENT),
@@ -120,20 +127,42 @@ pub(super) fn command<'a>(key: &'a [u8], verb: Verb<'a>) -> Command<'a> {
 enum Tag {
     /// `*`: any item.
     Any,
-    /// The item with this CAS token.
-    Cas(u64),
+    /// The item with this CAS token; weakened, by a proxy perhaps, or not.
+    Cas { cas: u64, weak: bool },
+    /// None that was ever given here.
+    Foreign,
 }
 
-fn etag(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tag>, Problem> {
-    let Some(text) = text(headers, name)? else { return Ok(None) };
-    if text == "*" {
-        return Ok(Some(Tag::Any));
+impl Tag {
+    /// Whether an item with this token is the one that is named, for reading (RFC 9110, 13.1.2).
+    fn is_of(self, item: u64) -> bool {
+        matches!(self, Self::Cas { cas, .. } if cas == item)
     }
-    let cas = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|cas| cas.parse().ok());
-    let cas = cas.ok_or_else(|| {
-        Problem::bad_request(format!("{name}: {text}: needs * or an ETag of this server, such as \"17\""))
-    })?;
-    Ok(Some(Tag::Cas(cas)))
+
+    /// The token that the item must have to be written to; a weak one fits none (RFC 9110, 13.1.1).
+    fn to_compare(self) -> Result<u64, Problem> {
+        match self {
+            Self::Cas { cas, weak: false } => Ok(cas),
+            _ => Err(unmet()),
+        }
+    }
+}
+
+/// The tags in a header, none without it.
+fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<Tag>, Problem> {
+    let Some(text) = text(headers, name)? else { return Ok(Vec::new()) };
+    if text == "*" {
+        return Ok(vec![Tag::Any]);
+    }
+    let tag = |word: &str| {
+        let (weak, quoted) = word.strip_prefix("W/").map_or((false, word), |quoted| (true, quoted));
+        let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+        Some(inner.parse().map_or(Tag::Foreign, |cas| Tag::Cas { cas, weak }))
+    };
+    // Those of this server have no commas in them.
+    text.split(',').map(|word| tag(word.trim())).collect::<Option<_>>().ok_or_else(|| {
+        Problem::bad_request(format!("{name}: {text}: needs * or ETags of this server, such as \"17\""))
+    })
 }
 
 fn number<T: std::str::FromStr>(
@@ -168,7 +197,8 @@ async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Vec<
         }
         return Err(too_large());
     }
-    let mut value = Vec::with_capacity(announced.unwrap_or(0));
+    // The room grows with what has come, not with what was announced.
+    let mut value = Vec::with_capacity(announced.unwrap_or(0).min(ROOM_AT_FIRST));
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
         if value.len() + piece.len() > bytes_max {

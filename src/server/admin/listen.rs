@@ -17,8 +17,8 @@ use tracing::{debug, info, warn};
 
 use crate::server::admin::Options;
 
-/// Connections at once; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 128;
+/// Connections at once; more wait in the backlog. Each may hold a value on its way.
+const CONNECTIONS_MAX: usize = 64;
 
 /// How long a request's head may take to come, from the end of the one before.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +44,8 @@ pub struct Error {
     error: io::Error,
 }
 
-/// Binds the door's address; `None` when that is only the usual one, and somebody else has it.
+/// Binds the door's address; `None` when that is only the usual one, and cannot be had: nobody asked
+/// for it, and a cache can do without.
 ///
 /// # Errors
 /// The address is taken, is none, or is not this machine's.
@@ -57,9 +58,10 @@ pub fn bind(options: &Options) -> Result<Option<TcpListener>, Error> {
     });
     match bound {
         Ok(listener) => Ok(Some(listener)),
-        Err(error) if options.is_default && error.kind() == io::ErrorKind::AddrInUse => {
+        Err(error) if options.is_default => {
             warn!(
-                "{} is taken: no status page and no metrics of this node; give it an --http-listen of its own",
+                "no status page and no metrics of this node: cannot listen on {}: {error}; \
+                 give it an --http-listen of its own",
                 options.listen
             );
             Ok(None)
