@@ -167,7 +167,7 @@ impl Local {
             let mut words = line.split_whitespace();
             words.next().filter(|name| name.starts_with("node-"))?;
             let port = words.next()?.strip_prefix("127.0.0.1:")?.parse().ok()?;
-            Some(Node { port, pid: Pid::from_raw(words.nth(1)?.parse().ok()?) })
+            Some(Node { port, pid: Pid::from_raw(words.nth(2)?.parse().ok()?) })
         };
         self.stdout().lines().filter_map(row).collect()
     }

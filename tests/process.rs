@@ -224,7 +224,7 @@ fn the_port_file_has_a_line_for_each_listener() {
     let ports = server.await_ports();
     assert_eq!(ports.len(), 4);
     let lines: String = ports.iter().map(|port| format!("TCP INET: {port}\n")).collect();
-    assert_eq!(server.port_file(), lines);
+    assert_eq!(server.port_file(), format!("{lines}HTTP INET: {}\n", server.http_addr().port()));
     for (last, port) in (1..).zip(ports) {
         Wire::connect(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port))).ask("mn\r\n", "MN\r\n");
     }

@@ -73,7 +73,7 @@ impl Daemon {
         let pid = pid.expect("set when it appeared").trim().parse::<u32>().expect("a process id");
         let tether = Tether::to(pid);
         let ports = fs::read_to_string(&port_file).expect("written before going into the background");
-        let port = ports.trim().strip_prefix("TCP INET: ").and_then(|port| port.parse().ok());
+        let port = ports.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.parse().ok());
         Daemon {
             pid: Pid::from_raw(pid.try_into().expect("Linux process ids fit in i32")),
             port: port.unwrap_or_else(|| panic!("{ports:?} names a port")),
