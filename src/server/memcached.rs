@@ -223,12 +223,9 @@ impl Client {
         }
         let session = self.session();
         session.counters.add(Counter::BytesRead, len as u64);
-        let now = session.door.store.clock().now();
-        if now != session.now {
-            session.counters.sampler.wake();
-        }
-        session.now = now;
-        session.connection.note_command(now);
+        session.now = session.door.store.clock().now();
+        session.counters.sampler.tick(session.now);
+        session.connection.note_command(session.now);
         if small {
             self.rest.clear();
             self.decode(buffer);

@@ -98,7 +98,6 @@ impl Session {
     #[cold]
     fn execute_timed(&mut self, command: &Command<'_>, reply: &Reply<'_>) {
         let began = Instant::now();
-        self.counters.sampler.chose(began);
         let kind = Kind::from(&command.verb);
         match (self.execute_now(command, reply), &mut self.forward) {
             (Some(number), Some(forward)) => forward.time(Timed { number, kind, began }),

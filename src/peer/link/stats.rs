@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -103,19 +103,19 @@ impl Default for Stats {
 /// A histogram of some of what comes.
 #[derive(Debug)]
 struct Sampled {
+    began: Instant,
     sampler: Sampler,
     histogram: Histogram,
 }
 
 impl Sampled {
     fn new(histogram: Histogram) -> Self {
-        Self { sampler: Sampler::default(), histogram }
+        Self { began: Instant::now(), sampler: Sampler::default(), histogram }
     }
 
     fn record(&self, now: Instant, value: u64) {
-        let is_late = || now.saturating_duration_since(self.sampler.last_chosen()) > Duration::from_secs(1);
-        if self.sampler.choose() || is_late() {
-            self.sampler.chose(now);
+        self.sampler.tick(now.saturating_duration_since(self.began).as_secs() as u32);
+        if self.sampler.choose() {
             self.histogram.record(value);
         }
     }
@@ -140,7 +140,10 @@ impl AllStats {
     /// The counts of a new link.
     pub(super) fn open(&self, peer: &str) -> Arc<Stats> {
         let stats = Arc::new(Stats::default());
-        self.0.lock().entry(peer.to_owned()).or_default().links.push(stats.clone());
+        let mut peers = self.0.lock();
+        let peer = peers.entry(peer.to_owned()).or_default();
+        peer.fold();
+        peer.links.push(stats.clone());
         stats
     }
 
@@ -149,22 +152,33 @@ impl AllStats {
     pub fn totals(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, Totals> {
         let mut peers = self.0.lock();
         let too_many = peers.len() > PEERS_KEPT;
-        peers.retain(|id, Peer { links, closed }| {
-            links.retain(|link| {
-                let is_open = Arc::strong_count(link) > 1;
-                if !is_open {
-                    closed.add(link);
-                }
-                is_open
-            });
-            !too_many || known(id) || !links.is_empty()
+        peers.retain(|id, peer| {
+            peer.fold();
+            !too_many || known(id) || !peer.links.is_empty()
         });
         let total = |peer: &Peer| {
             let mut totals = peer.closed.clone();
-            peer.links.iter().for_each(|link| totals.add(link));
+            peer.links.iter().for_each(|link| {
+                totals.count(link);
+                totals.look(link);
+            });
             totals
         };
         peers.iter().filter(|(id, _)| known(id)).map(|(id, peer)| (id.clone(), total(peer))).collect()
+    }
+}
+
+impl Peer {
+    /// Takes over what the links have done that are closed.
+    fn fold(&mut self) {
+        let Self { links, closed } = self;
+        links.retain(|link| {
+            let is_open = Arc::strong_count(link) > 1;
+            if !is_open {
+                closed.count(link);
+            }
+            is_open
+        });
     }
 }
 
@@ -218,11 +232,16 @@ impl Totals {
         self.results.iter().filter(|(result, _)| failed(result)).map(|(_, count)| count).sum()
     }
 
-    fn add(&mut self, link: &Stats) {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    /// Adds what an open link is doing.
+    fn look(&mut self, link: &Stats) {
         self.queued += link.queued.load(Ordering::Relaxed) as u64;
         self.in_flight += link.in_flight.load(Ordering::Relaxed) as u64;
         self.open += u64::from(link.open.load(Ordering::Relaxed));
+    }
+
+    /// Adds what a link has done.
+    fn count(&mut self, link: &Stats) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.opened += count(&link.opened);
         self.streams += count(&link.streams);
         self.batches += count(&link.batches);
@@ -243,6 +262,8 @@ pub(super) fn add(counter: &AtomicU64, by: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -260,6 +281,7 @@ mod tests {
         for _ in 0..2 {
             let totals = all.totals(|_| true).remove("b").unwrap();
             assert_eq!((totals.results[0], totals.failed()), (("answered", 2), 1));
+            assert_eq!(totals.open, 0, "nobody waits for its breaker any more");
             assert_eq!(totals.durations.sum(), 0.003);
         }
         assert!(all.totals(|_| false).is_empty(), "it is a member no more");
