@@ -98,6 +98,18 @@ fn publish_links(peer: String, totals: &Totals) {
     }
 }
 
+/// Leaves out the histograms of peers that have gone, which the recorder keeps.
+pub(super) fn without_others(text: &str, shared: &Shared) -> String {
+    let state = shared.membership.state();
+    let labels: Vec<String> = state.view.members.keys().map(|id| format!("peer={id:?}")).collect();
+    let is_of_another = |line: &str| {
+        line.starts_with("filbert_forward_")
+            && line.contains("{peer=\"")
+            && !labels.iter().any(|label| line.contains(label))
+    };
+    text.split_inclusive('\n').filter(|line| !is_of_another(line)).collect()
+}
+
 fn truth(is_so: bool) -> f64 {
     f64::from(u8::from(is_so))
 }

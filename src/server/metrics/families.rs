@@ -79,7 +79,7 @@ pub const FAMILIES: &[Family] = &[
     counter(
         "filbert_expirations_total",
         "found_by",
-        "Items dropped because their time was over, or a flush had ended them, by what came upon them.",
+        "Items dropped because their time was over, by what came upon them; sweeps and writes also come upon what a flush had ended.",
     ),
     counter("filbert_expirations_unfetched_total", "", "Expired items that were never asked for."),
     counter("filbert_direct_reclaims_total", "", "Writes that had to make room first."),
@@ -124,7 +124,7 @@ pub const FAMILIES: &[Family] = &[
     histogram(
         "filbert_forward_duration_seconds",
         "peer",
-        "Time from sending a command to its owner to hearing its outcome, of some of them.",
+        "Time from a command's setting out for its owner to hearing its outcome, waiting included, of some of them.",
     ),
     histogram(
         "filbert_forward_batch_operations",

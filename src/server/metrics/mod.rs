@@ -79,7 +79,11 @@ impl Exporter {
     /// Everything, as it is now, in Prometheus' text format.
     pub fn render(&self) -> String {
         metrics::with_local_recorder(&self.recorder, || self.publish());
-        self.handle.render()
+        let text = self.handle.render();
+        match &self.cluster {
+            Some(shared) => cluster::without_others(&text, shared),
+            None => text,
+        }
     }
 
     /// To be called every few seconds: hands on what was timed, of which there would be too much
@@ -164,15 +168,17 @@ impl Exporter {
         }
         before.resize(distribution.tallies().len(), Tally::default());
         let scale = distribution.scale();
-        let bounds = scale.shown().map(Some).chain([None]);
-        for ((old, new), bound) in before.iter_mut().zip(distribution.tallies()).zip(bounds) {
+        let above = scale.shown().chain([f64::INFINITY]);
+        let below = [0.0].into_iter().chain(scale.shown().map(f64::next_up));
+        let bounds = below.zip(above);
+        for ((old, new), (below, above)) in before.iter_mut().zip(distribution.tallies()).zip(bounds) {
             let (count, sum) = (new.count - old.count, new.sum.wrapping_sub(old.sum));
-            if count > 0 {
-                let mean = sum as f64 / count as f64 / scale.per_unit;
-                // Not beyond its bucket, however it was rounded.
-                let mean = bound.map_or(mean, |bound| mean.min(bound));
-                histogram.record_many(mean, usize::try_from(count).unwrap_or(usize::MAX));
+            if count == 0 {
+                continue;
             }
+            // Within its bucket, however it was rounded, and though a count may be read before its sum.
+            let mean = (sum as f64 / count as f64 / scale.per_unit).clamp(below, above);
+            histogram.record_many(mean, usize::try_from(count).unwrap_or(usize::MAX));
             *old = *new;
         }
     }
