@@ -23,6 +23,7 @@ use ring::digest::{Digest, SHA256, digest};
 
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
+use crate::tls::ClientVerify;
 
 /// How long a request may take, from its head to the beginning of its answer: a large value on a
 /// slow line has that long.
@@ -99,14 +100,23 @@ fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
 
 /// Why a request is refused at a door that asks for no token.
 fn tokenless_refusal(admin: &Admin, request: &Request) -> Option<Problem> {
-    if !is_of_this_machine(request.headers()) {
+    let authority = request.uri().authority();
+    if !is_of_this_machine(request.headers()) || authority.is_some_and(|name| !is_here(name.as_str())) {
         let detail = "without a token (--http-token-file) only localhost and addresses are answered as Host";
         return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
+    // What a page from elsewhere makes a browser here ask for.
+    let site = request.headers().get("sec-fetch-site");
+    if request.uri().path().starts_with("/api/") && site.is_some_and(|site| site == "cross-site") {
+        return Some(Problem::new(StatusCode::FORBIDDEN, "pages of other sites are not answered"));
+    }
     let is_data = DATA_PATHS.iter().any(|data| request.uri().path().starts_with(data));
-    let is_kept = admin.door.auth.is_some() || admin.door.options.unix.is_some();
+    let options = &admin.door.options;
+    let needs_certificate = options.tls.as_ref().is_some_and(|tls| tls.verify == ClientVerify::Require);
+    let is_kept = admin.door.auth.is_some() || options.unix.is_some() || needs_certificate;
     (is_data && is_kept).then(|| {
-        let detail = "clients need a password (-Y) or a unix socket (-s) here: keys need --http-token-file";
+        let detail =
+            "clients need a password (-Y), a certificate or a unix socket (-s) here: keys need --http-token-file";
         Problem::new(StatusCode::FORBIDDEN, detail)
     })
 }
@@ -119,12 +129,18 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 fn is_of_this_machine(headers: &HeaderMap) -> bool {
     // Without a Host it is no browser.
-    let Some(host) = headers.get(HOST) else { return true };
-    let Ok(host) = host.to_str() else { return false };
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or(v6),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    headers.get_all(HOST).iter().all(|host| host.to_str().is_ok_and(is_here))
+}
+
+fn is_here(host: &str) -> bool {
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').unwrap_or(("", host)),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
+    let is_port = |rest: &str| rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    if !rest.is_empty() && !is_port(rest) {
+        return false;
+    }
     let name = name.to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
 }
@@ -132,6 +148,7 @@ fn is_of_this_machine(headers: &HeaderMap) -> bool {
 fn with_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -158,6 +175,8 @@ mod tests {
             "evil.example:9150",
             "localhost.evil.example",
             "127.0.0.1.evil.example",
+            "[::1]evil.example",
+            "localhost:abc",
             "",
             "[evil]:1",
         ] {

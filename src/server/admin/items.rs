@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH, IF_NONE_MATCH,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
@@ -72,6 +74,9 @@ pub(super) async fn write(
             return Err(Problem::bad_request("allowed are If-Match with one ETag or *, or If-None-Match: *"));
         }
     };
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(Problem::bad_request("a value is stored whole, without Content-Range"));
+    }
     let flags = number::<u32>(&headers, &FLAGS, "a whole number of 32 bits")?.unwrap_or(0);
     let ttl = number::<i64>(&headers, &TTL, "seconds, as memcached's exptime: 0 for no end")?.unwrap_or(0);
     let value = value(&headers, body, admin.door.store.item_size_max()).await?;
@@ -92,9 +97,9 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let key = key(&uri, PATH)?;
-    let compare = match &*tags(&headers, &IF_MATCH)? {
-        [] | [Tag::Any] => None,
-        [tag] => Some(tag.to_compare()?),
+    let compare = match (&*tags(&headers, &IF_MATCH)?, &*tags(&headers, &IF_NONE_MATCH)?) {
+        ([] | [Tag::Any], []) => None,
+        ([tag], []) => Some(tag.to_compare()?),
         _ => return Err(Problem::bad_request("allowed is If-Match with one ETag or *")),
     };
     let show = |outcome: Outcome<'_>| match outcome {
@@ -107,7 +112,14 @@ pub(super) async fn remove(
 
 /// The key at the end of a path: any bytes, percent-encoded where they are not of a path.
 pub(super) fn key(uri: &Uri, before: &str) -> Result<Vec<u8>, Problem> {
+    if uri.query().is_some() {
+        return Err(Problem::bad_request("write a ? in a key as %3F: nothing else follows the key"));
+    }
     let encoded = uri.path().strip_prefix(before).unwrap_or_default();
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+    if !encoded.split('%').skip(1).all(is_escape) {
+        return Err(Problem::bad_request("a % in a key is written %25: two hexadecimal digits follow it"));
+    }
     let key: Vec<u8> = percent_decode_str(encoded).collect();
     if (1..=KEY_MAX).contains(&key.len()) {
         Ok(key)
@@ -157,7 +169,8 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<Tag>, Problem> {
     let tag = |word: &str| {
         let (weak, quoted) = word.strip_prefix("W/").map_or((false, word), |quoted| (true, quoted));
         let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
-        Some(inner.parse().map_or(Tag::Foreign, |cas| Tag::Cas { cas, weak }))
+        let ours = inner.bytes().all(|byte| byte.is_ascii_digit()).then(|| inner.parse().ok()).flatten();
+        Some(ours.map_or(Tag::Foreign, |cas| Tag::Cas { cas, weak }))
     };
     // Those of this server have no commas in them.
     text.split(',').map(|word| tag(word.trim())).collect::<Option<_>>().ok_or_else(|| {
@@ -177,10 +190,12 @@ fn number<T: std::str::FromStr>(
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Problem::bad_request(format!("{name} is not ASCII")))?;
-    Ok(Some(text.trim()))
+/// A header's lines as one; a number cannot be read from several.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Problem> {
+    let lines = headers.get_all(name).iter().map(|line| line.to_str().map(str::trim));
+    let lines: Result<Vec<_>, _> = lines.collect();
+    let lines = lines.map_err(|_| Problem::bad_request(format!("{name} is not ASCII")))?;
+    Ok((!lines.is_empty()).then(|| lines.join(", ")))
 }
 
 /// Reads a value of so many bytes at most.

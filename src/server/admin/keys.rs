@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
 
 use crate::events::write_uri_encoded;
 use crate::server::admin::Admin;
@@ -19,11 +19,34 @@ const LIMIT_MAX: usize = 10_000;
 /// Items after which the walk ends: about a tenth of a second.
 const EXAMINED_MAX: u64 = 1_000_000;
 
-#[derive(Deserialize)]
-pub(super) struct Wanted {
-    #[serde(default)]
-    prefix: String,
-    limit: Option<usize>,
+/// What is asked for. A prefix may have any byte.
+struct Wanted {
+    prefix: Vec<u8>,
+    limit: usize,
+}
+
+impl Wanted {
+    /// Reads `prefix=...&limit=...`, where a plus is a blank, as in forms.
+    fn parse(query: &str) -> Result<Self, Problem> {
+        let mut wanted = Self { prefix: Vec::new(), limit: LIMIT_DEFAULT };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value: Vec<u8> = percent_decode_str(&value.replace('+', " ")).collect();
+            match name {
+                "prefix" => wanted.prefix = value,
+                "limit" => {
+                    let limit = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                    let limit = limit.filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                    wanted.limit = limit.ok_or_else(|| {
+                        let given = value.escape_ascii();
+                        Problem::bad_request(format!("limit={given}: needs a number from 1 to {LIMIT_MAX}"))
+                    })?;
+                }
+                _ => return Err(Problem::bad_request(format!("{name}: known are prefix and limit"))),
+            }
+        }
+        Ok(wanted)
+    }
 }
 
 #[derive(Serialize)]
@@ -49,14 +72,9 @@ struct Entry {
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<Listing>, Problem> {
-    let Query(Wanted { prefix, limit }) =
-        wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let limit = limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit={limit}: needs a number from 1 to {LIMIT_MAX}")));
-    }
+    let Wanted { prefix, limit } = Wanted::parse(query.as_deref().unwrap_or_default())?;
     if !admin.door.options.dump_allowed {
         return Err(Problem::new(StatusCode::FORBIDDEN, "listing keys is not allowed here (-X)"));
     }
@@ -69,7 +87,7 @@ pub(super) async fn list(
         }
         store.walk(&admin.caller(), shard, |item| {
             listing.examined += 1;
-            if !item.key.starts_with(prefix.as_bytes()) {
+            if !item.key.starts_with(&prefix) {
                 return;
             }
             if listing.keys.len() >= limit {

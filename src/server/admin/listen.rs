@@ -1,5 +1,6 @@
 //! Connections of the HTTP door: bound in number, in time and in memory.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
@@ -10,14 +11,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::server::admin::Options;
+use crate::server::metrics::Requests;
 
-/// Connections at once; more wait in the backlog. Each may hold a value on its way.
+/// Connections at once. One more ends the oldest: who dawdles keeps no health check waiting. Each may
+/// hold a value on its way.
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long a request's head may take to come, from the end of the one before.
@@ -72,7 +74,12 @@ pub fn bind(options: &Options) -> Result<Option<TcpListener>, Error> {
 
 /// Serves the connections that come in until `stop`, and then those that have a request under
 /// way for a little longer.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    requests: Arc<Requests>,
+    stop: CancellationToken,
+) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return warn!("HTTP is not answered: {error}"),
@@ -80,20 +87,25 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     if let Ok(address) = listener.local_addr() {
         info!("status page and metrics on http://{address}/");
     }
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = TaskTracker::new();
+    // The oldest first; those that have ended by themselves are found out in passing.
+    let mut open = VecDeque::<CancellationToken>::new();
     loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let Some((place, accepted)) = stop.run_until_cancelled(next).await else { break };
+        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { break };
         match accepted {
             Ok((stream, _)) => {
-                let (router, stop) = (router.clone(), stop.clone());
+                open.retain(|connection| !connection.is_cancelled());
+                if open.len() >= CONNECTIONS_MAX
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.cancel();
+                }
+                let ended = CancellationToken::new();
+                open.push_back(ended.clone());
+                let conversation = converse(stream, router.clone(), requests.clone(), stop.clone());
                 tasks.spawn(async move {
-                    converse(stream, router, stop).await;
-                    drop(place);
+                    ended.run_until_cancelled(conversation).await;
+                    ended.cancel();
                 });
             }
             Err(error) => {
@@ -106,7 +118,12 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     _ = tokio::time::timeout(GRACE, tasks.wait()).await;
 }
 
-async fn converse(stream: tokio::net::TcpStream, router: Router, stop: CancellationToken) {
+async fn converse(
+    stream: tokio::net::TcpStream,
+    router: Router,
+    requests: Arc<Requests>,
+    stop: CancellationToken,
+) {
     // Both only make it better.
     _ = stream.set_nodelay(true);
     _ = SockRef::from(&stream).set_tcp_user_timeout(Some(TAKE_PATIENCE));
@@ -124,6 +141,12 @@ async fn converse(stream: tokio::net::TcpStream, router: Router, stop: Cancellat
         }
     };
     if let Err(error) = ended {
+        // No handler has seen these.
+        if error.is_parse() {
+            requests.count(400);
+        } else if error.is_timeout() {
+            requests.count(408);
+        }
         debug!("an HTTP connection: {error}");
     }
 }

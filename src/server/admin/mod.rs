@@ -125,6 +125,7 @@ pub fn start(
             let links = CancellationToken::new();
             let cache = cluster.clone().map(|shared| Cache::start(shared, counters.clone(), links.clone()));
             let page = Page::new();
+            let counted = requests.clone();
             let admin = Admin {
                 name,
                 memcached_addr,
@@ -139,7 +140,7 @@ pub fn start(
             };
             let admin = Arc::new(admin);
             let kept_up = stop.clone().run_until_cancelled_owned(keep_up(admin.clone()));
-            tokio::join!(listen::serve(listener, router(admin), stop), kept_up);
+            tokio::join!(listen::serve(listener, router(admin), counted, stop), kept_up);
             links.cancel();
         });
     })?;
