@@ -36,8 +36,8 @@ pub struct Options {
 }
 
 /// Files that are open beside those of clients: listeners, what the runtime waits with, logs,
-/// certificates while they are read, connections to other nodes.
-const OTHER_FILES: u64 = 128;
+/// certificates while they are read, connections to other nodes and of HTTP.
+const OTHER_FILES: u64 = 192;
 
 /// Why the process cannot run as told. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
