@@ -438,7 +438,12 @@ fn slow_requests_end() {
     let line = until_line(&mut body);
     assert!(line.starts_with("HTTP/1.1 408"), "{line}");
     server.connect().ask("get a\r\n", "END\r\n");
-    assert!(http.metrics().value("filbert_http_requests_total{code=\"4xx\"}") >= 2.0);
+    let refused = || http.metrics().value("filbert_http_requests_total{code=\"4xx\"}");
+    assert_eq!(refused(), 1.0, "the body's");
+    let mut nonsense = Wire::connect(http.addr);
+    nonsense.send(b"NONSENSE\r\n\r\n");
+    assert!(until_line(&mut nonsense).starts_with("HTTP/1.1 400"));
+    eventually("it is counted", || refused() == 2.0);
 }
 
 /// The first line that comes, however long the deadlines of single reads are.

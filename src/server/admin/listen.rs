@@ -141,11 +141,9 @@ async fn converse(
         }
     };
     if let Err(error) = ended {
-        // No handler has seen these.
         if error.is_parse() {
+            // No handler has seen it.
             requests.count(400);
-        } else if error.is_timeout() {
-            requests.count(408);
         }
         debug!("an HTTP connection: {error}");
     }
