@@ -88,24 +88,25 @@ impl Session {
 
     #[inline]
     fn execute(&mut self, command: &Command<'_>, reply: &Reply<'_>) {
-        if self.counters.sampler.choose() {
-            self.execute_timed(command, reply);
-        } else {
-            self.execute_now(command, reply);
+        let began = self.counters.sampler.choose().then(Instant::now);
+        let number = self.execute_now(command, reply);
+        if let Some(began) = began {
+            self.time(command, number, began);
         }
     }
 
+    /// Counts how long a command took, or will have taken when the reply of this number is there.
     #[cold]
-    fn execute_timed(&mut self, command: &Command<'_>, reply: &Reply<'_>) {
-        let began = Instant::now();
+    fn time(&mut self, command: &Command<'_>, number: Option<u64>, began: Instant) {
         let kind = Kind::from(&command.verb);
-        match (self.execute_now(command, reply), &mut self.forward) {
+        match (number, &mut self.forward) {
             (Some(number), Some(forward)) => forward.time(Timed { number, kind, began }),
             _ => self.counters.time(kind, Route::Local, began.elapsed()),
         }
     }
 
-    /// Executes a command here, or sends it to its owner: then under which number.
+    /// Executes a command here, or sends it to its owner: then under which number. Has one caller,
+    /// so that all of it is compiled into one function, the store's part included.
     #[inline]
     fn execute_now(&mut self, command: &Command<'_>, reply: &Reply<'_>) -> Option<u64> {
         let Self { door, counters, connection, out, now, forward, .. } = self;
