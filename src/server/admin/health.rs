@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::StatusCode;
 
+use crate::cluster::Standing;
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 
@@ -31,16 +32,14 @@ impl Admin {
         let shared = self.cluster.as_ref()?;
         let state = shared.membership.state();
         match state.standing {
-            crate::cluster::Standing::Joining => Some("this node has not joined its cluster yet"),
-            crate::cluster::Standing::Leaving => Some("this node is leaving its cluster"),
-            crate::cluster::Standing::Fenced => Some("this node is out of touch with most of its cluster"),
-            crate::cluster::Standing::Serving if !shared.membership.serves() => {
+            Standing::Joining => Some("this node has not joined its cluster yet"),
+            Standing::Leaving => Some("this node is leaving its cluster"),
+            Standing::Serving if shared.membership.serves() => {
+                (state.owners.slots_of(&state.me) == 0).then_some("this node owns no keys yet")
+            }
+            Standing::Serving | Standing::Fenced => {
                 Some("this node is out of touch with most of its cluster")
             }
-            crate::cluster::Standing::Serving if state.owners.slots_of(&state.me) == 0 => {
-                Some("this node owns no keys yet")
-            }
-            crate::cluster::Standing::Serving => None,
         }
     }
 }

@@ -14,11 +14,11 @@ pub(super) fn links(shared: &Shared) -> BTreeMap<String, Totals> {
     shared.links.totals(is_peer)
 }
 
-pub(super) fn publish(shared: &Shared) {
+pub(super) fn publish(shared: &Shared, links: &BTreeMap<String, Totals>) {
     publish_view(shared);
     publish_etcd(shared);
-    for (peer, totals) in links(shared) {
-        publish_links(peer, &totals);
+    for (peer, totals) in links {
+        publish_links(peer, totals);
     }
     let state = shared.membership.state();
     for peer in state.view.members.keys().filter(|id| **id != state.me) {
@@ -76,13 +76,13 @@ fn publish_etcd(shared: &Shared) {
     }
 }
 
-fn publish_links(peer: String, totals: &Totals) {
+fn publish_links(peer: &str, totals: &Totals) {
     for (name, value) in [
         ("filbert_forward_queue_operations", totals.queued as f64),
         ("filbert_forward_in_flight_operations", totals.in_flight as f64),
         ("filbert_forward_breaker_open", truth(totals.open > 0)),
     ] {
-        metrics::gauge!(name, "peer" => peer.clone()).set(value);
+        metrics::gauge!(name, "peer" => peer.to_owned()).set(value);
     }
     for (name, value) in [
         ("filbert_forward_breaker_opened_total", totals.opened),
@@ -90,10 +90,10 @@ fn publish_links(peer: String, totals: &Totals) {
         ("filbert_forward_batches_total", totals.batches),
         ("filbert_forward_timeouts_total", totals.timeouts),
     ] {
-        metrics::counter!(name, "peer" => peer.clone()).absolute(value);
+        metrics::counter!(name, "peer" => peer.to_owned()).absolute(value);
     }
     for (result, count) in totals.results {
-        let labels = [("peer", peer.clone()), ("result", result.to_owned())];
+        let labels = [("peer", peer.to_owned()), ("result", result.to_owned())];
         metrics::counter!("filbert_forwarded_operations_total", &labels).absolute(count);
     }
 }

@@ -8,7 +8,7 @@ mod cluster;
 pub mod families;
 mod memcached_exporter;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::cache;
 use crate::logs::Lines;
+use crate::peer::link::stats::Totals;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::server::Door;
 use crate::server::metrics::families::{FAMILIES, Kind};
@@ -78,7 +79,7 @@ impl Exporter {
 
     /// Everything, as it is now, in Prometheus' text format.
     pub fn render(&self) -> String {
-        metrics::with_local_recorder(&self.recorder, || self.publish());
+        metrics::with_local_recorder(&self.recorder, || self.publish(&self.links()));
         let text = self.handle.render();
         match &self.cluster {
             Some(shared) => cluster::without_others(&text, shared),
@@ -89,11 +90,16 @@ impl Exporter {
     /// To be called every few seconds: hands on what was timed, of which there would be too much
     /// at once when somebody asks after a long time.
     pub fn keep_up(&self) {
-        metrics::with_local_recorder(&self.recorder, || self.publish_distributions());
+        metrics::with_local_recorder(&self.recorder, || self.publish_distributions(&self.links()));
         self.handle.run_upkeep();
     }
 
-    fn publish(&self) {
+    /// What the links to each peer have done; there is none to a node that is alone.
+    fn links(&self) -> BTreeMap<String, Totals> {
+        self.cluster.as_ref().map(|shared| cluster::links(shared)).unwrap_or_default()
+    }
+
+    fn publish(&self, links: &BTreeMap<String, Totals>) {
         let door = &self.door;
         let counts = door.registry.totals();
         for &each in Counter::ALL.iter().filter(|counter| !counter.metric_name().is_empty()) {
@@ -127,15 +133,15 @@ impl Exporter {
         }
         self.process.collect();
         if let Some(shared) = &self.cluster {
-            cluster::publish(shared);
+            cluster::publish(shared, links);
         }
         if self.memcached_names {
             memcached_exporter::publish(door, &counts);
         }
-        self.publish_distributions();
+        self.publish_distributions(links);
     }
 
-    fn publish_distributions(&self) {
+    fn publish_distributions(&self, links: &BTreeMap<String, Totals>) {
         let durations = self.door.registry.durations();
         for (kind, by_route) in stats::Kind::ALL.iter().zip(&durations) {
             // Alone, nothing is ever forwarded.
@@ -147,8 +153,7 @@ impl Exporter {
         }
         let ages = self.door.registry.eviction_ages();
         self.hand_on(("filbert_eviction_age_seconds", Vec::new()), &ages);
-        let Some(shared) = &self.cluster else { return };
-        for (peer, totals) in cluster::links(shared) {
+        for (peer, totals) in links {
             let labels = || vec![Label::new("peer", peer.clone())];
             self.hand_on(("filbert_forward_duration_seconds", labels()), &totals.durations);
             self.hand_on(("filbert_forward_batch_operations", labels()), &totals.batch_sizes);
