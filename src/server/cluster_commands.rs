@@ -14,14 +14,12 @@ use crate::protocol::reply::write_line;
 use crate::server::report::Lines;
 use crate::server::session::Session;
 
-/// How long every member may take to confirm a `flush_all`.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+/// How many times as long as for a command (`--peer-timeout`) every member may take to confirm a
+/// `flush_all`, and to send its statistics: a second by default.
+const ALL_MEMBERS: u32 = 4;
 
 /// Statistics of a process that mean nothing as a sum.
 const NOT_SUMMED: [&str; 6] = ["pid", "pointer_size", "threads", "time", "uptime", "verbosity"];
-
-/// How long members may take to send their statistics.
-const STATS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Something that concerns the whole cluster and takes its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,13 +127,17 @@ fn config_node(addr: &str) -> Option<String> {
     Some(format!("{host}|{ip}|{port}"))
 }
 
+fn patience(cache: &Cache) -> Duration {
+    cache.shared().options.operation_timeout * ALL_MEMBERS
+}
+
 async fn flush(cache: &Cache, delay: Exptime) -> Result<(), String> {
     let shared = cache.shared();
     let clock = shared.store.clock();
     let now = clock.now();
     let due = clock.deadline(delay, now);
     if due > now {
-        let failed = shared.pings.flush(due - now, FLUSH_DEADLINE).await;
+        let failed = shared.pings.flush(due - now, patience(cache)).await;
         return if failed.is_empty() { Ok(()) } else { Err(unconfirmed(&failed)) };
     }
     let generation = shared
@@ -143,7 +145,7 @@ async fn flush(cache: &Cache, delay: Exptime) -> Result<(), String> {
         .raise_flush_generation()
         .await
         .map_err(|error: cluster::Error| error.to_string())?;
-    shared.membership.flushed(generation, FLUSH_DEADLINE).await.map_err(|ids| unconfirmed(&ids))
+    shared.membership.flushed(generation, patience(cache)).await.map_err(|ids| unconfirmed(&ids))
 }
 
 fn unconfirmed(ids: &[String]) -> String {
@@ -152,7 +154,7 @@ fn unconfirmed(ids: &[String]) -> String {
 
 /// Sums what can be summed, and lists what each member said.
 async fn stats(cache: &Cache, out: &mut Vec<u8>) {
-    let members = cache.shared().pings.stats(STATS_DEADLINE).await;
+    let members = cache.shared().pings.stats(patience(cache)).await;
     let mut sums = BTreeMap::<&str, u64>::new();
     let mut order = Vec::new();
     for stat in members.iter().filter_map(|(_, stats)| stats.as_ref()).flatten() {

@@ -28,7 +28,7 @@ fn a_user_and_password_are_shown_to_etcd() {
 fn etcd_is_reached_through_mutual_tls() {
     let dir = TempDir::new().unwrap();
     let tls = certificates(&dir);
-    let (etcd, network) = (Etcd::start_with(Some(tls.clone())), Network::default());
+    let (etcd, network) = (Etcd::start_with(tls.clone()), Network::default());
     let with = |id: &str| Options {
         ca: Some(tls.ca.clone().into()),
         cert: Some(tls.cert.clone().into()),

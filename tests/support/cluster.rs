@@ -12,8 +12,20 @@ use crate::support::server::eventually;
 use crate::support::site::Site;
 use crate::support::wire::Wire;
 
-/// How long the others wait for a node that is gone; about the shortest that etcd keeps.
+/// How long the others of a [brief](Cluster::brief) cluster wait for a node that is gone; about the shortest that etcd
+/// keeps.
 pub const LEASE: Duration = Duration::from_secs(2);
+
+/// Nobody is given up who is slow, because the machine is busy: other tests share two cores, and perhaps much else.
+const PATIENT: [(&str, &str); 3] =
+    [("--lease-ttl", "10"), ("--peer-timeout", "30000"), ("--peer-connect-timeout", "10000")];
+
+/// For tests in which somebody does not answer: a lease of [`LEASE`], and waits that a test can take many of. Shorter
+/// ones would hit those who are there.
+pub const BRIEF: [&str; 6] = ["--lease-ttl", "2", "--peer-timeout", "1000", "--peer-connect-timeout", "1000"];
+
+/// What nodes do that are not told, but for the lease: for tests in which every command may fail.
+const HASTY: [&str; 6] = ["--lease-ttl", "2", "--peer-timeout", "250", "--peer-connect-timeout", "100"];
 
 /// An etcd and nodes of one cluster, `node-1` first. It belongs to the thread that started it: with the thread, its
 /// processes end.
@@ -27,9 +39,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts so many nodes and waits until they are one cluster.
+    /// Starts so many nodes and waits until they are one cluster. They have patience with each other: for a test in
+    /// which nodes die or fall silent there is [`Cluster::brief`].
     pub fn start(nodes: usize) -> Cluster {
         Cluster::start_with(nodes, &[])
+    }
+
+    /// As [`Cluster::start`], with nodes that soon give up whom they do not hear.
+    pub fn brief(nodes: usize) -> Cluster {
+        Cluster::start_with(nodes, &BRIEF)
     }
 
     /// As [`Cluster::start`], each node with these arguments besides.
@@ -49,15 +67,21 @@ impl Cluster {
         Cluster { nodes: Vec::new(), etcd, network: None, name: unique_name(), args }
     }
 
-    /// Starts so many nodes and an etcd, each on a host of its own in a network that can be cut.
+    /// Starts so many nodes and an etcd, each on a host of its own in a network that can be cut. Nodes wait for each
+    /// other as long as they do without being told, and have a lease of [`LEASE`].
     ///
     /// # Panics
     ///
     /// When not root.
     pub fn start_apart(nodes: usize) -> Cluster {
+        Cluster::start_apart_with(nodes, &HASTY)
+    }
+
+    /// As [`Cluster::start_apart`], with these arguments instead.
+    pub fn start_apart_with(nodes: usize, args: &[&str]) -> Cluster {
         let network = Network::new(nodes + 1);
         let etcd = Etcd::start_on(network.site(nodes), None);
-        let args = Vec::new();
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let mut cluster =
             Cluster { nodes: Vec::new(), etcd, network: Some(network), name: unique_name(), args };
         for _ in 0..nodes {
@@ -82,7 +106,7 @@ impl Cluster {
     }
 
     /// A node of this cluster that is not started and not counted among [`Cluster::nodes`]. What `more` says counts
-    /// instead of what is usual.
+    /// instead of what all say, and that instead of what is usual.
     pub fn node(&self, id: &str, more: &[&str]) -> Node {
         let site = match &self.network {
             Some(network) => network.site(self.nodes.len()),
@@ -91,18 +115,18 @@ impl Cluster {
         // The same again after a restart, as it should be: another address would be another process.
         let peer = format!("{}:{}", site.ip, site.free_port());
         let etcd = self.etcd.endpoint();
-        let lease = LEASE.as_secs().to_string();
-        let usual = [
-            ("--etcd-endpoints", &etcd),
+        let own = [
+            ("--etcd-endpoints", &*etcd),
             ("--cluster", &self.name),
-            ("--node-id", &id.to_owned()),
-            ("--lease-ttl", &lease),
+            ("--node-id", id),
             ("--peer-listen", &peer),
         ];
-        let mut args = Vec::new();
-        for (option, value) in usual.into_iter().filter(|(option, _)| !more.contains(option)) {
-            args.extend([option.to_owned(), value.clone()]);
-        }
+        let mut args: Vec<String> = own
+            .into_iter()
+            .chain(PATIENT)
+            .filter(|(option, _)| !more.contains(option))
+            .flat_map(|(option, value)| [option.to_owned(), value.to_owned()])
+            .collect();
         args.extend(self.args.iter().cloned());
         args.extend(more.iter().map(|&arg| arg.to_owned()));
         Node::new(id, site, args)

@@ -34,15 +34,16 @@ pub struct Tls {
 impl Etcd {
     /// Starts an etcd and waits until it answers.
     pub fn start() -> Etcd {
-        Etcd::start_with(None)
+        Etcd::start_on(Site::loopback(), None)
     }
 
-    /// Starts an etcd, perhaps with mutual TLS on the clients' side, and waits until it answers.
-    pub fn start_with(tls: Option<Tls>) -> Etcd {
-        Etcd::start_on(Site::localhost(), tls)
+    /// Starts an etcd with mutual TLS on the clients' side, at the address that certificates name, and waits until it
+    /// answers.
+    pub fn start_with(tls: Tls) -> Etcd {
+        Etcd::start_on(Site::localhost(), Some(tls))
     }
 
-    /// As [`Etcd::start_with`], anywhere.
+    /// Starts an etcd anywhere, perhaps with mutual TLS on the clients' side, and waits until it answers.
     pub fn start_on(site: Site, tls: Option<Tls>) -> Etcd {
         let dir = TempDir::new().expect("a temporary directory can be made");
         let (client, peer) = (site.free_port(), site.free_port());
@@ -95,7 +96,7 @@ impl Etcd {
 
     fn try_ctl(&self, args: &[&str]) -> Output {
         let mut command = self.site.command("etcdctl", "etcd-client");
-        command.env("ETCDCTL_API", "3").args(["--command-timeout", "5s"]);
+        command.env("ETCDCTL_API", "3").args(["--command-timeout", "30s"]);
         if let Some(tls) = &self.tls {
             command.args(["--cacert", &tls.ca, "--cert", &tls.cert, "--key", &tls.key]);
         }

@@ -7,7 +7,8 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request};
 
-use crate::support::wire::DEADLINE;
+use crate::support::server::DEADLINE;
+use crate::support::shown::Cut;
 
 /// A node's HTTP door.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub struct Answer {
 
 impl Http {
     pub fn at(addr: SocketAddr) -> Http {
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE * 2));
+        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE));
         Http { addr, agent: config.build().new_agent(), token: None }
     }
 
@@ -106,7 +107,7 @@ impl Answer {
 
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", Cut(self.text())))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -116,7 +117,7 @@ impl Answer {
     /// That it is a problem with this status, and what it says.
     #[track_caller]
     pub fn problem(&self, status: u16) -> String {
-        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.status, status, "{}", Cut(self.text()));
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
         let problem = self.json();
         assert_eq!(problem["status"], status);
@@ -133,7 +134,7 @@ impl Metrics {
     /// The value of a series, written as it stands there.
     #[track_caller]
     pub fn value(&self, series: &str) -> f64 {
-        self.find(series).unwrap_or_else(|| panic!("{series} is not in\n{}", self.0))
+        self.find(series).unwrap_or_else(|| panic!("{series} is not in\n{}", Cut(&self.0)))
     }
 
     /// As [`Metrics::value`], if it is there.

@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod python;
 pub mod run;
 pub mod server;
+pub mod shown;
 pub mod site;
 pub mod wire;
 

@@ -8,9 +8,10 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use crate::support::http::Http;
-use crate::support::server::{Product, Server, command, eventually};
+use crate::support::server::{DEADLINE, Product, Server, command, eventually};
+use crate::support::shown::last_of;
 use crate::support::site::Site;
-use crate::support::wire::{DEADLINE, Wire};
+use crate::support::wire::Wire;
 
 /// A Filbert that can be ended and started again. It dies with the thread that started it.
 pub struct Node {
@@ -140,7 +141,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         if thread::panicking() {
             // The running server tells of itself.
-            eprintln!("--- {} ({}), earlier lives:\n{}", self.id, self.addr(), self.past);
+            eprintln!("--- {} ({}), earlier lives:\n{}", self.id, self.addr(), last_of(&self.past));
         }
     }
 }

@@ -14,10 +14,13 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::http::Http;
+use crate::support::shown::last_of;
 use crate::support::wire::Wire;
 
-/// How long a process may take to start or to stop before the test fails.
-const DEADLINE: Duration = Duration::from_secs(20);
+/// How long anything may take before the test fails. Nothing takes so long, but on a machine that is busy.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How often something is tried that is to be quick.
+const ATTEMPTS: usize = 5;
 /// How often a condition that has no event of its own is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -187,7 +190,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("--- stderr of {:?}:\n{}", self.product, self.stderr());
+            eprintln!("--- stderr of {:?}:\n{}", self.product, last_of(&self.stderr()));
         }
     }
 }
@@ -241,11 +244,36 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 ///
 /// When it does not.
 #[track_caller]
-pub fn always(what: &str, duration: Duration, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+pub fn always(what: &str, duration: Duration, condition: impl FnMut() -> bool) {
+    always_since(Instant::now(), what, duration, condition);
+}
+
+/// As [`always`], for a time that has begun already.
+///
+/// # Panics
+///
+/// When the condition does not stay true.
+#[track_caller]
+pub fn always_since(start: Instant, what: &str, duration: Duration, mut condition: impl FnMut() -> bool) {
     while start.elapsed() < duration {
-        assert!(condition(), "not always: {what}");
+        // What is seen afterwards, because a look took long, says nothing.
+        assert!(condition() || start.elapsed() >= duration, "not always: {what}");
         thread::sleep(POLL);
+    }
+}
+
+/// Tries something until it takes no longer than `limit`, a few times at most: once it may take long because the machine
+/// is busy. An attempt returns how long it took.
+///
+/// # Panics
+///
+/// When every attempt took too long.
+#[track_caller]
+pub fn quickly(what: &str, limit: Duration, mut attempt: impl FnMut() -> Duration) {
+    let mut took = Vec::new();
+    while took.last().is_none_or(|last| *last >= limit) {
+        assert!(took.len() < ATTEMPTS, "{what} takes {took:?}, never less than {limit:?}");
+        took.push(attempt());
     }
 }
 

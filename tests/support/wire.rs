@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-/// How long a reply may take before the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+use crate::support::server::DEADLINE;
+use crate::support::shown::{Cut, assert_same};
 
 /// One connection, over TCP, TLS or a Unix socket.
 pub struct Wire {
@@ -167,7 +167,7 @@ impl Wire {
     #[track_caller]
     pub fn expect(&mut self, reply: &str) {
         let got = self.bytes(reply.len()).expect("the reply comes in time");
-        assert_eq!(reply, String::from_utf8_lossy(&got));
+        assert_same(got, reply);
     }
 
     /// One number out of `stats`.
@@ -177,7 +177,7 @@ impl Wire {
         let stats = self.until_end();
         let prefix = format!("STAT {name} ");
         let value = stats.lines().find_map(|line| line.strip_prefix(&prefix));
-        let value = value.unwrap_or_else(|| panic!("no {name} in {stats}"));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {}", Cut(&stats)));
         value.parse().unwrap_or_else(|e| panic!("{name} is {value}: {e}"))
     }
 
@@ -188,7 +188,7 @@ impl Wire {
         let settings = self.until_end();
         let prefix = format!("STAT {name} ");
         let value = settings.lines().find_map(|line| line.strip_prefix(&prefix));
-        value.unwrap_or_else(|| panic!("no {name} in {settings}")).to_owned()
+        value.unwrap_or_else(|| panic!("no {name} in {}", Cut(&settings))).to_owned()
     }
 
     /// The lines up to and with `END`.
@@ -197,7 +197,7 @@ impl Wire {
         let mut text = String::new();
         while !text.ends_with("END\r\n") {
             let line = self.line().expect("the reply comes in time");
-            assert!(!line.is_empty(), "closed after {text:?}");
+            assert!(!line.is_empty(), "closed after {:?}", Cut(&text));
             text.push_str(&String::from_utf8_lossy(&line));
         }
         text
@@ -234,8 +234,8 @@ impl Wire {
             // A server that closes with unread input resets the connection: for the client that is a close.
             Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(false),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                let so_far = String::from_utf8_lossy(self.pending()).into_owned();
-                Err(io::Error::new(ErrorKind::TimedOut, format!("no more came in time after {so_far:?}")))
+                let so_far = Cut(self.pending().escape_ascii());
+                Err(io::Error::new(ErrorKind::TimedOut, format!("no more came in time after \"{so_far}\"")))
             }
             Err(e) => Err(e),
         }
