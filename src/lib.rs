@@ -26,3 +26,8 @@ pub mod server;
 pub mod stats;
 pub mod store;
 pub mod tls;
+
+#[cfg(test)]
+#[path = "../tests/support/shown.rs"]
+#[allow(dead_code, reason = "tests/ uses all of it")]
+mod shown;

@@ -26,6 +26,7 @@ use workload::{Load, Seen};
 use crate::support::cluster::Cluster;
 use crate::support::history::{Ending, Found};
 use crate::support::node::Node;
+use crate::support::shown::kept;
 use crate::support::site::Site;
 
 /// Histories are checked and dropped after so long.
@@ -44,7 +45,8 @@ fn no_old_value_comes_back_whatever_fails() {
         let load = Load::new(doors(&cluster.nodes), start, &format!("round{round}"));
         let mut faults = Faults::new(&mut cluster, rng.u64(..), start);
         let ((), seen) = load.run(rng.u64(..), || faults.run(duration));
-        let summary = check(&seen, &faults.log).unwrap_or_else(|offences| panic!("{offences}"));
+        let summary =
+            check(&seen, &faults.log).unwrap_or_else(|offences| panic!("{}", kept("checker", &offences)));
         println!("round {round}, {nodes} nodes, {} faults: {summary}", faults_in(&faults.log));
         left -= duration;
         if left.is_zero() {
@@ -67,7 +69,7 @@ fn a_node_alone_keeps_the_rule() {
     let (log, seen) = load.run(seed.0, || {
         let mut log = Log::default();
         for turn in 0..6 {
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(Duration::from_millis(500));
             let from = start.elapsed();
             if turn % 2 == 0 {
                 nodes[0].kill9();
@@ -84,7 +86,7 @@ fn a_node_alone_keeps_the_rule() {
         log.calm.push((from, start.elapsed()));
         log
     });
-    check(&seen, &log).unwrap_or_else(|offences| panic!("{offences}"));
+    check(&seen, &log).unwrap_or_else(|offences| panic!("{}", kept("checker", &offences)));
 }
 
 /// The checker itself: nodes that do not know each other show old values, and are caught.
@@ -92,12 +94,14 @@ fn a_node_alone_keeps_the_rule() {
 fn nodes_that_do_not_know_each_other_are_caught() {
     let seed = Seed::choose();
     let nodes = [lone_node("node-1"), lone_node("node-2")];
-    let load = Load::new(doors(&nodes), Instant::now(), "strangers");
-    let ((), seen) = load.run(seed.0, || thread::sleep(Duration::from_millis(500)));
-    let offences = check(&seen, &Log::default()).expect_err("two caches that differ");
-    for offence in ["was acknowledged before", "incr gave"] {
-        assert!(offences.contains(offence), "{offence:?} in {offences}");
-    }
+    // Long enough to see something, on a busy machine, too.
+    let caught = (0..20).any(|round| {
+        let load = Load::new(doors(&nodes), Instant::now(), &format!("strangers{round}"));
+        let ((), seen) = load.run(seed.0, || thread::sleep(Duration::from_millis(500)));
+        let offences = check(&seen, &Log::default()).err().unwrap_or_default();
+        ["was acknowledged before", "incr gave"].iter().all(|offence| offences.contains(offence))
+    });
+    assert!(caught, "two caches that differ");
 }
 
 fn lone_node(id: &str) -> Node {

@@ -82,13 +82,14 @@ fn a_client_that_takes_its_replies_slowly_is_not_idle() {
     const VALUE_BYTES: usize = 1_000_000;
     // Far more than the sockets hold, so that replies wait in the server all the while.
     const GETS: usize = 60;
-    let server = Server::filbert(&["-o", "idle_timeout=1"]);
+    // Longer than a machine that is busy keeps the reader from reading.
+    let server = Server::filbert(&["-o", "idle_timeout=3"]);
     let mut wire = server.connect();
     wire.ask(&format!("set k 0 0 {VALUE_BYTES}\r\n{}\r\n", "v".repeat(VALUE_BYTES)), "STORED\r\n");
     wire.send("get k\r\n".repeat(GETS).as_bytes());
     let mut left = GETS * format!("VALUE k 0 {VALUE_BYTES}\r\n\r\nEND\r\n").len() + GETS * VALUE_BYTES;
     // A reader's pace, for longer than a silent client would be borne.
-    for _ in 0..30 {
+    for _ in 0..50 {
         left -= wire.bytes(100_000).expect("the server goes on").len();
         std::thread::sleep(Duration::from_millis(100));
     }

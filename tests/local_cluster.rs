@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::run;
 use crate::support::server::{Product, command, eventually};
+use crate::support::shown::Cut;
 use crate::support::wire::Wire;
 
 #[test]
@@ -160,7 +161,7 @@ impl Local {
     /// Waits for the table.
     fn await_nodes(&self) -> Vec<Node> {
         eventually("the cluster is whole", || {
-            assert!(self.is_running(), "ended at start: {}", self.stderr());
+            assert!(self.is_running(), "ended at start: {}", Cut(self.stderr()));
             self.stdout().contains("Ctrl-C stops it")
         });
         let row = |line: &str| {
@@ -176,7 +177,7 @@ impl Local {
     fn await_children(&self, count: usize) -> BTreeSet<Pid> {
         let mut children = BTreeSet::new();
         eventually(&format!("there are {count} children"), || {
-            assert!(self.is_running(), "ended at start: {}", self.stderr());
+            assert!(self.is_running(), "ended at start: {}", Cut(self.stderr()));
             children = children_of(self.child.id());
             children.len() == count && children.iter().all(|pid| !is_in_between(*pid))
         });
@@ -189,7 +190,7 @@ impl Local {
         let pid = i32::try_from(self.child.id()).expect("Linux process ids fit in i32");
         kill(Pid::from_raw(pid), signal).expect("the process is ours and not yet reaped");
         let status = self.wait_exit();
-        assert_eq!(status.code(), Some(0), "{}", self.stderr());
+        assert_eq!(status.code(), Some(0), "{}", Cut(self.stderr()));
         await_gone(&children);
         let left = fs::read_dir(self.dir.path().join("tmp")).expect("readable").count();
         assert_eq!(left, 0, "a directory is left");

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::support::cluster::{BRIEF, Cluster, LEASE};
 use crate::support::run;
 use crate::support::server::{Server, always, eventually, program};
+use crate::support::shown::Cut;
 
 /// `logs/limits.rs`: lines of one kind that are written at once.
 const BURST: usize = 20;
@@ -24,7 +25,11 @@ fn json_is_json_from_the_first_line_to_the_last() {
     let lines = json(&server.stderr());
     let has = |level: &str, message: &str| {
         let said = |line: &Value| line["message"].as_str().is_some_and(|said| said.contains(message));
-        assert!(lines.iter().any(|line| line["level"] == level && said(line)), "{message}: {lines:?}");
+        assert!(
+            lines.iter().any(|line| line["level"] == level && said(line)),
+            "{message}: {:?}",
+            Cut(&lines)
+        );
     };
     has("WARN", "without effect here: -o modern");
     has("INFO", "starts");
@@ -65,14 +70,15 @@ fn a_flood_of_one_warning_is_cut_off_and_then_told_of() {
     let floods = || -> Vec<Value> {
         let is_whole = |line: &&str| line.ends_with('}');
         let stderr = server.stderr();
-        let lines = stderr.lines().filter(is_whole).map(|line| serde_json::from_str(line).expect(line));
+        let lines =
+            stderr.lines().filter(is_whole).map(|line| serde_json::from_str(line).expect("it is JSON"));
         lines.filter(|line: &Value| line.to_string().contains("cannot accept on")).collect()
     };
     eventually("the lines that may be written at once are", || floods().len() >= BURST);
     eventually("one more is written", || floods().len() > BURST);
     let lines = floods();
     let left_out = |line: &Value| line["left_out"].as_u64().unwrap_or(0);
-    assert!(lines[..BURST].iter().all(|line| left_out(line) == 0), "{lines:?}");
+    assert!(lines[..BURST].iter().all(|line| left_out(line) == 0), "{:?}", Cut(&lines));
     assert!(left_out(&lines[BURST]) > 5, "{:?}", lines[BURST]);
 }
 
@@ -91,7 +97,7 @@ fn passwords_are_not_in_the_log() {
     server.signal(Signal::SIGTERM);
     server.wait_exit();
     let said = server.stderr();
-    assert!(said.contains("set a 0 0 8") && !said.contains("hush"), "{said}");
+    assert!(said.contains("set a 0 0 8") && !said.contains("hush"), "{}", Cut(&said));
 }
 
 #[test]
@@ -115,11 +121,11 @@ fn keys_and_values_are_not_in_the_log() {
     eventually("its death is seen", || cluster.running().all(|node| node.ring().ids().len() == 2));
     for node in &cluster.nodes {
         let said = node.stderr();
-        assert!(said.contains("joined the cluster") && !said.contains("hush"), "{said}");
+        assert!(said.contains("joined the cluster") && !said.contains("hush"), "{}", Cut(&said));
     }
     let said = cluster.nodes[0].stderr();
-    assert!(said.contains("does not answer pings peer=\"node-2\""), "{said}");
-    assert!(said.contains("the cluster changed") && said.contains("went=[\"node-2\"]"), "{said}");
+    assert!(said.contains("does not answer pings peer=\"node-2\""), "{}", Cut(&said));
+    assert!(said.contains("the cluster changed") && said.contains("went=[\"node-2\"]"), "{}", Cut(&said));
 }
 
 /// As after a move to another host, or with a port that was free.
@@ -132,8 +138,8 @@ fn a_node_restarted_elsewhere_within_its_lease_is_no_error() {
     cluster.nodes[1] = moved;
     cluster.whole();
     let said = cluster.nodes[1].stderr();
-    assert!(said.contains("waiting for the end of the lease of an earlier process"), "{said}");
-    assert!(!said.contains("ERROR"), "{said}");
+    assert!(said.contains("waiting for the end of the lease of an earlier process"), "{}", Cut(&said));
+    assert!(!said.contains("ERROR"), "{}", Cut(&said));
 }
 
 #[test]
@@ -145,19 +151,23 @@ fn a_second_node_of_the_same_id_is_an_error_once_the_first_stays() {
     eventually("it waits", || double.stderr().contains("waiting for the end of the lease"));
     always("it may still be an earlier one", LEASE, || !double.stderr().contains(wrong));
     eventually("it says what is wrong", || double.stderr().contains(wrong));
-    assert_eq!(double.stderr().matches(wrong).count(), 1, "{}", double.stderr());
+    assert_eq!(double.stderr().matches(wrong).count(), 1, "{}", Cut(double.stderr()));
     cluster.whole();
 }
 
 /// Every line as an object that has what every line has.
 fn json(text: &str) -> Vec<Value> {
     let parse = |line: &str| -> Value {
-        let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}", Cut(line)));
         for name in ["timestamp", "level", "message", "target"] {
-            assert!(object[name].is_string(), "{name}: {line}");
+            assert!(object[name].is_string(), "{name}: {}", Cut(line));
         }
         let moment = object["timestamp"].as_str().unwrap_or_default();
-        assert!(moment.len() == 27 && moment.as_bytes()[10] == b'T' && moment.ends_with('Z'), "{line}");
+        assert!(
+            moment.len() == 27 && moment.as_bytes()[10] == b'T' && moment.ends_with('Z'),
+            "{}",
+            Cut(line)
+        );
         object
     };
     text.lines().map(parse).collect()

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{self, Uid, User};
@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, Tether};
 use crate::support::run;
-use crate::support::server::{Product, Server, command, eventually, is_root};
+use crate::support::server::{DEADLINE, Product, Server, command, eventually, is_root};
+use crate::support::shown::Cut;
 use crate::support::wire::Wire;
 
 /// sysexits.h, EX_OSERR: what memcached exits with when the system refuses.
@@ -57,9 +58,9 @@ fn a_signal_is_heard_as_soon_as_there_is_a_pid_file() {
             &["-l", "127.0.0.1", "-P", pid_file.to_str().expect("temporary paths are text")],
         );
         // Without a rest between two looks: the moment after the file appears is what this is about.
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + DEADLINE;
         while !pid_file.exists() {
-            assert!(Instant::now() < deadline, "no pid file: {}", server.stderr());
+            assert!(Instant::now() < deadline, "no pid file: {}", Cut(server.stderr()));
         }
         server.signal(signal);
         assert_eq!(server.wait_exit().code(), Some(0), "{signal} is not heard yet");
@@ -121,7 +122,7 @@ fn root_is_given_away() {
         // What there is to test without root to give away.
         let server = Server::filbert(&["-u", "nobody"]);
         server.connect().ask("mn\r\n", "MN\r\n");
-        assert!(server.stderr().contains("-u nobody has no effect: only root"), "{}", server.stderr());
+        assert!(server.stderr().contains("-u nobody has no effect: only root"), "{}", Cut(server.stderr()));
         return;
     }
     let nobody = nobody();
@@ -259,7 +260,7 @@ fn more_connections_than_files_are_refused() {
     let mut server = Server::spawn_as(Product::Filbert, limited, &["-l", "127.0.0.1", "-c", "200"]);
     server.await_ports();
     let said = "the system allows 256 open files: with -c 200 the last few clients may be refused";
-    assert!(server.stderr().contains(said), "{}", server.stderr());
+    assert!(server.stderr().contains(said), "{}", Cut(server.stderr()));
 }
 
 fn nobody() -> User {

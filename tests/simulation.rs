@@ -63,6 +63,7 @@ use crate::simulation::clients::{KINDS, Kind, Reader, Writer};
 use crate::simulation::operator::Harm;
 use crate::simulation::world::World;
 use crate::support::history::{Ending, Found, History, Moment};
+use crate::support::shown::kept;
 
 /// Histories of a run.
 const SIMULATIONS: u64 = 1_000;
@@ -99,7 +100,8 @@ fn no_old_value_comes_back() {
     told.sort_by_key(|history| history.seed);
     let wrong: Vec<_> = told.iter().filter(|history| !history.wrong.is_empty()).collect();
     for history in wrong.iter().take(SHOWN) {
-        eprintln!("FILBERT_SEED={}\n{}", history.seed, history.wrong);
+        let whole = kept(&format!("simulation-{}", history.seed), &history.wrong);
+        eprintln!("FILBERT_SEED={}\n{whole}", history.seed);
     }
     let seeds_of_wrong: Vec<_> = wrong.iter().map(|history| history.seed).collect();
     assert!(wrong.is_empty(), "{} of {} histories are wrong: {seeds_of_wrong:?}", wrong.len(), told.len());

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::cluster::Cluster;
 use crate::support::server::{Product, Server};
+use crate::support::shown::Cut;
 use crate::support::wire::Wire;
 use crate::transcripts::pattern::{Captured, Pattern};
 use crate::transcripts::script::{Action, Script};
@@ -269,7 +270,7 @@ impl Talk {
             Action::InBlock { text, wanted } => {
                 let found = self.block.iter().any(|line| text.matches(line, &mut self.captured));
                 if found != *wanted {
-                    return Err(format!("  the block:\n{}", shown_lines(&self.block)));
+                    return Err(format!("  the block:\n{}", Cut(shown_lines(&self.block))));
                 }
             }
             Action::Switch(name) => {
@@ -343,7 +344,7 @@ impl Talk {
         loop {
             let line = self.wire().line().map_err(|error| format!("  {error}"))?;
             let Some(body) = line.strip_suffix(b"\r\n").or_else(|| line.strip_suffix(b"\n")) else {
-                return Err(format!("  closed after:\n{}", shown_lines(&self.block)));
+                return Err(format!("  closed after:\n{}", Cut(shown_lines(&self.block))));
             };
             self.block.push(body.to_vec());
             if last.matches(body, &mut self.captured) {

@@ -44,6 +44,8 @@ struct Owner {
     thinks: Mutex<Duration>,
     kind: Mutex<Kind>,
     executed: Mutex<Vec<Executed>>,
+    /// Batches that have come, and those that it has looked at.
+    arrived: AtomicU64,
     batches: AtomicU64,
 }
 
@@ -62,6 +64,7 @@ impl Owner {
             thinks: Mutex::default(),
             kind: Mutex::new(Kind::Deleted),
             executed: Mutex::default(),
+            arrived: AtomicU64::new(0),
             batches: AtomicU64::new(0),
         })
     }
@@ -77,6 +80,7 @@ impl Executor for Owner {
     }
 
     async fn execute(&self, batch: &mut Batch) -> Result<pb::Outcomes, Broken> {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
         let thinks = *self.thinks.lock();
         if thinks > Duration::ZERO {
             sleep(thinks).await;

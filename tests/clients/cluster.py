@@ -1,5 +1,6 @@
 """Starts a cluster of the server under test: an etcd, and nodes that find each other through it."""
 
+import os
 import pathlib
 import shutil
 import socket
@@ -8,14 +9,22 @@ import tempfile
 
 from server import HOST, Server, poll
 
-LEASE_SECONDS = 2
+# Nobody is given up who is slow, because the machine is busy: other tests share two cores, and perhaps much else.
+PATIENT = ["--lease-ttl", "10", "--peer-timeout", "30000", "--peer-connect-timeout", "10000"]
+
+# For tests in which a node dies: about the shortest lease that etcd keeps.
+BRIEF = ["--lease-ttl", "2", "--peer-timeout", "1000", "--peer-connect-timeout", "1000"]
 
 
-def free_port():
+def free_port(host=HOST):
     """A port that nobody listens on now."""
     with socket.socket() as listener:
-        listener.bind((HOST, 0))
+        listener.bind((host, 0))
         return listener.getsockname()[1]
+
+
+# An address of this process's own: clients' connections, which come from HOST, take no port of it.
+INSIDE = f"127.252.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 
 
 class Etcd:
@@ -27,8 +36,8 @@ class Etcd:
             raise RuntimeError("`etcd` is not on PATH; install it: apt-get install etcd-server")
         self._directory = tempfile.TemporaryDirectory(prefix="etcd-")
         self._log = open(pathlib.Path(self._directory.name, "log"), "w+b")
-        self.address = f"{HOST}:{free_port()}"
-        clients, peers = f"http://{self.address}", f"http://{HOST}:{free_port()}"
+        self.address = f"{INSIDE}:{free_port(INSIDE)}"
+        clients, peers = f"http://{self.address}", f"http://{INSIDE}:{free_port(INSIDE)}"
         command = [binary, "--name", "etcd", "--data-dir", self._directory.name + "/data"]
         command += ["--listen-client-urls", clients, "--advertise-client-urls", clients]
         command += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
@@ -62,9 +71,11 @@ class Etcd:
 class Cluster:
     """Nodes that are one cache; they need not be told of each other."""
 
-    def __init__(self, nodes, *arguments, lease_seconds=LEASE_SECONDS):
+    def __init__(self, nodes, *arguments, lease_seconds=None):
         """`arguments`: of every node, besides those that make it a member."""
-        self._arguments = [*arguments, "--lease-ttl", str(lease_seconds)]
+        self._arguments = [*PATIENT, *arguments]
+        if lease_seconds:
+            self._arguments += ["--lease-ttl", str(lease_seconds)]
         self._etcd = Etcd()
         self.nodes = []
         try:
@@ -124,6 +135,6 @@ class Cluster:
             "--etcd-endpoints": self._etcd.address,
             "--cluster": "clients",
             "--node-id": node_id,
-            "--peer-listen": f"{HOST}:{free_port()}",
+            "--peer-listen": f"{INSIDE}:{free_port(INSIDE)}",
         }
         return Server(*(word for option in options.items() for word in option), *self._arguments)

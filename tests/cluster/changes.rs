@@ -8,6 +8,7 @@ use crate::cluster::{get, get_anew, set, shown};
 use crate::support::cluster::{Cluster, LEASE, why};
 use crate::support::node::Node;
 use crate::support::server::{eventually, quickly};
+use crate::support::shown::Cut;
 use crate::support::wire::Wire;
 
 /// How soon all nodes must have a view that one of them has.
@@ -394,7 +395,7 @@ fn all_nodes_leave_and_come_back() {
     let mut cluster = Cluster::start(3);
     cluster.nodes.iter().for_each(Node::term);
     for node in &mut cluster.nodes {
-        assert_eq!(node.wait_exit().code(), Some(0), "{}", node.stderr());
+        assert_eq!(node.wait_exit().code(), Some(0), "{}", Cut(node.stderr()));
     }
     cluster.nodes.iter_mut().for_each(Node::start);
     cluster.whole();

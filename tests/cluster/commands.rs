@@ -6,6 +6,7 @@ use std::thread;
 
 use crate::support::cluster::Cluster;
 use crate::support::server::Server;
+use crate::support::shown::Cut;
 use crate::support::wire::Wire;
 
 #[test]
@@ -107,7 +108,7 @@ fn a_pipeline_of_mixed_keys_is_answered_in_order() {
         String::from_utf8(wire.rest().expect("the replies come in time")).expect("the replies are text")
     };
     let reply = ask(Server::filbert(&[]).connect());
-    assert!(reply.contains("VALUE pipe-199 1 3\r\n100\r\n"), "{reply}");
+    assert!(reply.contains("VALUE pipe-199 1 3\r\n100\r\n"), "{}", Cut(&reply));
     let cluster = Cluster::start(3);
     for node in &cluster.nodes {
         let lines = ask(node.connect());

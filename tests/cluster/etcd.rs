@@ -43,7 +43,7 @@ fn an_etcd_that_hangs_is_not_felt() {
 /// A death that happens while nobody can agree on it: the dead node's keys stay where they are, the others' go on.
 #[test]
 fn a_node_that_dies_while_etcd_is_dead_is_replaced_when_it_is_back() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start_with(3, &STEADY);
     let dead = cluster.key_owned_by(1);
     let alive = cluster.key_owned_by(2);
     let mut wire = cluster.nodes[0].connect();

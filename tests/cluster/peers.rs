@@ -7,6 +7,7 @@ use crate::support::cluster::{BRIEF, Cluster, LEASE};
 use crate::support::node::Node;
 use crate::support::run;
 use crate::support::server::{always, eventually};
+use crate::support::shown::Cut;
 use crate::support::site::Site;
 use crate::support::wire::Wire;
 
@@ -146,13 +147,13 @@ fn options_of_a_cluster_without_etcd_are_refused() {
 fn an_open_peer_door_without_certificates_is_warned_about() {
     let warnings = |node: &Node| node.stderr().lines().filter(|line| line.contains("--peer-cert")).count();
     let cluster = Cluster::start(1);
-    assert_eq!(warnings(&cluster.nodes[0]), 0, "{}", cluster.nodes[0].stderr());
+    assert_eq!(warnings(&cluster.nodes[0]), 0, "{}", Cut(cluster.nodes[0].stderr()));
     let port = Site::localhost().free_port();
     let (listen, advertise) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
     let open = ["--peer-listen", &listen, "--peer-advertise", &advertise].map(str::to_owned);
     let node = start(&cluster, "open", &open);
     eventually("it has joined", || node.ring().ids() == ["node-1", "open"]);
-    assert_eq!(warnings(&node), 1, "{}", node.stderr());
+    assert_eq!(warnings(&node), 1, "{}", Cut(node.stderr()));
 }
 
 /// Each node advertises the port that it was given by the system.

@@ -192,7 +192,6 @@ pub fn options(endpoint: &str, id: &str) -> Options {
         peer_addr: format!("{id}:11212"),
         memcached_addr: format!("{id}:11211"),
         lease_ttl: TTL,
-        call_timeout: Duration::from_millis(300),
         forsake_after: Duration::from_secs(600),
         ..Options::default()
     }

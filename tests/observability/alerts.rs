@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{Watched, rules};
+use crate::support::cluster::BRIEF;
 use crate::support::http::Http;
 use crate::support::prometheus::Prometheus;
 use crate::support::server::{Server, eventually, program};
@@ -16,9 +17,13 @@ use crate::support::wire::Wire;
 /// As if each had lasted long enough.
 const AT_ONCE: &str = "0s";
 
+/// A lease in which Prometheus scrapes a few times, also on a busy machine, before a silent node is put out; and clients
+/// that do not wait for that one long.
+const IMPATIENT: [&str; 4] = ["--lease-ttl", "6", "--peer-timeout", "250"];
+
 #[test]
 fn a_node_that_is_killed_and_comes_back() {
-    let mut watched = Watched::start(&rules(AT_ONCE), &[]);
+    let mut watched = Watched::start(&rules(AT_ONCE), &IMPATIENT);
     let _load = watched.load();
     let working =
         "sum(filbert_peer_operations_total) > 100 and on () min(time() - process_start_time_seconds) > 3";
@@ -39,7 +44,7 @@ fn a_node_that_is_killed_and_comes_back() {
 /// One that is frozen keeps a change from being confirmed; one that stutters is slow.
 #[test]
 fn a_node_that_stutters_and_freezes() {
-    let mut watched = Watched::start(&rules(AT_ONCE), &[]);
+    let mut watched = Watched::start(&rules(AT_ONCE), &IMPATIENT);
     let _load = watched.load();
     let slow = "FilbertForwardSlow";
     eventually("commands take long", || {
@@ -58,7 +63,7 @@ fn a_node_that_stutters_and_freezes() {
 
 #[test]
 fn a_node_that_is_not_let_in_and_an_etcd_that_dies() {
-    let mut watched = Watched::begin(&rules(AT_ONCE), &[]);
+    let mut watched = Watched::begin(&rules(AT_ONCE), &BRIEF);
     // Where Prometheus expects the second node, one comes that says it is the first.
     let mut double = watched.cluster.node("node-1", &["--http-listen", &watched.http[1].to_string()]);
     double.start();

@@ -45,7 +45,7 @@ CAP_SYS_NICE = 23
 
 
 def _go_last():
-    """Lets other tests' servers go first, whose deadlines are a quarter of a second. As root, Chromium would go before all
+    """Lets other tests' servers go first, which have deadlines. As root, Chromium would go before all
     of them: it gives itself a niceness of -8, and must not be able to."""
     os.nice(19)
     ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_NICE)  # fails unless root, and is not needed then

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::server::eventually;
+use crate::support::shown::Cut;
 use crate::support::site::Site;
 
 /// A single etcd. It dies with the thread that started it, as a `Server` does.
@@ -90,7 +91,7 @@ impl Etcd {
     pub fn ctl(&self, args: &[&str]) -> String {
         let output = self.try_ctl(args);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "etcdctl {args:?}: {}", text(&output.stderr));
+        assert!(output.status.success(), "etcdctl {args:?}: {}", Cut(text(&output.stderr)));
         text(&output.stdout)
     }
 
@@ -108,7 +109,7 @@ impl Etcd {
     fn await_answer(&mut self) {
         eventually("etcd answers", || {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
-                panic!("etcd ended at start with {status}: {}", self.log());
+                panic!("etcd ended at start with {status}: {}", Cut(self.log()));
             }
             self.try_ctl(&["endpoint", "health"]).status.success()
         });

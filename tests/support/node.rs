@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::http::Http;
 use crate::support::server::{DEADLINE, Product, Server, command, eventually};
-use crate::support::shown::last_of;
+use crate::support::shown::{Cut, last_of};
 use crate::support::site::Site;
 use crate::support::wire::Wire;
 
@@ -167,13 +167,14 @@ pub struct Ring {
 
 impl Ring {
     fn of(stats: &BTreeMap<String, String>) -> Ring {
-        let one =
-            |name: &str| stats.get(name).unwrap_or_else(|| panic!("`stats ring` has {name}: {stats:?}"));
+        let one = |name: &str| {
+            stats.get(name).unwrap_or_else(|| panic!("`stats ring` has {name}: {:?}", Cut(stats)))
+        };
         let members: BTreeMap<_, _> = stats
             .iter()
             .filter_map(|(name, value)| Some((name.strip_prefix("member:")?.to_owned(), fields(value))))
             .collect();
-        assert_eq!(one("members"), &members.len().to_string(), "{stats:?}");
+        assert_eq!(one("members"), &members.len().to_string(), "{:?}", Cut(stats));
         Ring {
             epoch: one("epoch").parse().expect("an epoch is a number"),
             digest: one("digest").clone(),
@@ -225,7 +226,7 @@ fn try_stats(wire: &mut Wire, request: &str) -> Option<BTreeMap<String, String>>
             .strip_prefix("STAT ")
             .and_then(|rest| rest.strip_suffix("\r\n"))
             .map(|rest| rest.split_once(' ').unwrap_or((rest, "")))
-            .unwrap_or_else(|| panic!("`{request}` is answered {line:?}"));
+            .unwrap_or_else(|| panic!("`{request}` is answered {:?}", Cut(&line)));
         let known: &mut String = stats.entry(name.to_owned()).or_default();
         if !known.is_empty() {
             known.push(' ');

@@ -12,12 +12,13 @@ use tempfile::TempDir;
 
 use crate::support::http::{Http, encoded};
 use crate::support::server::{eventually, program};
+use crate::support::shown::Cut;
 use crate::support::site::Site;
 
 /// The Debian package.
 const PACKAGE: &str = "prometheus";
 
-/// A Prometheus that scrapes, and evaluates its rules, four times a second. It dies with the thread that started it.
+/// A Prometheus that scrapes, and evaluates its rules, twice a second. It dies with the thread that started it.
 pub struct Prometheus {
     child: Child,
     dir: TempDir,
@@ -30,7 +31,7 @@ impl Prometheus {
         let dir = TempDir::new().expect("a temporary directory can be made");
         let targets: Vec<_> = targets.iter().map(|target| format!("{:?}", target.to_string())).collect();
         let config = format!(
-            "global: {{ scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms }}\n\
+            "global: {{ scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms }}\n\
              rule_files: [rules.yml]\n\
              scrape_configs: [{{ job_name: filbert, static_configs: [{{ targets: [{}] }}] }}]\n",
             targets.join(", ")
@@ -54,7 +55,7 @@ impl Prometheus {
         let mut prometheus = Prometheus { child, dir, http };
         eventually("Prometheus answers", || {
             if let Some(status) = prometheus.child.try_wait().expect("the child can be waited for") {
-                panic!("Prometheus ended at start with {status}: {}", prometheus.log());
+                panic!("Prometheus ended at start with {status}: {}", Cut(prometheus.log()));
             }
             let ready = prometheus.http.try_ask("GET", "/-/ready", &[], b"");
             ready.is_ok_and(|answer| answer.status == 200)
@@ -72,7 +73,7 @@ impl Prometheus {
         match self.ask(&format!("/api/v1/query?query={}", encoded(expr.as_bytes())))["data"]["result"].take()
         {
             Value::Array(result) => result,
-            other => panic!("{expr}: {other}"),
+            other => panic!("{expr}: {}", Cut(&other)),
         }
     }
 
@@ -99,7 +100,7 @@ impl Prometheus {
     #[track_caller]
     fn ask(&self, path: &str) -> Value {
         let answer = self.http.get(path);
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_eq!(answer.status, 200, "{path}: {}", Cut(answer.text()));
         answer.json()
     }
 

@@ -3,6 +3,7 @@
 //! The unit tests in `src/` use this file, too.
 
 use std::fmt::{self, Debug, Display, Write};
+use std::path::PathBuf;
 
 /// Bytes of a value that are shown.
 const SHOWN_BYTES: usize = 2_000;
@@ -71,6 +72,18 @@ pub fn assert_same(got: impl AsRef<[u8]>, wanted: impl AsRef<[u8]>) {
         Cut(wanted[from..].escape_ascii()),
         wanted.len(),
     );
+}
+
+/// A text that is too long to be shown, as messages of many lines about many events are: its beginning, and the file in
+/// which all of it is.
+pub fn kept(name: &str, text: &str) -> String {
+    let folder = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let path = folder.join(format!("{name}-{}.txt", std::process::id()));
+    let all = match std::fs::write(&path, text) {
+        Ok(()) => format!("all of it is in {}", path.display()),
+        Err(error) => format!("{} cannot be written: {error}", path.display()),
+    };
+    format!("{}\n{all}", Cut(text))
 }
 
 /// The end of a log.
