@@ -221,7 +221,7 @@ fn metrics_count_what_clients_do() {
 /// Each family is there, is of its kind, and stands in the README's table.
 #[test]
 fn metrics_are_all_there_and_documented() {
-    let cluster = Cluster::start(2);
+    let cluster = Cluster::steady(2);
     let mut wire = cluster.nodes[0].connect();
     for number in 0..100 {
         wire.ask(&format!("set key{number} 0 0 1\r\nx\r\n"), "STORED\r\n");
@@ -264,7 +264,7 @@ fn metrics_are_all_there_and_documented() {
 
 #[test]
 fn items_of_a_cluster_are_had_through_any_node() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let doors: Vec<Http> = cluster.nodes.iter().map(|node| node.http()).collect();
     for number in 0..30 {
         let (path, value) = (item(&format!("key{number}")), number.to_string());
@@ -297,7 +297,7 @@ fn items_of_a_cluster_are_had_through_any_node() {
 
 #[test]
 fn an_owner_that_is_gone_is_a_problem_and_readiness_follows_the_cluster() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start(3);
     let http = cluster.nodes[0].http();
     let of_third = (0..)
         .map(|number| format!("key{number}"))

@@ -5,7 +5,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::cluster::{BRIEF, Cluster, LEASE};
+use crate::support::cluster::{Cluster, LEASE};
 use crate::support::run;
 use crate::support::server::{Server, always, eventually, program};
 use crate::support::shown::Cut;
@@ -102,7 +102,7 @@ fn passwords_are_not_in_the_log() {
 
 #[test]
 fn keys_and_values_are_not_in_the_log() {
-    let mut cluster = Cluster::start_with(3, &[&BRIEF[..], &["-m", "2", "-I", "1k"]].concat());
+    let mut cluster = Cluster::start_with(3, &["-m", "2", "-I", "1k"]);
     let keys: Vec<_> = (0..3).flat_map(|node| cluster.keys_owned_by(node, "hush", 2)).collect();
     let long = "hush".repeat(500);
     for dies in [false, true] {
@@ -131,7 +131,7 @@ fn keys_and_values_are_not_in_the_log() {
 /// As after a move to another host, or with a port that was free.
 #[test]
 fn a_node_restarted_elsewhere_within_its_lease_is_no_error() {
-    let mut cluster = Cluster::brief(2);
+    let mut cluster = Cluster::start(2);
     cluster.nodes[1].kill9();
     let mut moved = cluster.node("node-2", &[]);
     moved.start();
@@ -144,7 +144,7 @@ fn a_node_restarted_elsewhere_within_its_lease_is_no_error() {
 
 #[test]
 fn a_second_node_of_the_same_id_is_an_error_once_the_first_stays() {
-    let cluster = Cluster::brief(2);
+    let cluster = Cluster::start(2);
     let mut double = cluster.node("node-2", &[]);
     double.start();
     let wrong = "another process uses this node's id";

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, STEADY};
 use crate::support::http::Http;
 use crate::support::prometheus::{Prometheus, promtool};
-use crate::support::server::{DEADLINE, always, eventually};
+use crate::support::server::{always, eventually};
 use crate::support::shown::Cut;
 use crate::support::site::Site;
+use crate::support::wire::DEADLINE;
 
 mod alerts;
 mod load;
@@ -164,7 +165,7 @@ fn the_dashboard_is_well_formed() {
 #[test]
 fn every_expression_has_data_and_a_healthy_cluster_is_silent() {
     // Healthy on a busy machine, too.
-    let watched = Watched::start(&rules("3s"), &["--lease-ttl", "20"]);
+    let watched = Watched::start(&rules("3s"), &STEADY);
     let _load = watched.load();
     every_expression_has_data(&watched.prometheus);
     let published: BTreeSet<String> = watched.http.iter().flat_map(|&http| families(http)).collect();

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, Tether};
 use crate::support::run;
-use crate::support::server::{DEADLINE, Product, Server, command, eventually, is_root};
+use crate::support::server::{Product, Server, command, eventually, is_root};
 use crate::support::shown::Cut;
-use crate::support::wire::Wire;
+use crate::support::wire::{DEADLINE, Wire};
 
 /// sysexits.h, EX_OSERR: what memcached exits with when the system refuses.
 const SYSTEM_REFUSED: Option<i32> = Some(71);

@@ -13,7 +13,7 @@ use std::process::ExitStatus;
 
 use tempfile::TempDir;
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, STEADY};
 use crate::support::server::{Product, Server};
 use crate::support::shown::Cut;
 use crate::support::wire::Wire;
@@ -209,7 +209,7 @@ impl Host {
     }
 
     fn cluster(args: &[&str]) -> Host {
-        Host::Cluster(Cluster::start_with(3, args))
+        Host::Cluster(Cluster::start_with(3, &[&STEADY[..], args].concat()))
     }
 
     /// The connection of this number.

@@ -19,7 +19,7 @@ const TAKEOVER: Duration = LEASE.saturating_add(Duration::from_secs(2));
 
 #[test]
 fn all_agree_within_a_second_of_a_change() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start(3);
     let (two, three) = (["node-1", "node-2"], ["node-1", "node-2", "node-3"]);
     let leave = |node: &mut Node| {
         node.term();
@@ -54,7 +54,7 @@ fn all_agree_within_a_second_of_a_change() {
 
 #[test]
 fn a_node_that_joins_takes_its_share() {
-    let mut cluster = Cluster::start(2);
+    let mut cluster = Cluster::steady(2);
     let mut wires = cluster.connect_all();
     let joined = cluster.add();
     cluster.whole();
@@ -92,7 +92,7 @@ fn weights_and_zones_are_shown() {
 /// The slot goes to a node that joins, the value is replaced there, and the slot comes back.
 #[test]
 fn a_value_does_not_come_back_when_its_slot_does() {
-    let mut cluster = Cluster::brief(2);
+    let mut cluster = Cluster::start(2);
     let mut wires = cluster.connect_all();
     let keys: Vec<String> = (0..300).map(|n| format!("moving-{n}")).collect();
     for key in &keys {
@@ -138,7 +138,7 @@ fn a_value_does_not_come_back_when_its_slot_does() {
 /// What a newcomer tries first: kill the owner, see a miss, set again, and never see the old value.
 #[test]
 fn a_dead_owners_keys_are_a_miss_and_soon_another_nodes() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start(3);
     let key = cluster.key_owned_by(1);
     let mut wires = [cluster.nodes[0].connect(), cluster.nodes[2].connect()];
     quickly("a takeover", TAKEOVER, || {
@@ -175,7 +175,7 @@ fn a_dead_owners_keys_are_a_miss_and_soon_another_nodes() {
 /// Whoever is asked says so at once, and does not wait until others have decided.
 #[test]
 fn a_dead_owners_keys_are_a_miss_and_an_error() {
-    let mut cluster = Cluster::start_with(3, &["--peer-timeout", "1000"]);
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "10", "--peer-timeout", "1000"]);
     let key = cluster.key_owned_by(1);
     let mut wires = [cluster.nodes[0].connect(), cluster.nodes[2].connect()];
     assert!(set(&mut wires[0], &key, "old"));
@@ -197,7 +197,7 @@ fn a_dead_owners_keys_are_a_miss_and_an_error() {
 /// An owner that stands still is overtaken; when it goes on, it holds a value that was overwritten.
 #[test]
 fn an_owner_that_stood_still_does_not_answer_with_what_was_overwritten() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start(3);
     let key = cluster.key_owned_by(1);
     let mut wires = [cluster.nodes[0].connect(), cluster.nodes[2].connect()];
     assert!(set(&mut wires[0], &key, "old"));
@@ -225,7 +225,7 @@ fn an_owner_that_stood_still_does_not_answer_with_what_was_overwritten() {
 /// had not read by then must not happen any more.
 #[test]
 fn what_lay_before_a_node_that_stood_still_is_not_executed() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start(3);
     let keys: Vec<_> = (0..3).map(|owner| cluster.key_owned_by(owner)).collect();
     let mut wire = cluster.nodes[0].connect();
     let mut late = cluster.nodes[1].connect();
@@ -256,7 +256,7 @@ fn what_lay_before_a_node_that_stood_still_is_not_executed() {
 /// A pause shorter than the lease changes nothing.
 #[test]
 fn a_short_pause_loses_nothing() {
-    let mut cluster = Cluster::start_with(3, &["--peer-timeout", "1000"]);
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "10", "--peer-timeout", "1000"]);
     let key = cluster.key_owned_by(1);
     let mut wire = cluster.nodes[0].connect();
     assert!(set(&mut wire, &key, "kept"));
@@ -273,7 +273,7 @@ fn a_short_pause_loses_nothing() {
 /// do not wait.
 #[test]
 fn other_owners_keys_do_not_feel_a_dead_one() {
-    let mut cluster = Cluster::start_with(3, &["--peer-timeout", "1500"]);
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "10", "--peer-timeout", "1500"]);
     let keys: Vec<_> = (0..3).map(|owner| cluster.key_owned_by(owner)).collect();
     let [a, dead, b] = &keys[..] else { panic!("three keys") };
     let mut wire = cluster.nodes[0].connect();
@@ -308,7 +308,7 @@ fn other_owners_keys_do_not_feel_a_dead_one() {
 #[test]
 fn clients_see_no_error_while_a_node_leaves() {
     const CLIENTS: usize = 4;
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::steady(3);
     let stop = AtomicBool::new(false);
     let counts: Vec<u64> = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -360,7 +360,7 @@ impl Drop for Stop<'_> {
 #[test]
 fn a_leaving_node_answers_what_is_in_flight() {
     const GETS: usize = 1_000;
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::steady(3);
     let key = cluster.key_owned_by(1);
     let mut wire = cluster.nodes[2].connect();
     assert!(set(&mut wire, &key, "v"));
@@ -375,7 +375,7 @@ fn a_leaving_node_answers_what_is_in_flight() {
 
 #[test]
 fn all_nodes_restart_at_once() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start(3);
     let key = cluster.key_owned_by(1);
     assert!(set(&mut cluster.nodes[0].connect(), &key, "old"));
     let epoch = cluster.rings()[0].epoch;
@@ -392,7 +392,7 @@ fn all_nodes_restart_at_once() {
 
 #[test]
 fn all_nodes_leave_and_come_back() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::steady(3);
     cluster.nodes.iter().for_each(Node::term);
     for node in &mut cluster.nodes {
         assert_eq!(node.wait_exit().code(), Some(0), "{}", Cut(node.stderr()));
@@ -404,7 +404,7 @@ fn all_nodes_leave_and_come_back() {
 /// After a join the newcomer answers for its keys, and says why.
 #[test]
 fn why_follows_the_owner() {
-    let mut cluster = Cluster::start(1);
+    let mut cluster = Cluster::steady(1);
     let mut wire = cluster.nodes[0].connect();
     let before = why(&mut wire, "k");
     assert_eq!(before["owner"], "node-1");

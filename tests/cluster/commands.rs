@@ -11,7 +11,7 @@ use crate::support::wire::Wire;
 
 #[test]
 fn what_is_set_on_one_node_is_read_on_all() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     for owner in 0..3 {
         for key in cluster.keys_owned_by(owner, "k", 3) {
@@ -38,7 +38,7 @@ fn what_is_set_on_one_node_is_read_on_all() {
 #[test]
 fn a_multiget_over_all_owners_is_answered_in_order() {
     const KEYS: usize = 500;
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     let (mut request, mut reply) = (String::from("get"), String::new());
     for n in 0..KEYS {
@@ -62,7 +62,7 @@ fn a_multiget_over_all_owners_is_answered_in_order() {
 #[test]
 fn a_multiget_of_20_000_keys_is_answered_as_it_arrives() {
     const KEYS: usize = 20_000;
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wire = cluster.nodes[0].connect();
     let (mut request, mut reply) = (String::from("get"), String::new());
     for n in 0..KEYS {
@@ -109,7 +109,7 @@ fn a_pipeline_of_mixed_keys_is_answered_in_order() {
     };
     let reply = ask(Server::filbert(&[]).connect());
     assert!(reply.contains("VALUE pipe-199 1 3\r\n100\r\n"), "{}", Cut(&reply));
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     for node in &cluster.nodes {
         let lines = ask(node.connect());
         for (number, (got, wanted)) in lines.lines().zip(reply.lines()).enumerate() {
@@ -121,7 +121,7 @@ fn a_pipeline_of_mixed_keys_is_answered_in_order() {
 
 #[test]
 fn noreply_and_quiet_commands_say_nothing_and_happen_in_order() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     for owner in 0..3 {
         let keys = cluster.keys_owned_by(owner, "quiet", 4);
         let [a, b, c, d] = &keys[..] else { panic!("four keys") };
@@ -148,7 +148,7 @@ fn noreply_and_quiet_commands_say_nothing_and_happen_in_order() {
 
 #[test]
 fn cas_tokens_are_good_on_every_node() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     for owner in 0..3 {
         let key = cluster.key_owned_by(owner);
@@ -177,7 +177,7 @@ fn gets(wire: &mut Wire, key: &str) -> u64 {
 /// A stale item is refilled by one client of all nodes'.
 #[test]
 fn one_client_of_all_nodes_wins_a_stale_item() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     for owner in 0..3 {
         let key = cluster.key_owned_by(owner);
@@ -203,7 +203,7 @@ fn one_client_of_all_nodes_wins_a_stale_item() {
 fn concurrent_incr_through_all_nodes_gives_each_number_once() {
     const EACH: u64 = 2_000;
     const CLIENTS: u64 = 6;
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     for owner in 0..3 {
         let key = cluster.key_owned_by(owner);
         cluster.nodes[0].connect().ask(&format!("set {key} 0 0 1\r\n0\r\n"), "STORED\r\n");
@@ -234,7 +234,7 @@ fn concurrent_incr_through_all_nodes_gives_each_number_once() {
 /// A key of the longest kind, and one that is not text.
 #[test]
 fn any_key_finds_its_owner() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     for n in 0..20 {
         let long = format!("{n:03}{}", "k".repeat(247));

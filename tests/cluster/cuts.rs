@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use crate::cluster::{get, set};
-use crate::support::cluster::{BRIEF, Cluster, LEASE, agree, why};
+use crate::support::cluster::{Cluster, LEASE, agree, why};
 use crate::support::server::{always, eventually};
 use crate::support::wire::Wire;
 
 /// A lease for nodes of which nobody may be given up, though the machine is busy; and longer than it lives.
-const STEADY: [&str; 2] = ["--lease-ttl", "4"];
+const LONG_LEASE: [&str; 2] = ["--lease-ttl", "4"];
 const LONG: Duration = Duration::from_secs(6);
 
 /// Three nodes; the last one is cut. etcd's host comes after them.
@@ -116,42 +116,42 @@ impl Split {
 
 #[test]
 fn a_node_cut_off_from_everybody_is_overtaken() {
-    let mut split = Split::start(&BRIEF);
+    let mut split = Split::start(&[]);
     split.cut(&[0, 1, ETCD], Way::Both);
     split.must_be_overtaken_and_come_back(false);
 }
 
 #[test]
 fn a_node_that_hears_nobody_is_overtaken() {
-    let mut split = Split::start(&BRIEF);
+    let mut split = Split::start(&[]);
     split.cut(&[0, 1, ETCD], Way::In);
     split.must_be_overtaken_and_come_back(false);
 }
 
 #[test]
 fn a_node_that_nobody_hears_is_overtaken() {
-    let mut split = Split::start(&BRIEF);
+    let mut split = Split::start(&[]);
     split.cut(&[0, 1, ETCD], Way::Out);
     split.must_be_overtaken_and_come_back(false);
 }
 
 #[test]
 fn a_node_cut_off_from_the_others_is_overtaken_though_it_has_a_lease() {
-    let mut split = Split::start(&BRIEF);
+    let mut split = Split::start(&[]);
     split.cut(&[0, 1], Way::Both);
     split.must_be_overtaken_and_come_back(true);
 }
 
 #[test]
 fn a_node_that_does_not_hear_the_others_is_overtaken() {
-    let mut split = Split::start(&BRIEF);
+    let mut split = Split::start(&[]);
     split.cut(&[0, 1], Way::In);
     split.must_be_overtaken_and_come_back(true);
 }
 
 #[test]
 fn a_node_that_the_others_do_not_hear_is_overtaken() {
-    let mut split = Split::start(&BRIEF);
+    let mut split = Split::start(&[]);
     split.cut(&[0, 1], Way::Out);
     split.must_be_overtaken_and_come_back(true);
 }
@@ -159,7 +159,7 @@ fn a_node_that_the_others_do_not_hear_is_overtaken() {
 #[test]
 fn a_node_cut_off_from_etcd_goes_on() {
     for way in [Way::Both, Way::In, Way::Out] {
-        let mut split = Split::start(&STEADY);
+        let mut split = Split::start(&LONG_LEASE);
         split.cut(&[ETCD], way);
         split.must_not_be_felt();
     }
@@ -168,7 +168,7 @@ fn a_node_cut_off_from_etcd_goes_on() {
 /// Two nodes that do not reach each other, each of which reaches everybody else: no key changes its owner.
 #[test]
 fn a_cut_between_two_of_three_is_a_miss_for_them_alone() {
-    let mut split = Split::start(&[&BRIEF[..], &STEADY].concat());
+    let mut split = Split::start(&LONG_LEASE);
     let (lost, kept) = (split.lost.clone(), split.kept.clone());
     let epoch = split.cluster.rings()[0].epoch;
     split.cut(&[0], Way::Both);

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::cluster::{BRIEF, Cluster};
+use crate::support::cluster::Cluster;
 use crate::support::node::Node;
 use crate::support::server::{always, eventually};
 use crate::support::wire::Wire;
 
 /// A lease for nodes of which nobody may be given up, though the machine is busy; and longer than it lives.
-const STEADY: [&str; 2] = ["--lease-ttl", "4"];
+const LONG_LEASE: [&str; 2] = ["--lease-ttl", "4"];
 const LONG: Duration = Duration::from_secs(6);
 
 #[test]
 fn a_dead_etcd_is_not_felt_and_joins_work_when_it_is_back() {
-    let mut cluster = Cluster::start_with(3, &STEADY);
+    let mut cluster = Cluster::start_with(3, &LONG_LEASE);
     let epoch = cluster.rings()[0].epoch;
     let mut wires = cluster.connect_all();
     cluster.etcd.kill();
@@ -30,7 +30,7 @@ fn a_dead_etcd_is_not_felt_and_joins_work_when_it_is_back() {
 
 #[test]
 fn an_etcd_that_hangs_is_not_felt() {
-    let cluster = Cluster::start_with(3, &STEADY);
+    let cluster = Cluster::start_with(3, &LONG_LEASE);
     let epoch = cluster.rings()[0].epoch;
     let mut wires = cluster.connect_all();
     cluster.etcd.signal(Signal::SIGSTOP);
@@ -43,7 +43,7 @@ fn an_etcd_that_hangs_is_not_felt() {
 /// A death that happens while nobody can agree on it: the dead node's keys stay where they are, the others' go on.
 #[test]
 fn a_node_that_dies_while_etcd_is_dead_is_replaced_when_it_is_back() {
-    let mut cluster = Cluster::start_with(3, &STEADY);
+    let mut cluster = Cluster::start_with(3, &LONG_LEASE);
     let dead = cluster.key_owned_by(1);
     let alive = cluster.key_owned_by(2);
     let mut wire = cluster.nodes[0].connect();
@@ -63,7 +63,7 @@ fn a_node_that_dies_while_etcd_is_dead_is_replaced_when_it_is_back() {
 /// It cannot know what became of the others, and must not answer for anything.
 #[test]
 fn a_node_without_etcd_says_so_and_joins_when_it_comes() {
-    let mut cluster = Cluster::empty(&BRIEF);
+    let mut cluster = Cluster::empty(&[]);
     cluster.etcd.kill();
     cluster.add();
     let node = &cluster.nodes[0];
@@ -88,7 +88,7 @@ fn a_node_without_etcd_says_so_and_joins_when_it_comes() {
 /// Restarted while etcd is away, a node has lost everything and knows nobody.
 #[test]
 fn a_node_that_restarts_while_etcd_is_dead_waits_for_it() {
-    let mut cluster = Cluster::brief(3);
+    let mut cluster = Cluster::start(3);
     let keys: Vec<_> = (0..3).map(|owner| cluster.key_owned_by(owner)).collect();
     let mut wire = cluster.nodes[0].connect();
     for key in &keys {
@@ -114,7 +114,7 @@ fn a_node_that_restarts_while_etcd_is_dead_waits_for_it() {
 
 #[test]
 fn two_clusters_on_one_etcd_stay_apart() {
-    let mut cluster = Cluster::start(2);
+    let mut cluster = Cluster::steady(2);
     // The last one counts.
     let mut stranger = cluster.node("node-9", &["--cluster", "another"]);
     stranger.start();
@@ -135,7 +135,7 @@ fn two_clusters_on_one_etcd_stay_apart() {
 /// Two processes that were given one id: the second stays outside while the first one lives.
 #[test]
 fn a_second_process_with_the_same_id_stays_outside() {
-    let mut cluster = Cluster::start_with(2, &STEADY);
+    let mut cluster = Cluster::start_with(2, &LONG_LEASE);
     let mut second = cluster.node("node-2", &[]);
     second.start();
     let addr = cluster.nodes[1].addr().to_string();

@@ -8,7 +8,7 @@ use crate::support::server::eventually;
 
 #[test]
 fn the_time_to_live_goes_with_the_item() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     for owner in 0..3 {
         let key = cluster.key_owned_by(owner);
@@ -39,7 +39,7 @@ fn the_time_to_live_goes_with_the_item() {
 
 #[test]
 fn an_item_expires_on_every_node() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     let keys: Vec<_> = (0..3).map(|owner| cluster.key_owned_by(owner)).collect();
     for (owner, key) in keys.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::support::wire::Wire;
 
 #[test]
 fn stats_ring_shows_every_members_share() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let rings = cluster.rings();
     for ring in &rings {
         assert_eq!(ring, &rings[0]);
@@ -33,7 +33,7 @@ fn stats_ring_shows_every_members_share() {
 
 #[test]
 fn stats_cluster_sums_what_each_member_counts() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     for n in 0..60 {
         wires[n % 3].ask(&format!("set sum-{n} 0 0 1\r\nx\r\n"), "STORED\r\n");
@@ -60,7 +60,7 @@ fn stats_cluster_sums_what_each_member_counts() {
 
 #[test]
 fn stats_cluster_is_answered_without_a_member_that_stands_still() {
-    let mut cluster = Cluster::start_with(3, &["--peer-timeout", "500"]);
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "10", "--peer-timeout", "500"]);
     let mut wire = cluster.nodes[0].connect();
     let key = cluster.key_owned_by(0);
     wire.ask(&format!("set {key} 0 0 1\r\nx\r\n"), "STORED\r\n");
@@ -74,7 +74,7 @@ fn stats_cluster_is_answered_without_a_member_that_stands_still() {
 
 #[test]
 fn why_tells_where_a_key_is_and_whether() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     let rings = cluster.rings();
     for owner in 0..3 {
@@ -105,7 +105,7 @@ fn why_tells_where_a_key_is_and_whether() {
 
 #[test]
 fn why_does_not_know_what_a_silent_owner_has() {
-    let mut cluster = Cluster::start_with(3, &["--peer-timeout", "500"]);
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "10", "--peer-timeout", "500"]);
     let key = cluster.key_owned_by(1);
     cluster.nodes[1].stop();
     let told = why(&mut cluster.nodes[0].connect(), &key);
@@ -115,7 +115,7 @@ fn why_does_not_know_what_a_silent_owner_has() {
 /// As the clients of ElastiCache read it: <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/AutoDiscovery.html>.
 #[test]
 fn config_get_cluster_lists_every_node() {
-    let mut cluster = Cluster::start(2);
+    let mut cluster = Cluster::steady(2);
     let read = |cluster: &Cluster| {
         let configs: Vec<_> = cluster.connect_all().iter_mut().map(config).collect();
         assert!(configs.iter().all(|config| *config == configs[0]), "{configs:?}");
@@ -158,7 +158,7 @@ fn addresses(cluster: &Cluster) -> Vec<[String; 3]> {
 
 #[test]
 fn flush_all_empties_every_node() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     for (flusher, command) in ["flush_all", "flush_all 0", "flush_all noreply"].into_iter().enumerate() {
         for n in 0..60 {
@@ -179,7 +179,7 @@ fn flush_all_empties_every_node() {
 
 #[test]
 fn a_delayed_flush_happens_on_every_node() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut wires = cluster.connect_all();
     let keys: Vec<_> = (0..3).map(|owner| cluster.key_owned_by(owner)).collect();
     for key in &keys {
@@ -203,7 +203,7 @@ fn a_delayed_flush_happens_on_every_node() {
 /// A flush that somebody may not have heard of is not a flush.
 #[test]
 fn flush_all_names_who_did_not_confirm() {
-    let mut cluster = Cluster::start_with(3, &["--peer-timeout", "500"]);
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "10", "--peer-timeout", "500"]);
     let mut wire = cluster.nodes[0].connect();
     cluster.nodes[1].stop();
     wire.send(b"flush_all\r\n");
@@ -215,7 +215,7 @@ fn flush_all_names_who_did_not_confirm() {
 
 #[test]
 fn flush_all_without_etcd_is_refused() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::steady(3);
     let mut wire = cluster.nodes[0].connect();
     cluster.etcd.kill();
     wire.send(b"flush_all\r\n");

@@ -5,20 +5,20 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, STEADY};
 
 /// What key and header may take of an item's limit.
 const OVERHEAD: usize = 1024;
 
 #[test]
 fn values_up_to_the_limit_pass() {
-    let cluster = Cluster::start_with(3, &["-m", "256"]);
+    let cluster = Cluster::start_with(3, &[&STEADY[..], &["-m", "256"]].concat());
     pass_values(&cluster, 1024 * 1024);
 }
 
 #[test]
 fn values_up_to_a_raised_limit_pass() {
-    let cluster = Cluster::start_with(3, &["-m", "256", "-I", "8m"]);
+    let cluster = Cluster::start_with(3, &[&STEADY[..], &["-m", "256", "-I", "8m"]].concat());
     pass_values(&cluster, 8 * 1024 * 1024);
 }
 
@@ -52,7 +52,7 @@ fn pass_values(cluster: &Cluster, limit: usize) {
 fn many_large_values_in_one_pipeline_pass() {
     const KEYS: usize = 60;
     const LEN: usize = 1_000_000;
-    let cluster = Cluster::start_with(3, &["-m", "512"]);
+    let cluster = Cluster::start_with(3, &[&STEADY[..], &["-m", "512"]].concat());
     let mut wires = cluster.connect_all();
     let value = "v".repeat(LEN);
     let request: String = (0..KEYS).map(|n| format!("set big{n} 0 0 {LEN}\r\n{value}\r\n")).collect();
@@ -70,7 +70,7 @@ fn many_large_values_in_one_pipeline_pass() {
 fn a_slow_reader_of_a_long_pipeline_gets_everything() {
     const COMMANDS: usize = 10_000;
     const LEN: usize = 10_000;
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     let mut other = cluster.nodes[1].connect();
     let value = "v".repeat(LEN);
     for n in 0..100 {
@@ -106,7 +106,7 @@ fn send_meanwhile(mut writer: TcpStream, bytes: Vec<u8>, f: impl FnOnce()) {
 fn long_pipelines_of_many_clients_do_not_lock_each_other() {
     const CLIENTS: usize = 12;
     const COMMANDS: usize = 10_000;
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::steady(3);
     thread::scope(|scope| {
         for client in 0..CLIENTS {
             let mut wire = cluster.nodes[client % 3].connect();

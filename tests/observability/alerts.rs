@@ -8,7 +8,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{Watched, rules};
-use crate::support::cluster::BRIEF;
 use crate::support::http::Http;
 use crate::support::prometheus::Prometheus;
 use crate::support::server::{Server, eventually, program};
@@ -63,7 +62,7 @@ fn a_node_that_stutters_and_freezes() {
 
 #[test]
 fn a_node_that_is_not_let_in_and_an_etcd_that_dies() {
-    let mut watched = Watched::begin(&rules(AT_ONCE), &BRIEF);
+    let mut watched = Watched::begin(&rules(AT_ONCE), &[]);
     // Where Prometheus expects the second node, one comes that says it is the first.
     let mut double = watched.cluster.node("node-1", &["--http-listen", &watched.http[1].to_string()]);
     double.start();

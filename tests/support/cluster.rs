@@ -12,17 +12,17 @@ use crate::support::server::eventually;
 use crate::support::site::Site;
 use crate::support::wire::Wire;
 
-/// How long the others of a [brief](Cluster::brief) cluster wait for a node that is gone; about the shortest that etcd
-/// keeps.
+/// How long the others wait for a node that is gone; about the shortest that etcd keeps.
 pub const LEASE: Duration = Duration::from_secs(2);
 
-/// Nobody is given up who is slow, because the machine is busy: other tests share two cores, and perhaps much else.
-const PATIENT: [(&str, &str); 3] =
-    [("--lease-ttl", "10"), ("--peer-timeout", "30000"), ("--peer-connect-timeout", "10000")];
+/// What nodes are told: commands wait longer than on their own, for nodes share two cores with other tests, and perhaps
+/// with much else; and not so long that a test could not take many such waits for a node that is silent.
+const USUAL: [(&str, &str); 3] =
+    [("--lease-ttl", "2"), ("--peer-timeout", "2000"), ("--peer-connect-timeout", "1000")];
 
-/// For tests in which somebody does not answer: a lease of [`LEASE`], and waits that a test can take many of. Shorter
-/// ones would hit those who are there.
-pub const BRIEF: [&str; 6] = ["--lease-ttl", "2", "--peer-timeout", "1000", "--peer-connect-timeout", "1000"];
+/// Nobody is given up who is slow because the machine is busy: for tests in which nobody dies or falls silent.
+pub const STEADY: [&str; 6] =
+    ["--lease-ttl", "10", "--peer-timeout", "30000", "--peer-connect-timeout", "10000"];
 
 /// What nodes do that are not told, but for the lease: for tests in which every command may fail.
 const HASTY: [&str; 6] = ["--lease-ttl", "2", "--peer-timeout", "250", "--peer-connect-timeout", "100"];
@@ -39,15 +39,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts so many nodes and waits until they are one cluster. They have patience with each other: for a test in
-    /// which nodes die or fall silent there is [`Cluster::brief`].
+    /// Starts so many nodes and waits until they are one cluster.
     pub fn start(nodes: usize) -> Cluster {
         Cluster::start_with(nodes, &[])
     }
 
-    /// As [`Cluster::start`], with nodes that soon give up whom they do not hear.
-    pub fn brief(nodes: usize) -> Cluster {
-        Cluster::start_with(nodes, &BRIEF)
+    /// As [`Cluster::start`], with nodes that have patience with each other: for a test in which nobody dies or falls
+    /// silent.
+    pub fn steady(nodes: usize) -> Cluster {
+        Cluster::start_with(nodes, &STEADY)
     }
 
     /// As [`Cluster::start`], each node with these arguments besides.
@@ -123,7 +123,7 @@ impl Cluster {
         ];
         let mut args: Vec<String> = own
             .into_iter()
-            .chain(PATIENT)
+            .chain(USUAL)
             .filter(|(option, _)| !more.contains(option))
             .flat_map(|(option, value)| [option.to_owned(), value.to_owned()])
             .collect();

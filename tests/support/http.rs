@@ -7,8 +7,8 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request};
 
-use crate::support::server::DEADLINE;
 use crate::support::shown::Cut;
+use crate::support::wire::DEADLINE;
 
 /// A node's HTTP door.
 #[derive(Clone, Debug)]

@@ -8,10 +8,10 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use crate::support::http::Http;
-use crate::support::server::{DEADLINE, Product, Server, command, eventually};
+use crate::support::server::{Product, Server, command, eventually};
 use crate::support::shown::{Cut, last_of};
 use crate::support::site::Site;
-use crate::support::wire::Wire;
+use crate::support::wire::{DEADLINE, Wire};
 
 /// A Filbert that can be ended and started again. It dies with the thread that started it.
 pub struct Node {

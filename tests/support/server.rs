@@ -15,10 +15,8 @@ use tempfile::TempDir;
 
 use crate::support::http::Http;
 use crate::support::shown::last_of;
-use crate::support::wire::Wire;
+use crate::support::wire::{DEADLINE, Wire};
 
-/// How long anything may take before the test fails. Nothing takes so long, but on a machine that is busy.
-pub const DEADLINE: Duration = Duration::from_secs(60);
 /// How often something is tried that is to be quick.
 const ATTEMPTS: usize = 5;
 /// How often a condition that has no event of its own is looked at.

@@ -10,8 +10,11 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::support::server::DEADLINE;
 use crate::support::shown::{Cut, assert_same};
+
+/// How long anything may take before the test fails, a reply or a process that starts. Nothing takes so long, but on a
+/// machine that is busy.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One connection, over TCP, TLS or a Unix socket.
 pub struct Wire {
