@@ -309,7 +309,7 @@ fn filbert_keeps_no_memory_for_clients_that_wait() {
     const CLIENTS: u64 = 300;
     const GROWTH_MAX_KIB: u64 = 8 * CLIENTS;
     // Replies of more than are collected before a client has to take them.
-    const GETS: usize = 2_000;
+    const GETS: usize = 800;
     let server = Server::filbert(&["-t", "1"]);
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
     let value = "v".repeat(2_000);

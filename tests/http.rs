@@ -297,7 +297,8 @@ fn items_of_a_cluster_are_had_through_any_node() {
 
 #[test]
 fn an_owner_that_is_gone_is_a_problem_and_readiness_follows_the_cluster() {
-    let mut cluster = Cluster::start(3);
+    // Two requests wait for the owner before others take its place.
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "5", "--peer-timeout", "500"]);
     let http = cluster.nodes[0].http();
     let of_third = (0..)
         .map(|number| format!("key{number}"))

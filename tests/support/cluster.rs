@@ -18,7 +18,7 @@ pub const LEASE: Duration = Duration::from_secs(2);
 /// What nodes are told: commands wait longer than on their own, for nodes share two cores with other tests, and perhaps
 /// with much else; and not so long that a test could not take many such waits for a node that is silent.
 const USUAL: [(&str, &str); 3] =
-    [("--lease-ttl", "2"), ("--peer-timeout", "2000"), ("--peer-connect-timeout", "1000")];
+    [("--lease-ttl", "2"), ("--peer-timeout", "1000"), ("--peer-connect-timeout", "1000")];
 
 /// Nobody is given up who is slow because the machine is busy: for tests in which nobody dies or falls silent.
 pub const STEADY: [&str; 6] =
