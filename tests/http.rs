@@ -401,6 +401,11 @@ fn bad_requests_get_their_status() {
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
         ("NONSENSE\r\n\r\n".to_owned(), "400"),
         ("GET /healthz HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n".to_owned(), "400"),
+        // Before HTTP/1.1 there was no Host.
+        ("GET /healthz HTTP/1.0\r\n\r\n".to_owned(), "200"),
         ("PUT /api/v1/items/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n".to_owned(), "400"),
         (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(20_000)), "4"),
         (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(20_000)), "431"),
@@ -418,7 +423,7 @@ fn bad_requests_get_their_status() {
         _ = wire.try_send(request.as_bytes());
         let line = String::from_utf8(wire.line().expect("it is answered")).expect("text");
         assert!(
-            line.starts_with(&format!("HTTP/1.1 {status}")),
+            line.starts_with(&format!("HTTP/1.1 {status}")) || line.starts_with(&format!("HTTP/1.0 {status}")),
             "{}: {line}",
             &request[..40.min(request.len())]
         );

@@ -90,14 +90,31 @@ fn passwords_are_not_in_the_log() {
     let mut server = Server::filbert(&["-Y", users, "-vv"]);
     let mut wire = server.connect();
     wire.ask("set a 0 0 8\r\nann hush\r\n", "STORED\r\n");
+    wire.ask("get shown\r\n", "END\r\n");
     server.connect().ask("set a 0 0 8\r\nbob hush\r\n", "CLIENT_ERROR authentication failure\r\n");
+    // Each of these lines is refused, and what follows is a line, too.
+    let mut lost = server.connect();
+    for line in [
+        "ms a 8",
+        "add a 0 0 8",
+        "cas a 0 0 8 1",
+        "append a 0 0 8",
+        "set a 0 0",
+        "set hush 0 0 x",
+        "auth ann hush",
+        "mg hush v",
+    ] {
+        let refusal = "CLIENT_ERROR unauthenticated\r\n";
+        lost.ask(&format!("{line}\r\nann hush\r\n"), &refusal.repeat(2));
+    }
     std::fs::write(users, "hush\n").expect("the file is writable");
     server.signal(Signal::SIGHUP);
     eventually("the file is found wrong", || server.stderr().contains("not reloaded"));
     server.signal(Signal::SIGTERM);
     server.wait_exit();
     let said = server.stderr();
-    assert!(said.contains("set a 0 0 8") && !said.contains("hush"), "{}", Cut(&said));
+    assert!(said.contains("(a line before login)") && said.contains("get shown"), "{}", Cut(&said));
+    assert!(!said.contains("hush"), "{}", Cut(&said));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tokio_util::codec::Decoder;
 use crate::command::{Command, SetMode, Verb};
 use crate::item::{KEY_MAX, item_size};
 use crate::protocol::Request;
+use crate::protocol::admin::Admin;
 use crate::protocol::binary;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;
@@ -82,6 +83,9 @@ pub struct Codec<H> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Before the first byte, which alone decides whether a client speaks the binary protocol
+    /// (memcached.c, `try_read_command_negotiate`).
+    First,
     /// At the start of a line.
     Line,
     /// Among the keys of a multiget.
@@ -139,14 +143,15 @@ impl<H: Handler> Decoder for Codec<H> {
 impl<H: Handler> Codec<H> {
     /// A codec at the start of a connection.
     pub fn new(handler: H) -> Self {
-        Self { handler, state: State::Line, shown: false, key_buffer: [0; KEY_MAX] }
+        Self { handler, state: State::First, shown: false, key_buffer: [0; KEY_MAX] }
     }
 
     #[inline]
     fn step(&mut self, input: &[u8]) -> Step {
         match self.state {
-            State::Line if input.is_empty() => Step::Incomplete(0),
+            State::Line | State::First if input.is_empty() => Step::Incomplete(0),
             State::Line => self.line(input),
+            State::First => self.first(input),
             State::Keys(multiget) => self.keys(multiget, input),
             State::Skip(bytes) => {
                 let used = bytes.min(input.len());
@@ -169,17 +174,23 @@ impl<H: Handler> Codec<H> {
         }
     }
 
+    #[cold]
+    fn first(&mut self, input: &[u8]) -> Step {
+        if input[0] != binary::MAGIC {
+            self.state = State::Line;
+            return self.line(input);
+        }
+        match input.first_chunk() {
+            Some(header) => {
+                self.handler.handle(Request::Binary(header));
+                Step::Used(header.len(), Flow::Close)
+            }
+            None => Step::Incomplete(binary::HEADER_LEN),
+        }
+    }
+
     #[inline]
     fn line(&mut self, input: &[u8]) -> Step {
-        if input[0] == binary::MAGIC {
-            return match input.first_chunk() {
-                Some(header) => {
-                    self.handler.handle(Request::Binary(header));
-                    Step::Used(header.len(), Flow::Close)
-                }
-                None => Step::Incomplete(binary::HEADER_LEN),
-            };
-        }
         let Some(newline) = memchr(b'\n', input) else { return self.unfinished_line(input) };
         let line = input[..newline].strip_suffix(b"\r").unwrap_or(&input[..newline]);
         if !self.shown && self.handler.wants_lines() {
@@ -313,11 +324,15 @@ impl<H: Handler> Codec<H> {
         Step::Used(blanks + end + 1, self.handler.handle(request))
     }
 
-    /// Before login a `set` of any key carries `user password`; nothing else is looked at
-    /// (proto_text.c, `try_read_command_asciiauth`).
+    /// Before login a `set` of any key carries `user password` (proto_text.c,
+    /// `try_read_command_asciiauth`). Besides, only `quit` is looked at.
     fn login(&mut self, line: &[u8], after: usize, input: &[u8]) -> Step {
         let mut tokens = Tokens(line);
-        let is_set = tokens.next() == Some(b"set");
+        let verb = tokens.next();
+        if verb == Some(b"quit") {
+            return Step::Used(after, self.handler.handle(Request::Admin(Admin::Quit)));
+        }
+        let is_set = verb == Some(b"set");
         let Some(len) = tokens.nth(3).filter(|_| is_set).and_then(text::value_len) else {
             return Step::Used(after, self.refuse(ProtocolError::Unauthenticated));
         };

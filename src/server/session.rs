@@ -37,6 +37,9 @@ const OUT_HIGH_WATER: usize = 256 << 10;
 /// and a multiget's may be long (memcached logger.c, `LOGGER_ASCII_CMD`).
 const SHOWN_LINE_MAX: usize = 512;
 
+/// What is shown in place of a command line that came before login.
+const HIDDEN_LINE: &[u8] = b"(a line before login)";
+
 /// One client, between its codec and the store.
 pub(super) struct Session {
     pub(super) door: Arc<Door>,
@@ -302,7 +305,8 @@ impl Handler for Session {
 
     fn line(&mut self, line: &[u8]) {
         let id = self.connection.id;
-        let line = &line[..line.len().min(SHOWN_LINE_MAX)];
+        // Before login any line may hold a password, if only by mistake.
+        let line = if self.logged_in { &line[..line.len().min(SHOWN_LINE_MAX)] } else { HIDDEN_LINE };
         if self.door.verbosity.load(Ordering::Relaxed) >= 2 {
             trace!(target: logs::CLIENTS, "<{id} {}", line.escape_ascii());
         }

@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, HOST, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ring::digest::{Digest, SHA256, digest};
@@ -84,6 +84,9 @@ pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, nex
 }
 
 fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
+    if !says_host(request) {
+        return Some(Problem::bad_request("a request has one Host header").into_response());
+    }
     let path = request.uri().path();
     let Some(token) = &admin.token else {
         return tokenless_refusal(admin, request).map(IntoResponse::into_response);
@@ -96,6 +99,14 @@ fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
     let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"filbert\""));
     Some(response)
+}
+
+/// Whether it has one Host, which may be missing before HTTP/1.1 (RFC 9112, 3.2).
+fn says_host(request: &Request) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        0 => request.version() < Version::HTTP_11,
+        hosts => hosts == 1,
+    }
 }
 
 /// Why a request is refused at a door that asks for no token.
