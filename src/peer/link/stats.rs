@@ -141,6 +141,13 @@ impl AllStats {
     pub(super) fn open(&self, peer: &str) -> Arc<Stats> {
         let stats = Arc::new(Stats::default());
         let mut peers = self.0.lock();
+        if peers.len() > PEERS_KEPT {
+            // Nobody may ever ask for the totals.
+            peers.retain(|_, peer| {
+                peer.fold();
+                !peer.links.is_empty()
+            });
+        }
         let peer = peers.entry(peer.to_owned()).or_default();
         peer.fold();
         peer.links.push(stats.clone());
@@ -289,5 +296,10 @@ mod tests {
         assert_eq!(back.results[0], ("answered", 2), "it is one again");
         (0..=PEERS_KEPT).for_each(|number| drop(all.open(&format!("c{number}"))));
         assert!(all.totals(|id| id == "b").len() == 1 && all.0.lock().len() == 1, "many have gone");
+        let kept = all.open("b");
+        (0..=PEERS_KEPT * 2).for_each(|number| drop(all.open(&format!("c{number}"))));
+        assert!(all.0.lock().len() <= PEERS_KEPT + 1, "nobody asks");
+        assert_eq!(all.totals(|id| id == "b")["b"].results[0], ("answered", 2));
+        drop(kept);
     }
 }

@@ -45,6 +45,10 @@ pub struct Exporter {
     published: Mutex<HashMap<Series, Vec<Tally>>>,
 }
 
+/// Series of histograms: the recorder keeps those of peers that have gone, too. With so many, those
+/// of new ones are left out.
+const SERIES_MAX: usize = 4_096;
+
 /// A name with its labels.
 type Series = (&'static str, Vec<Label>);
 
@@ -164,8 +168,11 @@ impl Exporter {
     /// keeps the counts and the sum right.
     fn hand_on(&self, series: Series, distribution: &Distribution) {
         let (name, labels) = &series;
-        let histogram = metrics::histogram!(*name, labels.clone());
         let mut published = self.published.lock();
+        if published.len() >= SERIES_MAX && !published.contains_key(&series) {
+            return;
+        }
+        let histogram = metrics::histogram!(*name, labels.clone());
         let before = published.entry(series).or_default();
         let begins_anew = before.iter().zip(distribution.tallies()).any(|(old, new)| new.count < old.count);
         if begins_anew {
