@@ -23,7 +23,7 @@ use crate::events::{Events, Kinds};
 use crate::logs;
 use crate::node::cluster::Member;
 use crate::peer;
-use crate::process::signals;
+use crate::process::{self, signals};
 use crate::server::admin::{self, Token};
 use crate::server::connections::Connections;
 use crate::server::listen::{self, Bound as Listening};
@@ -182,7 +182,8 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let (listener, member) = match bound.peers {
         None => (None, None),
         Some((listener, options)) => {
-            let service = |membership: &_, pings: &_| Service::new(door.clone(), membership, pings);
+            let files = process::files_beside(door.options.max_connections as u64);
+            let service = |membership: &_, pings: &_| Service::new(door.clone(), membership, pings, files);
             (Some(listener), Some(Member::join(options, door.store.clone(), service)?))
         }
     };

@@ -7,6 +7,7 @@
 //! would keep root.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -33,10 +34,12 @@ pub struct Options {
     pub user: Option<String>,
     /// Client connections that the file limit has to allow (`-c`).
     pub connections: u64,
+    /// Files that connections between nodes need at least, and that they can use at most.
+    pub peer_files: Option<RangeInclusive<u64>>,
 }
 
-/// Files that are open beside those of clients: listeners, what the runtime waits with, logs,
-/// certificates while they are read, connections to other nodes and of HTTP.
+/// Files that are open beside those of clients and other nodes: listeners, what the runtime waits
+/// with, logs, certificates while they are read, connections to etcd and of HTTP.
 const OTHER_FILES: u64 = 192;
 
 /// Why the process cannot run as told. The operator's to mend.
@@ -95,7 +98,7 @@ pub struct Settled {
 ///
 /// A limit that cannot be raised far enough, an unknown user, a pid file that cannot be written.
 pub fn prepare(options: Options) -> Result<Prepared, Error> {
-    allow_files(options.connections)?;
+    allow_files(options.connections, options.peer_files.unwrap_or(0..=0))?;
     let user = whom_to_run_as(options.user)?;
     let pid_file = options.pid_file.map(PidFile::open).transpose()?;
     Ok(Prepared { daemon: options.daemon, keep_output: options.keep_output, pid_file, user })
@@ -128,20 +131,21 @@ impl Prepared {
     }
 }
 
-/// Raises the limit of open files to what `connections` clients need.
-fn allow_files(connections: u64) -> Result<(), Error> {
+/// Raises the limit of open files to what `connections` clients need, and other nodes besides.
+fn allow_files(connections: u64, peers: RangeInclusive<u64>) -> Result<(), Error> {
     let (soft, hard) =
         getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("reading the limit of open files"))?;
-    let needed = connections.saturating_add(OTHER_FILES);
-    if soft >= needed {
+    let beside = connections.saturating_add(OTHER_FILES);
+    let (needed, wanted) = (beside.saturating_add(*peers.start()), beside.saturating_add(*peers.end()));
+    if soft >= wanted {
         return Ok(());
     }
     // Only root may raise the hard limit; to try is how to find out.
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok();
-    if raised {
+    let raise = |to: u64| setrlimit(Resource::RLIMIT_NOFILE, to, hard.max(to)).is_ok();
+    if raise(wanted) || hard < needed && raise(needed) {
         return Ok(());
     }
-    let allowed = hard.min(needed);
+    let allowed = hard.min(wanted);
     setrlimit(Resource::RLIMIT_NOFILE, allowed, hard).map_err(failed("raising the limit of open files"))?;
     if allowed < connections {
         return Err(Error::FileLimit { connections, allowed });
@@ -149,11 +153,18 @@ fn allow_files(connections: u64) -> Result<(), Error> {
     // memcached asks for as many files as clients and no more, so that what starts there starts
     // here.
     if allowed < needed {
+        let others = if *peers.end() > 0 { " and other nodes" } else { "" };
         warn!(
-            "the system allows {allowed} open files: with -c {connections} the last few clients may be refused"
+            "the system allows {allowed} open files: with -c {connections} the last few clients{others} may be refused"
         );
     }
     Ok(())
+}
+
+/// Open files that the limit leaves beside those of so many clients and the usual ones.
+pub fn files_beside(connections: u64) -> u64 {
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    allowed.saturating_sub(connections.saturating_add(OTHER_FILES))
 }
 
 /// The user of `-u`, where there is root to give away.
@@ -270,11 +281,11 @@ mod tests {
     #[test]
     fn a_file_limit_that_cannot_be_had_is_an_error() {
         // More than the kernel's fs.nr_open allows anybody, root too.
-        let error = allow_files(1 << 40).expect_err("too many").to_string();
+        let error = allow_files(1 << 40, 0..=0).expect_err("too many").to_string();
         assert!(
             error.starts_with("-c 1099511627776 needs as many open files, and the system allows "),
             "{error}"
         );
-        allow_files(1).expect("few enough");
+        allow_files(1, 0..=0).expect("few enough");
     }
 }

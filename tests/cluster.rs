@@ -7,6 +7,7 @@ mod etcd;
 mod expiry;
 mod peers;
 mod statistics;
+mod strangers;
 mod values;
 
 use crate::support::node::Node;

@@ -423,7 +423,8 @@ fn bad_requests_get_their_status() {
         _ = wire.try_send(request.as_bytes());
         let line = String::from_utf8(wire.line().expect("it is answered")).expect("text");
         assert!(
-            line.starts_with(&format!("HTTP/1.1 {status}")) || line.starts_with(&format!("HTTP/1.0 {status}")),
+            line.starts_with(&format!("HTTP/1.1 {status}"))
+                || line.starts_with(&format!("HTTP/1.0 {status}")),
             "{}: {line}",
             &request[..40.min(request.len())]
         );

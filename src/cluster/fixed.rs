@@ -64,6 +64,11 @@ impl Script {
         seat.acknowledge(acknowledged, witnessed);
     }
 
+    /// Tells the node who is registered.
+    pub fn enlist(&self, registered: BTreeMap<String, Member>) {
+        self.0.lock().enlist(registered);
+    }
+
     /// Tells the node whom it doubts.
     pub fn doubt(&self, doubted: BTreeSet<String>) {
         self.0.lock().doubt(doubted);

@@ -27,7 +27,7 @@ use crate::cluster::contacts::Timing;
 use crate::cluster::etcd::health::Health;
 use crate::cluster::seat::Seat;
 use crate::cluster::tenure::Tenure;
-use crate::cluster::view::{Owners, View};
+use crate::cluster::view::{Member, Owners, View};
 
 /// What a node believes about its cluster at one moment.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct State {
     pub witnessed: u64,
     /// Whom this node has told the others that it cannot reach, or is about to tell them so.
     pub doubted: Arc<BTreeSet<String>>,
+    /// Who has a living registration, as it stands there: members, and who would be one.
+    pub registered: Arc<BTreeMap<String, Member>>,
 }
 
 impl State {

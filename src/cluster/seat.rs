@@ -53,6 +53,7 @@ impl Seat {
             acknowledged: Arc::default(),
             witnessed: 0,
             doubted: Arc::default(),
+            registered: Arc::default(),
         };
         let states = watch::Sender::new(Arc::new(state));
         Self { me, hooks, states, tenure: Arc::new(Tenure::over()), was_member: false, leaving: false }
@@ -200,6 +201,17 @@ impl Seat {
                 let state = Arc::make_mut(state);
                 state.acknowledged = Arc::new(acknowledged);
                 state.witnessed = witnessed;
+            }
+            news
+        });
+    }
+
+    /// Publishes who has a living registration.
+    pub fn enlist(&mut self, registered: BTreeMap<String, Member>) {
+        self.states.send_if_modified(|state| {
+            let news = *state.registered != registered;
+            if news {
+                Arc::make_mut(state).registered = Arc::new(registered);
             }
             news
         });

@@ -3,7 +3,7 @@
 use super::settings::Settings;
 use super::{Launch, Refusal, cluster, http, knobs, listen, values};
 use crate::logs;
-use crate::server::{Listen, UnixListen};
+use crate::server::{Listen, UnixListen, guests};
 use crate::tls::{ClientVerify, MinVersion};
 use crate::{node, process, server, store, tls};
 
@@ -37,12 +37,14 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
     reader.check_refused()?;
     let store = reader.store()?;
     let server = reader.server(cpus)?;
+    let cluster = cluster::options(settings, &server, &mut reader.warnings)?;
     let process = process::Options {
         daemon: settings.switch("daemon")?,
         keep_output: server.verbosity > 0,
         pid_file: settings.path("pidfile")?,
         user: settings.value("user", user)?,
         connections: server.max_connections as u64,
+        peer_files: cluster.is_some().then_some(guests::FILES),
     };
     let logs = logs::Options {
         format: settings.value(knobs::LOG_FORMAT, values::log_format)?.unwrap_or_default(),
@@ -52,7 +54,6 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
     if !idle.is_empty() {
         reader.warnings.push(format!("accepted as memcached does, without effect here: {}", idle.join(", ")));
     }
-    let cluster = cluster::options(settings, &server, &mut reader.warnings)?;
     let http = http::options(settings)?;
     let node = node::Options { store, server, http, cluster, ..node::Options::default() };
     Ok(Launch { node, process, logs, warnings: reader.warnings })

@@ -1,7 +1,7 @@
 //! A node's part in a cluster: taken up at the start, given up at the end.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::node::{ClusterOptions, Error};
 use crate::peer::grpc::Grpc;
 use crate::peer::identity::Identity;
 use crate::peer::pings::Pings;
+use crate::server::guests::Arrival;
 use crate::server::listen::Bound as Listening;
 use crate::server::peer::Service;
 use crate::server::worker::Cluster;
@@ -101,6 +102,7 @@ impl Member {
         pings.start(membership.clone(), &tracker, stop.clone());
         tracker.spawn(stop.clone().run_until_cancelled_owned(settle(ownership.clone(), membership.clone())));
         let peers = service(&membership, &pings);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(peers.clone().follow()));
         let shared = cache::Shared {
             links: Arc::default(),
             store,
@@ -122,14 +124,21 @@ impl Member {
     pub(super) fn accept(
         &self,
         listener: TcpListener,
-        inboxes: Vec<mpsc::Sender<TcpStream>>,
+        inboxes: Vec<mpsc::Sender<Arrival>>,
     ) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
+        let guests = self.cluster.peers.guests().clone();
         self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             for inbox in inboxes.iter().cycle() {
-                match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-                    // A worker's inbox closes only when the node stops.
-                    Ok(stream) => _ = inbox.send(stream).await,
+                let accepted = listener.accept().await;
+                match accepted.and_then(|(stream, from)| Ok((stream.into_std()?, from.ip()))) {
+                    Ok((stream, from)) => {
+                        if let Some(arrival) = guests.admit(stream, from) {
+                            // One whose worker does not get round to it is closed, and comes again:
+                            // to another worker.
+                            _ = inbox.try_send(arrival);
+                        }
+                    }
                     Err(error) => {
                         warn!("cannot accept a peer: {error}");
                         tokio::time::sleep(ACCEPT_BACKOFF).await;

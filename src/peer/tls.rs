@@ -1,5 +1,5 @@
-//! Mutual TLS between nodes. The files are read for every connection, so that certificates are
-//! renewed by writing them anew; connections that are open stay as they are.
+//! Mutual TLS between nodes. The files are read for connections as they come, so that certificates
+//! are renewed by writing them anew; connections that are open stay as they are.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
@@ -61,6 +61,10 @@ pub fn server(tls: &Tls) -> Result<ServerConfig, Error> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates("--peer-cert", &tls.cert)?, key)
         .map_err(|why| error("--peer-cert", &tls.cert, &why))?;
+    // Nobody resumes a session: nodes keep their connections, and what is kept here would have to
+    // be bounded.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     config.alpn_protocols.push(b"h2".to_vec());
     Ok(config)
 }

@@ -5,6 +5,7 @@ pub mod admin_commands;
 mod cluster_commands;
 pub mod connections;
 mod forward;
+pub mod guests;
 pub mod listen;
 pub mod memcached;
 pub mod metrics;

@@ -1,25 +1,26 @@
 //! The door for other nodes: gRPC on connections that are handed to this thread.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
-use tonic::{Request, Response, Status, Streaming, async_trait};
-use tracing::{debug, error};
+use tonic::transport::server::{Connected, TlsConnectInfo};
+use tonic::{Extensions, Request, Response, Status, Streaming, async_trait};
+use tracing::{debug, error, warn};
 
 use crate::cluster::Membership;
 use crate::item::Exptime;
@@ -32,18 +33,18 @@ use crate::peer::options::Tls;
 use crate::peer::pings::Pings;
 use crate::peer::receive::{Executor, serve_stream};
 use crate::peer::tls;
+use crate::server::guests::hosts::{Claim, Hosts};
+use crate::server::guests::{Arrival, Guest, GuestStream, Guests, OpenCall};
 use crate::server::{Door, report};
 use crate::stats::Counters;
 use crate::store::Caller;
 
-/// How long a node may take to agree on TLS.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Handshakes at the same time.
-const HANDSHAKES_MAX: usize = 64;
-
 /// Connections that have agreed on TLS and wait to be served.
 const SHAKEN_QUEUE: usize = 16;
+
+/// The files of certificates are read again after so long: not for every connection, of which
+/// strangers can make many.
+const CERTIFICATES_LAST: Duration = Duration::from_secs(1);
 
 /// Calls at the same time on one connection. A peer has one stream of operations on each, or a
 /// ping and what goes with it.
@@ -64,18 +65,33 @@ pub struct Service {
     node: Arc<dyn Node>,
     membership: Membership,
     pings: Arc<Pings>,
+    guests: Arc<Guests>,
+    hosts: Arc<Hosts>,
 }
 
 impl Service {
-    /// Answers for the node behind that door.
-    pub fn new(door: Arc<Door>, membership: &Membership, pings: &Arc<Pings>) -> Self {
+    /// Answers for the node behind that door. `files` are those that the process may open for
+    /// connections between nodes.
+    pub fn new(door: Arc<Door>, membership: &Membership, pings: &Arc<Pings>, files: u64) -> Self {
         let counters = Mutex::new(door.registry.block());
-        Self::of(Arc::new(Behind { door, counters }), membership, pings)
+        Self::of(Arc::new(Behind { door, counters }), membership, pings, files)
     }
 
     /// Answers for a node.
-    pub fn of(node: Arc<dyn Node>, membership: &Membership, pings: &Arc<Pings>) -> Self {
-        Self { node, membership: membership.clone(), pings: pings.clone() }
+    pub fn of(node: Arc<dyn Node>, membership: &Membership, pings: &Arc<Pings>, files: u64) -> Self {
+        let guests = Guests::new(files, membership.timing().lease_ttl(), pings.grpc().options());
+        let hosts = Arc::new(Hosts::new(membership));
+        Self { node, membership: membership.clone(), pings: pings.clone(), guests, hosts }
+    }
+
+    /// Who is at the door.
+    pub fn guests(&self) -> &Arc<Guests> {
+        &self.guests
+    }
+
+    /// Keeps up with where members are reached, until the membership ends.
+    pub async fn follow(self) {
+        self.hosts.follow(self.guests).await;
     }
 
     /// Serves the connections that come in, until `stop` is cancelled or nobody hands any out, and
@@ -84,20 +100,64 @@ impl Service {
     pub async fn serve<E: Executor>(
         self,
         executor: Arc<E>,
-        sockets: mpsc::Receiver<std::net::TcpStream>,
+        arrivals: mpsc::Receiver<Arrival>,
         stop: CancellationToken,
     ) {
         let tls = self.pings.grpc().options().tls.clone();
         let door = PeerDoor { executor, service: self, stop: stop.clone() };
-        let sockets = ReceiverStream::new(sockets).map(|socket| {
-            let socket = TcpStream::from_std(socket)?;
-            socket.set_nodelay(true)?;
-            Ok(socket)
-        });
-        let Some(tls) = tls else { return run(door, sockets, stop).await };
+        let Some(tls) = tls else {
+            return run(door, ReceiverStream::new(arrivals).map(GuestStream::open), stop).await;
+        };
         let (shaken, ready) = mpsc::channel(SHAKEN_QUEUE);
-        let handshakes = stop.clone().run_until_cancelled_owned(shake_hands(sockets, tls, shaken));
+        let handshakes = stop.clone().run_until_cancelled_owned(shake_hands(arrivals, tls, shaken));
         tokio::join!(handshakes, run(door, ReceiverStream::new(ready), stop));
+    }
+
+    /// The id of the caller, when the call is for this node, and the caller's certificate is that of
+    /// the node of this id.
+    fn caller(&self, visit: &Visit, call: Option<pb::Call>) -> Result<String, Status> {
+        let id = self.pings.me().caller(call)?;
+        match self.claim(visit, &id)? {
+            Claim::Proven => Ok(id),
+            _ => Err(Status::permission_denied(format!("{id:?} is not known here"))),
+        }
+    }
+
+    /// What speaks for the caller being the node of this id.
+    fn claim(&self, visit: &Visit, id: &str) -> Result<Claim, Status> {
+        let claim = match (&visit.certificate, &self.pings.grpc().options().tls) {
+            (_, None) => Claim::Proven,
+            (Some(certificate), Some(_)) => self.hosts.check(id, certificate),
+            (None, Some(_)) => return Err(Status::unauthenticated("no certificate")),
+        };
+        if let Claim::Foreign(hosts) = &claim {
+            let hosts = hosts.join(" or ");
+            warn!(peer = id, "refused: its certificate is not for {hosts}, where it is reached");
+            return Err(Status::permission_denied(format!(
+                "the certificate of {id:?} is not for {hosts}, where it is reached"
+            )));
+        }
+        if let (Claim::Proven, Some(guest)) = (&claim, &visit.guest) {
+            self.guests.recognize(guest, id);
+        }
+        Ok(claim)
+    }
+}
+
+/// Who calls, as far as the connection tells. The call is under way until this is dropped.
+struct Visit {
+    guest: Option<Arc<Guest>>,
+    certificate: Option<CertificateDer<'static>>,
+    _call: Option<OpenCall>,
+}
+
+impl Visit {
+    fn of(extensions: &Extensions) -> Self {
+        let tls = extensions.get::<TlsConnectInfo<Arc<Guest>>>();
+        let guest = tls.map(TlsConnectInfo::get_ref).or_else(|| extensions.get()).cloned();
+        let certificate = tls.and_then(|tls| tls.peer_certs()?.first().cloned());
+        let _call = guest.as_ref().map(Guest::call);
+        Self { guest, certificate, _call }
     }
 }
 
@@ -148,37 +208,57 @@ async fn run<E: Executor, S: AsyncRead + AsyncWrite + Connected + Unpin + Send +
     }
 }
 
-/// Agrees on TLS with each, without that one waits for another.
+/// Agrees on TLS with each, without that one waits for another. There are no more of them than
+/// guests.
 async fn shake_hands(
-    sockets: impl Stream<Item = io::Result<TcpStream>>,
-    options: Tls,
-    shaken: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+    mut arrivals: mpsc::Receiver<Arrival>,
+    tls: Tls,
+    shaken: mpsc::Sender<io::Result<TlsStream<GuestStream>>>,
 ) {
-    let mut sockets = pin!(sockets);
+    let certificates = Arc::new(Certificates { tls, read: Mutex::default() });
     let mut handshakes = JoinSet::new();
     loop {
-        let socket = tokio::select! {
-            socket = sockets.next(), if handshakes.len() < HANDSHAKES_MAX => socket,
+        let arrival = tokio::select! {
+            arrival = arrivals.recv() => arrival,
             Some(_) = handshakes.join_next() => continue,
         };
-        let Some(socket) = socket else { break };
-        let config = match tls::server(&options) {
-            Ok(config) => config,
-            Err(error) => {
-                error!("peers are refused: {error}");
-                continue;
-            }
-        };
-        let shaken = shaken.clone();
+        let Some(arrival) = arrival else { break };
+        let (certificates, shaken) = (certificates.clone(), shaken.clone());
         handshakes.spawn(async move {
-            let handshake = async { TlsAcceptor::from(Arc::new(config)).accept(socket?).await };
-            match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            match shake_hand(arrival, &certificates).await {
                 // When nobody takes it, the node stops.
-                Ok(Ok(stream)) => _ = shaken.send(Ok(stream)).await,
-                Ok(Err(error)) => debug!("a peer's handshake: {error}"),
-                Err(_) => debug!("a peer's handshake took too long"),
+                Ok(stream) => _ = shaken.send(Ok(stream)).await,
+                Err(error) => debug!("a peer's handshake: {error}"),
             }
         });
+    }
+}
+
+async fn shake_hand(arrival: Arrival, certificates: &Certificates) -> io::Result<TlsStream<GuestStream>> {
+    let stream = GuestStream::open(arrival)?;
+    // Who keeps silent costs no more than this.
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let config = certificates.present().inspect_err(|error| error!("peers are refused: {error}"));
+    hello.into_stream(config.map_err(io::Error::other)?).await
+}
+
+/// What is shown to peers, and asked of them.
+struct Certificates {
+    tls: Tls,
+    read: Mutex<Option<(Instant, Arc<ServerConfig>)>>,
+}
+
+impl Certificates {
+    fn present(&self) -> Result<Arc<ServerConfig>, tls::Error> {
+        let mut read = self.read.lock();
+        if let Some((at, config)) = &*read
+            && at.elapsed() < CERTIFICATES_LAST
+        {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(tls::server(&self.tls)?);
+        *read = Some((Instant::now(), config.clone()));
+        Ok(config)
     }
 }
 
@@ -191,14 +271,28 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         request: Request<Streaming<pb::Operations>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let (executor, stop) = (self.executor.clone(), self.stop.clone());
-        let me = self.service.pings.me().clone();
-        Ok(Response::new(Box::pin(serve_stream(executor, me, stop, request.into_inner()))))
+        let (service, me) = (self.service.clone(), self.service.pings.me().clone());
+        let visit = Visit::of(request.extensions());
+        let mut is_first = true;
+        // The first message says who calls.
+        let incoming = request.into_inner().map(move |message| {
+            let message = message?;
+            if std::mem::take(&mut is_first) {
+                service.caller(&visit, message.call.clone())?;
+            }
+            Ok(message)
+        });
+        Ok(Response::new(Box::pin(serve_stream(executor, me, stop, incoming))))
     }
 
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingReply>, Status> {
+        let visit = Visit::of(request.extensions());
         let request = request.into_inner();
         let Service { membership, pings, .. } = &self.service;
         let caller = pings.me().caller(request.call)?;
+        // Who was put out long ago may be known to nobody and pings before it registers again. It
+        // is told no more than that this node is there.
+        self.service.claim(&visit, &caller)?;
         let lease_millis = pings.lease_millis();
         // In this order (`Membership::may_vouch_for`).
         let reaches_caller = request.lease_millis == lease_millis
@@ -214,7 +308,8 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
     }
 
     async fn view(&self, request: Request<pb::ViewRequest>) -> Result<Response<pb::ViewReply>, Status> {
-        self.service.pings.me().caller(request.into_inner().call)?;
+        let visit = Visit::of(request.extensions());
+        self.service.caller(&visit, request.into_inner().call)?;
         let state = self.service.membership.state();
         let view_json =
             serde_json::to_vec(&*state.view).map_err(|error| Status::internal(error.to_string()))?;
@@ -222,15 +317,17 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
     }
 
     async fn stats(&self, request: Request<pb::StatsRequest>) -> Result<Response<pb::StatsReply>, Status> {
-        self.service.pings.me().caller(request.into_inner().call)?;
+        let visit = Visit::of(request.extensions());
+        self.service.caller(&visit, request.into_inner().call)?;
         let stats =
             self.service.node.stats().into_iter().map(|(name, value)| pb::Stat { name, value }).collect();
         Ok(Response::new(pb::StatsReply { stats }))
     }
 
     async fn flush(&self, request: Request<pb::FlushRequest>) -> Result<Response<pb::FlushReply>, Status> {
+        let visit = Visit::of(request.extensions());
         let request = request.into_inner();
-        self.service.pings.me().caller(request.call)?;
+        self.service.caller(&visit, request.call)?;
         self.service.node.flush(request.delay_seconds);
         Ok(Response::new(pb::FlushReply {}))
     }

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use crate::cache::{self, Cache};
 use crate::server::Door;
 use crate::server::connections::Connection;
+use crate::server::guests::Arrival;
 use crate::server::listen::{Bound, tcp_name};
 use crate::server::memcached::{Client, Ended, tell_connection};
 use crate::server::peer;
@@ -32,8 +33,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// What a client over the limit is told (memcached.c, `drive_machine`).
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 
-/// Peers' connections that wait for one worker; others wait in the listener's backlog.
-const PEERS_WAITING: usize = 16;
+/// Peers' connections that wait for one worker; one more is closed.
+const PEERS_WAITING: usize = 64;
 
 /// Sockets that wait for one worker; as many as there may be connections.
 type Inbox = mpsc::UnboundedReceiver<Accepted>;
@@ -64,7 +65,7 @@ impl AsRawFd for Socket {
 /// The worker threads; dropping it lets them end once their connections are over.
 pub struct Workers {
     inboxes: Vec<mpsc::UnboundedSender<Accepted>>,
-    peer_inboxes: Vec<mpsc::Sender<std::net::TcpStream>>,
+    peer_inboxes: Vec<mpsc::Sender<Arrival>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -92,7 +93,7 @@ impl Workers {
     }
 
     /// Where to send peers' connections, in turn.
-    pub fn peer_inboxes(&self) -> Vec<mpsc::Sender<std::net::TcpStream>> {
+    pub fn peer_inboxes(&self) -> Vec<mpsc::Sender<Arrival>> {
         self.peer_inboxes.clone()
     }
 
@@ -124,7 +125,7 @@ async fn work(
     door: Arc<Door>,
     counters: Arc<Counters>,
     mut accepted: Inbox,
-    cluster: Option<(Arc<Cluster>, mpsc::Receiver<std::net::TcpStream>)>,
+    cluster: Option<(Arc<Cluster>, mpsc::Receiver<Arrival>)>,
 ) {
     let tracker = TaskTracker::new();
     // Outlives the clients, whose commands may still be on their way.

@@ -15,7 +15,7 @@ use crate::support::wire::Wire;
 const LONG: Duration = LEASE.saturating_mul(2);
 
 /// The arguments of a node whose peers need this authority's certificates.
-fn secured(authority: &Authority) -> Vec<String> {
+pub fn secured(authority: &Authority) -> Vec<String> {
     authority.sign_for("peer", &["localhost", "127.0.0.1"]);
     let path = |name: &str| authority.path(name).to_str().expect("temporary paths are text").to_owned();
     let mut args = plain();
@@ -30,7 +30,7 @@ fn plain() -> Vec<String> {
     vec!["--peer-listen".to_owned(), format!("127.0.0.1:{}", Site::localhost().free_port())]
 }
 
-fn add(cluster: &mut Cluster, args: &[String]) -> usize {
+pub fn add(cluster: &mut Cluster, args: &[String]) -> usize {
     cluster.add_with(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -79,6 +79,16 @@ fn a_node_with_certificates_gets_nothing_from_plain_nodes() {
 fn a_node_with_another_authoritys_certificates_gets_nothing() {
     let (authority, other) = (Authority::new(), Authority::new());
     gets_nothing(&secured(&authority), &secured(&other));
+}
+
+#[test]
+fn a_node_with_a_certificate_for_another_host_gets_nothing() {
+    let authority = Authority::new();
+    let ours = secured(&authority);
+    authority.sign_for("foreign", &["elsewhere.example", "127.0.0.2"]);
+    let theirs: Vec<_> = ours.iter().map(|arg| arg.replace("/peer.", "/foreign.")).collect();
+    let theirs: Vec<_> = plain().into_iter().chain(theirs[2..].iter().cloned()).collect();
+    gets_nothing(&ours, &theirs);
 }
 
 /// A stranger finds the others through etcd, and nothing passes between them.

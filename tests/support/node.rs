@@ -113,6 +113,11 @@ impl Node {
         Http::at(self.server().http_addr())
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.server().pid()
+    }
+
     /// A new client connection.
     pub fn connect(&self) -> Wire {
         let stream = self.site.connect(self.port, DEADLINE);

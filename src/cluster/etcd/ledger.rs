@@ -289,6 +289,7 @@ impl Ledger {
             _ => self.records.view().map_or(0, |stored| stored.epoch),
         };
         self.seat.acknowledge(epochs, witnessed);
+        self.seat.enlist(self.records.registered());
     }
 
     /// A lease was granted or renewed by a call that began then.

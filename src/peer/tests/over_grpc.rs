@@ -7,6 +7,7 @@ use std::path::Path;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tonic::Code;
 
 use super::*;
 use crate::cluster::contacts::Contacts as _;
@@ -14,6 +15,7 @@ use crate::cluster::etcd;
 use crate::cluster::fixed::Script;
 use crate::cluster::view::View;
 use crate::cluster::{Hooks, Membership};
+use crate::pb::peer_client::PeerClient;
 use crate::peer::grpc::Grpc;
 use crate::peer::options::Tls;
 use crate::peer::pings::Pings;
@@ -74,12 +76,14 @@ impl Site {
         let (owner, flushed) = (Owner::new(), Arc::new(Flushed::default()));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (sockets, inbox) = mpsc::channel(4);
-        let service = Service::of(flushed.clone(), &membership, &pings);
+        let service = Service::of(flushed.clone(), &membership, &pings, 1_000);
+        let guests = service.guests().clone();
         tasks.spawn(service.serve(owner.clone(), inbox, stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-            while let Ok((socket, _)) = listener.accept().await {
+            while let Ok((socket, from)) = listener.accept().await {
                 let socket = socket.into_std().expect("a socket");
-                sockets.send(socket).await.expect("served");
+                let arrival = guests.admit(socket, from.ip()).expect("there is room");
+                sockets.send(arrival).await.expect("served");
             }
         }));
         pings.start(membership.clone(), &tasks, stop.clone());
@@ -248,20 +252,22 @@ async fn calls_reach_every_member() {
     a.end().await;
 }
 
-/// Writes an authority's certificate and a node's, which is for `localhost`.
+/// Writes an authority's certificate and a node's, which is for `localhost`, and one for another host.
 fn certificates(folder: &Path, name: &str) -> Tls {
     let mut params = CertificateParams::new([]).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     let key = KeyPair::generate().expect("a key");
     let authority = CertifiedIssuer::self_signed(params, key).expect("signed");
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
-    let certificate = params.signed_by(&key, &authority).expect("signed");
     let path = |kind: &str| folder.join(format!("{name}.{kind}"));
     std::fs::write(path("ca"), authority.pem()).expect("written");
-    std::fs::write(path("cert"), certificate.pem()).expect("written");
-    std::fs::write(path("key"), key.serialize_pem()).expect("written");
+    for (host, kind) in [("localhost", ""), ("elsewhere.example", "foreign-")] {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([host.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &authority).expect("signed");
+        std::fs::write(path(&format!("{kind}cert")), certificate.pem()).expect("written");
+        std::fs::write(path(&format!("{kind}key")), key.serialize_pem()).expect("written");
+    }
     Tls { cert: path("cert"), key: path("key"), ca: path("ca") }
 }
 
@@ -270,14 +276,19 @@ async fn peers_show_each_other_certificates() {
     let folder = tempfile::tempdir().expect("a folder");
     let tls = certificates(folder.path(), "cluster");
     let site = Site::start("b", Some(tls.clone())).await;
+    // A caller is known by the host that its certificate must carry.
+    let known = Member { peer_addr: "localhost:1".to_owned(), ..member("a", "") };
+    site.script.push(1, View { members: [("a".to_owned(), known)].into(), ..View::default() });
     let caller = site.caller(Some(tls.clone()));
     assert!(patient(&caller, "k", Bytes::new()).await_outcome().await.is_ok());
 
-    // One whom the site does not believe, one who does not believe the site, and one without.
+    // One whom the site does not believe, one who does not believe the site, one whose certificate is
+    // for another host than it is reached at, and one without.
     let stranger = certificates(folder.path(), "stranger");
     let unbelieved = Tls { ca: tls.ca.clone(), ..stranger.clone() };
     let unbelieving = Tls { ca: stranger.ca.clone(), ..tls.clone() };
-    for wrong in [Some(unbelieved), Some(unbelieving), None] {
+    let foreign = foreign(folder.path(), &tls);
+    for wrong in [Some(unbelieved), Some(unbelieving), Some(foreign), None] {
         let caller = site.caller(wrong);
         let stats = caller.link().stats().clone();
         until("it gives up", || stats.open.load(Ordering::Relaxed)).await;
@@ -288,5 +299,42 @@ async fn peers_show_each_other_certificates() {
     let broken = Tls { key: folder.path().join("none"), ..tls };
     let error = crate::peer::tls::server(&broken).expect_err("no key").to_string();
     assert!(error.starts_with("--peer-key ") && error.contains("none: "), "{error}");
+    site.end().await;
+}
+
+/// Of the same authority, for another host.
+fn foreign(folder: &Path, tls: &Tls) -> Tls {
+    let path = |kind: &str| folder.join(format!("cluster.foreign-{kind}"));
+    Tls { cert: path("cert"), key: path("key"), ca: tls.ca.clone() }
+}
+
+#[tokio::test]
+async fn a_certificate_is_that_of_who_calls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tls = certificates(folder.path(), "cluster");
+    let site = Site::start("b", Some(tls.clone())).await;
+    let known = Member { peer_addr: "localhost:1".to_owned(), ..member("a", "") };
+    site.script.push(1, View { members: [("a".to_owned(), known)].into(), ..View::default() });
+    let foreign = foreign(folder.path(), &tls);
+    for (tls, from, pings, views) in [
+        (&tls, "a", Ok(()), Ok(())),
+        (&foreign, "a", Err(Code::PermissionDenied), Err(Code::PermissionDenied)),
+        // It may have been put out long ago.
+        (&tls, "nobody", Ok(()), Err(Code::PermissionDenied)),
+    ] {
+        let grpc = Grpc::new(Arc::new(options(Some(tls.clone()))));
+        let channel = grpc.connect(&site.script.me()).await.expect("it belongs to the authority");
+        let mut client = PeerClient::new(channel);
+        let call = Some(pb::Call { from: from.to_owned(), ..identity("a").call("b") });
+        let ping = client.ping(pb::PingRequest { call: call.clone(), lease_millis: 1 }).await;
+        assert_eq!(ping.map(|_| ()).map_err(|status| status.code()), pings, "{from}");
+        let view = client.view(pb::ViewRequest { call: call.clone() }).await;
+        assert_eq!(view.map(|_| ()).map_err(|status| status.code()), views, "{from}");
+        let stats = client.stats(pb::StatsRequest { call: call.clone() }).await;
+        assert_eq!(stats.map(|_| ()).map_err(|status| status.code()), views, "{from}");
+        let flush = client.flush(pb::FlushRequest { call, delay_seconds: 1 }).await;
+        assert_eq!(flush.map(|_| ()).map_err(|status| status.code()), views, "{from}");
+    }
+    assert_eq!(*site.flushed.0.lock(), [1], "once");
     site.end().await;
 }
