@@ -44,10 +44,9 @@ PR_CAPBSET_DROP = 24
 CAP_SYS_NICE = 23
 
 
-def _go_last():
-    """Lets other tests' servers go first, which have deadlines. As root, Chromium would go before all
-    of them: it gives itself a niceness of -8, and must not be able to."""
-    os.nice(19)
+def _go_with_the_others():
+    """As root, Chromium gives itself a niceness of -8, and would go before all other tests' servers: it must not be able
+    to. It does not go last either: on a machine with other work it would hardly be run at all."""
     ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_NICE)  # fails unless root, and is not needed then
 
 
@@ -63,7 +62,7 @@ class Browser:
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")  # its sandbox does not start as root
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = Service(program("chromedriver", "chromium-driver"), popen_kw={"preexec_fn": _go_last})
+        driver = Service(program("chromedriver", "chromium-driver"), popen_kw={"preexec_fn": _go_with_the_others})
         self.driver = webdriver.Chrome(options, driver)
         self.resize(*DESKTOP)
 

@@ -12,7 +12,7 @@ from load import load
 NODES = 3
 # As long as by default: what the page shows meanwhile is to be seen.
 LEASE_SECONDS = 5
-# The page asks every two seconds; the rest is for a loaded machine, on which the browser goes last.
+# The page asks every two seconds; the rest is for a loaded machine.
 SLACK_SECONDS = 30
 
 
