@@ -39,6 +39,8 @@
 
 mod clients;
 mod etcd;
+mod leases;
+mod memory;
 mod operator;
 mod process;
 mod session;

@@ -10,6 +10,7 @@
 //! One task holds a session with one endpoint after another; another looks at the clock, so
 //! that the standing is right while etcd keeps silent. What both know is the ledger.
 
+pub mod calls;
 mod check;
 pub mod client;
 mod endpoint;
@@ -23,7 +24,7 @@ mod wishes;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -32,9 +33,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::contacts::{Contacts, Timing};
+use crate::cluster::etcd::calls::Connect;
 use crate::cluster::etcd::health::Health;
 use crate::cluster::etcd::ledger::Ledger;
 use crate::cluster::etcd::session::Node;
+use crate::cluster::moment::now;
 use crate::cluster::seat::Seat;
 use crate::cluster::view::Member;
 use crate::cluster::{Error, Hooks, Membership, Task};
@@ -137,6 +140,30 @@ pub fn join(
     stop: CancellationToken,
 ) -> Result<Membership, Error> {
     options.check()?;
+    let Part { membership, session, watch } = part(options.clone(), options, hooks, contacts);
+    tracker.spawn(stop.clone().run_until_cancelled_owned(session));
+    tracker.spawn(stop.run_until_cancelled_owned(watch));
+    Ok(membership)
+}
+
+/// A node's part in a cluster: a membership that comes true while both tasks run.
+#[derive(Debug)]
+pub struct Part<S, W> {
+    /// The node's window on its cluster.
+    pub membership: Membership,
+    /// Talks to etcd for ever.
+    pub session: S,
+    /// Looks at the clock and the pings for ever.
+    pub watch: W,
+}
+
+/// As [`join`], with any way to etcd, and with nothing that runs yet.
+pub fn part(
+    connect: impl Connect + Sync,
+    options: Options,
+    hooks: Arc<dyn Hooks>,
+    contacts: Arc<dyn Contacts>,
+) -> Part<impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static> {
     let seat = Seat::new(options.member(), hooks);
     let (flushes, requests) = mpsc::channel(FLUSH_QUEUE);
     let (learned, mut views) = mpsc::channel(LEARNED_QUEUE);
@@ -153,10 +180,8 @@ pub fn join(
     let tick = options.tick();
     let ledger = Arc::new(Mutex::new(Ledger::new(seat, contacts, &options)));
     let leaving = task.leaving.clone();
-    let node = Node::new(options, Arc::clone(&ledger), health, requests, task.leaving, task.left);
-
-    tracker.spawn(stop.clone().run_until_cancelled_owned(node.run()));
-    tracker.spawn(stop.run_until_cancelled_owned(async move {
+    let node = Node::new(options, connect, Arc::clone(&ledger), health, requests, task.leaving, task.left);
+    let watch = async move {
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -171,10 +196,10 @@ pub fn join(
             if leaving.is_cancelled() && !ledger.seat.is_leaving() {
                 ledger.seat.leave();
             }
-            ledger.look(Instant::now());
+            ledger.look(now());
         }
-    }));
-    Ok(membership)
+    };
+    Part { membership, session: node.run(), watch }
 }
 
 impl Options {

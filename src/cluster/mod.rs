@@ -9,6 +9,7 @@
 pub mod contacts;
 pub mod etcd;
 pub mod fixed;
+mod moment;
 pub mod propose;
 pub mod seat;
 mod tenure;
@@ -226,7 +227,7 @@ impl Membership {
     /// of a node that leaves, too, which owns its keys until it has come to the view without it.
     /// Costs two loads and a look at the clock.
     pub fn serves(&self) -> bool {
-        Instant::now() < self.serves_until()
+        moment::now() < self.serves_until()
     }
 
     /// The moment from which on this node must not answer as an owner, as far as it is known now.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::cluster::moment::now;
 use crate::cluster::propose;
 use crate::cluster::tenure::Tenure;
 use crate::cluster::view::{Member, Owners, View};
@@ -148,7 +149,7 @@ impl Seat {
                 Effect::None
             }
         };
-        after.standing = self.standing(&after, Instant::now());
+        after.standing = self.standing(&after, now());
         self.hooks.change(&before, &after);
         self.states.send_replace(Arc::new(after));
         effect
@@ -166,13 +167,13 @@ impl Seat {
 
     /// Lets this node serve for good, if it is a member.
     pub fn serve_unlimited(&mut self) {
-        self.serve_until(Instant::now() + UNLIMITED);
+        self.serve_until(now() + UNLIMITED);
     }
 
     /// Another process has taken this node's id, or has gone again. In force at once.
     pub fn displace(&mut self, displaced: bool) {
         self.tenure.displace(displaced);
-        self.stand(Instant::now());
+        self.stand(now());
     }
 
     /// Publishes the standing when it is another one by now.
@@ -236,7 +237,7 @@ impl Seat {
     /// This node wants to be taken out of the view, and does not want to come back.
     pub fn leave(&mut self) {
         self.leaving = true;
-        self.stand(Instant::now());
+        self.stand(now());
     }
 
     /// Raises the flush generation here and now, as a script does it.

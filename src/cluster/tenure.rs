@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::cluster::moment::now;
+
 /// A moment that moves forward, and whether it counts.
 #[derive(Debug)]
 pub(crate) struct Tenure {
@@ -14,7 +16,7 @@ pub(crate) struct Tenure {
 impl Tenure {
     /// One that is already over.
     pub(crate) fn over() -> Self {
-        Self { base: Instant::now(), nanos: AtomicU64::new(0), displaced: AtomicBool::new(false) }
+        Self { base: now(), nanos: AtomicU64::new(0), displaced: AtomicBool::new(false) }
     }
 
     /// The moment from which on this node must not answer. Costs two loads.

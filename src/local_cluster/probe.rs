@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::Endpoint;
 
+use crate::cluster::etcd::calls::Calls as _;
 use crate::cluster::etcd::client::Client;
 
 /// How long one answer may take: something is asked again rather than waited for.

@@ -10,7 +10,7 @@ use filbert::pb;
 use filbert::pb::outcome::Kind as Came;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::simulation::process::{Executed, PATIENCE};
+use crate::simulation::memory::{Executed, PATIENCE};
 use crate::simulation::world::World;
 use crate::support::counter::Counter;
 use crate::support::history::{Ending, Found, History, Moment, Read, Span, What, Write};
@@ -60,10 +60,10 @@ async fn ask(world: &World, rng: &mut Rng, key: &str, verb: Verb<'_>) -> (Reply,
     let command = Command { key: key.as_bytes(), key_binary: false, verb };
     let thread = rng.usize(..4);
     let (began, deadline) = (world.now(), Instant::now() + PATIENCE);
-    let reply = match process.execute_here(thread, &command) {
+    let reply = match process.memory().execute_here(thread, &command) {
         Executed::Here(outcome) => Reply::Done(outcome),
         Executed::Refused(why) => Reply::Refused(why),
-        Executed::Elsewhere => match process.execute(thread, &command).await {
+        Executed::Elsewhere => match process.memory().execute(thread, &command).await {
             Some(Ok(outcome)) => Reply::Done(outcome),
             Some(Err(Unavailable::Unanswered)) => Reply::Unknown,
             Some(Err(why)) => Reply::Refused(why),
@@ -400,7 +400,7 @@ pub async fn agree(world: &World, rng: &mut Rng) {
         for process in world.processes() {
             let verb = Verb::Get(Get::PLAIN);
             let command = Command { key: name.as_bytes(), key_binary: false, verb };
-            let answer = process.execute(0, &command).await;
+            let answer = process.memory().execute(0, &command).await;
             let is_right = answer.as_ref().is_some_and(|answer| {
                 answer.as_ref().is_ok_and(|outcome| {
                     outcome.item.as_ref().is_some_and(|item| item.value == value.as_slice())

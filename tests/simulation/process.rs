@@ -1,36 +1,19 @@
-//! One process of a node: its memory, its part in the cluster, and what is executed through it.
+//! One process of a node: its memory and its part in the cluster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use filbert::cache::ownership::Ownership;
-use filbert::cache::routing::Place;
-use filbert::cache::stall::Stall;
-use filbert::cache::{self, Cache};
-use filbert::clock::Clock;
+use filbert::cluster::Membership;
 use filbert::cluster::fixed::Script;
 use filbert::cluster::seat::Effect;
 use filbert::cluster::view::Member;
-use filbert::cluster::{Membership, etcd};
-use filbert::command::{Command, Unavailable};
-use filbert::events::Events;
-use filbert::pb;
-use filbert::peer::identity::Identity;
 use filbert::peer::memory::Network;
-use filbert::peer::options::Options;
-use filbert::peer::pings::Pings;
-use filbert::stats::{Counters, Registry};
-use filbert::store::{self, Caller, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::simulation::etcd::Revision;
-
-/// How long a command is waited for.
-pub const PATIENCE: Duration = Duration::from_millis(250);
-
-/// The time of the cluster's start, in seconds since 1970.
-const BEGINNING: u64 = 1_700_000_000;
+use crate::simulation::memory::{self, Memory};
 
 /// A running process.
 pub struct Process {
@@ -47,26 +30,14 @@ pub struct Process {
     silent: AtomicBool,
     script: Script,
     ownership: Arc<Ownership>,
-    store: Arc<Store>,
-    /// One of each thread.
-    caches: Vec<Arc<Cache>>,
-    counters: Arc<Counters>,
-}
-
-/// Where a command was executed, or why it was not.
-pub enum Executed {
-    Here(pb::Outcome),
-    Refused(Unavailable),
-    Elsewhere,
+    memory: Memory,
 }
 
 impl Process {
     /// Starts a process of a node; one that the node had is killed.
     pub fn start(node: usize, number: u64, network: &Network) -> Arc<Self> {
         let id = format!("node-{}", node + 1);
-        let options = store::Options { budget_bytes: 8 << 20, ..store::Options::default() };
-        let store = Arc::new(Store::new(&options, Clock::manual(BEGINNING), Events::default()));
-        let ownership = Ownership::new(store.clone());
+        let (store, ownership) = memory::empty();
         let me = Member {
             id: id.clone(),
             incarnation: 0,
@@ -76,39 +47,11 @@ impl Process {
             zone: String::new(),
         };
         let (script, membership) = Script::new(me, ownership.clone());
-        let identity = Identity { cluster: "simulation".to_owned(), id: id.clone() };
-        let peer = Options { operation_timeout: PATIENCE, ..Options::default() };
-        let shared = cache::Shared {
-            links: Arc::default(),
-            store: store.clone(),
-            membership: membership.clone(),
-            ownership: ownership.clone(),
-            stall: Stall::default(),
-            me: Arc::new(identity.clone()),
-            transport: network.transport(&id),
-            pings: Pings::new(&etcd::Options::default(), &peer),
-            options: Arc::new(peer),
-        };
-        let (counters, dead) = (Registry::default().block(), CancellationToken::new());
-        let (shared, threads) = (Arc::new(shared), 1 + number as usize % 2);
-        let cache = || Cache::start(shared.clone(), counters.clone(), dead.clone());
-        let caches: Vec<_> = std::iter::repeat_with(cache).take(threads).collect();
-        network.start(identity, caches[0].clone());
+        let (dead, threads) = (CancellationToken::new(), 1 + number as usize % 2);
+        let memory =
+            Memory::start(&id, threads, store, ownership.clone(), membership.clone(), network, dead.clone());
         let (seen, silent) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Self {
-            node,
-            id,
-            number,
-            dead,
-            membership,
-            seen,
-            silent,
-            script,
-            ownership,
-            store,
-            caches,
-            counters,
-        })
+        Arc::new(Self { node, id, number, dead, membership, seen, silent, script, ownership, memory })
     }
 
     /// Ends the process at once.
@@ -186,35 +129,12 @@ impl Process {
 
     /// Moves its clock.
     pub fn tick(&self) {
-        self.store.clock().advance(1);
+        self.memory.tick();
     }
 
-    /// Executes a command in a thread as its door does, when it belongs here.
-    pub fn execute_here(&self, thread: usize, command: &Command<'_>) -> Executed {
-        let cache = &self.caches[thread % self.caches.len()];
-        let routing = cache.pane().hold();
-        let Place::Here { since } = routing.place(command.key) else { return Executed::Elsewhere };
-        if !cache.serves() {
-            return Executed::Refused(Unavailable::Fenced);
-        }
-        let clock = self.store.clock();
-        let caller = Caller { since: Some(since), ..Caller::new(clock.now(), &self.counters, 0) };
-        let outcome = self.store.execute(&caller, command, |outcome| pb::outcome(0, &outcome));
-        Executed::Here(outcome)
-    }
-
-    /// Has a command executed wherever it belongs; `None` when the process dies meanwhile.
-    pub async fn execute(
-        &self,
-        thread: usize,
-        command: &Command<'_>,
-    ) -> Option<Result<pb::Outcome, Unavailable>> {
-        let cache = &self.caches[thread % self.caches.len()];
-        tokio::select! {
-            biased;
-            () = self.dead.cancelled() => None,
-            answer = cache.call(command) => Some(answer.result),
-        }
+    /// What executes its commands.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 }
 

@@ -12,7 +12,8 @@ use filbert::peer::memory::{Delay, Network};
 use tokio::time::{Instant, sleep};
 
 use crate::simulation::etcd::{Etcd, Revision};
-use crate::simulation::process::{PATIENCE, Process};
+use crate::simulation::memory::PATIENCE;
+use crate::simulation::process::Process;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -59,7 +60,7 @@ fn key_of(id: &str, process: &Process) -> String {
 async fn get(process: &Process, key: &str) -> (Result<pb::Outcome, Unavailable>, Duration) {
     let began = Instant::now();
     let command = Command { key: key.as_bytes(), key_binary: false, verb: Verb::Get(Get::PLAIN) };
-    let result = process.execute(0, &command).await.expect("nobody kills it");
+    let result = process.memory().execute(0, &command).await.expect("nobody kills it");
     (result, began.elapsed())
 }
 

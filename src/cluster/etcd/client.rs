@@ -16,6 +16,10 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
+use crate::cluster;
+use crate::cluster::etcd::Options;
+use crate::cluster::etcd::calls::{self, Calls, Connect};
+
 /// The largest answer that is read: a view of a thousand members is a tenth of it.
 const ANSWER_LIMIT_BYTES: usize = 4 << 20;
 
@@ -87,6 +91,17 @@ pub enum Error {
     /// The watch ended.
     #[error("the watch ended: {0}")]
     WatchEnded(String),
+    /// It cannot be connected to as told.
+    #[error(transparent)]
+    Options(#[from] cluster::Error),
+}
+
+impl Connect for Options {
+    type Calls = Client;
+
+    async fn connect(&self, endpoint: &str) -> Result<Client, Error> {
+        Client::connect(self.endpoint(endpoint)?, self.login(), self.call_timeout).await
+    }
 }
 
 impl Client {
@@ -117,8 +132,19 @@ impl Client {
         })
     }
 
-    /// Every key that starts with `prefix`, and the revision at which that was so.
-    pub async fn read(&self, prefix: &str) -> Result<(i64, Vec<(String, Record)>), Error> {
+    async fn within<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Error> {
+        within(self.deadline, what, call).await
+    }
+}
+
+impl Calls for Client {
+    type Watch = Watch;
+
+    async fn read(&self, prefix: &str) -> Result<(i64, Vec<(String, Record)>), Error> {
         let mut kv = self.kv.clone();
         let options = GetOptions::new().with_prefix();
         let mut response = self.within("read", kv.get(prefix, Some(options))).await?;
@@ -126,19 +152,14 @@ impl Client {
         Ok((revision, response.take_kvs().into_iter().filter_map(record).collect()))
     }
 
-    /// What a key held at a revision of the past.
-    ///
-    /// # Errors
-    /// [`Error::Compacted`] besides the usual.
-    pub async fn read_at(&self, key: &str, revision: i64) -> Result<Option<Record>, Error> {
+    async fn read_at(&self, key: &str, revision: i64) -> Result<Option<Record>, Error> {
         let mut kv = self.kv.clone();
         let options = GetOptions::new().with_revision(revision);
         let mut response = self.within("read", kv.get(key, Some(options))).await?;
         Ok(response.take_kvs().into_iter().filter_map(record).next().map(|(_, record)| record))
     }
 
-    /// Writes all when every check holds. The revision of the writes, or `None` when one did not.
-    pub async fn write_if(&self, checks: Vec<Check>, writes: Vec<Write>) -> Result<Option<i64>, Error> {
+    async fn write_if(&self, checks: Vec<Check>, writes: Vec<Write>) -> Result<Option<i64>, Error> {
         let compare = checks.into_iter().map(|check| match check {
             Check::Unchanged(key, revision) => Compare::mod_revision(key, CompareOp::Equal, revision),
             Check::NoneNewer(prefix, revision) => {
@@ -159,8 +180,7 @@ impl Client {
         Ok(response.succeeded().then(|| response.header().map_or(0, |header| header.revision())))
     }
 
-    /// A new lease of at least this length: its id.
-    pub async fn grant(&self, ttl: Duration) -> Result<i64, Error> {
+    async fn grant(&self, ttl: Duration) -> Result<i64, Error> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         let mut lease = self.lease.clone();
@@ -171,9 +191,9 @@ impl Client {
         }
     }
 
-    /// Renews a lease: whether it still lived. Opens a stream for each renewal, which costs little
-    /// every few seconds, and cannot be stuck from an earlier one.
-    pub async fn keep_alive(&self, id: i64) -> Result<bool, Error> {
+    // Opens a stream for each renewal, which costs little every few seconds, and cannot be stuck
+    // from an earlier one.
+    async fn keep_alive(&self, id: i64) -> Result<bool, Error> {
         let mut lease = self.lease.clone();
         let renew = async {
             match lease.keep_alive(id).await {
@@ -186,26 +206,16 @@ impl Client {
         self.within("lease renewal", renew).await
     }
 
-    /// Ends a lease, and every key that goes with it.
-    pub async fn revoke(&self, id: i64) -> Result<(), Error> {
+    async fn revoke(&self, id: i64) -> Result<(), Error> {
         let mut lease = self.lease.clone();
         self.within("lease revocation", lease.revoke(id)).await?;
         Ok(())
     }
 
-    /// Watches every key that starts with `prefix`, from the revision on.
-    pub async fn watch(&self, prefix: &str, from: i64) -> Result<Watch, Error> {
+    async fn watch(&self, prefix: &str, from: i64) -> Result<Watch, Error> {
         let mut watch = self.watch.clone();
         let options = WatchOptions::new().with_prefix().with_start_revision(from);
         Ok(Watch(self.within("watch", watch.watch(prefix, Some(options))).await?))
-    }
-
-    async fn within<T>(
-        &self,
-        what: &'static str,
-        call: impl Future<Output = Result<T, etcd_client::Error>>,
-    ) -> Result<T, Error> {
-        within(self.deadline, what, call).await
     }
 }
 
@@ -213,9 +223,8 @@ impl Client {
 #[derive(Debug)]
 pub struct Watch(WatchStream);
 
-impl Watch {
-    /// The next changes in their order, for which there is no deadline. Cancellation safe.
-    pub async fn next(&mut self) -> Result<Vec<Change>, Error> {
+impl calls::Watch for Watch {
+    async fn next(&mut self) -> Result<Vec<Change>, Error> {
         let response = match self.0.message().await {
             Ok(Some(response)) => response,
             Ok(None) => return Err(Error::WatchEnded("closed by etcd".into())),

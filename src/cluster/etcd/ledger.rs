@@ -12,6 +12,7 @@ use crate::cluster::etcd::Options;
 use crate::cluster::etcd::client::{Change, Record};
 use crate::cluster::etcd::peers::Peers;
 use crate::cluster::etcd::records::{Keys, Records, Stored, parse};
+use crate::cluster::moment::now;
 use crate::cluster::propose;
 use crate::cluster::seat::{Effect, Seat};
 use crate::cluster::view::{Member, View};
@@ -126,7 +127,7 @@ impl Ledger {
         // Who is not there now may have been in between.
         self.absent_since.clear();
         self.take_stored();
-        self.look(Instant::now());
+        self.look(now());
     }
 
     /// Takes over what the watch told.
@@ -138,7 +139,7 @@ impl Ledger {
                 self.take_stored();
             }
         }
-        self.look(Instant::now());
+        self.look(now());
     }
 
     /// Takes over what this node has written, but not a view: that is taken when the watch brings
@@ -172,7 +173,7 @@ impl Ledger {
         if self.seat.take(epoch, view) == Effect::Removed && live && !self.seat.is_leaving() {
             // Put out by the others, who cannot reach this node: it may well be put out again, so
             // it waits longer each time.
-            let now = Instant::now();
+            let now = now();
             let memory = self.timing.lease_ttl() * SHUNNED_MEMORY;
             let again = self.rejoin_at.is_some_and(|last| now < last + memory);
             self.shunned = if again { self.shunned + 1 } else { 0 };

@@ -15,11 +15,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cluster::Error;
 use crate::cluster::etcd::Options;
-use crate::cluster::etcd::client::{self, Client, Record, Write};
+use crate::cluster::etcd::calls::{Calls, Connect, Watch as _};
+use crate::cluster::etcd::client::{self, Record, Write};
 use crate::cluster::etcd::health::Health;
 use crate::cluster::etcd::ledger::{Ledger, Registration};
 use crate::cluster::etcd::records::{Stored, parse};
 use crate::cluster::etcd::wishes::{Proposal, Wish};
+use crate::cluster::moment::now;
 use crate::cluster::propose;
 
 /// Pause after each endpoint has failed once; doubles up to [`PAUSE_LIMIT`].
@@ -42,11 +44,14 @@ const RANK_LIMIT: usize = 15;
 /// are up to two of each view.
 const HISTORY_LIMIT: usize = 128;
 
+type WatchOf<C> = <<C as Connect>::Calls as Calls>::Watch;
+
 type Reply = oneshot::Sender<Result<u64, Error>>;
 
 /// The task that talks to etcd.
-pub struct Node {
+pub struct Node<C> {
     options: Options,
+    connect: C,
     ledger: Arc<Mutex<Ledger>>,
     health: Arc<Health>,
     flushes: mpsc::Receiver<Reply>,
@@ -62,9 +67,10 @@ pub struct Node {
     has_complained: bool,
 }
 
-impl Node {
+impl<C: Connect> Node<C> {
     pub fn new(
         options: Options,
+        connect: C,
         ledger: Arc<Mutex<Ledger>>,
         health: Arc<Health>,
         flushes: mpsc::Receiver<Reply>,
@@ -73,6 +79,7 @@ impl Node {
     ) -> Self {
         Self {
             options,
+            connect,
             ledger,
             health,
             flushes,
@@ -91,12 +98,12 @@ impl Node {
         let mut pause = FIRST_PAUSE;
         let mut complained_at = None;
         for (turn, endpoint) in endpoints.iter().cycle().enumerate() {
-            let began = Instant::now();
+            let began = now();
             let Err(error) = self.session(endpoint).await;
             self.health.disconnected();
-            let lasted = began.elapsed() > self.options.call_timeout * 4;
-            if lasted || complained_at.is_none_or(|at: Instant| at.elapsed() >= COMPLAINT_INTERVAL) {
-                complained_at = Some(Instant::now());
+            let lasted = now() > began + self.options.call_timeout * 4;
+            if lasted || complained_at.is_none_or(|at: Instant| now() >= at + COMPLAINT_INTERVAL) {
+                complained_at = Some(now());
                 self.has_complained = true;
                 warn!(endpoint, "etcd is out of reach, trying again: {error}");
             } else {
@@ -112,9 +119,8 @@ impl Node {
         }
     }
 
-    async fn session(&mut self, endpoint: &str) -> Result<std::convert::Infallible, SessionError> {
-        let target = self.options.endpoint(endpoint)?;
-        let client = Client::connect(target, self.options.login(), self.options.call_timeout).await?;
+    async fn session(&mut self, endpoint: &str) -> Result<std::convert::Infallible, client::Error> {
+        let client = self.connect.connect(endpoint).await?;
         let prefix = self.ledger.lock().keys().prefix.clone();
         let mut watch = self.read_all(&client, &prefix).await?;
         self.health.connected();
@@ -159,7 +165,7 @@ impl Node {
     }
 
     /// Reads everything, the views that were missed first, and watches what follows.
-    async fn read_all(&self, client: &Client, prefix: &str) -> Result<client::Watch, client::Error> {
+    async fn read_all(&self, client: &C::Calls, prefix: &str) -> Result<WatchOf<C>, client::Error> {
         let (revision, records) = client.read(prefix).await?;
         let records: BTreeMap<String, Record> = records.into_iter().collect();
         let (key, epoch) = {
@@ -189,9 +195,9 @@ impl Node {
     }
 
     /// Keeps the lease alive.
-    async fn renew(&mut self, client: &Client) -> Result<(), client::Error> {
+    async fn renew(&mut self, client: &C::Calls) -> Result<(), client::Error> {
         let Some(lease) = self.lease else { return Ok(()) };
-        let began = Instant::now();
+        let began = now();
         if client.keep_alive(lease).await? {
             self.ledger.lock().renewed(lease, began);
             self.health.renewed(began);
@@ -205,8 +211,8 @@ impl Node {
 
     /// Makes true in etcd what should be true of this node, as far as one write each can do it; a
     /// write that lost against another is tried again after the next event.
-    async fn settle(&mut self, client: &Client) -> Result<(), client::Error> {
-        let now = Instant::now();
+    async fn settle(&mut self, client: &C::Calls) -> Result<(), client::Error> {
+        let now = now();
         if !self.leaving_known() && !self.take_part(client, now).await? {
             self.propose_at = None;
             return Ok(());
@@ -224,7 +230,7 @@ impl Node {
     }
 
     /// Sees to this node's lease and registration. Whether it has any business in etcd.
-    async fn take_part(&mut self, client: &Client, now: Instant) -> Result<bool, client::Error> {
+    async fn take_part(&mut self, client: &C::Calls, now: Instant) -> Result<bool, client::Error> {
         let lease = match self.lease {
             Some(lease) => lease,
             None => {
@@ -255,7 +261,7 @@ impl Node {
     }
 
     /// Says which view this node has come to, and whom it doubts.
-    async fn say(&self, client: &Client, now: Instant, lease: i64) -> Result<(), client::Error> {
+    async fn say(&self, client: &C::Calls, now: Instant, lease: i64) -> Result<(), client::Error> {
         let ack = self.ledger.lock().ack(lease);
         if let Some(ack) = ack {
             self.write(client, Wish { checks: Vec::new(), writes: vec![ack] }).await?;
@@ -282,9 +288,9 @@ impl Node {
         self.propose_at.get_or_insert(now + RANK_STEP * rank + jitter);
     }
 
-    async fn propose(&mut self, client: &Client) -> Result<(), client::Error> {
+    async fn propose(&mut self, client: &C::Calls) -> Result<(), client::Error> {
         self.propose_at = None;
-        let proposal = self.ledger.lock().proposal(Instant::now());
+        let proposal = self.ledger.lock().proposal(now());
         let Some(Proposal { next, wish }) = proposal else { return Ok(()) };
         let won = self.write(client, wish).await?;
         let members: Vec<_> = next.view.members.keys().collect();
@@ -294,10 +300,10 @@ impl Node {
 
     /// Takes this node out of the view, and when it has come to the view without it, ends its
     /// lease and says so.
-    async fn withdraw(&mut self, client: &Client) -> Result<(), client::Error> {
+    async fn withdraw(&mut self, client: &C::Calls) -> Result<(), client::Error> {
         let (is_member, proposal) = {
             let ledger = self.ledger.lock();
-            (ledger.is_member(), ledger.withdrawal(Instant::now()))
+            (ledger.is_member(), ledger.withdrawal(now()))
         };
         if is_member {
             if let Some(Proposal { wish, .. }) = proposal {
@@ -321,7 +327,7 @@ impl Node {
     /// present view may be followed.
     ///
     /// [`Membership::raise_flush_generation`]: crate::cluster::Membership::raise_flush_generation
-    async fn raise_flush_generation(&mut self, client: &Client) -> Result<(), client::Error> {
+    async fn raise_flush_generation(&mut self, client: &C::Calls) -> Result<(), client::Error> {
         self.flush = self.flush.take().filter(|reply| !reply.is_closed());
         if self.flush.is_none() {
             return Ok(());
@@ -348,7 +354,7 @@ impl Node {
     }
 
     /// Writes all if nothing has changed, and takes over what it has written.
-    async fn write(&self, client: &Client, wish: Wish) -> Result<bool, client::Error> {
+    async fn write(&self, client: &C::Calls, wish: Wish) -> Result<bool, client::Error> {
         let puts = wish.writes.iter().filter_map(|write| match write {
             Write::Put(key, value, lease) => Some((key.clone(), value.clone(), *lease)),
             Write::Delete(_) => None,
@@ -360,15 +366,6 @@ impl Node {
         }
         Ok(revision.is_some())
     }
-}
-
-/// Why a session ended, or could not begin.
-#[derive(Debug, thiserror::Error)]
-enum SessionError {
-    #[error(transparent)]
-    Client(#[from] client::Error),
-    #[error(transparent)]
-    Options(#[from] Error),
 }
 
 fn every(period: Duration) -> Interval {

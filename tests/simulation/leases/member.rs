@@ -1,0 +1,181 @@
+//! A process that takes part in a cluster in earnest: the code that talks to etcd, pings that are only played, and its
+//! memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use filbert::cache::ownership::Ownership;
+use filbert::cluster::Membership;
+use filbert::cluster::contacts::{Contact, Contacts, Timing};
+use filbert::cluster::etcd::{self, Options, Part};
+use filbert::cluster::view::{Member, View};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::simulation::leases::freezer::Freezer;
+use crate::simulation::leases::world::World;
+use crate::simulation::leases::{CALL_TIMEOUT, LEASE};
+use crate::simulation::memory::{self, Memory};
+
+/// A running process.
+pub struct Process {
+    pub node: usize,
+    pub id: String,
+    pub dead: CancellationToken,
+    pub freezer: Freezer,
+    pub membership: Membership,
+    pub memory: Memory,
+    pings: Arc<Pings>,
+}
+
+impl Process {
+    /// Starts a process of a node.
+    pub fn start(world: &Arc<World>, node: usize) -> Arc<Self> {
+        let id = name(node);
+        let (dead, freezer) = (CancellationToken::new(), Freezer::new());
+        let (store, ownership) = memory::empty();
+        let options = Options {
+            cluster: "simulation".to_owned(),
+            endpoints: vec!["one".to_owned(), "another".to_owned()],
+            node_id: id.clone(),
+            peer_addr: format!("{id}:11212"),
+            memcached_addr: format!("{id}:11211"),
+            lease_ttl: LEASE,
+            call_timeout: CALL_TIMEOUT,
+            forsake_after: LEASE * 10,
+            ..Options::default()
+        };
+        let pings = Arc::new(Pings { timing: options.timing(), peers: Mutex::default() });
+        let line = world.etcd.line(&id);
+        let Part { membership, session, watch } = etcd::part(line, options, ownership.clone(), pings.clone());
+        let memory =
+            Memory::start(&id, 1, store, ownership.clone(), membership.clone(), &world.network, dead.clone());
+        let process =
+            Arc::new(Self { node, id, dead, freezer, membership: membership.clone(), memory, pings });
+        process.run(session);
+        process.run(watch);
+        process.run(settle(ownership, membership));
+        process.run(ping_all(world.clone(), process.clone()));
+        process
+    }
+
+    /// Runs a task until the process dies; it stands still with it.
+    fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.dead.clone().run_until_cancelled_owned(self.freezer.hold(task)));
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.membership.state().epoch
+    }
+}
+
+pub fn name(node: usize) -> String {
+    format!("node-{}", node + 1)
+}
+
+async fn settle(ownership: Arc<Ownership>, mut membership: Membership) {
+    while let Some(state) = membership.changed().await {
+        ownership.settle(&state);
+    }
+}
+
+/// What a process knows from its pings, by id and incarnation.
+struct Pings {
+    timing: Timing,
+    peers: Mutex<BTreeMap<(String, u64), Peer>>,
+}
+
+struct Peer {
+    contact: Contact,
+    /// Whether answers have come.
+    is_proven: bool,
+}
+
+impl Peer {
+    fn unheard() -> Self {
+        let answered = Some(Instant::now().into_std());
+        Self { contact: Contact { answered, ..Contact::default() }, is_proven: false }
+    }
+}
+
+impl Contacts for Pings {
+    fn contact(&self, member: &Member) -> Contact {
+        self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
+    }
+}
+
+impl Pings {
+    fn reaches(&self, id: &str) -> bool {
+        let now = Instant::now().into_std();
+        let reached = |peer: &Peer| peer.is_proven && peer.contact.is_reachable(now, self.timing);
+        self.peers.lock().iter().any(|((of, _), peer)| of == id && reached(peer))
+    }
+}
+
+fn key(member: &Member) -> (String, u64) {
+    (member.id.clone(), member.incarnation)
+}
+
+/// What a ping is answered.
+struct Answer {
+    incarnation: u64,
+    epoch: u64,
+    view: View,
+    reaches_caller: bool,
+}
+
+async fn ping_all(world: Arc<World>, process: Arc<Process>) {
+    let interval = process.pings.timing.ping_interval();
+    loop {
+        let slept = Instant::now();
+        sleep(interval).await;
+        if slept.elapsed() > interval * 2 {
+            // The others have closed its connections: it makes new ones for the next ping.
+            continue;
+        }
+        let view = process.membership.state().view.clone();
+        for member in view.members.values().filter(|member| member.id != process.id) {
+            process.run(ping(world.clone(), process.clone(), member.clone(), interval));
+        }
+    }
+}
+
+async fn ping(world: Arc<World>, process: Arc<Process>, member: Member, patience: Duration) {
+    let sent = Instant::now().into_std();
+    // Goes on while this process stands still.
+    let asked = tokio::spawn(answer(world.clone(), process.id.clone(), member.clone()));
+    let Ok(Ok(Some(answer))) = timeout(patience, asked).await else { return };
+    if answer.incarnation != member.incarnation {
+        return;
+    }
+    {
+        let mut peers = process.pings.peers.lock();
+        let peer = peers.entry(key(&member)).or_insert_with(Peer::unheard);
+        peer.is_proven = true;
+        peer.contact.answered = Some(sent);
+        if answer.reaches_caller {
+            peer.contact.vouched = Some(sent);
+        }
+        peer.contact.epoch = answer.epoch;
+    }
+    if answer.epoch > process.epoch() {
+        sleep(world.latency()).await;
+        process.membership.learn(answer.epoch, answer.view);
+    }
+}
+
+async fn answer(world: Arc<World>, caller: String, member: Member) -> Option<Answer> {
+    sleep(world.latency()).await;
+    world.passes(&caller, &member.id).await;
+    let other = world.process(&member.id)?;
+    other.freezer.thawed().await;
+    // In this order (`Membership::may_vouch_for`).
+    let reaches_caller = other.pings.reaches(&caller) && other.membership.may_vouch_for(&caller);
+    let state = other.membership.state();
+    sleep(world.latency()).await;
+    world.passes(&member.id, &caller).await;
+    let (incarnation, epoch, view) = (state.incarnation, state.epoch, View::clone(&state.view));
+    Some(Answer { incarnation, epoch, view, reaches_caller })
+}

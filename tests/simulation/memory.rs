@@ -1,0 +1,116 @@
+//! What a process holds, and what is executed through it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use filbert::cache::ownership::Ownership;
+use filbert::cache::routing::Place;
+use filbert::cache::stall::Stall;
+use filbert::cache::{self, Cache};
+use filbert::clock::Clock;
+use filbert::cluster::{Membership, etcd};
+use filbert::command::{Command, Unavailable};
+use filbert::events::Events;
+use filbert::pb;
+use filbert::peer::identity::Identity;
+use filbert::peer::memory::Network;
+use filbert::peer::options::Options;
+use filbert::peer::pings::Pings;
+use filbert::stats::{Counters, Registry};
+use filbert::store::{self, Caller, Store};
+use tokio_util::sync::CancellationToken;
+
+/// How long a command is waited for.
+pub const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The time of the cluster's start, in seconds since 1970.
+const BEGINNING: u64 = 1_700_000_000;
+
+/// The memory of a process, and its threads' part in the cluster.
+pub struct Memory {
+    store: Arc<Store>,
+    /// One of each thread.
+    caches: Vec<Arc<Cache>>,
+    counters: Arc<Counters>,
+    dead: CancellationToken,
+}
+
+/// Where a command was executed, or why it was not.
+pub enum Executed {
+    Here(pb::Outcome),
+    Refused(Unavailable),
+    Elsewhere,
+}
+
+/// A store that holds nothing, and who says which of its slots count.
+pub fn empty() -> (Arc<Store>, Arc<Ownership>) {
+    let options = store::Options { budget_bytes: 8 << 20, ..store::Options::default() };
+    let store = Arc::new(Store::new(&options, Clock::manual(BEGINNING), Events::default()));
+    let ownership = Ownership::new(store.clone());
+    (store, ownership)
+}
+
+impl Memory {
+    /// Starts the threads of a node and listens to the others, until it is dead.
+    pub fn start(
+        id: &str,
+        threads: usize,
+        store: Arc<Store>,
+        ownership: Arc<Ownership>,
+        membership: Membership,
+        network: &Network,
+        dead: CancellationToken,
+    ) -> Self {
+        let identity = Identity { cluster: "simulation".to_owned(), id: id.to_owned() };
+        let peer = Options { operation_timeout: PATIENCE, ..Options::default() };
+        let shared = cache::Shared {
+            links: Arc::default(),
+            store: store.clone(),
+            membership,
+            ownership,
+            stall: Stall::default(),
+            me: Arc::new(identity.clone()),
+            transport: network.transport(id),
+            pings: Pings::new(&etcd::Options::default(), &peer),
+            options: Arc::new(peer),
+        };
+        let (shared, counters) = (Arc::new(shared), Registry::default().block());
+        let cache = || Cache::start(shared.clone(), counters.clone(), dead.clone());
+        let caches: Vec<_> = std::iter::repeat_with(cache).take(threads).collect();
+        network.start(identity, caches[0].clone());
+        Self { store, caches, counters, dead }
+    }
+
+    /// Moves its clock.
+    pub fn tick(&self) {
+        self.store.clock().advance(1);
+    }
+
+    /// Executes a command in a thread as its door does, when it belongs here.
+    pub fn execute_here(&self, thread: usize, command: &Command<'_>) -> Executed {
+        let cache = &self.caches[thread % self.caches.len()];
+        let routing = cache.pane().hold();
+        let Place::Here { since } = routing.place(command.key) else { return Executed::Elsewhere };
+        if !cache.serves() {
+            return Executed::Refused(Unavailable::Fenced);
+        }
+        let clock = self.store.clock();
+        let caller = Caller { since: Some(since), ..Caller::new(clock.now(), &self.counters, 0) };
+        let outcome = self.store.execute(&caller, command, |outcome| pb::outcome(0, &outcome));
+        Executed::Here(outcome)
+    }
+
+    /// Has a command executed wherever it belongs; `None` when the process dies meanwhile.
+    pub async fn execute(
+        &self,
+        thread: usize,
+        command: &Command<'_>,
+    ) -> Option<Result<pb::Outcome, Unavailable>> {
+        let cache = &self.caches[thread % self.caches.len()];
+        tokio::select! {
+            biased;
+            () = self.dead.cancelled() => None,
+            answer = cache.call(command) => Some(answer.result),
+        }
+    }
+}
