@@ -145,6 +145,25 @@ fn keys_and_values_are_not_in_the_log() {
     assert!(said.contains("the cluster changed") && said.contains("went=[\"node-2\"]"), "{}", Cut(&said));
 }
 
+#[test]
+fn a_node_that_starts_tells_of_the_present_view_alone() {
+    let mut cluster = Cluster::start(2);
+    let mut wire = cluster.nodes[0].connect();
+    for _ in 0..3 {
+        wire.ask("flush_all\r\n", "OK\r\n");
+    }
+    let said = cluster.nodes[1].stderr();
+    assert!(said.contains("flush_all: everything held is forgotten"), "{said}");
+    let changes = said.matches("the cluster changed").count();
+    let joined = cluster.add();
+    cluster.whole();
+    let said = cluster.nodes[joined].stderr();
+    assert!(said.contains("found the cluster") && said.contains("joined the cluster"), "{said}");
+    assert!(!said.contains("the cluster changed") && !said.contains("flush_all"), "{said}");
+    let said = cluster.nodes[1].stderr();
+    assert_eq!(said.matches("the cluster changed").count(), changes + 1, "{said}");
+}
+
 /// As after a move to another host, or with a port that was free.
 #[test]
 fn a_node_restarted_elsewhere_within_its_lease_is_no_error() {

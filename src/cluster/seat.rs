@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::cluster::moment::now;
 use crate::cluster::propose;
@@ -26,6 +26,10 @@ pub struct Seat {
     tenure: Arc<Tenure>,
     was_member: bool,
     leaving: bool,
+    /// The view that was last spoken of.
+    told: Arc<View>,
+    /// Whether views of the past are taken over, which nobody wants to hear of.
+    is_catching_up: bool,
 }
 
 /// What a new view means for this node.
@@ -56,8 +60,18 @@ impl Seat {
             doubted: Arc::default(),
             registered: Arc::default(),
         };
+        let told = state.view.clone();
         let states = watch::Sender::new(Arc::new(state));
-        Self { me, hooks, states, tenure: Arc::new(Tenure::over()), was_member: false, leaving: false }
+        Self {
+            me,
+            hooks,
+            states,
+            tenure: Arc::new(Tenure::over()),
+            was_member: false,
+            leaving: false,
+            told,
+            is_catching_up: false,
+        }
     }
 
     /// This node as it registers.
@@ -93,6 +107,14 @@ impl Seat {
         }
         let owners = before.owners.under(&view).unwrap_or_else(|| Owners::of(&view));
         self.take_known(epoch, view, Arc::new(owners))
+    }
+
+    /// The same, of a view that is not the present one any more.
+    pub fn take_past(&mut self, epoch: u64, view: View) -> Effect {
+        self.is_catching_up = true;
+        let effect = self.take(epoch, view);
+        self.is_catching_up = false;
+        effect
     }
 
     /// The same, when the owners of the view are known.
@@ -134,9 +156,7 @@ impl Seat {
                     let last = before.epoch;
                     warn!(epoch, last, members, "views were missed: everything held is forgotten");
                 } else {
-                    let came = only_in(&after.view, &before.view);
-                    let went = only_in(&before.view, &after.view);
-                    info!(epoch, members, ?came, ?went, "the cluster changed");
+                    self.tell(epoch, &after.view);
                 }
                 if missed {
                     if !was {
@@ -149,10 +169,28 @@ impl Seat {
                 Effect::None
             }
         };
+        if !self.is_catching_up {
+            self.told = after.view.clone();
+        }
         after.standing = self.standing(&after, now());
         self.hooks.change(&before, &after);
         self.states.send_replace(Arc::new(after));
         effect
+    }
+
+    /// Says what is new in a view that this node stays in, or out of.
+    fn tell(&self, epoch: u64, view: &View) {
+        let members = view.members.len();
+        let (came, went) = (only_in(view, &self.told), only_in(&self.told, view));
+        if self.is_catching_up {
+            debug!(epoch, members, "a view of the past");
+        } else if self.told.members.is_empty() {
+            info!(epoch, members, ?came, "found the cluster");
+        } else if view.flush_generation > self.told.flush_generation && view.members == self.told.members {
+            info!(epoch, generation = view.flush_generation, "flush_all: everything held is forgotten");
+        } else {
+            info!(epoch, members, ?came, ?went, "the cluster changed");
+        }
     }
 
     /// Lets this node serve until then, if it is a member; never moves back.

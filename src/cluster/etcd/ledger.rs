@@ -1,7 +1,7 @@
 //! What this node has read in etcd and seen of its peers, and what follows from it for itself:
 //! which view it acts on, and until when it may serve. No IO.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,10 @@ const SHUNNED_LIMIT: u32 = 5;
 
 /// How many leases after that a node is put out again for it to count as "again".
 const SHUNNED_MEMORY: u32 = 20;
+
+/// Incarnations of this process that it knows again: it waits a lease before it takes another one
+/// after it was put out, and its own registration ends within that.
+const INCARNATIONS_LIMIT: usize = 16;
 
 /// What stands under this node's own id.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub struct Ledger {
     /// Since when another process has this node's id.
     taken_since: Option<Instant>,
     is_said_to_be_taken: bool,
+    /// The last ones of this process: what it registered itself is nobody else's.
+    incarnations: VecDeque<u64>,
     /// The epoch that this node had come to when etcd was set back to an earlier time.
     set_back_at: Option<u64>,
     /// Whether it was said that nobody is left whom this node could join.
@@ -87,6 +93,7 @@ fn incarnations(view: &View) -> BTreeMap<String, u64> {
 impl Ledger {
     pub fn new(seat: Seat, contacts: Arc<dyn Contacts>, options: &Options) -> Self {
         let timing = options.timing();
+        let incarnations = [seat.me().incarnation].into();
         Self {
             seat,
             peers: Peers::new(contacts, timing),
@@ -103,6 +110,7 @@ impl Ledger {
             displaced: false,
             taken_since: None,
             is_said_to_be_taken: false,
+            incarnations,
             set_back_at: None,
             has_lamented: false,
         }
@@ -124,6 +132,8 @@ impl Ledger {
             self.set_back_at = Some(self.seat.state().epoch);
         }
         self.records.load(revision, records);
+        // An etcd that was away may have kept the lease for as long, and gives it a whole one more.
+        self.taken_since = self.taken_since.map(|_| now());
         // Who is not there now may have been in between.
         self.absent_since.clear();
         self.take_stored();
@@ -167,10 +177,29 @@ impl Ledger {
         }
     }
 
-    /// Takes over a view that etcd, its history or a peer has told.
+    /// Takes over a view that etcd or a peer has told.
     pub fn take(&mut self, epoch: u64, view: View) {
         let live = self.records.is_registered(self.me());
-        if self.seat.take(epoch, view) == Effect::Removed && live && !self.seat.is_leaving() {
+        let effect = self.seat.take(epoch, view);
+        self.came_to(effect, live);
+    }
+
+    /// Takes over a view out of etcd's history.
+    pub fn take_past(&mut self, epoch: u64, view: View) {
+        let live = self.records.is_registered(self.me());
+        let effect = self.seat.take_past(epoch, view);
+        self.came_to(effect, live);
+    }
+
+    fn came_to(&mut self, effect: Effect, live: bool) {
+        let incarnation = self.seat.me().incarnation;
+        if self.incarnations.back() != Some(&incarnation) {
+            self.incarnations.push_back(incarnation);
+            if self.incarnations.len() > INCARNATIONS_LIMIT {
+                self.incarnations.pop_front();
+            }
+        }
+        if effect == Effect::Removed && live && !self.seat.is_leaving() {
             // Put out by the others, who cannot reach this node: it may well be put out again, so
             // it waits longer each time.
             let now = now();
@@ -335,7 +364,9 @@ impl Ledger {
             Some((record, Some(member))) if member.incarnation == me.incarnation && record.lease == lease => {
                 Registration::Ours
             }
-            Some((record, Some(member))) if member.incarnation != me.incarnation && record.lease != lease => {
+            Some((record, Some(member)))
+                if !self.incarnations.contains(&member.incarnation) && record.lease != lease =>
+            {
                 Registration::Taken(member)
             }
             Some(_) => Registration::Replaceable,

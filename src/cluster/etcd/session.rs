@@ -187,7 +187,7 @@ impl<C: Connect> Node<C> {
         }
         {
             let mut ledger = self.ledger.lock();
-            missed.into_iter().rev().for_each(|stored| ledger.take(stored.epoch, stored.view));
+            missed.into_iter().rev().for_each(|stored| ledger.take_past(stored.epoch, stored.view));
             ledger.load(revision, records);
             self.health.came_to(revision);
         }
