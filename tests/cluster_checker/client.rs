@@ -33,6 +33,11 @@ impl Client<'_> {
         Client { doors, wires: doors.iter().map(|_| None).collect(), patience }
     }
 
+    /// Connects to a node anew for what is asked next.
+    pub fn hang_up(&mut self, node: usize) {
+        self.wires[node] = None;
+    }
+
     /// Sends a request and returns the line that answers it, without its end.
     ///
     /// # Errors

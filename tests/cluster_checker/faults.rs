@@ -6,12 +6,20 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 
+use crate::cluster_checker::workload::Woken;
 use crate::support::cluster::{Cluster, LEASE};
 use crate::support::history::Moment;
+
+/// How long a node stands still at most until the others have gone on without it.
+const FREEZE: Duration = LEASE.saturating_mul(4);
+
+/// How long clients ask a node most that has woken up.
+const WAKING: Duration = LEASE.saturating_mul(1);
 
 /// Breaks a cluster and mends it, and keeps a log.
 pub struct Faults<'a> {
     cluster: &'a mut Cluster,
+    woken: Woken,
     rng: Rng,
     start: Instant,
     pub log: Log,
@@ -39,6 +47,9 @@ enum Fault {
     Kill(usize),
     Leave(usize),
     Pause(usize),
+    /// Stands still until the others have gone on without it, and wakes up with an etcd that is so many milliseconds
+    /// away and clients that come at once.
+    Freeze(usize, u64),
     KillEtcd,
     PauseEtcd,
     /// What goes from one host to another is lost.
@@ -47,8 +58,8 @@ enum Fault {
 
 impl<'a> Faults<'a> {
     /// For a cluster that is whole.
-    pub fn new(cluster: &'a mut Cluster, seed: u64, start: Instant) -> Faults<'a> {
-        Faults { cluster, rng: Rng::with_seed(seed), start, log: Log::default() }
+    pub fn new(cluster: &'a mut Cluster, woken: Woken, seed: u64, start: Instant) -> Faults<'a> {
+        Faults { cluster, woken, rng: Rng::with_seed(seed), start, log: Log::default() }
     }
 
     /// Breaks and mends it for so long; it is whole at the end.
@@ -91,6 +102,8 @@ impl<'a> Faults<'a> {
     /// Waits until the cluster is whole and watches it for a moment.
     fn rest(&mut self) {
         self.cluster.whole();
+        let proxy = self.cluster.proxy.as_ref().expect("there is one");
+        proxy.slow(Duration::ZERO);
         let (from, before) = (self.now(), self.epochs());
         self.note("whole");
         thread::sleep(Duration::from_millis(self.rng.u64(200..800)));
@@ -111,7 +124,8 @@ impl<'a> Faults<'a> {
         let is_etcds = |fault: &Fault| matches!(fault, Fault::KillEtcd | Fault::PauseEtcd);
         loop {
             let node = self.rng.usize(..nodes);
-            let fault = match self.rng.u8(..10) {
+            let fault = match self.rng.u8(..12) {
+                10.. => Fault::Freeze(node, self.rng.u64(30..=60)),
                 0..3 => Fault::Kill(node),
                 3..6 => Fault::Pause(node),
                 6 => Fault::Leave(node),
@@ -162,6 +176,11 @@ impl<'a> Faults<'a> {
                 self.note("left");
             }
             Fault::Pause(node) => nodes[*node].stop(),
+            Fault::Freeze(node, away) => {
+                let proxy = self.cluster.proxy.as_ref().expect("there is one");
+                proxy.slow(Duration::from_millis(*away) / 2);
+                nodes[*node].stop();
+            }
             Fault::KillEtcd => self.cluster.etcd.kill(),
             Fault::PauseEtcd => self.cluster.etcd.signal(Signal::SIGSTOP),
             Fault::Cut(pairs) => {
@@ -173,17 +192,36 @@ impl<'a> Faults<'a> {
     }
 
     fn end(&mut self, fault: &Fault, began: Moment) {
+        if let Fault::Freeze(node, _) = fault {
+            self.await_removal(*node);
+        }
         self.note(&format!("the end of {fault:?}"));
         let nodes = &mut self.cluster.nodes;
         match fault {
             Fault::Kill(node) | Fault::Leave(node) => nodes[*node].start(),
             Fault::Pause(node) => nodes[*node].cont(),
+            Fault::Freeze(node, _) => {
+                self.woken.set(Some(*node));
+                nodes[*node].cont();
+                thread::sleep(WAKING);
+                self.woken.set(None);
+            }
             Fault::KillEtcd => self.cluster.etcd.restart(),
             Fault::PauseEtcd => self.cluster.etcd.signal(Signal::SIGCONT),
             Fault::Cut(_) => self.cluster.network.as_mut().expect("it was cut").heal(),
         }
         if let Some(node) = target(fault) {
             self.log.outages.push(Outage { node, from: began, until: self.now() });
+        }
+    }
+
+    /// Waits until somebody has a view without the node, if that comes about.
+    fn await_removal(&self, node: usize) {
+        let deadline = Instant::now() + FREEZE;
+        let id = self.cluster.nodes[node].id.as_str();
+        let is_out = || self.cluster.rings().iter().any(|ring| !ring.members.contains_key(id));
+        while !is_out() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -205,7 +243,7 @@ impl<'a> Faults<'a> {
 /// The node that clients may miss meanwhile.
 fn target(fault: &Fault) -> Option<usize> {
     match fault {
-        Fault::Kill(node) | Fault::Leave(node) | Fault::Pause(node) => Some(*node),
+        Fault::Kill(node) | Fault::Leave(node) | Fault::Pause(node) | Fault::Freeze(node, _) => Some(*node),
         Fault::KillEtcd | Fault::PauseEtcd | Fault::Cut(_) => None,
     }
 }
@@ -214,7 +252,7 @@ fn longest(fault: &Fault) -> Duration {
     match fault {
         // Restarted at once, too: before anybody has noticed.
         Fault::Kill(_) | Fault::Leave(_) => LEASE + LEASE / 2,
-        Fault::Pause(_) | Fault::Cut(_) => LEASE * 2,
+        Fault::Pause(_) | Fault::Freeze(..) | Fault::Cut(_) => LEASE * 2,
         Fault::KillEtcd | Fault::PauseEtcd => LEASE * 3 / 2,
     }
 }

@@ -1,6 +1,7 @@
 //! The clients of a run: one writer for each key, and readers of all keys through every node.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,31 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two commands of a client, so that nodes that share two cores are not starved by their clients.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// The node that has just woken up, whom clients ask most, each time on a new connection.
+#[derive(Clone, Debug)]
+pub struct Woken(Arc<AtomicUsize>);
+
+impl Woken {
+    /// Nobody.
+    pub fn nobody() -> Woken {
+        Woken(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+
+    pub fn set(&self, node: Option<usize>) {
+        self.0.store(node.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    fn node(&self) -> Option<usize> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|&node| node != usize::MAX)
+    }
+}
+
 /// Who is asked, since when, and for how long.
 pub struct Load {
     pub doors: Vec<Door>,
     pub start: Instant,
     pub name: String,
+    pub woken: Woken,
     stop: AtomicBool,
 }
 
@@ -44,7 +65,7 @@ pub struct Seen {
 impl Load {
     /// Clients of these nodes; the name makes their keys differ from other runs'.
     pub fn new(doors: Vec<Door>, start: Instant, name: &str) -> Load {
-        Load { doors, start, name: name.to_owned(), stop: AtomicBool::new(false) }
+        Load { doors, start, name: name.to_owned(), woken: Woken::nobody(), stop: AtomicBool::new(false) }
     }
 
     /// Since the beginning.
@@ -102,7 +123,7 @@ impl Load {
         let mut client = Client::new(&self.doors, PATIENCE);
         let (mut reads, mut silences) = (Vec::new(), Vec::new());
         while !self.stop.load(Ordering::Relaxed) {
-            let node = rng.usize(..self.doors.len());
+            let node = self.choose(&mut client, &mut rng);
             let began = self.now();
             let found = match rng.u8(..4) {
                 0 => self.read_many(&mut client, node, &mut rng),
@@ -118,6 +139,17 @@ impl Load {
             thread::sleep(PAUSE);
         }
         (reads, silences)
+    }
+
+    /// The node that is asked next.
+    pub fn choose(&self, client: &mut Client, rng: &mut Rng) -> usize {
+        match self.woken.node().filter(|_| rng.bool()) {
+            Some(node) => {
+                client.hang_up(node);
+                node
+            }
+            None => rng.usize(..self.doors.len()),
+        }
     }
 
     fn read_one(&self, client: &mut Client, node: usize, key: usize) -> Result<Vec<(usize, Found)>, Failure> {

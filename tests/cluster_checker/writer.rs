@@ -268,7 +268,7 @@ impl Asking<'_, '_> {
         &mut self,
         ask: impl FnOnce(&mut Client, usize) -> Result<T, Failure>,
     ) -> (Result<T, Failure>, Span) {
-        let node = self.rng.usize(..self.load.doors.len());
+        let node = self.load.choose(self.client, self.rng);
         let began = self.load.now();
         let reply = ask(self.client, node);
         let span = Span { began, ended: self.load.now(), node };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::etcd::Etcd;
 use crate::support::netns::Network;
 use crate::support::node::{Node, Ring, stats};
+use crate::support::proxy::Proxy;
 use crate::support::server::eventually;
 use crate::support::site::Site;
 use crate::support::wire::Wire;
@@ -32,6 +33,8 @@ const HASTY: [&str; 6] = ["--lease-ttl", "2", "--peer-timeout", "250", "--peer-c
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub etcd: Etcd,
+    /// What is between the nodes and etcd, of a cluster that has it.
+    pub proxy: Option<Proxy>,
     /// Of a cluster whose hosts are apart: the nodes' in their order, and etcd's last.
     pub network: Option<Network>,
     name: String,
@@ -64,26 +67,42 @@ impl Cluster {
     pub fn empty(args: &[&str]) -> Cluster {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let etcd = Etcd::start_on(Site::loopback(), None);
-        Cluster { nodes: Vec::new(), etcd, network: None, name: unique_name(), args }
+        Cluster { nodes: Vec::new(), etcd, proxy: None, network: None, name: unique_name(), args }
     }
 
-    /// Starts so many nodes and an etcd, each on a host of its own in a network that can be cut. Nodes wait for each
-    /// other as long as they do without being told, and have a lease of [`LEASE`].
+    /// As [`Cluster::start`], with a proxy in front of etcd, and what `more` says instead of what is usual.
+    pub fn start_behind_a_proxy(nodes: usize, more: &[&str]) -> Cluster {
+        let mut cluster = Cluster::empty(&[]);
+        cluster.proxy = Some(Proxy::start(cluster.etcd.endpoint()));
+        for _ in 0..nodes {
+            cluster.add_with(more);
+        }
+        cluster.whole();
+        cluster
+    }
+
+    /// Starts so many nodes and an etcd with a proxy before it, each on a host of its own in a network that can be cut.
+    /// Nodes wait for each other as long as they do without being told, and have a lease of [`LEASE`].
     ///
     /// # Panics
     ///
     /// When not root.
     pub fn start_apart(nodes: usize) -> Cluster {
-        Cluster::start_apart_with(nodes, &HASTY)
+        Cluster::apart(nodes, &HASTY, true)
     }
 
-    /// As [`Cluster::start_apart`], with these arguments instead.
+    /// As [`Cluster::start_apart`], without a proxy, and with these arguments instead.
     pub fn start_apart_with(nodes: usize, args: &[&str]) -> Cluster {
+        Cluster::apart(nodes, args, false)
+    }
+
+    fn apart(nodes: usize, args: &[&str], has_proxy: bool) -> Cluster {
         let network = Network::new(nodes + 1);
         let etcd = Etcd::start_on(network.site(nodes), None);
+        let proxy = has_proxy.then(|| Proxy::start_on(network.site(nodes), etcd.endpoint()));
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let mut cluster =
-            Cluster { nodes: Vec::new(), etcd, network: Some(network), name: unique_name(), args };
+            Cluster { nodes: Vec::new(), etcd, proxy, network: Some(network), name: unique_name(), args };
         for _ in 0..nodes {
             cluster.add();
         }
@@ -114,7 +133,7 @@ impl Cluster {
         };
         // The same again after a restart, as it should be: another address would be another process.
         let peer = format!("{}:{}", site.ip, site.free_port());
-        let etcd = self.etcd.endpoint();
+        let etcd = self.proxy.as_ref().map_or_else(|| self.etcd.endpoint(), Proxy::endpoint);
         let own = [
             ("--etcd-endpoints", &*etcd),
             ("--cluster", &self.name),

@@ -1,11 +1,14 @@
-//! A TCP proxy that can be cut or can swallow everything, to take one process's way to another.
+//! A TCP proxy that can be cut, can be slow or can swallow everything, to take one process's way to another.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+
+use crate::support::site::Site;
 
 /// Forwards connections to one address until it is told otherwise.
 pub struct Proxy {
@@ -16,6 +19,8 @@ pub struct Proxy {
 #[derive(Default)]
 struct State {
     mood: Mood,
+    /// How long each way takes longer.
+    delay: Duration,
     /// Both ends of every connection that there was.
     streams: Vec<TcpStream>,
 }
@@ -33,14 +38,19 @@ enum Mood {
 impl Proxy {
     /// Starts to forward to `target`. The thread ends with the process.
     pub fn start(target: String) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        Proxy::start_on(Site::localhost(), target)
+    }
+
+    /// As [`Proxy::start`], anywhere.
+    pub fn start_on(site: Site, target: String) -> Proxy {
+        let listener = site.within(|| TcpListener::bind((site.ip, 0))).expect("a port is free");
         let addr = listener.local_addr().expect("it is bound");
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // A connection that cannot be made is closed, and the client sees it.
-                let _ = forward(client, &target, &shared);
+                let _ = forward(client, &site, &target, &shared);
             }
         });
         Proxy { addr, state }
@@ -60,6 +70,11 @@ impl Proxy {
         self.state.lock().mood = Mood::Hangs;
     }
 
+    /// Takes so much longer each way, on all connections.
+    pub fn slow(&self, delay: Duration) {
+        self.state.lock().delay = delay;
+    }
+
     /// Forwards again, on new connections.
     pub fn heal(&self) {
         self.switch_to(Mood::Forwards);
@@ -75,12 +90,12 @@ impl Proxy {
     }
 }
 
-fn forward(client: TcpStream, target: &str, shared: &Arc<Mutex<State>>) -> io::Result<()> {
+fn forward(client: TcpStream, site: &Site, target: &str, shared: &Arc<Mutex<State>>) -> io::Result<()> {
     let mut state = shared.lock();
     if state.mood == Mood::Cut {
         return Ok(());
     }
-    let server = TcpStream::connect(target)?;
+    let server = site.within(|| TcpStream::connect(target))?;
     state.streams.extend([client.try_clone()?, server.try_clone()?]);
     for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
         let shared = Arc::clone(shared);
@@ -99,6 +114,10 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream, shared: &Mutex<State>) -> io::
         let length = from.read(&mut buffer)?;
         if length == 0 {
             return Ok(());
+        }
+        let delay = shared.lock().delay;
+        if !delay.is_zero() {
+            thread::sleep(delay);
         }
         if shared.lock().mood == Mood::Forwards {
             to.write_all(&buffer[..length])?;
