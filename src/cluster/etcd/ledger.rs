@@ -328,9 +328,12 @@ impl Ledger {
         self.count_lease();
     }
 
-    /// Serves by the lease, once what this node has acknowledged goes with it: as long as the one
-    /// lives, the others then wait for the other. That holds while etcd has the view that this node
-    /// acts on: one that has lost its data may have lost the view that removed this node, too.
+    /// Serves by the lease, once this incarnation is registered with it and what it has
+    /// acknowledged goes with it, too: as long as it lives, the others then wait for this node.
+    /// Both are written only when etcd's view is the one that was read: so a node whose lease had
+    /// ended, and that was removed meanwhile, gets neither. That holds while etcd has the view that
+    /// this node acts on: one that has lost its data may have lost the view that removed this
+    /// node, too.
     fn count_lease(&mut self) {
         if let Some(until) = self.awaited_until() {
             self.lease_until = Some(until);
@@ -349,8 +352,11 @@ impl Ledger {
         if found != Found::Present || base.epoch != self.seat.state().epoch {
             return None;
         }
-        let acknowledged = self.records.get(&self.keys().ack(self.me()))?;
-        (acknowledged.lease == lease).then_some(until)
+        let me = self.seat.me();
+        let acknowledged = self.records.get(&self.keys().ack(&me.id))?;
+        let registered = self.records.get(&self.keys().member(&me.id))?;
+        let is_me = || parse::<Member>(registered).is_some_and(|it| it.incarnation == me.incarnation);
+        (acknowledged.lease == lease && registered.lease == lease && is_me()).then_some(until)
     }
 
     /// What stands under this node's id, when it holds this lease. A process that was killed leaves

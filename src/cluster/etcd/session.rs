@@ -263,8 +263,8 @@ impl<C: Connect> Node<C> {
     /// Says which view this node has come to, and whom it doubts.
     async fn say(&self, client: &C::Calls, now: Instant, lease: i64) -> Result<(), client::Error> {
         let ack = self.ledger.lock().ack(lease);
-        if let Some(ack) = ack {
-            self.write(client, Wish { checks: Vec::new(), writes: vec![ack] }).await?;
+        if let Some(wish) = ack {
+            self.write(client, wish).await?;
         }
         let doubts = self.ledger.lock().news_of_doubts(now, lease);
         if let Some((wish, doubts)) = doubts

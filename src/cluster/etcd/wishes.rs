@@ -38,13 +38,23 @@ impl Ledger {
         let (mut wish, doubts) = self.doubts(now, lease);
         wish.checks.push(Check::Unchanged(key.clone(), self.records.revision_of(&key)));
         wish.writes.push(Write::Put(key, to_json(&me), lease));
-        wish.writes.extend(self.ack(lease));
+        wish.writes.extend(self.put_ack(lease));
         (wish, doubts)
     }
 
-    /// The epoch that this node has come to, when etcd does not have it. Before the first view
-    /// there is nothing to come to.
-    pub fn ack(&self, lease: i64) -> Option<Write> {
+    /// Says which epoch this node has come to, when etcd does not have it. Only while the view and
+    /// this node's registration are as it has read them: whoever reads a later view must find with
+    /// it everything by which somebody serves under an older one, and may not wait in vain for
+    /// what another process with this id has overwritten.
+    pub fn ack(&self, lease: i64) -> Option<Wish> {
+        let write = self.put_ack(lease)?;
+        let member = self.keys().member(self.me());
+        let checks = vec![self.unchanged(&self.keys().view), self.unchanged(&member)];
+        Some(Wish { checks, writes: vec![write] })
+    }
+
+    /// Before the first view there is nothing to come to.
+    fn put_ack(&self, lease: i64) -> Option<Write> {
         let state = self.seat.state();
         let (key, value) = (self.keys().ack(&state.me), state.epoch.to_string().into_bytes());
         let known = self.records.get(&key);

@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use super::*;
 use crate::cluster::Hooks;
 use crate::cluster::contacts::Contact;
+use crate::cluster::etcd::client::{Check, Write};
 use crate::cluster::etcd::records::to_json;
+use crate::cluster::etcd::wishes::Wish;
 
 const LEASE: Duration = Duration::from_secs(5);
 
@@ -17,14 +19,14 @@ impl Hooks for Nothing {
     fn forget(&self) {}
 }
 
-/// Who is reached, always.
+/// Who is reached, always, and what all others say.
 #[derive(Default)]
-struct Reach(Mutex<BTreeSet<String>>);
+struct Reach(Mutex<BTreeSet<String>>, Mutex<Contact>);
 
 impl Contacts for Reach {
     fn contact(&self, member: &Member) -> Contact {
         let is_reached = self.0.lock().contains(&member.id);
-        Contact { answered: is_reached.then(far_ahead), ..Contact::default() }
+        Contact { answered: is_reached.then(far_ahead), ..*self.1.lock() }
     }
 }
 
@@ -45,7 +47,11 @@ struct Case {
 impl Case {
     /// A node `x`.
     fn new() -> Case {
-        let options = Options { node_id: "x".to_owned(), lease_ttl: LEASE, ..Options::default() };
+        Case::of("x")
+    }
+
+    fn of(id: &str) -> Case {
+        let options = Options { node_id: id.to_owned(), lease_ttl: LEASE, ..Options::default() };
         let reach = Arc::new(Reach::default());
         let seat = Seat::new(options.member(), Arc::new(Nothing));
         let ledger = Ledger::new(seat, reach.clone(), &options);
@@ -77,6 +83,53 @@ impl Case {
 
     fn read(&mut self) {
         self.ledger.load(self.revision, self.records.clone());
+    }
+
+    /// Writes what is wanted when it may be, as a session does; whether it might.
+    fn write(&mut self, wish: Wish) -> bool {
+        let revision_of = |key: &String| self.records.get(key).map_or(0, |record| record.revision);
+        let holds = |check: &Check| match check {
+            Check::Unchanged(key, revision) => revision_of(key) == *revision,
+            Check::NoneNewer(prefix, revision) => {
+                self.records.iter().all(|(key, it)| !key.starts_with(prefix) || it.revision <= *revision)
+            }
+        };
+        if !wish.checks.iter().all(holds) {
+            return false;
+        }
+        let mut puts = Vec::new();
+        for write in wish.writes {
+            match write {
+                Write::Put(key, value, lease) => {
+                    self.put(key.clone(), value.clone(), lease);
+                    puts.push((key, value, lease));
+                }
+                Write::Delete(key) => _ = self.records.remove(&key),
+            }
+        }
+        self.ledger.wrote(self.revision, puts);
+        true
+    }
+
+    /// It registers under a lease, if it may.
+    fn registers(&mut self, lease: i64, leases: u32) -> bool {
+        let (wish, doubts) = self.ledger.register(self.at(leases), lease);
+        let is_written = self.write(wish);
+        if is_written {
+            self.ledger.peers.has_said(doubts);
+        }
+        is_written
+    }
+
+    /// It says which view it has come to, if it may.
+    fn acknowledges(&mut self, lease: i64) -> bool {
+        self.ledger.ack(lease).is_some_and(|wish| self.write(wish))
+    }
+
+    /// A lease ends in etcd.
+    fn end_lease(&mut self, lease: i64) {
+        self.revision += 1;
+        self.records.retain(|_, record| record.lease != lease);
     }
 
     /// etcd loses everything.
@@ -112,6 +165,146 @@ impl Case {
         assert_eq!(case.serves_until(), 2);
         case
     }
+}
+
+#[test]
+fn after_its_lease_a_node_serves_only_by_a_view_that_etcd_still_has() {
+    let mut case = Case::serving();
+    case.end_lease(3);
+    case.read();
+    // It does not hear of this.
+    case.view(8, "a b");
+    case.ledger.renewed(4, case.at(5));
+    assert!(!case.registers(4, 5) && !case.acknowledges(4));
+    case.ledger.look(case.at(5));
+    assert_eq!(case.serves_until(), 2, "it has a lease, and a view that removed it");
+    case.read();
+    assert!(!case.ledger.seat.state().is_member());
+    assert!(case.acknowledges(4), "nobody has to wait for it");
+
+    let mut case = Case::serving();
+    case.end_lease(3);
+    case.read();
+    case.ledger.renewed(4, case.at(5));
+    assert_eq!(case.serves_until(), 2, "it is not registered yet");
+    assert!(case.registers(4, 5));
+    assert_eq!(case.serves_until(), 6);
+}
+
+#[test]
+fn an_acknowledgement_alone_lets_nobody_serve() {
+    let mut case = Case::serving();
+    case.end_lease(3);
+    case.read();
+    case.ledger.renewed(4, case.at(5));
+    assert!(case.acknowledges(4));
+    assert_eq!(case.serves_until(), 2, "another process may take its id, and say more");
+    case.put(case.ledger.keys().member("x"), to_json(&Member { incarnation: 1, ..case.member("x") }), 9);
+    assert!(!case.registers(4, 5) && !case.acknowledges(4));
+    case.ledger.renewed(4, case.at(6));
+    assert_eq!(case.serves_until(), 2);
+}
+
+#[test]
+fn a_renewal_that_is_answered_late_counts_from_when_it_began() {
+    let mut case = Case::serving();
+    case.ledger.renewed(3, case.at(1) + LEASE / 4);
+    let now = case.at(9);
+    case.ledger.look(now);
+    assert!(case.ledger.seat.serves_until() < now, "it stood still before it heard of that");
+}
+
+#[test]
+fn what_another_endpoint_says_counts_under_the_present_lease_alone() {
+    let mut case = Case::serving();
+    case.ledger.renewed(4, case.at(5));
+    // That is behind, or the keys have not gone yet.
+    case.read();
+    case.ledger.renewed(4, case.at(5));
+    assert_eq!(case.serves_until(), 2);
+    // What was written through the first one arrived, though its answer did not.
+    case.register("x", 7, 4);
+    case.read();
+    case.ledger.renewed(4, case.at(6));
+    assert_eq!(case.serves_until(), 7);
+}
+
+#[test]
+fn a_view_that_a_peer_has_told_is_served_by_no_new_lease() {
+    let mut case = Case::serving();
+    case.end_lease(3);
+    case.read();
+    let members = ["a", "b", "x"].map(|id| (id.to_owned(), case.member(id)));
+    case.ledger.take(8, View { members: members.into(), ..View::default() });
+    case.ledger.renewed(4, case.at(5));
+    assert!(case.registers(4, 5), "etcd was set back, and is told of the later view");
+    assert_eq!(case.serves_until(), 2, "who else has a lease was read with another view");
+}
+
+#[test]
+fn a_vouch_of_before_a_standstill_does_not_count_after_it() {
+    let mut case = Case::serving();
+    let look = |case: &mut Case, vouched: u32, epoch: u64| {
+        let vouched = Some(case.at(vouched));
+        *case.reach.1.lock() = Contact { vouched, epoch, ..Contact::default() };
+        let now = case.at(9);
+        case.ledger.look(now);
+        case.serves_until()
+    };
+    assert_eq!(look(&mut case, 1, 7), 2);
+    assert_eq!(look(&mut case, 9, 8), 2, "who has come to a later view speaks of another one");
+    assert_eq!(look(&mut case, 9, 7), 10);
+}
+
+#[test]
+fn a_registration_of_an_earlier_incarnation_does_not_count() {
+    let mut case = Case::serving();
+    case.view(8, "a b");
+    case.read();
+    assert_eq!(case.ledger.registration(4, case.start), Registration::Replaceable, "it is its own");
+    case.view(9, "a b x");
+    case.read();
+    case.ledger.renewed(3, case.at(5));
+    assert!(case.ledger.seat.state().is_member());
+    assert_eq!(case.serves_until(), 2);
+    assert!(case.registers(3, 5));
+    assert_eq!(case.serves_until(), 6);
+}
+
+#[test]
+fn a_new_lease_and_a_removal_rule_each_other_out() {
+    for is_removed_first in [true, false] {
+        let mut case = Case::serving();
+        case.end_lease(3);
+        case.read();
+        case.ledger.renewed(4, case.at(5));
+        let mut other = Case::of("a");
+        (other.revision, other.records) = (case.revision, case.records.clone());
+        other.read();
+        let removal = other.ledger.derived(|view| propose::without(view, "x")).expect("it may be removed");
+        if is_removed_first {
+            assert!(case.write(removal.wish));
+            assert!(!case.registers(4, 5) && !case.acknowledges(4));
+            assert_eq!(case.serves_until(), 2);
+        } else {
+            assert!(case.registers(4, 5));
+            assert_eq!(case.serves_until(), 6);
+            assert!(!case.write(removal.wish));
+        }
+    }
+}
+
+#[test]
+fn who_leaves_does_not_serve_again_when_its_lease_has_ended() {
+    let mut case = Case::serving();
+    case.ledger.seat.leave();
+    case.end_lease(3);
+    case.read();
+    *case.reach.1.lock() = Contact { vouched: Some(case.at(9)), epoch: 7, ..Contact::default() };
+    let now = case.at(9);
+    case.ledger.look(now);
+    assert_eq!(case.serves_until(), 2);
+    assert!(case.ledger.withdrawal(now).is_some(), "and goes");
 }
 
 fn next(epoch: u64, ids: &str) -> Option<(u64, String)> {
@@ -257,6 +450,7 @@ fn the_lease_of_an_earlier_process_is_waited_for() {
     case.records.clear();
     case.read();
     assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Replaceable);
+    assert!(case.ledger.taken_since.is_none());
     assert!(!case.ledger.is_said_to_be_taken && !case.ledger.displaced);
     case.register("x", 0, 2);
     case.read();
@@ -266,6 +460,20 @@ fn the_lease_of_an_earlier_process_is_waited_for() {
     case.read();
     assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Taken(other));
     assert!(case.ledger.is_said_to_be_taken, "it cannot be an earlier one");
+}
+
+#[test]
+fn an_etcd_that_was_away_kept_the_lease_of_an_earlier_process() {
+    let mut case = Case::new();
+    let earlier = Member { incarnation: 1, ..case.member("x") };
+    case.put(case.ledger.keys().member("x"), to_json(&earlier), 1);
+    case.read();
+    case.ledger.registration(2, case.start);
+    case.read();
+    case.ledger.registration(2, case.at(2));
+    assert!(!case.ledger.is_said_to_be_taken, "it has a whole lease from when etcd is back");
+    case.ledger.registration(2, case.at(3));
+    assert!(case.ledger.is_said_to_be_taken);
 }
 
 #[test]
