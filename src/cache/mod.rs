@@ -153,6 +153,12 @@ impl Cache {
         self.shared.membership.serves()
     }
 
+    /// Until when it may, as far as it is known now; see [`Membership::serves_until`].
+    #[inline]
+    pub fn serves_until(&self) -> std::time::Instant {
+        self.shared.membership.serves_until()
+    }
+
     /// When a command that sets out now is given up.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.shared.options.operation_timeout
@@ -209,10 +215,11 @@ impl Cache {
     fn execute_here(&self, job: Job) -> Option<Job> {
         let guard = self.pane.hold();
         let Place::Here { since } = guard.place(job.operation().key()) else { return Some(job) };
-        let result = match self.serves().then(|| self.execute(since, &job)) {
+        let until = self.serves_until();
+        let result = match Membership::lasts(until).then(|| self.execute(since, &job)) {
             None => Err(Unavailable::Fenced),
             // It may have been executed by who was not the owner any more.
-            Some(_) if !self.serves() => Err(Unavailable::Unanswered),
+            Some(_) if !Membership::lasts(until) => Err(Unavailable::Unanswered),
             Some(result) => result,
         };
         job.answer(result);

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
 use crate::cache::routing::{Place, Routing};
+use crate::cluster::Membership;
 use crate::pb;
 use crate::pb::outcome::Kind;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
@@ -51,7 +52,8 @@ impl Cache {
         // Before the time that is left, so that a thread that stands still in between has less of it.
         let started = StdInstant::now();
         let left = batch.expires.saturating_duration_since(Instant::now());
-        if left.is_zero() || !self.serves() {
+        let until = self.serves_until();
+        if left.is_zero() || !Membership::lasts(until) {
             return self.refuse(batch, Kind::Unavailable, epoch).map(Some);
         }
         let caller = Caller { expires: Some(started + left), ..self.caller() };
@@ -72,7 +74,7 @@ impl Cache {
             }
         }
         self.counters.add(Counter::PeerOperations, executed);
-        if self.serves() {
+        if Membership::lasts(until) {
             Ok(Some(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }))
         } else {
             // Something may have been executed by who is not the owner any more.

@@ -227,7 +227,7 @@ impl Membership {
     /// of a node that leaves, too, which owns its keys until it has come to the view without it.
     /// Costs two loads and a look at the clock.
     pub fn serves(&self) -> bool {
-        moment::now() < self.serves_until()
+        Self::lasts(self.serves_until())
     }
 
     /// The moment from which on this node must not answer as an owner, as far as it is known now.
@@ -275,6 +275,11 @@ impl Membership {
             Control::Script(seat) => _ = seat.lock().told(epoch, view),
             Control::Task(task) => _ = task.learned.try_send((epoch, view)),
         }
+    }
+
+    /// Whether a moment of [`Membership::serves_until`] is still to come.
+    pub fn lasts(until: Instant) -> bool {
+        moment::now() < until
     }
 
     /// Takes this node out of the view. Views keep coming afterwards, so that what is in flight

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::cache::routing::{Place, Routing};
 use crate::clock::Seconds;
+use crate::cluster::Membership;
 use crate::command::{Command, Outcome, Unavailable};
 use crate::pb::Packed;
 use crate::peer::Job;
@@ -29,8 +30,9 @@ pub(super) struct Forward {
     /// What the present batch goes by, and what is on its way went by. `None` for a connection that
     /// waits for its client: it would keep an old one in memory.
     routing: Option<Arc<Routing>>,
-    /// Whether this node may answer as an owner, as of the beginning of the batch.
+    /// Whether this node may answer as an owner, as of the beginning of the batch, and until when.
     serves: bool,
+    serves_until: StdInstant,
     /// Whether it has, since then.
     served: bool,
     /// When what the batch sends on its way is given up, once something is.
@@ -69,6 +71,7 @@ impl Forward {
             mailbox: Arc::default(),
             routing: None,
             serves: false,
+            serves_until: cache.serves_until(),
             served: false,
             deadline: None,
             barrier: false,
@@ -103,16 +106,17 @@ impl Forward {
             }
             self.routing = Some(routing.clone());
         }
-        self.serves = self.cache.serves();
+        self.serves_until = self.cache.serves_until();
+        self.serves = Membership::lasts(self.serves_until);
         self.served = false;
         self.deadline = None;
         Begin::Now
     }
 
     /// Whether what was executed here since [`Forward::begin`] may be answered. A process that
-    /// stood still meanwhile may not have been the owner any more.
+    /// stood still meanwhile may not have been the owner any more, even if it is again by now.
     pub(super) fn end(&self) -> bool {
-        !self.served || self.cache.serves()
+        !self.served || Membership::lasts(self.serves_until)
     }
 
     /// Whether requests have to wait for what is on its way.
