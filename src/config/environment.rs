@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::Refusal;
-use super::knobs::{KNOBS, VARIABLE_PREFIX};
+use super::knobs::{KNOBS, Knob, VARIABLE_PREFIX, nearest};
 use super::settings::{Settings, Source};
 
 /// What the environment says.
@@ -40,7 +40,12 @@ pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
             _ if !name.starts_with(VARIABLE_PREFIX) || is_not_ours(name, &value) => {}
             _ => match KNOBS.iter().find(|knob| knob.variable() == name) {
                 Some(knob) => read.settings.add(knob, &Source::Environment, value)?,
-                None => read.warnings.push(format!("{name} in the environment is no option: ignored")),
+                None => {
+                    let bare = name[VARIABLE_PREFIX.len()..].to_lowercase().replace('_', "-");
+                    let near = nearest(&bare, |_| true).map(Knob::variable);
+                    let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                    read.warnings.push(format!("{name} in the environment is no option: ignored{near}"));
+                }
             },
         }
     }
@@ -99,8 +104,15 @@ mod tests {
         ]);
         assert!(read.settings.of("port").is_none());
         assert_eq!(read.warnings, [""; 0]);
-        let read = environment_of(&[("FILBERT_MEMORY", "64"), ("FILBERT_PORT", "11212")]);
+        let given = [("FILBERT_MEMORY", "64"), ("FILBERT_PORT", "11212"), ("FILBERT_QQ", "1")];
+        let read = environment_of(&given);
         assert_eq!(read.settings.of("port").expect("given").last(), "11212");
-        assert_eq!(read.warnings, ["FILBERT_MEMORY in the environment is no option: ignored"]);
+        assert_eq!(
+            read.warnings,
+            [
+                "FILBERT_MEMORY in the environment is no option: ignored; did you mean FILBERT_MEMORY_LIMIT?",
+                "FILBERT_QQ in the environment is no option: ignored",
+            ]
+        );
     }
 }

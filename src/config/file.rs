@@ -35,7 +35,10 @@ fn file_key(key: &str) -> Result<&'static Knob, String> {
         Some(knob) => Ok(knob),
         None => match KNOBS.iter().find(|knob| knob.spelled == Spelled::Short(single(key))) {
             Some(knob) => Err(format!("is no key; the long name is {}", knob.name)),
-            None => Err("is no key; the keys are the long names of the flags (filbert -h)".into()),
+            None => match knobs::nearest(&name, |_| true) {
+                Some(near) => Err(format!("is no key; did you mean {}?", near.name)),
+                None => Err("is no key; the keys are the long names of the flags (filbert -h)".into()),
+            },
         },
     }
 }
@@ -104,7 +107,9 @@ mod tests {
     #[test]
     fn faults_of_a_file_name_the_file_and_the_key() {
         for (text, expected) in [
-            ("memory-limits = 3", "memory-limits: is no key; the keys are the long names"),
+            ("memory-limits = 3", "memory-limits: is no key; did you mean memory-limit?"),
+            ("etcd_endpoint = 3", "etcd_endpoint: is no key; did you mean etcd-endpoints?"),
+            ("zzz = 3", "zzz: is no key; the keys are the long names"),
             ("m = 3", "m: is no key; the long name is memory-limit"),
             ("config = 'x'", "config: a file cannot name another"),
             ("memory-limit = true", "memory-limit: takes no boolean"),

@@ -81,6 +81,18 @@ pub(super) fn extended(word: &str) -> Option<(&'static Knob, bool)> {
     })
 }
 
+/// The option with an effect whose long name is most like one that does not exist, if any is: told as
+/// clap tells of flags (clap_builder, parser/features/suggestions.rs).
+pub(super) fn nearest(name: &str, spelled: impl Fn(Spelled) -> bool) -> Option<&'static Knob> {
+    let used = KNOBS.iter().filter(|knob| knob.fate == Fate::Used && spelled(knob.spelled));
+    let likeness = used.map(|knob| (strsim::jaro(name, knob.name), knob));
+    let alike = likeness.filter(|(likeness, _)| *likeness > LIKE);
+    alike.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, knob)| knob)
+}
+
+/// How alike two words must be, from 0 to 1; clap's value.
+const LIKE: f64 = 0.7;
+
 /// memcached.c, longopts and subopts_tokens, with the names that later 1.6 releases added.
 pub(super) const KNOBS: &[Knob] = &[
     // Where to listen.

@@ -212,7 +212,11 @@ fn unknown_word(word: &str) -> String {
         .filter(|knob| knob.spelled == Spelled::Extended && knob.fate == Fate::Used)
         .map(Knob::extended_word)
         .collect();
-    format!("is no option of -o; those with an effect are {}", words.join(", "))
+    let near = knobs::nearest(&bare.replace('_', "-"), |spelled| spelled == Spelled::Extended);
+    match near {
+        Some(near) => format!("is no option of -o; did you mean {}?", near.extended_word()),
+        None => format!("is no option of -o; those with an effect are {}", words.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -260,6 +264,7 @@ mod tests {
             ("proxy_config=x.lua", "-o proxy_config=x.lua: there is no Lua proxy"),
             ("ssl_ciphers=ALL", "-o ssl_ciphers=ALL: an OpenSSL cipher list"),
             ("idle_timeout", "-o idle_timeout: needs a value"),
+            ("idle_timeot=3", "-o idle_timeot=3: is no option of -o; did you mean idle_timeout?"),
             ("sparkle", "-o sparkle: is no option of -o; those with an effect are idle_timeout, "),
         ] {
             let error = settings(&Source::CommandLine, &[("extended", given)]).expect_err(given);
