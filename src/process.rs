@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{self, Uid, User};
 use tracing::warn;
 
+pub mod memory;
 mod pid_file;
 pub mod signals;
 
@@ -131,6 +132,19 @@ impl Prepared {
     }
 }
 
+/// Says what would be warned of at a start, and changes nothing.
+///
+/// # Errors
+///
+/// An unknown user.
+pub fn check(options: &Options) -> Result<Option<String>, Error> {
+    match &options.user {
+        Some(name) if is_root() => look_up(name).map(|_| None),
+        Some(name) => Ok(Some(user_without_effect(name))),
+        None => Ok(None),
+    }
+}
+
 /// Raises the limit of open files to what `connections` clients need, and other nodes besides.
 fn allow_files(connections: u64, peers: RangeInclusive<u64>) -> Result<(), Error> {
     let (soft, hard) =
@@ -169,25 +183,34 @@ pub fn files_beside(connections: u64) -> u64 {
 
 /// The user of `-u`, where there is root to give away.
 fn whom_to_run_as(name: Option<String>) -> Result<Option<User>, Error> {
-    let root = Uid::current().is_root() || Uid::effective().is_root();
     match name {
-        Some(name) if root => {
-            let user = User::from_name(&name).map_err(failed("looking the user of -u up"))?;
-            user.map(Some).ok_or(Error::NoSuchUser(name))
-        }
+        Some(name) if is_root() => look_up(&name).map(Some),
         Some(name) => {
-            // "only when run as root" (memcached.c, usage).
-            warn!("-u {name} has no effect: only root can become another user");
+            warn!("{}", user_without_effect(&name));
             Ok(None)
         }
         None => {
             // memcached refuses here. Containers and first tries run as root, and ought to work.
-            if root {
+            if is_root() {
                 warn!("running as root: give a user to run as with -u");
             }
             Ok(None)
         }
     }
+}
+
+fn is_root() -> bool {
+    Uid::current().is_root() || Uid::effective().is_root()
+}
+
+fn look_up(name: &str) -> Result<User, Error> {
+    let user = User::from_name(name).map_err(failed("looking the user of -u up"))?;
+    user.ok_or_else(|| Error::NoSuchUser(name.to_owned()))
+}
+
+/// "only when run as root" (memcached.c, usage).
+fn user_without_effect(name: &str) -> String {
+    format!("-u {name} has no effect: only root can become another user")
 }
 
 #[cfg(not(target_vendor = "apple"))]

@@ -9,12 +9,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::auth::Users;
 use crate::local_cluster::{self, tether::Tether};
-use crate::server::admin::Token;
-use crate::{logs, node, process, tls};
+use crate::{logs, node, process};
 
 mod address;
+mod check;
 mod cluster;
 mod environment;
 mod file;
@@ -130,8 +129,10 @@ pub fn load(
     let mut launch = launch::launch(&all, cpus)?;
     launch.node.port_file = environment.port_file;
     launch.warnings.splice(0..0, environment.warnings);
+    let bound = process::memory::bound();
+    launch.warnings.extend(memory_warning(&all, launch.node.store.budget_bytes, bound));
     if check_only {
-        return check(&launch).map(Outcome::Print);
+        return check::check(&launch).map(Outcome::Print);
     }
     if launch.process.daemon {
         launch::make_paths_absolute(&mut launch);
@@ -139,20 +140,18 @@ pub fn load(
     Ok(Outcome::Launch(Box::new(launch)))
 }
 
-/// Reads the files that a start would read, and says what it would warn of.
-fn check(launch: &Launch) -> Result<String, Refusal> {
-    let server = &launch.node.server;
-    if let Some(tls) = &server.tls {
-        tls::server_config(tls).map_err(|error| Refusal::Unusable(error.to_string()))?;
-    }
-    if let Some(path) = launch.node.http.as_ref().and_then(|http| http.token_file.as_ref()) {
-        Token::load(path).map_err(|error| Refusal::Unusable(error.to_string()))?;
-    }
-    if let Some(path) = &server.auth_file {
-        Users::load(path).map_err(|error| Refusal::Unusable(error.to_string()))?;
-    }
-    let warnings = launch.warnings.iter().map(|warning| format!("warning: {warning}\n"));
-    Ok(warnings.chain(["the configuration can be used\n".to_owned()]).collect())
+/// What is to be said of a budget that is more than there is. `bound` is the memory, and what sets it.
+fn memory_warning(
+    settings: &settings::Settings,
+    budget_bytes: u64,
+    bound: Option<(u64, &str)>,
+) -> Option<String> {
+    let (bytes, whose) = bound.filter(|(bytes, _)| budget_bytes > *bytes)?;
+    let said = settings.of("memory-limit").map_or("the default of -m".to_owned(), |given| given.said());
+    Some(format!(
+        "{said}: more than the {} MiB that {whose}: the system may end the process when the cache fills up",
+        bytes >> 20
+    ))
 }
 
 #[cfg(test)]
@@ -253,27 +252,23 @@ mod tests {
     }
 
     #[test]
-    fn a_check_finds_what_a_start_would_refuse() {
-        let check = |args: &[&str]| match load_with(&[&["--check"], args].concat(), &[]) {
-            Ok(Outcome::Print(text)) => text,
-            Err(refusal) => refusal.to_string(),
-            Ok(other) => panic!("{args:?}: {other:?}"),
-        };
-        assert_eq!(check(&["-m", "4g", "-d"]), "the configuration can be used\n");
-        assert_eq!(
-            check(&["-k", "--etcd-endpoints", "127.0.0.1:1"]),
-            "warning: accepted as memcached does, without effect here: -k\nthe configuration can be used\n"
+    fn a_budget_beyond_the_memory_is_warned_of() {
+        let told = launch(&["-m", "512t"], &[]);
+        let warning = told.warnings.last().expect("no machine has that");
+        assert!(
+            warning.starts_with("-m 512t: more than the ") && warning.contains(" MiB that "),
+            "{warning}"
         );
-        for (args, expected) in [
-            (&["-m", "lots"][..], "-m lots: needs a number of megabytes"),
-            (&["-Y", "/no/such"], "cannot read the users of -Y from /no/such: No such file"),
-            (&["-Z", "-o", "ssl_chain_cert=/no/such"], "ssl_chain_cert=/no/such: No such file"),
-            (&["--config", "/no/such"], "/no/such: No such file"),
-            (&["--sparkle"], "--sparkle is no flag"),
-        ] {
-            let said = check(args);
-            assert!(said.starts_with(expected), "{args:?}: {said}");
-        }
+        assert_eq!(launch(&["-m", "2"], &[]).warnings, [""; 0]);
+        let settings = settings::Settings::default();
+        let warning = memory_warning(&settings, 64 << 20, Some((32 << 20, "the machine has")));
+        assert!(
+            warning
+                .expect("less")
+                .starts_with("the default of -m: more than the 32 MiB that the machine has")
+        );
+        assert_eq!(memory_warning(&settings, 64 << 20, Some((64 << 20, "the machine has"))), None);
+        assert_eq!(memory_warning(&settings, 64 << 20, None), None);
     }
 
     #[test]

@@ -155,6 +155,23 @@ fn addresses(listen: &Listen) -> Result<Vec<SocketAddr>, Error> {
     Ok(addresses)
 }
 
+/// Finds out whether the addresses exist and are this machine's, without listening on any.
+///
+/// # Errors
+/// The first one that cannot be had; that it is in use is not seen.
+pub fn check(options: &Options) -> Result<(), Error> {
+    for listen in &options.listen {
+        for address in addresses(listen)? {
+            match TcpListener::bind((address.ip(), 0)) {
+                Ok(_) => {}
+                Err(error) if listen.host.is_none() && address.is_ipv6() && no_ipv6(&error) => {}
+                Err(error) => return Err(Error::Bind { address, error }),
+            }
+        }
+    }
+    Ok(())
+}
+
 fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
