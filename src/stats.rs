@@ -71,6 +71,8 @@ counters! {
     StoreNoMemory, "store_no_memory", "filbert_commands_total" [command = "set", result = "no_memory"], "Values refused by a full cache that may not evict.";
     Stored, "stored", "filbert_commands_total" [command = "set", result = "stored"], "Values stored by anything but cas.";
     NotStored, "not_stored", "filbert_commands_total" [command = "set", result = "not_stored"], "Storage commands whose condition did not hold.";
+    UnavailableReads, "unavailable_reads", "filbert_unavailable_commands_total" [kind = "read"], "Reads answered as a miss because no owner could be asked.";
+    UnavailableWrites, "unavailable_writes", "filbert_unavailable_commands_total" [kind = "write"], "Writes answered with an error because no owner could be asked.";
     PeerOperations, "peer_operations", "filbert_peer_operations_total", "Operations executed for other nodes.";
     AuthCmds, "auth_cmds", "filbert_logins_total", "Logins tried.";
     AuthErrors, "auth_errors", "filbert_login_failures_total", "Logins that failed.";
@@ -148,8 +150,32 @@ impl Route {
     }
 }
 
-/// Each kind of command on each route.
-type ByKind<T> = [[T; Route::ALL.len()]; Kind::ALL.len()];
+/// Whether a command was executed. Failures are fast: among the others they would make a cluster in
+/// trouble look quick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Ending {
+    /// Yes; a miss is an answer, too.
+    Ok,
+    /// No: no owner could be asked, or the item could not be changed or stored.
+    Failed,
+}
+
+impl Ending {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Ok, Self::Failed];
+
+    /// Its name as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Each kind of command on each route, by how it ended.
+type ByKind<T> = [[[T; Ending::ALL.len()]; Route::ALL.len()]; Kind::ALL.len()];
 
 /// One thread's counters, on cache lines of their own.
 #[derive(Debug)]
@@ -176,15 +202,16 @@ impl Counters {
         Self {
             counts: [const { AtomicU64::new(0) }; COUNTERS],
             sampler: Sampler::new(samples),
-            durations: Kind::ALL.map(|_| Route::ALL.map(|_| duration())),
+            durations: Kind::ALL.map(|_| Route::ALL.map(|_| Ending::ALL.map(|_| duration()))),
             eviction_ages: Histogram::new(&AGE),
         }
     }
 
     /// Counts how long a command that was chosen by the sampler took. Only the owning thread may
     /// call this, and the next one.
-    pub fn time(&self, kind: Kind, route: Route, duration: Duration) {
-        self.durations[kind as usize][route as usize].record(duration.as_nanos() as u64);
+    pub fn time(&self, kind: Kind, route: Route, ending: Ending, duration: Duration) {
+        let histogram = &self.durations[kind as usize][route as usize][ending as usize];
+        histogram.record(duration.as_nanos() as u64);
     }
 
     /// Counts for how long an item had not been used when it was evicted.
@@ -246,9 +273,11 @@ impl Registry {
 
     /// How long the commands that were timed took, since the start.
     pub fn durations(&self) -> ByKind<Distribution> {
-        let mut sums = Kind::ALL.map(|_| Route::ALL.map(|_| Distribution::new(&DURATION)));
+        let mut sums =
+            Kind::ALL.map(|_| Route::ALL.map(|_| Ending::ALL.map(|_| Distribution::new(&DURATION))));
         for block in self.0.blocks.lock().iter() {
-            let (sums, all) = (sums.as_flattened_mut(), block.durations.as_flattened());
+            let sums = sums.as_flattened_mut().as_flattened_mut();
+            let all = block.durations.as_flattened().as_flattened();
             sums.iter_mut().zip(all).for_each(|(sum, histogram)| sum.add(&histogram.read()));
         }
         sums

@@ -17,7 +17,7 @@ use crate::peer::Job;
 use crate::peer::mailbox::{Mail, Mailbox, Ticket};
 use crate::server::cluster_commands::Task;
 use crate::server::replies::{Owned, Replies};
-use crate::stats::{Counters, Kind, Route};
+use crate::stats::{Counters, Ending, Kind, Route};
 
 /// Bytes of answers that wait for others after which no more is asked for.
 const WAITING_MAX: usize = 256 << 10;
@@ -201,12 +201,30 @@ impl Forward {
             std::task::ready!(self.mailbox.poll_take(cx, &mut self.mail));
             for (number, mail) in self.mail.drain(..) {
                 if let Some(timed) = self.timed.take_if(|timed| timed.number == number) {
-                    counters.time(timed.kind, Route::Forwarded, timed.began.elapsed());
+                    let ending = if has_failed(&mail) { Ending::Failed } else { Ending::Ok };
+                    counters.time(timed.kind, Route::Forwarded, ending, timed.began.elapsed());
                 }
                 self.replies.fill(number, mail);
             }
         }
     }
+}
+
+/// Whether an answer says that a command was not executed.
+fn has_failed(mail: &Mail) -> bool {
+    use crate::pb::outcome::Kind;
+
+    let Mail::Answer(answer) = mail else { return false };
+    let Ok(outcome) = &answer.result else { return true };
+    matches!(
+        outcome.kind(),
+        Kind::Unspecified
+            | Kind::NonNumeric
+            | Kind::TooLarge
+            | Kind::OutOfMemory
+            | Kind::WrongOwner
+            | Kind::Unavailable
+    )
 }
 
 /// Why a command is not executed here and now.

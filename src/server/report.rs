@@ -121,6 +121,8 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
         C::TouchMisses,
         C::StoreTooLarge,
         C::StoreNoMemory,
+        C::UnavailableReads,
+        C::UnavailableWrites,
         C::AuthCmds,
         C::AuthErrors,
     ] {

@@ -27,7 +27,7 @@ use crate::server::forward::{Elsewhere, Forward, Timed};
 use crate::server::memcached::Ended;
 use crate::server::prefix::Event;
 use crate::server::replies::Owned;
-use crate::stats::{Counter, Counters, Kind, Route};
+use crate::stats::{Counter, Counters, Ending, Kind, Route};
 use crate::store::Caller;
 
 /// Bytes of answers after which a client is made to take them before more is executed.
@@ -92,26 +92,28 @@ impl Session {
     #[inline]
     fn execute(&mut self, command: &Command<'_>, reply: &Reply<'_>) {
         let began = self.counters.sampler.choose().then(Instant::now);
-        let number = self.execute_now(command, reply);
+        let executed = self.execute_now(command, reply);
         if let Some(began) = began {
-            self.time(command, number, began);
+            self.time(command, executed, began);
         }
     }
 
-    /// Counts how long a command took, or will have taken when the reply of this number is there.
+    /// Counts how long a command took, or will have taken when its reply is there.
     #[cold]
-    fn time(&mut self, command: &Command<'_>, number: Option<u64>, began: Instant) {
+    fn time(&mut self, command: &Command<'_>, executed: Executed, began: Instant) {
         let kind = Kind::from(&command.verb);
-        match (number, &mut self.forward) {
-            (Some(number), Some(forward)) => forward.time(Timed { number, kind, began }),
-            _ => self.counters.time(kind, Route::Local, began.elapsed()),
-        }
+        let ending = match (executed, &mut self.forward) {
+            (Executed::Sent(number), Some(forward)) => return forward.time(Timed { number, kind, began }),
+            (Executed::Failed, _) => Ending::Failed,
+            _ => Ending::Ok,
+        };
+        self.counters.time(kind, Route::Local, ending, began.elapsed());
     }
 
-    /// Executes a command here, or sends it to its owner: then under which number. Has one caller,
-    /// so that all of it is compiled into one function, the store's part included.
+    /// Executes a command here, or sends it to its owner. Has one caller, so that all of it is
+    /// compiled into one function, the store's part included.
     #[inline]
-    fn execute_now(&mut self, command: &Command<'_>, reply: &Reply<'_>) -> Option<u64> {
+    fn execute_now(&mut self, command: &Command<'_>, reply: &Reply<'_>) -> Executed {
         let Self { door, counters, connection, out, now, forward, .. } = self;
         let since = match forward.as_mut().map(|forward| forward.place(command.key)).transpose() {
             Ok(since) => since,
@@ -124,15 +126,19 @@ impl Session {
         // A key that came base64-encoded may hold a line end, which a dump could not show.
         if door.prefixes.enabled() && !command.key_binary {
             let mut hit = false;
-            door.store.execute(&caller, command, |outcome| {
+            let executed = door.store.execute(&caller, command, |outcome| {
                 hit = matches!(outcome, Outcome::Found(_));
                 reply::write(out, reply, &outcome);
+                Executed::here(&outcome)
             });
             count_prefix(door, command, hit);
+            executed
         } else {
-            door.store.execute(&caller, command, |outcome| reply::write(out, reply, &outcome));
+            door.store.execute(&caller, command, |outcome| {
+                reply::write(out, reply, &outcome);
+                Executed::here(&outcome)
+            })
         }
-        None
     }
 
     /// A value that is over the limit: what lies under its key is dropped, where `mode` is that of
@@ -160,20 +166,21 @@ impl Session {
         command: &Command<'_>,
         reply: &Reply<'_>,
         elsewhere: Elsewhere,
-    ) -> Option<u64> {
+    ) -> Executed {
         let Self { counters, out, now, forward, .. } = self;
         match (elsewhere, forward) {
             (Elsewhere::At(place), Some(forward)) => {
                 if matches!(reply, Reply::Meta(_)) {
                     counters.bump(Counter::CmdMeta);
                 }
-                Some(forward.send(place, command, *now, out, reply.into()))
+                Executed::Sent(forward.send(place, command, *now, out, reply.into()))
             }
             (Elsewhere::Nowhere(why), _) => {
+                count_unavailable(counters, &command.verb);
                 reply::write(out, reply, &Outcome::Failed(Failure::Unavailable(why)));
-                None
+                Executed::Failed
             }
-            (Elsewhere::At(_), None) => None,
+            (Elsewhere::At(_), None) => Executed::Failed,
         }
     }
 
@@ -183,6 +190,11 @@ impl Session {
         let Self { door, counters, out, forward, .. } = self;
         let Some(forward) = forward else { return Poll::Ready(()) };
         forward.poll(cx, out, counters, |operation, outcome| {
+            if matches!(outcome, Outcome::Failed(Failure::Unavailable(_)))
+                && let Ok(command) = operation.open().and_then(|operation| pb::command(&operation))
+            {
+                count_unavailable(counters, &command.verb);
+            }
             if door.prefixes.enabled()
                 && !operation.key_binary()
                 && let Ok(command) = operation.open().and_then(|operation| pb::command(&operation))
@@ -257,6 +269,32 @@ impl Session {
         });
         Next::Dump(kind, shard + 1)
     }
+}
+
+/// What became of a command.
+#[derive(Clone, Copy)]
+enum Executed {
+    /// It was executed here.
+    Here,
+    /// It failed here.
+    Failed,
+    /// It is on its way to its owner, and its reply will come under this number.
+    Sent(u64),
+}
+
+impl Executed {
+    #[inline]
+    fn here(outcome: &Outcome<'_>) -> Self {
+        if matches!(outcome, Outcome::Failed(_)) { Self::Failed } else { Self::Here }
+    }
+}
+
+/// Counts a command whose owner could not be asked: a reader takes that for a miss, and sees no
+/// error.
+#[cold]
+pub(super) fn count_unavailable(counters: &Counters, verb: &Verb<'_>) {
+    let is_read = matches!(verb, Verb::Get(_) | Verb::Inspect);
+    counters.bump(if is_read { Counter::UnavailableReads } else { Counter::UnavailableWrites });
 }
 
 fn count_prefix(door: &Door, command: &Command<'_>, hit: bool) {

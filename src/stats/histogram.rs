@@ -136,6 +136,32 @@ impl Distribution {
         }
     }
 
+    /// What has come since an earlier moment of the same distribution.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let grown = |(now, then): (&Tally, &Tally)| Tally {
+            count: now.count.saturating_sub(then.count),
+            sum: now.sum.wrapping_sub(then.sum),
+        };
+        Self { scale: self.scale, tallies: self.tallies.iter().zip(&earlier.tallies).map(grown).collect() }
+    }
+
+    /// The value below which such a part of all lies, in the base unit: interpolated within a bucket,
+    /// as Prometheus' `histogram_quantile` does. `None` when nothing was counted.
+    pub fn quantile(&self, part: f64) -> Option<f64> {
+        let all: u64 = self.tallies.iter().map(|tally| tally.count).sum();
+        let wanted = part * all as f64;
+        let (mut below, mut lower) = (0.0, 0.0);
+        for (tally, upper) in self.tallies.iter().zip(self.scale.shown()) {
+            let count = tally.count as f64;
+            if tally.count > 0 && below + count >= wanted {
+                return Some(lower + (upper - lower) * (wanted - below) / count);
+            }
+            (below, lower) = (below + count, upper);
+        }
+        // In the last bucket, which has no end.
+        (all > 0).then_some(lower)
+    }
+
     /// All values added up, in the base unit.
     pub fn sum(&self) -> f64 {
         self.tallies.iter().map(|tally| tally.sum as f64).sum::<f64>() / self.scale.per_unit
@@ -168,6 +194,33 @@ mod tests {
         assert_eq!(histogram.read().sum(), 0.0015);
         let shown: Vec<_> = DURATION.shown().take(3).map(|bound| bound.to_string()).collect();
         assert_eq!(shown, ["0.000001", "0.0000025", "0.000005"]);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_prometheus() {
+        let quantile = |part, counts: &[u64]| {
+            let mut distribution = Distribution::new(&BATCH);
+            for (tally, &count) in distribution.tallies.iter_mut().zip(counts) {
+                tally.count = count;
+            }
+            distribution.quantile(part)
+        };
+        assert_eq!(quantile(0.5, &[0, 10]), Some(1.5));
+        assert_eq!(quantile(0.75, &[2, 0, 2]), Some(3.0));
+        assert_eq!(quantile(0.5, &[]), None);
+        let mut beyond = [0; 14];
+        beyond[13] = 1;
+        assert_eq!(quantile(0.99, &beyond), Some(4_096.0));
+    }
+
+    #[test]
+    fn what_has_come_since_is_told() {
+        let histogram = Histogram::new(&BATCH);
+        histogram.record(3);
+        let then = histogram.read();
+        [3, 8].into_iter().for_each(|value| histogram.record(value));
+        let grown = histogram.read().since(&then);
+        assert_eq!((grown.tallies()[2], grown.sum()), (Tally { count: 1, sum: 3 }, 11.0));
     }
 
     #[test]

@@ -44,6 +44,7 @@ use crate::server::metrics::{Exporter, Requests};
 use crate::stats::Counters;
 use crate::store::Caller;
 
+use crate::server::session::count_unavailable;
 /// How often what was timed is handed on to the metrics when nobody asks for them.
 const KEEP_UP: Duration = Duration::from_secs(5);
 
@@ -195,7 +196,10 @@ impl Admin {
                 Some(outcome) => show(outcome),
                 None => show(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered))),
             },
-            Err(why) => show(Outcome::Failed(Failure::Unavailable(why))),
+            Err(why) => {
+                count_unavailable(&self.counters, &command.verb);
+                show(Outcome::Failed(Failure::Unavailable(why)))
+            }
         }
     }
 

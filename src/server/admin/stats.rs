@@ -13,7 +13,7 @@ use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 use crate::server::report;
 use crate::stats::histogram::Distribution;
-use crate::stats::{Kind, Route};
+use crate::stats::{Ending, Kind, Route};
 
 /// How long members may take to answer.
 const PATIENCE: Duration = Duration::from_millis(1_000);
@@ -47,6 +47,7 @@ pub(super) struct Statistics {
 struct Durations {
     command: &'static str,
     route: &'static str,
+    result: &'static str,
     #[serde(flatten)]
     buckets: Buckets,
 }
@@ -81,10 +82,13 @@ pub(super) async fn show(
     let durations = admin.door.registry.durations();
     let kinds = Kind::ALL.iter().zip(&durations);
     let durations = kinds.flat_map(|(kind, by_route)| {
-        Route::ALL.iter().zip(by_route).map(|(route, distribution)| Durations {
-            command: kind.name(),
-            route: route.name(),
-            buckets: distribution.into(),
+        Route::ALL.iter().zip(by_route).flat_map(|(route, by_ending)| {
+            Ending::ALL.iter().zip(by_ending).map(|(ending, distribution)| Durations {
+                command: kind.name(),
+                route: route.name(),
+                result: ending.name(),
+                buckets: distribution.into(),
+            })
         })
     });
     Ok(Json(Statistics {

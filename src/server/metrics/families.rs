@@ -36,8 +36,13 @@ pub const FAMILIES: &[Family] = &[
     counter("filbert_peer_operations_total", "", "Commands executed for clients of other nodes."),
     histogram(
         "filbert_command_duration_seconds",
-        "command, route",
+        "command, route, result",
         "Time from reading a command to having its reply, of some of the commands of this node's clients.",
+    ),
+    counter(
+        "filbert_unavailable_commands_total",
+        "kind",
+        "Commands of this node's clients whose owner could not be asked: reads answered as a miss, writes with an error.",
     ),
     counter(
         "filbert_get_flushed_total",

@@ -26,7 +26,7 @@ use crate::protocol::COMPATIBLE_VERSION;
 use crate::server::Door;
 use crate::server::metrics::families::{FAMILIES, Kind};
 use crate::stats::histogram::{AGE, BATCH, DURATION, Distribution, Scale, Tally};
-use crate::stats::{self, Counter, Route};
+use crate::stats::{self, Counter, Ending, Route};
 
 /// What is not published any more, such as a peer that has gone, is forgotten after so long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
@@ -150,9 +150,15 @@ impl Exporter {
         for (kind, by_route) in stats::Kind::ALL.iter().zip(&durations) {
             // Alone, nothing is ever forwarded.
             let routes = Route::ALL.iter().zip(by_route).take(1 + usize::from(self.cluster.is_some()));
-            for (route, distribution) in routes {
-                let labels = vec![Label::new("command", kind.name()), Label::new("route", route.name())];
-                self.hand_on(("filbert_command_duration_seconds", labels), distribution);
+            for (route, by_ending) in routes {
+                for (ending, distribution) in Ending::ALL.iter().zip(by_ending) {
+                    let labels = vec![
+                        Label::new("command", kind.name()),
+                        Label::new("route", route.name()),
+                        Label::new("result", ending.name()),
+                    ];
+                    self.hand_on(("filbert_command_duration_seconds", labels), distribution);
+                }
             }
         }
         let ages = self.door.registry.eviction_ages();
