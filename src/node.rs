@@ -3,7 +3,7 @@
 mod cluster;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::peer;
 use crate::process::{self, signals};
 use crate::server::admin::{self, Token};
 use crate::server::connections::Connections;
+use crate::server::history::History;
 use crate::server::listen::{self, Bound as Listening};
 use crate::server::peer::Service;
 use crate::server::prefix::Prefixes;
@@ -143,6 +144,27 @@ fn bind_http(options: &admin::Options) -> Result<Option<BoundHttp>, Error> {
     Ok(listener.map(|listener| BoundHttp { listener, options: options.clone(), token }))
 }
 
+/// Where browsers that see a page of another member reach this node's; empty when they do not.
+fn http_addr(http: Option<&BoundHttp>, cluster: Option<&ClusterOptions>) -> String {
+    let Some(BoundHttp { listener, options, .. }) = http else { return String::new() };
+    if let Some(told) = &options.advertise {
+        return told.clone();
+    }
+    let Ok(addr) = listener.local_addr() else { return String::new() };
+    let peer_host = cluster.and_then(|cluster| cluster.membership.peer_addr.rsplit_once(':'));
+    match peer_host.map(|(host, _)| host) {
+        Some(host) if addr.ip().is_unspecified() => format!("{host}:{}", addr.port()),
+        // Others have a loopback of their own.
+        Some(host) if addr.ip().is_loopback() && !is_loopback(host) => String::new(),
+        _ => addr.to_string(),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse();
+    host == "localhost" || ip.is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}
+
 /// Runs a node until INT, TERM or USR1, or a `shutdown` command. HUP reloads certificates and
 /// users.
 ///
@@ -176,6 +198,8 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
         stop: CancellationToken::new(),
         sweep,
         draining: AtomicBool::new(false),
+        history: History::default(),
+        http_addr: http_addr(bound.http.as_ref(), bound.peers.as_ref().map(|(_, options)| options)),
         options: options.server,
     });
 
@@ -279,5 +303,37 @@ fn sweep_until_stopped(door: &Door, asked: &Receiver<()>) {
                 line.push_str(&format!("type=lru_crawler crawler=1 elapsed={elapsed} examined={checked}"));
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_told_of_where_a_browser_reaches_them() {
+        let told = |listen: &str, advertise: Option<&str>, peer_addr: &str| {
+            let http = BoundHttp {
+                listener: TcpListener::bind(listen).expect("a free port"),
+                options: admin::Options {
+                    listen: listen.to_owned(),
+                    is_default: false,
+                    token_file: None,
+                    memcached_names: false,
+                    advertise: advertise.map(str::to_owned),
+                },
+                token: None,
+            };
+            let port = http.listener.local_addr().expect("bound").port().to_string();
+            let mut membership = etcd::Options::default();
+            membership.peer_addr = peer_addr.to_owned();
+            let cluster = ClusterOptions { membership, peer: peer::options::Options::default() };
+            http_addr(Some(&http), Some(&cluster)).replace(&port, "PORT")
+        };
+        assert_eq!(told("127.0.0.1:0", None, "127.0.0.1:11212"), "127.0.0.1:PORT");
+        assert_eq!(told("127.0.0.1:0", None, "cache-1:11212"), "", "nobody there would reach it");
+        assert_eq!(told("0.0.0.0:0", None, "cache-1:11212"), "cache-1:PORT");
+        assert_eq!(told("0.0.0.0:0", Some("localhost:9"), "cache-1:11212"), "localhost:9");
+        assert_eq!(http_addr(None, None), "");
     }
 }

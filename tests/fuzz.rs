@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use filbert::clock::Clock;
 use filbert::events::Events;
 use filbert::server::connections::Connections;
+use filbert::server::history::History;
 use filbert::server::memcached::{Client, Ended};
 use filbert::server::prefix::Prefixes;
 use filbert::server::stream::Stream;
@@ -81,6 +82,8 @@ fn door(store: &Options, clock: &Clock) -> Arc<Door> {
         stop: CancellationToken::new(),
         sweep: sync_channel(1).0,
         draining: AtomicBool::new(false),
+        history: History::default(),
+        http_addr: String::new(),
         options: DoorOptions::default(),
     })
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use filbert::server::metrics::families::{FAMILIES, Kind};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, encoded};
@@ -202,7 +203,7 @@ fn metrics_count_what_clients_do() {
     assert!(metrics.value("filbert_eviction_age_seconds_count") > 0.0);
     let timed = |command: &str| {
         metrics.value(&format!(
-            "filbert_command_duration_seconds_count{{command=\"{command}\",route=\"local\"}}"
+            "filbert_command_duration_seconds_count{{command=\"{command}\",route=\"local\",result=\"ok\"}}"
         ))
     };
     assert!(timed("get") >= 1.0 && timed("set") >= 1.0);
@@ -248,9 +249,8 @@ fn metrics_are_all_there_and_documented() {
     let answered = metrics.value("filbert_forwarded_operations_total{peer=\"node-2\",result=\"answered\"}");
     assert!(answered > 10.0 && forwarded == answered, "{answered} of {forwarded}");
     assert!(metrics.value("filbert_forward_duration_seconds_count{peer=\"node-2\"}") >= 1.0);
-    assert!(
-        metrics.value("filbert_command_duration_seconds_count{command=\"set\",route=\"forwarded\"}") >= 1.0
-    );
+    let forwarded = "{command=\"set\",route=\"forwarded\",result=\"ok\"}";
+    assert!(metrics.value(&format!("filbert_command_duration_seconds_count{forwarded}")) >= 1.0);
     eventually("the other has answered a ping", || {
         cluster.nodes[0].http().metrics().value("filbert_peer_reachable{peer=\"node-2\"}") == 1.0
     });
@@ -504,6 +504,68 @@ fn the_usual_address_is_done_without_and_another_is_not() {
     let mut off = Server::spawn(Product::Filbert, &["-l", "127.0.0.1", "--http-listen", "off"]);
     off.await_ports();
     assert!(!off.port_file().contains("HTTP"), "{}", Cut(off.port_file()));
+}
+
+/// Whoever looks after an incident still sees it: the member that is missing, what failed and how long it took,
+/// apart from what succeeded.
+#[test]
+fn an_incident_is_remembered() {
+    let mut cluster = Cluster::start(3);
+    let http = cluster.nodes[0].http();
+    let (lost, kept) = (cluster.key_owned_by(2), cluster.key_owned_by(0));
+    let mut wire = cluster.nodes[0].connect();
+    let addr = cluster.nodes[2].addr().to_string();
+    cluster.nodes[2].kill9();
+    wire.send(format!("set {lost} 0 0 1\r\nx\r\n").as_bytes());
+    let line = String::from_utf8(wire.line().expect("it is answered")).expect("text");
+    assert!(line.starts_with("SERVER_ERROR"), "{line}");
+    wire.ask(&format!("get {lost}\r\n"), "END\r\n");
+    wire.ask(&format!("set {kept} 0 0 1\r\nx\r\n"), "STORED\r\n");
+
+    let past = || http.get("/api/v1/history?scope=cluster").json();
+    let has = |past: &Value, text: &str| {
+        let events = past["events"].as_array().expect("events");
+        events.iter().any(|event| event["text"].as_str().is_some_and(|said| said.contains(text)))
+    };
+    eventually("the loss is told", || !past()["gone"].as_array().expect("a list").is_empty());
+    let past = past();
+    let gone = &past["gone"][0];
+    assert_eq!(
+        (&gone["id"], &gone["memcached_addr"], &gone["lost"]),
+        (&"node-3".into(), &addr.into(), &true.into())
+    );
+    for text in ["node-3 does not answer", "node-3 was lost", "with 2 members", "Commands fail"] {
+        assert!(has(&past, text), "{text}: {past}");
+    }
+    let trouble = &past["troubles"][0];
+    assert_eq!((&trouble["kind"], &trouble["count"]), (&"commands".into(), &2.into()), "{trouble}");
+    for scope in ["samples", "cluster"] {
+        let samples = past[scope].as_array().expect("samples");
+        let sum =
+            |name: &str| samples.iter().map(|sample| sample[name].as_f64().expect("a number")).sum::<f64>();
+        assert!(sum("failed_writes") > 0.0 && sum("unavailable_reads") > 0.0, "{scope}: {samples:?}");
+    }
+    let any = |name: &str| {
+        past["samples"].as_array().expect("samples").iter().any(|sample| sample[name].is_number())
+    };
+    assert!(any("p99") && any("failed_p99"), "{past}");
+    assert_eq!(past["unanswered"], Value::Array(Vec::new()), "who is out of the view is not asked");
+
+    let metrics = http.metrics();
+    let unavailable = |kind| metrics.value(&format!("filbert_unavailable_commands_total{{kind=\"{kind}\"}}"));
+    assert_eq!((unavailable("read"), unavailable("write")), (1.0, 1.0));
+    let timed = |result: &str| -> f64 {
+        let routes = ["local", "forwarded"].iter();
+        let series = routes.map(|route| format!("{{command=\"set\",route=\"{route}\",result=\"{result}\"}}"));
+        series.map(|labels| metrics.value(&format!("filbert_command_duration_seconds_count{labels}"))).sum()
+    };
+    assert_eq!((timed("ok"), timed("failed")), (1.0, 1.0));
+
+    let stats = http.get("/api/v1/stats?scope=cluster").json();
+    let page = &stats["members"][1]["stats"]["http_addr"];
+    assert_eq!(*page, cluster.nodes[1].http().addr.to_string(), "members know of each other's pages");
+    assert!(http.get("/api/v1/history?seconds=2").json()["samples"].as_array().expect("samples").len() <= 2);
+    http.get("/api/v1/history?seconds=soon").problem(400);
 }
 
 /// However many there are who ask, clients of the cache do not wait for them.

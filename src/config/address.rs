@@ -50,6 +50,19 @@ pub(super) fn is_wildcard(host: &str) -> bool {
     host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_unspecified())
 }
 
+/// An address for others to connect to.
+pub(super) fn advertised(text: &str) -> Result<Address, String> {
+    let refuse = |why: &str| format!("{why} (allowed: host:port, [v6]:port, with a port from 1 to 65535)");
+    let address = Address::parse(text).map_err(|why| refuse(&why))?;
+    if address.is_wildcard() {
+        return Err(refuse("nobody can connect to every address"));
+    }
+    if address.port == 0 {
+        return Err(refuse("nobody can connect to port 0"));
+    }
+    Ok(address)
+}
+
 /// What is wrong with one word of a value. A word that is all of it is not named: the value is.
 pub(super) fn of_word(word: &str, value: &str, why: String) -> String {
     if word == value.trim() { why } else { format!("{word}: {why}") }

@@ -158,7 +158,7 @@ fn peer_listen(settings: &Settings) -> Result<Address, Refusal> {
 
 /// Where other nodes reach this one: port 0 is the one that is going to be listened on.
 fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, Refusal> {
-    if let Some(given) = settings.value("peer-advertise", advertised)? {
+    if let Some(given) = settings.value("peer-advertise", address::advertised)? {
         return Ok(given);
     }
     match settings.of("peer-listen") {
@@ -172,7 +172,7 @@ fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, Refu
 /// Where clients reach this node: unless told, where it listens first, or on the host that the
 /// peers know when that is every address or a unix socket. Empty when the port is not known yet.
 fn client_address(settings: &Settings, door: &server::Options, peer_host: &str) -> Result<String, Refusal> {
-    if let Some(given) = settings.value("advertise", advertised)? {
+    if let Some(given) = settings.value("advertise", address::advertised)? {
         return Ok(given.to_string());
     }
     let first = door.listen.first();
@@ -185,19 +185,6 @@ fn client_address(settings: &Settings, door: &server::Options, peer_host: &str) 
 /// An address as others are told; empty while the port is not known.
 fn told(address: &Address) -> String {
     if address.port == 0 { String::new() } else { address.to_string() }
-}
-
-/// An address for others to connect to.
-fn advertised(text: &str) -> Result<Address, String> {
-    let refuse = |why: &str| format!("{why} (allowed: host:port, [v6]:port, with a port from 1 to 65535)");
-    let address = Address::parse(text).map_err(|why| refuse(&why))?;
-    if address.is_wildcard() {
-        return Err(refuse("nobody can connect to every address"));
-    }
-    if address.port == 0 {
-        return Err(refuse("nobody can connect to port 0"));
-    }
-    Ok(address)
 }
 
 /// The words of `--etcd-endpoints`, each once.

@@ -1,11 +1,12 @@
 //! The HTTP door's options: where it listens, and who may ask.
 
 use super::Refusal;
-use super::address::Address;
+use super::address::{self, Address};
 use super::settings::Settings;
 use crate::server::admin::Options;
 
 const LISTEN: &str = "http-listen";
+const ADVERTISE: &str = "http-advertise";
 const TOKEN_FILE: &str = "http-token-file";
 const MEMCACHED_NAMES: &str = "memcached-exporter-metrics";
 
@@ -16,9 +17,10 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:9150";
 pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
     let memcached_names = settings.switch(MEMCACHED_NAMES)?;
     let token_file = settings.path(TOKEN_FILE)?;
+    let advertise = settings.value(ADVERTISE, address::advertised)?.map(|address| address.to_string());
     let Some(given) = settings.of(LISTEN) else {
         let listen = DEFAULT_LISTEN.to_owned();
-        return Ok(Some(Options { listen, is_default: true, token_file, memcached_names }));
+        return Ok(Some(Options { listen, is_default: true, advertise, token_file, memcached_names }));
     };
     // An empty variable counts as none, so that there is a word for it, too.
     if given.last().is_empty() || given.last() == "off" {
@@ -34,7 +36,8 @@ pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
             "others than this machine can connect there, and would read and write every key: needs --http-token-file",
         ));
     }
-    Ok(Some(Options { listen: address.to_string(), is_default: false, token_file, memcached_names }))
+    let listen = address.to_string();
+    Ok(Some(Options { listen, is_default: false, advertise, token_file, memcached_names }))
 }
 
 #[cfg(test)]
@@ -70,6 +73,10 @@ mod tests {
         assert!(error.ends_with("needs --http-token-file"), "{error}");
         let open = read(&[("http-listen", "0.0.0.0:9150"), ("http-token-file", "token")]).expect("valid");
         assert_eq!(open.expect("on").token_file, Some("token".into()));
+        let told = [("http-listen", "127.0.0.1:9150"), ("http-advertise", "cache-1:80")];
+        assert_eq!(read(&told).expect("valid").expect("on").advertise, Some("cache-1:80".into()));
+        let error = read(&[("http-advertise", "0.0.0.0:80")]).expect_err("every address");
+        assert!(error.starts_with("--http-advertise 0.0.0.0:80: nobody can connect to every"), "{error}");
         let error = read(&[("http-listen", "nonsense")]).expect_err("no address");
         assert!(error.starts_with("--http-listen nonsense: no port (allowed: host:port"), "{error}");
     }

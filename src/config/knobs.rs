@@ -113,6 +113,7 @@ pub(super) const KNOBS: &[Knob] = &[
     used('t', "threads", Takes::Value),
     // HTTP; all ours.
     long("http-listen", Takes::Value),
+    long("http-advertise", Takes::Value),
     long("http-token-file", Takes::Value),
     long("memcached-exporter-metrics", Takes::Switch),
     // What clients may do.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -21,6 +22,15 @@ impl Pings {
             client.stats(pb::StatsRequest { call: Some(call) }).await
         });
         replies.await.into_iter().map(|(id, reply)| (id, reply.map(|reply| reply.stats))).collect()
+    }
+
+    /// What every member of the view did in each of the last seconds, this node included, in the
+    /// order of their ids: as it was sent; `None` of one that has not answered by the deadline.
+    pub async fn history(&self, seconds: u32, deadline: Duration) -> Vec<(String, Option<Bytes>)> {
+        let replies = self.call_all(deadline, move |mut client, call| async move {
+            client.history(pb::HistoryRequest { call: Some(call), seconds }).await
+        });
+        replies.await.into_iter().map(|(id, reply)| (id, reply.map(|reply| reply.told_json))).collect()
     }
 
     /// Flushes every member of the view after a delay, this node included. The ids of those who

@@ -6,6 +6,7 @@ mod cluster_commands;
 pub mod connections;
 mod forward;
 pub mod guests;
+pub mod history;
 pub mod listen;
 pub mod memcached;
 pub mod metrics;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Users;
 use crate::events::Events;
 use crate::server::connections::Connections;
+use crate::server::history::History;
 use crate::server::prefix::Prefixes;
 use crate::stats::Registry;
 use crate::store::Store;
@@ -144,6 +146,11 @@ pub struct Door {
     pub sweep: SyncSender<()>,
     /// Connections close once they have answered what they have read.
     pub draining: AtomicBool,
+    /// What it did in the last minutes.
+    pub history: History,
+    /// Where a browser reaches its status page, `host:port`; empty without one, or when nobody but
+    /// this machine does.
+    pub http_addr: String,
 }
 
 impl Door {

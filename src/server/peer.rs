@@ -35,6 +35,7 @@ use crate::peer::receive::{Executor, serve_stream};
 use crate::peer::tls;
 use crate::server::guests::hosts::{Claim, Hosts};
 use crate::server::guests::{Arrival, Guest, GuestStream, Guests, OpenCall};
+use crate::server::history::Told;
 use crate::server::{Door, report};
 use crate::stats::Counters;
 use crate::store::Caller;
@@ -54,6 +55,12 @@ const CALLS_MAX: u32 = 64;
 pub trait Node: Send + Sync + 'static {
     /// Its statistics, as names and values.
     fn stats(&self) -> Vec<(String, String)>;
+
+    /// What it did in each of the last seconds, as JSON; nothing of one that does not remember.
+    fn history(&self, seconds: u32) -> Vec<u8> {
+        _ = seconds;
+        Vec::new()
+    }
 
     /// Forgets everything that is stored before so many seconds have passed.
     fn flush(&self, delay_seconds: u32);
@@ -170,7 +177,17 @@ struct Behind {
 
 impl Node for Behind {
     fn stats(&self) -> Vec<(String, String)> {
-        report::general_stats(&self.door)
+        let mut stats = report::general_stats(&self.door);
+        if !self.door.http_addr.is_empty() {
+            stats.push(("http_addr".to_owned(), self.door.http_addr.clone()));
+        }
+        stats
+    }
+
+    fn history(&self, seconds: u32) -> Vec<u8> {
+        let told = Told::of(&self.door.history, seconds as usize);
+        // Numbers alone.
+        serde_json::to_vec(&told).unwrap_or_default()
     }
 
     fn flush(&self, delay_seconds: u32) {
@@ -322,6 +339,17 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         let stats =
             self.service.node.stats().into_iter().map(|(name, value)| pb::Stat { name, value }).collect();
         Ok(Response::new(pb::StatsReply { stats }))
+    }
+
+    async fn history(
+        &self,
+        request: Request<pb::HistoryRequest>,
+    ) -> Result<Response<pb::HistoryReply>, Status> {
+        let visit = Visit::of(request.extensions());
+        let request = request.into_inner();
+        self.service.caller(&visit, request.call)?;
+        let told_json = self.service.node.history(request.seconds).into();
+        Ok(Response::new(pb::HistoryReply { told_json }))
     }
 
     async fn flush(&self, request: Request<pb::FlushRequest>) -> Result<Response<pb::FlushReply>, Status> {

@@ -1,5 +1,6 @@
 """The status page of a cluster's members: everybody is shown, and so is who goes and who comes."""
 
+import re
 import time
 
 import pytest
@@ -47,9 +48,33 @@ def test_shows_every_member(page, shared_cluster):
     assert addresses == shared_cluster.addresses
     assert [text for text in page.texts("#members td:first-child") if "this node" in text][0].startswith("node-2")
     assert set(column(page, "#peers", "State")) == {"node-1", "node-3"}
-    facts = dict(zip(page.texts("#facts dt"), page.texts("#facts dd")))
-    assert (facts["This node"], facts["Settled"], facts["Members"], facts["etcd"]) == ("serving", "yes", "3", "connected")
-    assert int(facts["Epoch"]) > 0
+    of_node, of_cluster = (dict(zip(page.texts(f"{list} dt"), page.texts(f"{list} dd"))) for list in ["#facts", "#cluster-facts"])
+    assert (of_node["Standing"], of_node["etcd"], of_node["Memory"][-6:]) == ("serving", "connected", "64 MiB")
+    assert (of_cluster["Settled"], of_cluster["Members"], of_cluster["Memory"][-7:]) == ("yes", "3", "192 MiB")
+    assert int(of_cluster["Epoch"]) > 0
+
+
+def test_members_lead_to_their_own_pages(page, shared_cluster):
+    def links():
+        return page.run("return [...document.querySelectorAll('#members a[href]')].map(link => link.href)")
+
+    others = [shared_cluster.nodes[number].http for number in (0, 2)]
+    page.wait_for(lambda: links() == others, "each but this node is a link")
+    page.driver.find_element("css selector", "#members a[href]").click()
+    page.wait_for_text("#node-title", "node-1")
+
+
+def test_only_addresses_become_links(page):
+    expected = {
+        "pageOf('127.0.0.1:9150')": "http://127.0.0.1:9150/",
+        "pageOf('[::1]:9150')": "http://[::1]:9150/",
+        "pageOf('cache-1.example:80')": "http://cache-1.example:80/",
+        "pageOf('user@host:80')": None,
+        "pageOf('javascript:alert(1)')": None,
+        "pageOf('a/b:80')": None,
+        "pageOf(undefined)": None,
+    }
+    assert {expression: page.run(f"return {expression}") for expression in expected} == expected
 
 
 def test_numbers_move_under_load(page, shared_cluster):
@@ -68,6 +93,9 @@ def test_fits_a_phone(page):
     page.resize(*PHONE)
     assert page.run("return document.documentElement.scrollWidth") <= PHONE[0]
     assert len(page.texts("#members tbody tr")) == NODES
+    heights = page.run("return [...document.querySelectorAll('#members tr, #peers tr')].map(row => row.offsetHeight)")
+    assert max(heights) < 45, "a member is one line"
+    assert [text.split("\n")[0] for text in page.texts("#members tbody tr")][0].startswith("node-1")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -92,15 +120,26 @@ def test_tells_of_a_member_that_dies_and_of_one_that_joins(browser):
         cluster.kill(2)
         browser.wait_for(lambda: column(browser, "#members", "State").get("node-3") == "no answer", "node-3 is given up")
         assert "Degraded" in browser.text("#health") and "node-3 does not answer" in browser.text("#health")
-        browser.wait_for_text("#events", "node-3 left the cluster")
+        browser.wait_for_text("#events", "node-3 was lost")
         assert time.monotonic() < killed + LEASE_SECONDS + SLACK_SECONDS
-        assert list(column(browser, "#members", "State")) == ["node-1", "node-2"]
-        assert browser.texts("#shares b") == ["node-1", "node-2"]
-        browser.wait_for_text("#health", "All 2 members answer")
         cluster.add("node-4")
         browser.wait_for_text("#events", "node-4 joined the cluster")
-        browser.wait_for_text("#health", "All 3 members answer")
+        # Whoever comes only now sees it as well.
+        browser.open(cluster.nodes[1].http)
+        browser.wait_for_text("#health", "node-3 was lost")
+        assert re.search(r"node-3 was lost \d+ (s|min).* ago", browser.text("#health"))
+        assert browser.run("return document.querySelector('#health').className") == "panel is-warn"
+        states = column(browser, "#members", "State")
+        assert list(states) == ["node-1", "node-2", "node-4", "node-3"], "the missing one has a row, too"
+        assert re.fullmatch(r"lost \d+ (s|min).* ago", states["node-3"])
+        assert browser.texts("#shares b") == ["node-1", "node-2", "node-4"]
         events = browser.texts("#events li span")
-        assert events.index("node-3 does not answer") > events.index("node-3 left the cluster"), "the newest is on top"
+        lost = next(text for text in events if text.startswith("node-3 was lost"))
+        assert events.index("node-3 does not answer") > events.index(lost), "the newest is on top"
+        for scheme in ["light", "dark"]:
+            browser.prefer(scheme)
+            assert faint_texts(browser)[0] == []
+        cluster.add("node-3")
+        browser.wait_for_text("#health", "All 4 members answer")
     finally:
         cluster.stop()

@@ -7,6 +7,8 @@
 mod cluster;
 mod guard;
 mod health;
+mod history;
+mod incidents;
 mod items;
 mod keys;
 mod listen;
@@ -38,13 +40,14 @@ use crate::command::{Command, Failure, Outcome, Unavailable};
 use crate::logs::Lines;
 use crate::pb;
 use crate::server::Door;
+use crate::server::admin::incidents::Incidents;
 use crate::server::admin::page::Page;
 use crate::server::admin::problem::Problem;
 use crate::server::metrics::{Exporter, Requests};
+use crate::server::session::count_unavailable;
 use crate::stats::Counters;
 use crate::store::Caller;
 
-use crate::server::session::count_unavailable;
 /// How often what was timed is handed on to the metrics when nobody asks for them.
 const KEEP_UP: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,8 @@ pub struct Options {
     pub listen: String,
     /// Whether nobody asked for this address: when it is taken, the node does without.
     pub is_default: bool,
+    /// Where browsers reach it, `host:port`, when that is another address than it listens on.
+    pub advertise: Option<String>,
     /// A file with the token that is asked for.
     pub token_file: Option<PathBuf>,
     /// Whether metrics carry memcached_exporter's names, too.
@@ -79,6 +84,7 @@ pub struct Admin {
     requests: Arc<Requests>,
     token: Option<Token>,
     page: Page,
+    incidents: Incidents,
 }
 
 /// The thread that answers.
@@ -138,10 +144,12 @@ pub fn start(
                 requests,
                 token,
                 page,
+                incidents: Incidents::default(),
             };
             let admin = Arc::new(admin);
             let kept_up = stop.clone().run_until_cancelled_owned(keep_up(admin.clone()));
-            tokio::join!(listen::serve(listener, router(admin), counted, stop), kept_up);
+            let watched = stop.clone().run_until_cancelled_owned(history::watch(admin.clone()));
+            tokio::join!(listen::serve(listener, router(admin), counted, stop), kept_up, watched);
             links.cancel();
         });
     })?;
@@ -168,6 +176,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/api/v1/owner/{*key}", get(cluster::owner))
         .route("/api/v1/cluster", get(cluster::show))
         .route("/api/v1/stats", get(stats::show))
+        .route("/api/v1/history", get(history::show))
         .route("/api/v1/keys", get(keys::list))
         .fallback(async || {
             Problem::not_found("there is no such path; / and /api/v1/openapi.json show what there is")

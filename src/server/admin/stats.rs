@@ -26,7 +26,7 @@ pub(super) struct Wanted {
 
 #[derive(Deserialize, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum Scope {
+pub(super) enum Scope {
     #[default]
     Node,
     Cluster,
