@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,11 +11,13 @@ use serde_json::Value;
 
 use crate::support::python::yaml;
 use crate::support::run;
-use crate::support::server::program;
+use crate::support::server::{Server, program};
 
 /// Where clients and other nodes reach a node inside the network.
 const CLIENTS: &str = "11211";
 const PEERS: &str = "11212";
+/// And a browser.
+const PAGE: &str = "9150";
 
 #[test]
 fn docker_compose_takes_the_file() {
@@ -33,11 +36,15 @@ fn every_node_has_a_configuration_that_can_be_used() {
     let image = image_variables();
     let image: Vec<_> = image.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     for node in nodes() {
-        let args: Vec<_> =
-            std::iter::once("--check").chain(node.command.iter().map(String::as_str)).collect();
+        let command = node.command.iter().map(|word| with_files_of_this_machine(word));
+        let args: Vec<_> = std::iter::once("--check".to_owned()).chain(command).collect();
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
         let ended = run::filbert_in(&[], &image, &args);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", node.name);
-        assert_eq!(ended.stdout, "the configuration can be used\n", "{}: without a warning", node.name);
+        // The names of the network are known inside alone.
+        let is_expected = |line: &&str| !line.contains(": the name is not known here: ");
+        let said: Vec<_> = ended.stdout.lines().filter(is_expected).collect();
+        assert_eq!(said, ["the configuration can be used"], "{}: without a warning", node.name);
     }
 }
 
@@ -59,12 +66,47 @@ fn nodes_are_told_where_each_other_and_etcd_are() {
         assert_eq!(node.option("--peer-advertise"), format!("{}:{PEERS}", node.name));
         assert_eq!(node.option("--peer-listen"), format!("0.0.0.0:{PEERS}"));
         assert_eq!(node.option("--advertise"), format!("{}:{CLIENTS}", node.name));
+        assert_eq!(node.option("--http-listen"), format!("0.0.0.0:{PAGE}"));
         let ports = node.value["ports"].as_array().expect("a list");
-        let port = ports[0].as_str().and_then(|port| port.strip_prefix("127.0.0.1:")?.split_once(':'));
-        let (outside, inside) = port.expect("published on this machine alone");
-        assert_eq!((ports.len(), inside), (1, CLIENTS));
-        assert!(published.insert(outside.to_owned()), "{outside} twice");
+        let port = |place: usize| {
+            let port =
+                ports[place].as_str().and_then(|port| port.strip_prefix("127.0.0.1:")?.split_once(':'));
+            port.expect("published on this machine alone")
+        };
+        let ((clients, door), (page, inside)) = (port(0), port(1));
+        assert_eq!((ports.len(), door, inside), (2, CLIENTS, PAGE));
+        assert_eq!(node.option("--http-advertise"), format!("127.0.0.1:{page}"), "where a browser is");
+        for outside in [clients, page] {
+            assert!(published.insert(outside.to_owned()), "{outside} twice");
+        }
     }
+}
+
+/// The image's health check, as Docker runs it in there: against a node that is ready, and against none.
+#[test]
+fn the_health_check_tells_whether_clients_may_be_sent_there() {
+    let dockerfile = read("Dockerfile");
+    let (_, check) = dockerfile.split_once("\nHEALTHCHECK ").expect("there is one");
+    let (_, command) = check.split_once("CMD ").expect("a command");
+    let command: Vec<String> =
+        serde_json::from_str(command.lines().next().expect("a line")).expect("the form without a shell");
+    let server = Server::filbert(&[]);
+    let ask = |port: u16| {
+        let words: Vec<_> = command
+            .iter()
+            .map(|word| {
+                word.replace(&format!("/dev/tcp/127.0.0.1/{PAGE}"), &format!("/dev/tcp/127.0.0.1/{port}"))
+            })
+            .collect();
+        assert_ne!(words, command, "it asks at the usual port");
+        let asked =
+            Command::new(program(&words[0], &words[0])).args(&words[1..]).stderr(Stdio::null()).status();
+        asked.expect("it starts").success()
+    };
+    assert!(ask(server.http().addr.port()));
+    let closed =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    assert!(!ask(closed.port()));
 }
 
 #[test]
@@ -120,6 +162,14 @@ fn services() -> Vec<Service> {
         Service { name, value, command }
     };
     services.into_iter().map(service).collect()
+}
+
+/// A word of a command with the file on this machine where it names one that is mounted.
+fn with_files_of_this_machine(word: &str) -> String {
+    let Some((option, secret)) = word.split_once("=/run/secrets/") else { return word.to_owned() };
+    let file = yaml(&root().join("docker-compose.yml"));
+    let path = file["secrets"][secret]["file"].as_str().expect("a file");
+    format!("{option}={}", root().join(path).display())
 }
 
 /// The services that are built here.
