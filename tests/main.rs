@@ -19,6 +19,7 @@ mod memory;
 mod memory_bound;
 mod observability;
 mod process;
+mod readme;
 mod simulation;
 mod status_page;
 mod support;

@@ -1,0 +1,140 @@
+//! The README's examples, run as they stand there, in a shell, against a real cluster: what they show is what comes.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::cluster::Cluster;
+use crate::support::server::program;
+
+/// What differs from run to run: times, addresses, and what counts changes of a cluster.
+const VOLATILE: [&str; 6] = ["epoch", "etag", "filbert-ttl", "memcached_addr", "owner_addr", "ttl_seconds"];
+
+/// Tokens have the epoch in the bits above these.
+const EPOCH_SHIFT: u32 = 40;
+
+/// A command with what is shown to come of it.
+#[derive(Debug)]
+struct Example {
+    command: String,
+    shown: Vec<String>,
+}
+
+#[test]
+fn the_examples_of_the_http_api_show_what_comes() {
+    let (cluster, examples) = (Cluster::start(3), examples("### HTTP API"));
+    assert!(examples.len() >= 4, "{examples:?}");
+    let (mut told, mut came) = (Values::default(), Values::default());
+    for example in &examples {
+        let output = run(&cluster, &example.command);
+        told.read(&example.shown);
+        came.read(&output);
+        assert_eq!(stable(&example.shown), stable(&output), "{}", example.command);
+    }
+    for values in [told, came] {
+        assert_eq!(values.etags.len(), 1, "{values:?}");
+        let epochs: BTreeSet<u64> = values.etags.iter().map(|etag| etag >> EPOCH_SHIFT).collect();
+        assert_eq!(epochs, values.epochs, "a token has the epoch of its owner");
+    }
+}
+
+#[test]
+fn the_examples_of_a_cluster_show_what_comes() {
+    let (cluster, examples) = (Cluster::start(3), examples("Set a key on one node"));
+    assert_eq!(examples.len(), 2, "{examples:?}");
+    for example in &examples {
+        assert_eq!(stable(&example.shown), stable(&run(&cluster, &example.command)), "{}", example.command);
+    }
+}
+
+/// The commands of the first console block behind a line that begins so.
+fn examples(heading: &str) -> Vec<Example> {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once(&format!("\n{heading}")).expect("there is such a line");
+    let (_, rest) = rest.split_once("```console\n").expect("a block");
+    let (block, _) = rest.split_once("```").expect("an end");
+    let mut examples: Vec<Example> = Vec::new();
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), examples.last_mut()) {
+            (Some(command), _) => examples.push(Example { command: command.to_owned(), shown: Vec::new() }),
+            (None, Some(example)) => example.shown.push(line.to_owned()),
+            (None, None) => panic!("{line} comes of no command"),
+        }
+    }
+    examples
+}
+
+/// What a command prints, with the addresses of this cluster for those of `local-cluster`.
+fn run(cluster: &Cluster, command: &str) -> Vec<String> {
+    for (name, package) in [("curl", "curl"), ("nc", "netcat-openbsd")] {
+        program(name, package);
+    }
+    let mut here = command.to_owned();
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let (clients, http) = (node.addr(), node.http().addr);
+        here = here.replace(
+            &format!("nc 127.0.0.1 {}", 11211 + number),
+            &format!("nc {} {}", clients.ip(), clients.port()),
+        );
+        here = here.replace(&format!("http://127.0.0.1:{}/", 9150 + number), &format!("http://{http}/"));
+    }
+    assert_ne!(here, command, "it asks a node");
+    // What curl tells of its progress is for terminals.
+    let here = here.replace("curl ", "curl --silent --show-error ");
+    let output = Command::new("bash").args(["-c", &here]).output().expect("bash starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{here}: {said}");
+    // What has no line end is followed by the next prompt.
+    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
+}
+
+/// Lines without what differs from run to run.
+fn stable(lines: &[String]) -> Vec<String> {
+    lines.iter().map(|line| stable_line(line)).collect()
+}
+
+fn stable_line(line: &str) -> String {
+    if let Ok(mut value) = serde_json::from_str::<Value>(line)
+        && value.is_object()
+    {
+        blank(&mut value);
+        return value.to_string();
+    }
+    let stat = line.strip_prefix("STAT ").and_then(|stat| stat.split_once(' '));
+    match stat.or_else(|| line.split_once(": ")) {
+        Some((name, _)) if VOLATILE.contains(&name) || name == "date" => format!("{name} ..."),
+        _ => line.to_owned(),
+    }
+}
+
+fn blank(value: &mut Value) {
+    let Value::Object(fields) = value else { return };
+    for (name, value) in fields {
+        if VOLATILE.contains(&name.as_str()) {
+            *value = Value::String("...".to_owned());
+        } else {
+            blank(value);
+        }
+    }
+}
+
+/// What must fit together within one run.
+#[derive(Debug, Default)]
+struct Values {
+    etags: BTreeSet<u64>,
+    epochs: BTreeSet<u64>,
+}
+
+impl Values {
+    fn read(&mut self, lines: &[String]) {
+        for line in lines {
+            if let Some(etag) = line.strip_prefix("etag: ") {
+                self.etags.insert(etag.trim_matches('"').parse().expect("a token is a number"));
+            }
+            if let Ok(value) = serde_json::from_str::<Value>(line) {
+                self.epochs.extend(value["epoch"].as_u64());
+            }
+        }
+    }
+}
