@@ -325,8 +325,7 @@ mod tests {
                 token: None,
             };
             let port = http.listener.local_addr().expect("bound").port().to_string();
-            let mut membership = etcd::Options::default();
-            membership.peer_addr = peer_addr.to_owned();
+            let membership = etcd::Options { peer_addr: peer_addr.to_owned(), ..etcd::Options::default() };
             let cluster = ClusterOptions { membership, peer: peer::options::Options::default() };
             http_addr(Some(&http), Some(&cluster)).replace(&port, "PORT")
         };

@@ -285,12 +285,10 @@ impl Inside {
                 Some(trouble) if !trouble.over && grown > 0 => {
                     (trouble.last, trouble.count) = (at, trouble.count + grown);
                 }
-                Some(trouble) if !trouble.over => {
-                    if at.saturating_sub(trouble.last) >= QUIET_SECONDS {
-                        trouble.over = true;
-                        let text = format!("Over since {QUIET_SECONDS} s: {} {ends}", trouble.count);
-                        self.note(at, Level::Info, text);
-                    }
+                Some(trouble) if !trouble.over && at.saturating_sub(trouble.last) >= QUIET_SECONDS => {
+                    trouble.over = true;
+                    let text = format!("Over since {QUIET_SECONDS} s: {} {ends}", trouble.count);
+                    self.note(at, Level::Info, text);
                 }
                 trouble if grown > 0 => {
                     *trouble = Some(Trouble { kind, began: at, last: at, count: grown, over: false });
