@@ -1,12 +1,14 @@
-//! What the process says on stderr: one line for each event that is worth waking for, for people
-//! or for machines, and never so many that they hide one another.
+//! What the process says on stderr, or wherever it was told to: one line for each event that is
+//! worth waking for, for people or for machines, and never so many that they hide one another.
+//! Whoever says something never waits for it to be written.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, Write};
+use std::io;
 use std::panic;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
@@ -17,8 +19,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 mod limits;
 mod line;
+mod out;
+mod writer;
 
 use limits::Limits;
+use out::Out;
+pub use writer::Writer;
+
+/// How long the end of the process waits for the last lines to be written.
+pub const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What lines about the commands of clients are marked with. Whoever writes one has asked the
 /// `verbosity` of the door, which clients can raise, and not the level of the log.
@@ -34,17 +43,47 @@ pub enum Format {
     Json,
 }
 
-/// What is said, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Target {
+    /// To standard error.
+    #[default]
+    Stderr,
+    /// To the end of a file, which is made when it is missing.
+    File(PathBuf),
+    /// To the system's log: syslogd's, or the journal.
+    Syslog,
+}
+
+/// Why nothing can be logged where it was to be. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be written.
+    #[error("--log-file {}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Nobody takes messages to the system's log.
+    #[error("--log-syslog: no system log at /dev/log: {0}")]
+    Syslog(io::Error),
+}
+
+/// What is said, where and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     /// How lines look.
     pub format: Format,
+    /// Where they go.
+    pub target: Target,
     /// How often `-v` was given: 0 says what an operator should know, 1 adds debug, 2 all.
     pub verbosity: u8,
 }
 
-/// How many errors and warnings there were, those that were not written included. Clones count
-/// together.
+/// How many errors and warnings there were, those that were not written included, and how many
+/// lines were lost. Clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct Lines(Arc<Counts>);
 
@@ -52,6 +91,7 @@ pub struct Lines(Arc<Counts>);
 struct Counts {
     errors: AtomicU64,
     warnings: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl Lines {
@@ -65,6 +105,16 @@ impl Lines {
         self.0.warnings.load(Ordering::Relaxed)
     }
 
+    /// Lines so far that were to be written and were not, because nobody took them in time or the
+    /// system could not.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+
+    fn lose(&self, lines: u64) {
+        self.0.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
     fn count(&self, level: Level) {
         match level {
             Level::ERROR => self.0.errors.fetch_add(1, Ordering::Relaxed),
@@ -74,12 +124,32 @@ impl Lines {
     }
 }
 
-/// Takes what the whole process has to say from here on, panics included, to stderr.
+/// The log of the process. Dropping it waits for the last lines, for a second at most.
+#[must_use = "dropping it ends the log"]
+pub struct Started {
+    /// What was counted.
+    pub lines: Lines,
+    /// The way out, which [`Writer::flow`] opens.
+    pub writer: Writer,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.writer.flush(FLUSH_PATIENCE);
+    }
+}
+
+/// Takes what the whole process has to say from here on, panics included.
+///
+/// # Errors
+/// Nothing can be written there.
 ///
 /// # Panics
-/// When it was called before.
-pub fn start(options: &Options) -> Lines {
+/// When it was called before, and there was no error.
+pub fn start(options: &Options) -> Result<Started, Error> {
+    let out = Out::open(&options.target)?;
     let lines = Lines::default();
+    let writer = Writer::new(out, options.format, lines.clone());
     let level = match options.verbosity {
         0 => LevelFilter::INFO,
         1 => LevelFilter::DEBUG,
@@ -90,11 +160,27 @@ pub fn start(options: &Options) -> Lines {
         .with_target("filbert", level)
         .with_target(CLIENTS, LevelFilter::TRACE)
         .with_default(LevelFilter::WARN);
-    let log =
-        Log { format: options.format, lines: lines.clone(), limits: Limits::default(), out: io::stderr };
+    let log = Log {
+        format: options.format,
+        lines: lines.clone(),
+        limits: Limits::default(),
+        out: {
+            let writer = writer.clone();
+            move |level, line| writer.push(level, line)
+        },
+    };
     tracing_subscriber::registry().with(log).with(ours).init();
     panic::set_hook(Box::new(say_panic));
-    lines
+    Ok(Started { lines, writer })
+}
+
+/// Says something on stderr that is no event of the log, if that can be done within a second.
+pub fn say(text: &str) {
+    if let Ok(mut stderr) = Out::open(&Target::Stderr)
+        && stderr.is_ready(FLUSH_PATIENCE)
+    {
+        stderr.write(&[(Level::ERROR, format!("{text}\n"))], Some(Instant::now() + FLUSH_PATIENCE));
+    }
 }
 
 /// Says that a thread has panicked, in the words of the log.
@@ -113,15 +199,15 @@ fn say_panic(panicked: &panic::PanicHookInfo<'_>) {
     }
 }
 
-/// Writes events as lines to `out`.
+/// Hands events as lines to `out`.
 struct Log<O> {
     format: Format,
     lines: Lines,
     limits: Limits<Identifier>,
-    out: fn() -> O,
+    out: O,
 }
 
-impl<S: Subscriber, O: Write + 'static> Layer<S> for Log<O> {
+impl<S: Subscriber, O: Fn(Level, String) + 'static> Layer<S> for Log<O> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         self.lines.count(*metadata.level());
@@ -134,9 +220,7 @@ impl<S: Subscriber, O: Write + 'static> Layer<S> for Log<O> {
                 None => return,
             }
         };
-        let line = line::of(event, self.format, left_out);
-        // At once, so that lines of several threads stay whole. Without stderr nobody reads it.
-        _ = (self.out)().write_all(line.as_bytes());
+        (self.out)(*metadata.level(), line::of(event, self.format, left_out));
     }
 }
 

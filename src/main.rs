@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use filbert::config::{self, Launch, Outcome, Refusal};
-use filbert::logs::{self, Format};
+use filbert::logs::{self, Format, Started, Target};
 use filbert::{local_cluster, node, process};
 use tracing::{error, info, warn};
 
@@ -22,10 +22,10 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Ok(Outcome::Launch(mut launch)) => {
-            launch.node.log_lines = logs::start(&launch.logs);
-            run(*launch)
-        }
+        Ok(Outcome::Launch(launch)) => match logs::start(&launch.logs) {
+            Ok(log) => run(*launch, &log),
+            Err(error) => fail(&error, launch.logs.format, ExitCode::from(SYSTEM_REFUSED)),
+        },
         Ok(Outcome::LocalCluster(options)) => match local_cluster::run(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, ExitCode::FAILURE),
@@ -36,25 +36,32 @@ fn main() -> ExitCode {
 }
 
 fn complain(what: &dyn Display, code: ExitCode) -> ExitCode {
-    let _ = writeln!(io::stderr(), "filbert: {what}");
+    logs::say(&format!("filbert: {what}"));
     code
 }
 
 /// Says why it does not start, to the person who typed it or to whoever collects the log.
 fn refuse(refusal: &Refusal, format: Format) -> ExitCode {
-    let code = ExitCode::from(Refusal::EXIT_CODE);
+    fail(refusal, format, ExitCode::from(Refusal::EXIT_CODE))
+}
+
+fn fail(why: &dyn Display, format: Format, code: ExitCode) -> ExitCode {
+    let options = logs::Options { format, ..logs::Options::default() };
     match format {
-        Format::Text => complain(refusal, code),
-        Format::Json => {
-            logs::start(&logs::Options { format, verbosity: 0 });
-            error!("{refusal}");
-            code
-        }
+        Format::Text => complain(why, code),
+        Format::Json => match logs::start(&options) {
+            Ok(_log) => {
+                error!("{why}");
+                code
+            }
+            Err(error) => complain(&error, code),
+        },
     }
 }
 
 /// Runs a node until a signal stops it.
-fn run(launch: Launch) -> ExitCode {
+fn run(mut launch: Launch, log: &Started) -> ExitCode {
+    (launch.node.log_lines, launch.node.log_writer) = (log.lines.clone(), log.writer.clone());
     for warning in &launch.warnings {
         warn!("{warning}");
     }
@@ -65,13 +72,22 @@ fn run(launch: Launch) -> ExitCode {
     // there are threads, which going into the background would lose.
     let started = process::prepare(launch.process).map_err(Failure::from).and_then(|prepared| {
         let bound = node::bind(&launch.node)?;
-        Ok((bound, prepared.settle(&sockets)?))
+        if let Some((uid, gid)) = prepared.user() {
+            log.writer.give_to(uid, gid).map_err(Failure::LogFile)?;
+        }
+        // What waits would be written twice: by the process in the background, too.
+        log.writer.flush(logs::FLUSH_PATIENCE);
+        let settled = prepared.settle(&sockets)?;
+        log.writer.flow().map_err(node::Error::from)?;
+        Ok((bound, settled))
     });
     let (bound, settled) = match started {
         Ok(started) => started,
         Err(failure) => {
             error!("{failure}");
-            return ExitCode::from(SYSTEM_REFUSED);
+            let code = ExitCode::from(SYSTEM_REFUSED);
+            // Who has typed it looks at the terminal.
+            return if launch.logs.target == Target::Stderr { code } else { complain(&failure, code) };
         }
     };
     info!("{} starts", config::version().trim_end());
@@ -93,4 +109,6 @@ enum Failure {
     Process(#[from] process::Error),
     #[error(transparent)]
     Node(#[from] node::Error),
+    #[error("giving the log file to the user of -u: {0}")]
+    LogFile(io::Error),
 }

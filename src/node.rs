@@ -58,6 +58,8 @@ pub struct Options {
     pub port_file: Option<PathBuf>,
     /// What the process has logged, for its metrics.
     pub log_lines: logs::Lines,
+    /// Where it logs, which is opened again at HUP.
+    pub log_writer: logs::Writer,
 }
 
 /// How a node finds its cluster, and how its peers reach it.
@@ -237,6 +239,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
             _ = graceful.recv() => break,
             () = door.stop.cancelled() => break,
             _ = reload.recv() => {
+                options.log_writer.reopen();
                 let problems = door.reload();
                 problems.iter().for_each(|problem| warn!("not reloaded: {problem}"));
                 if problems.is_empty() {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{self, Uid, User};
+use nix::unistd::{self, Gid, Uid, User};
 use tracing::warn;
 
 pub mod memory;
@@ -106,6 +106,11 @@ pub fn prepare(options: Options) -> Result<Prepared, Error> {
 }
 
 impl Prepared {
+    /// The user and group that the process will be given to.
+    pub fn user(&self) -> Option<(Uid, Gid)> {
+        self.user.as_ref().map(|user| (user.uid, user.gid))
+    }
+
     /// Goes into the background, writes the pid file and gives root away. `sockets` are unix
     /// sockets that were bound as root, and go to the user with the rest.
     ///

@@ -21,6 +21,7 @@ mod observability;
 mod process;
 mod readme;
 mod simulation;
+mod standstill;
 mod status_page;
 mod support;
 mod tls;

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_check_finds_what_a_start_would_refuse() {
-        assert_eq!(check(&["-m", "65", "-d"]), "the configuration can be used\n");
+        assert_eq!(check(&["-m", "65", "-d", "--log-file", "log"]), "the configuration can be used\n");
+        assert!(check(&["-d"]).starts_with("warning: in the background (-d) nothing more is logged: "));
         assert_eq!(
             check(&["-k", "--etcd-endpoints", "127.0.0.1:1"]),
             "warning: accepted as memcached does, without effect here: -k\nthe configuration can be used\n"
@@ -108,6 +109,7 @@ mod tests {
             (&["-Z", "-o", "ssl_chain_cert=/no/such"], "ssl_chain_cert=/no/such: No such file"),
             (&["--config", "/no/such"], "/no/such: No such file"),
             (&["--sparkle"], "--sparkle is no flag"),
+            (&["--log-file", "log", "--log-syslog"], "--log-syslog: there is one log"),
         ] {
             let said = check(args);
             assert!(said.starts_with(expected), "{args:?}: {said}");

@@ -131,6 +131,8 @@ pub(super) const KNOBS: &[Knob] = &[
     used('u', "user", Takes::Value),
     used('v', "verbose", Takes::Count),
     long(LOG_FORMAT, Takes::Value),
+    long(LOG_FILE, Takes::Value),
+    long(LOG_SYSLOG, Takes::Switch),
     long(CONFIG, Takes::Value),
     used('o', EXTENDED, Takes::List),
     // The cluster; all ours.
@@ -216,6 +218,8 @@ pub(super) const KNOBS: &[Knob] = &[
 pub(super) const CONFIG: &str = "config";
 pub(super) const EXTENDED: &str = "extended";
 pub(super) const LOG_FORMAT: &str = "log-format";
+pub(super) const LOG_FILE: &str = "log-file";
+pub(super) const LOG_SYSLOG: &str = "log-syslog";
 
 pub(super) const NO_UDP: &str =
     "there is no UDP here (it amplifies attacks, and carries no large values): 0 is allowed";

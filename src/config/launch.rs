@@ -48,8 +48,14 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
     };
     let logs = logs::Options {
         format: settings.value(knobs::LOG_FORMAT, values::log_format)?.unwrap_or_default(),
+        target: reader.log_target()?,
         verbosity: server.verbosity,
     };
+    if process.daemon && !process.keep_output && logs.target == logs::Target::Stderr {
+        reader.warnings.push(
+            "in the background (-d) nothing more is logged: give --log-file, or --log-syslog".to_owned(),
+        );
+    }
     let idle = settings.without_effect();
     if !idle.is_empty() {
         reader.warnings.push(format!("accepted as memcached does, without effect here: {}", idle.join(", ")));
@@ -66,9 +72,14 @@ pub(super) fn make_paths_absolute(launch: &mut Launch) {
     let tls = server.tls.as_mut();
     let tls =
         tls.into_iter().flat_map(|tls| [Some(&mut tls.chain_cert), Some(&mut tls.key), tls.ca_cert.as_mut()]);
+    let log_file = match &mut launch.logs.target {
+        logs::Target::File(path) => Some(path),
+        logs::Target::Stderr | logs::Target::Syslog => None,
+    };
     let paths = [
         launch.process.pid_file.as_mut(),
         launch.node.port_file.as_mut(),
+        log_file,
         server.auth_file.as_mut(),
         server.unix.as_mut().map(|unix| &mut unix.path),
     ];
@@ -99,6 +110,22 @@ impl Reader<'_> {
             _ => Err("needs ascii or auto".into()),
         })?;
         Ok(())
+    }
+
+    fn log_target(&self) -> Result<logs::Target, Refusal> {
+        let file = self.settings.path(knobs::LOG_FILE)?;
+        match (file, self.settings.switch(knobs::LOG_SYSLOG)?) {
+            (None, false) => Ok(logs::Target::Stderr),
+            (None, true) => Ok(logs::Target::Syslog),
+            (Some(path), false) => Ok(logs::Target::File(path)),
+            (Some(_), true) => {
+                let why = "there is one log: give --log-file or --log-syslog, not both";
+                Err(self
+                    .settings
+                    .of(knobs::LOG_SYSLOG)
+                    .map_or(Refusal::Usage(why.into()), |given| given.refuse(why)))
+            }
+        }
     }
 
     fn store(&self) -> Result<store::Options, Refusal> {

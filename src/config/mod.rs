@@ -51,7 +51,7 @@ pub struct Launch {
     pub node: node::Options,
     /// What the process does around it.
     pub process: process::Options,
-    /// What is said on stderr, and how.
+    /// What is logged, where and how.
     pub logs: logs::Options,
     /// What was given and has no effect, and why: to be logged once.
     pub warnings: Vec<String>,
@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn a_daemon_has_absolute_paths_since_it_leaves_its_directory() {
-        let told = launch(&["-d", "-P", "run/pid", "-Y", "users", "-s", "sock"], &[]);
+        let told = launch(&["-d", "-P", "run/pid", "-Y", "users", "-s", "sock", "--log-file", "log"], &[]);
+        assert!(matches!(told.logs.target, logs::Target::File(path) if path.is_absolute()));
         assert!(told.process.pid_file.expect("given").is_absolute());
         assert!(told.node.server.auth_file.expect("given").is_absolute());
         assert!(told.node.server.unix.expect("given").path.is_absolute());

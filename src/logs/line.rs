@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use serde::ser::{SerializeMap, Serializer as _};
 use serde_json::{Serializer, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Metadata};
+use tracing::{Event, Level};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
@@ -27,19 +27,29 @@ pub(super) fn of(event: &Event<'_>, format: Format, left_out: u64) -> String {
     if left_out > 0 {
         said.fields.push((LEFT_OUT, Shown::Value(left_out.into())));
     }
+    shown(*event.metadata().level(), event.metadata().target(), &said, format)
+}
+
+/// The line that tells of others which nobody took, and for which there was no room any more.
+pub(super) fn of_loss(lost: u64, format: Format) -> String {
+    let message = "the log was not taken fast enough, or could not be written: lines were lost".to_owned();
+    let said = Said { message, fields: vec![("lost", Shown::Value(lost.into()))] };
+    shown(Level::WARN, module_path!(), &said, format)
+}
+
+fn shown(level: Level, target: &str, said: &Said, format: Format) -> String {
     let now = now();
     let mut line = match format {
-        Format::Text => text(&now, event.metadata(), &said),
-        Format::Json => json(&now, event.metadata(), &said),
+        Format::Text => text(&now, level, target, said),
+        Format::Json => json(&now, level, target, said),
     };
     line.push('\n');
     line
 }
 
 /// `2025-01-31T12:00:00.000000Z  INFO connected peer="node-1"`.
-fn text(now: &str, metadata: &Metadata<'_>, said: &Said) -> String {
-    let mut line = format!("{now} {:>5} ", metadata.level());
-    let target = metadata.target();
+fn text(now: &str, level: Level, target: &str, said: &Said) -> String {
+    let mut line = format!("{now} {level:>5} ");
     if !target.starts_with(env!("CARGO_PKG_NAME")) {
         line.push_str(target);
         line.push_str(": ");
@@ -64,15 +74,15 @@ fn push_shown(line: &mut String, text: &str) {
 }
 
 /// `{"timestamp":"2025-01-31T12:00:00.000000Z","level":"INFO","message":"connected",...}`.
-fn json(now: &str, metadata: &Metadata<'_>, said: &Said) -> String {
+fn json(now: &str, level: Level, target: &str, said: &Said) -> String {
     let mut bytes = Vec::new();
     let write = |bytes: &mut Vec<u8>| -> serde_json::Result<()> {
         let mut serializer = Serializer::new(bytes);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry(TIMESTAMP, now)?;
-        map.serialize_entry(LEVEL, metadata.level().as_str())?;
+        map.serialize_entry(LEVEL, level.as_str())?;
         map.serialize_entry(MESSAGE, &said.message)?;
-        map.serialize_entry(TARGET, metadata.target())?;
+        map.serialize_entry(TARGET, target)?;
         for (name, shown) in &said.fields {
             match shown {
                 _ if [TIMESTAMP, LEVEL, MESSAGE, TARGET].contains(name) => {}

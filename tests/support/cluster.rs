@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::etcd::Etcd;
 use crate::support::netns::Network;
 use crate::support::node::{Node, Ring, stats};
+use crate::support::pipe::Pipe;
 use crate::support::proxy::Proxy;
 use crate::support::server::eventually;
 use crate::support::site::Site;
@@ -39,6 +40,8 @@ pub struct Cluster {
     pub network: Option<Network>,
     name: String,
     args: Vec<String>,
+    /// Whether nodes write to pipes, which can be stalled.
+    pub is_piped: bool,
 }
 
 impl Cluster {
@@ -67,7 +70,15 @@ impl Cluster {
     pub fn empty(args: &[&str]) -> Cluster {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let etcd = Etcd::start_on(Site::loopback(), None);
-        Cluster { nodes: Vec::new(), etcd, proxy: None, network: None, name: unique_name(), args }
+        Cluster {
+            nodes: Vec::new(),
+            etcd,
+            proxy: None,
+            network: None,
+            name: unique_name(),
+            args,
+            is_piped: false,
+        }
     }
 
     /// As [`Cluster::start`], with a proxy in front of etcd, and what `more` says instead of what is usual.
@@ -101,8 +112,9 @@ impl Cluster {
         let etcd = Etcd::start_on(network.site(nodes), None);
         let proxy = has_proxy.then(|| Proxy::start_on(network.site(nodes), etcd.endpoint()));
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let (name, network) = (unique_name(), Some(network));
         let mut cluster =
-            Cluster { nodes: Vec::new(), etcd, proxy, network: Some(network), name: unique_name(), args };
+            Cluster { nodes: Vec::new(), etcd, proxy, network, name, args, is_piped: true };
         for _ in 0..nodes {
             cluster.add();
         }
@@ -148,7 +160,9 @@ impl Cluster {
             .collect();
         args.extend(self.args.iter().cloned());
         args.extend(more.iter().map(|&arg| arg.to_owned()));
-        Node::new(id, site, args)
+        let mut node = Node::new(id, site, args);
+        node.pipe = self.is_piped.then(Pipe::new);
+        node
     }
 
     /// Waits until all nodes that run agree, own all keys among them, and nobody acts on an older view.

@@ -8,6 +8,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use crate::support::http::Http;
+use crate::support::pipe::Pipe;
 use crate::support::server::{Product, Server, command, eventually};
 use crate::support::shown::{Cut, last_of};
 use crate::support::site::Site;
@@ -24,13 +25,16 @@ pub struct Node {
     stopped: bool,
     /// What processes wrote to their standard error that are gone.
     past: String,
+    /// Where they write it, if not to a file.
+    pub pipe: Option<Pipe>,
 }
 
 impl Node {
     /// A node that is not started yet: `args` stand beside `-l` and `-p`.
     pub fn new(id: &str, site: Site, args: Vec<String>) -> Node {
         let port = site.free_port();
-        Node { id: id.to_owned(), site, port, args, server: None, stopped: false, past: String::new() }
+        let (id, past) = (id.to_owned(), String::new());
+        Node { id, site, port, args, server: None, stopped: false, past, pipe: None }
     }
 
     /// Starts it and waits until it listens.
@@ -45,7 +49,9 @@ impl Node {
         args.extend(self.args.iter().map(String::as_str));
         let wrapper = self.site.wrapper();
         let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-        let mut server = Server::spawn_as(Product::Filbert, command(Product::Filbert, &wrapper), &args);
+        let command = command(Product::Filbert, &wrapper);
+        let stderr = self.pipe.as_ref().map(Pipe::stdio);
+        let mut server = Server::spawn_into(Product::Filbert, command, &args, stderr);
         server.await_ports();
         self.server = Some(server);
     }
@@ -75,7 +81,12 @@ impl Node {
 
     /// SIGTERM: it leaves. [`Node::wait_exit`] waits for its end.
     pub fn term(&self) {
-        self.server().signal(Signal::SIGTERM);
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.server().signal(signal);
     }
 
     /// Waits until its process has ended.
@@ -94,6 +105,9 @@ impl Node {
 
     /// What it wrote to its standard error, in all its lives.
     pub fn stderr(&self) -> String {
+        if let Some(pipe) = &self.pipe {
+            return pipe.text();
+        }
         let present = self.server.as_ref().map(Server::stderr).unwrap_or_default();
         format!("{}{present}", self.past)
     }

@@ -70,9 +70,20 @@ impl Server {
     }
 
     /// As [`Server::spawn`], with a command from [`command`] that the test has given variables or a wrapper.
-    pub fn spawn_as(product: Product, mut command: Command, args: &[&str]) -> Server {
+    pub fn spawn_as(product: Product, command: Command, args: &[&str]) -> Server {
+        Server::spawn_into(product, command, args, None)
+    }
+
+    /// As [`Server::spawn_as`], with a standard error of the test's own.
+    pub fn spawn_into(
+        product: Product,
+        mut command: Command,
+        args: &[&str],
+        stderr: Option<Stdio>,
+    ) -> Server {
         let dir = TempDir::new().expect("a temporary directory can be made");
-        let stderr = fs::File::create(dir.path().join("stderr")).expect("the directory is writable");
+        let file = fs::File::create(dir.path().join("stderr")).expect("the directory is writable");
+        let stderr = stderr.unwrap_or_else(|| file.into());
         if !args.contains(&"-p") {
             command.args(["-p", "-1"]);
         }

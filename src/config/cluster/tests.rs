@@ -62,7 +62,8 @@ fn without_etcd_a_node_is_alone() {
 #[test]
 fn every_option_of_a_cluster_is_known_as_one() {
     let http = ["http-listen", "http-advertise", "http-token-file", "memcached-exporter-metrics"];
-    let of_any_node = [&http[..], &[knobs::CONFIG, knobs::LOG_FORMAT]].concat();
+    let logs = [knobs::LOG_FORMAT, knobs::LOG_FILE, knobs::LOG_SYSLOG];
+    let of_any_node = [&http[..], &logs, &[knobs::CONFIG]].concat();
     let long = KNOBS.iter().filter(|knob| knob.spelled == Spelled::Long && !of_any_node.contains(&knob.name));
     let names: Vec<_> = long.map(|knob| knob.name).filter(|name| *name != ENDPOINTS).collect();
     assert_eq!(names.len(), IN_A_CLUSTER.len());

@@ -37,7 +37,7 @@ fn the_defaults_are_memcacheds_apart_from_the_address() {
     assert!(server.unix.is_none() && server.tls.is_none() && server.auth_file.is_none());
     assert!(server.idle_timeout.is_none() && server.prefix_delimiter.is_none());
     assert_eq!(server.verbosity, 0);
-    assert_eq!(told.logs, logs::Options { format: logs::Format::Text, verbosity: 0 });
+    assert_eq!(told.logs, logs::Options::default());
     let process = told.process;
     assert!(!process.daemon && !process.keep_output && process.pid_file.is_none() && process.user.is_none());
     assert_eq!(process.connections, 1024);
@@ -75,7 +75,10 @@ fn every_flag_lands_in_its_option() {
     assert_eq!(server.idle_timeout, Some(Duration::from_secs(30)));
     assert_eq!(server.prefix_delimiter, Some(b'/'));
     assert_eq!(server.auth_file, Some("/users".into()));
-    assert_eq!(told.logs, logs::Options { format: logs::Format::Json, verbosity: 2 });
+    assert_eq!(
+        told.logs,
+        logs::Options { format: logs::Format::Json, target: logs::Target::Stderr, verbosity: 2 }
+    );
     let process = told.process;
     assert!(process.daemon && process.keep_output);
     assert_eq!((process.pid_file, process.user), (Some(PathBuf::from("/run/f.pid")), Some("nobody".into())));

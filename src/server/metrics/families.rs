@@ -163,6 +163,11 @@ pub const FAMILIES: &[Family] = &[
         "level",
         "Errors and warnings logged, or left out because there were too many.",
     ),
+    counter(
+        "filbert_log_lines_lost_total",
+        "",
+        "Lines of the log that nobody took, or that could not be written.",
+    ),
     gauge("filbert_build_info", "version, memcached_version", "1, with the version."),
 ];
 

@@ -135,6 +135,7 @@ impl Exporter {
         for (level, lines) in [("error", self.log_lines.errors()), ("warn", self.log_lines.warnings())] {
             metrics::counter!("filbert_log_lines_total", "level" => level).absolute(lines);
         }
+        metrics::counter!("filbert_log_lines_lost_total").absolute(self.log_lines.lost());
         self.process.collect();
         if let Some(shared) = &self.cluster {
             cluster::publish(shared, links);
