@@ -8,6 +8,7 @@
 
 pub mod allocator;
 pub mod auth;
+pub mod beats;
 pub mod cache;
 pub mod clock;
 pub mod cluster;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::{self, Users};
+use crate::beats::{Beats, Heart};
 use crate::clock::Clock;
 use crate::cluster::etcd;
 use crate::events::{Events, Kinds};
@@ -30,7 +31,7 @@ use crate::server::history::History;
 use crate::server::listen::{self, Bound as Listening};
 use crate::server::peer::Service;
 use crate::server::prefix::Prefixes;
-use crate::server::worker::{Workers, accept};
+use crate::server::worker::{Workers, accept, ended};
 use crate::server::{self, Door};
 use crate::stats::Registry;
 use crate::store::{self, Caller, Store};
@@ -41,6 +42,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A sweep rests this many times as long as it worked: one twentieth of a core at most.
 const SWEEP_REST: u32 = 19;
+
+/// How much longer than the grace period threads may take to end, and then are left behind.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything a node is told at start; the command line, the environment and the file fill it
 /// in (`config`), and tests fill it in directly.
@@ -60,6 +64,8 @@ pub struct Options {
     pub log_lines: logs::Lines,
     /// Where it logs, which is opened again at HUP.
     pub log_writer: logs::Writer,
+    /// See [`Beats::held_by`].
+    pub held_by: Option<PathBuf>,
 }
 
 /// How a node finds its cluster, and how its peers reach it.
@@ -187,6 +193,12 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let memcached_addr = bound.listening.first().map_or_else(String::new, Listening::address);
     let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
     let (sweep, sweep_asked) = sync_channel(1);
+    let beats = match &bound.peers {
+        Some((_, cluster)) => Beats::new(cluster.membership.lease_ttl),
+        None => Beats::default(),
+    };
+    let beats = Arc::new(beats.held_by(options.held_by));
+    tokio::spawn(beats.watch("main").keep());
     let events = Events::default();
     let door = Arc::new(Door {
         store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
@@ -197,6 +209,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
         prefixes: Prefixes::new(options.server.prefix_delimiter),
         auth: bound.users,
         certificates: bound.certificates,
+        beats: beats.clone(),
         stop: CancellationToken::new(),
         sweep,
         draining: AtomicBool::new(false),
@@ -207,7 +220,8 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
 
     let (listener, member) = match bound.peers {
         None => (None, None),
-        Some((listener, options)) => {
+        Some((listener, mut options)) => {
+            options.membership.beats = beats.clone();
             let files = process::files_beside(door.options.max_connections as u64);
             let service = |membership: &_, pings: &_| Service::new(door.clone(), membership, pings, files);
             (Some(listener), Some(Member::join(options, door.store.clone(), service)?))
@@ -223,13 +237,15 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     });
     let http = http.transpose()?;
     let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
-        let door = door.clone();
-        move || sweep_until_stopped(&door, &sweep_asked)
+        let (door, heart) = (door.clone(), beats.watch("sweeper"));
+        move || sweep_until_stopped(&door, &sweep_asked, &heart)
     })?;
     let mut acceptors = JoinSet::new();
     for listening in bound.listening {
         info!("listening on {}", listening.name());
-        acceptors.spawn(accept(door.clone(), door.registry.block(), listening, workers.inboxes()));
+        let (counters, cluster) =
+            (door.registry.block(), member.as_ref().map(|member| member.cluster.clone()));
+        acceptors.spawn(accept(door.clone(), counters, listening, workers.inboxes(), cluster));
     }
 
     loop {
@@ -256,19 +272,20 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     if let Some(member) = &member {
         member.leave(door.options.grace).await;
     }
+    beats.end();
     door.stop.cancel();
     door.drain();
+    let until = Instant::now() + door.options.grace + PATIENCE;
     while acceptors.join_next().await.is_some() {}
-    workers.join();
+    workers.join(until).await;
     if let Some(http) = http {
-        http.join();
+        ended(http, until).await;
     }
     if let Some(member) = member {
         member.end().await;
     }
     door.sweep_now();
-    // A panic was logged when it happened.
-    _ = sweeper.join();
+    ended(sweeper, until).await;
     if let Some(path) = unix_path {
         // Somebody may have been faster.
         _ = std::fs::remove_file(path);
@@ -277,35 +294,50 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
 }
 
 /// Drops expired items in the background, shard by shard, at a bounded share of one core.
-fn sweep_until_stopped(door: &Door, asked: &Receiver<()>) {
+fn sweep_until_stopped(door: &Door, asked: &Receiver<()>, heart: &Heart) {
     let counters = door.registry.block();
+    let mut due = Instant::now() + SWEEP_INTERVAL;
     while !door.stop.is_cancelled() {
-        let at_once = asked.recv_timeout(SWEEP_INTERVAL).is_ok();
+        heart.beat();
+        let pause = due.saturating_duration_since(Instant::now());
+        let at_once = asked.recv_timeout(pause.min(door.beats.interval())).is_ok();
         if door.stop.is_cancelled() {
             break;
         }
-        let caller = Caller::new(door.store.clock().now(), &counters, 0);
-        // Where `cache_memlimit` has lowered the budget.
-        while door.store.shrink(&caller) && !door.stop.is_cancelled() {}
-        if !at_once && !door.store.sweep_enabled() {
+        if !at_once && Instant::now() < due {
             continue;
         }
-        let mut since = Instant::now();
-        let (mut checked, began) = (0, since);
-        door.store.sweep(&caller, |items| {
-            checked += items;
-            if !at_once {
-                std::thread::sleep(since.elapsed() * SWEEP_REST);
-            }
-            since = Instant::now();
-            if door.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        if checked > 0 && door.events.watched(Kinds::SYSEVENTS) {
-            door.events.tell(Kinds::SYSEVENTS, |line| {
-                let elapsed = began.elapsed().as_secs();
-                line.push_str(&format!("type=lru_crawler crawler=1 elapsed={elapsed} examined={checked}"));
-            });
+        let caller = Caller::new(door.store.clock().now(), &counters, 0);
+        // Where `cache_memlimit` has lowered the budget.
+        while door.store.shrink(&caller) && !door.stop.is_cancelled() {
+            heart.beat();
         }
+        if at_once || door.store.sweep_enabled() {
+            sweep(door, &caller, at_once, heart);
+        }
+        due = Instant::now() + SWEEP_INTERVAL;
+    }
+}
+
+/// Looks through the whole store once.
+fn sweep(door: &Door, caller: &Caller<'_>, at_once: bool, heart: &Heart) {
+    let mut since = Instant::now();
+    let (mut checked, began) = (0, since);
+    door.store.sweep(caller, |items| {
+        checked += items;
+        if at_once {
+            heart.beat();
+        } else {
+            heart.sleep(since.elapsed() * SWEEP_REST);
+        }
+        since = Instant::now();
+        if door.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if checked > 0 && door.events.watched(Kinds::SYSEVENTS) {
+        door.events.tell(Kinds::SYSEVENTS, |line| {
+            let elapsed = began.elapsed().as_secs();
+            line.push_str(&format!("type=lru_crawler crawler=1 elapsed={elapsed} examined={checked}"));
+        });
     }
 }
 

@@ -79,6 +79,7 @@ fn door(store: &Options, clock: &Clock) -> Arc<Door> {
         prefixes: Prefixes::new(None),
         auth: None,
         certificates: None,
+        beats: Arc::default(),
         stop: CancellationToken::new(),
         sweep: sync_channel(1).0,
         draining: AtomicBool::new(false),

@@ -1,12 +1,15 @@
-//! A log that nobody takes holds up nobody.
+//! A log that nobody takes, and threads that stand still: the first holds up nobody, and of the second the others hear.
 
 use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, LEASE};
 use crate::support::daemon::Daemon;
 use crate::support::node::Node;
 use crate::support::pipe::Pipe;
@@ -14,6 +17,10 @@ use crate::support::run;
 use crate::support::server::{Product, Server, command, eventually, is_root};
 use crate::support::site::Site;
 use crate::support::wire::DEADLINE;
+
+/// How soon others have the keys of a node of which a thread stands still: it has to be late by a lease, then it lets
+/// go of its own, and a busy machine may take its time.
+const TAKEOVER: Duration = LEASE.saturating_mul(4);
 
 #[test]
 fn a_stalled_stderr_holds_up_nobody() {
@@ -83,6 +90,89 @@ fn a_change_of_view_does_not_wait_for_a_stalled_log() {
     cluster.nodes[1].pipe.as_ref().expect("it has one").flow();
     let text = || cluster.nodes[1].stderr();
     eventually("it says what happened", || text().contains("went=[\"node-4\"]"));
+}
+
+#[test]
+fn a_thread_with_clients_that_stands_still_takes_its_node_out() {
+    stand_still_in_turn(&["worker-1", "sweeper", "http"]);
+}
+
+#[test]
+fn a_thread_of_the_cluster_that_stands_still_takes_its_node_out() {
+    stand_still_in_turn(&["main", "etcd", "worker-0.batch"]);
+}
+
+/// Each on another node of three, one after another.
+fn stand_still_in_turn(threads: &[&str]) {
+    let cluster = Cluster::start_with(3, &["-t", "2"]);
+    for (node, thread) in threads.iter().enumerate() {
+        stand_still(&cluster, node, thread);
+    }
+}
+
+fn stand_still(cluster: &Cluster, held: usize, thread: &str) {
+    let (node, other) = (&cluster.nodes[held], &cluster.nodes[(held + 1) % 3]);
+    let third = &cluster.nodes[(held + 2) % 3];
+    let keys = cluster.keys_owned_by(held, thread, 20);
+    for key in &keys {
+        other.connect().ask(&format!("set {key} 0 0 3\r\nold\r\n"), "STORED\r\n");
+    }
+    let http = node.http();
+    assert_eq!(http.get("/healthz").status, 200);
+    node.hold(thread);
+    // Clients that give up on what they send.
+    for key in &keys {
+        let given_up = || -> io::Result<()> {
+            let mut stream = TcpStream::connect(node.addr())?;
+            stream.write_all(format!("set {key} 0 0 5\r\nstale\r\n").as_bytes())
+        };
+        given_up().expect("the system takes it");
+    }
+    let began = Instant::now();
+    let is_out = |node: &Node| {
+        let ring = node.ring();
+        ring.members.len() == 2 && ring.settled
+    };
+    eventually(&format!("{thread}: the others go on without it"), || is_out(other) && is_out(third));
+    let took = began.elapsed();
+    assert!(took < TAKEOVER, "{thread}: {took:?}");
+    // A batch that does not end keeps its whole thread.
+    let name = thread.trim_end_matches(".batch");
+    let said = format!("a thread does not go on: until it does, this node is not alive thread=\"{name}\"");
+    eventually(&format!("{thread}: it says so"), || node.stderr().contains(&said));
+    if name != "http" {
+        let health = http.get("/healthz");
+        assert_eq!(health.status, 503, "{thread}");
+        assert!(String::from_utf8_lossy(&health.body).contains("has stood still for"), "{thread}");
+    }
+    for key in &keys {
+        other.connect().ask(&format!("set {key} 0 0 3\r\nnew\r\n"), "STORED\r\n");
+        never_old(node, key);
+    }
+    node.release(thread);
+    let mut keys = keys.iter().cycle();
+    eventually(&format!("{thread}: it comes back"), || {
+        never_old(node, keys.next().expect("there are some"));
+        cluster.rings().iter().all(|ring| ring.members.len() == 3 && ring.settled)
+    });
+    cluster.whole();
+    assert_eq!(http.get("/healthz").status, 200, "{thread}");
+}
+
+/// Asks a node for what was replaced; it may be silent.
+fn never_old(node: &Node, key: &str) {
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect(node.addr())?;
+        stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+        stream.write_all(format!("get {key}\r\n").as_bytes())?;
+        let (mut reader, mut line) = (BufReader::new(stream), String::new());
+        reader.read_line(&mut line)?;
+        line.clear();
+        reader.read_line(&mut line)?;
+        Ok(line)
+    };
+    let value = ask().unwrap_or_default();
+    assert!(!matches!(&*value, "old\r\n" | "stale\r\n"), "{key}: {value}");
 }
 
 #[test]

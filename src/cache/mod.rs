@@ -59,7 +59,7 @@ pub struct Shared {
     pub membership: Membership,
     /// Which slots are this node's.
     pub ownership: Arc<Ownership>,
-    /// Whether this process stood still.
+    /// Whether the thread that accepts connections stood still.
     pub stall: Stall,
     /// Who this node is to its peers.
     pub me: Arc<Identity>,
@@ -85,6 +85,8 @@ impl Shared {
 pub struct Cache {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    /// Whether this thread stood still.
+    stall: Stall,
     pane: Arc<Pane>,
     board: Arc<Board>,
     links: Mutex<Links>,
@@ -123,6 +125,7 @@ impl Cache {
             board: shared.ownership.board(),
             shared,
             counters,
+            stall: Stall::default(),
             links: Mutex::default(),
             buffer: Mutex::default(),
             outcomes: Mutex::default(),
@@ -135,6 +138,11 @@ impl Cache {
     /// What the threads of the node share.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Whether this thread stood still.
+    pub fn stall(&self) -> &Stall {
+        &self.stall
     }
 
     /// This thread's window on the routing.

@@ -1,24 +1,27 @@
-//! Notices that this process stood still: stopped, swapped out, or on a machine without time for it.
-//! Of a machine that was suspended whole the clock says nothing.
+//! Notices that a thread stood still: it alone, or with its process, which was stopped, swapped out,
+//! or on a machine without time for it. Of a machine that was suspended whole the clock says nothing.
 //!
 //! What a client had sent before lies in its socket since then. The client may have given up on it
 //! long ago, and have written something newer through another node: executed now, the old command
-//! would undo that. So after a standstill, connections are closed instead of read.
+//! would undo that. So after a standstill of a thread its connections are closed instead of read,
+//! and after one of the thread that accepts, those that it accepts next.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::time::{MissedTickBehavior, interval};
+
 /// A standstill is one of more than this; clients that give up sooner are rare.
 const STALL_MIN: Duration = Duration::from_secs(1);
 
-/// How often somebody has to look at the clock.
-pub const TICK: Duration = Duration::from_millis(100);
+/// How often a thread has to look at the clock.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Connections that came in so soon after a standstill may have waited through it.
 const BACKLOG: Duration = Duration::from_millis(200);
 
-/// When this process was seen running last, and when a standstill ended last: microseconds since
-/// `base`, which is before both.
+/// When a thread was seen running last, and when a standstill ended last: microseconds since `base`,
+/// which is before both.
 #[derive(Debug)]
 pub struct Stall {
     base: Instant,
@@ -37,8 +40,8 @@ impl Default for Stall {
 }
 
 impl Stall {
-    /// When the last standstill ended; 0 is never. To be asked at least every [`TICK`] by
-    /// somebody.
+    /// When the last standstill of this thread ended; 0 is never. To be asked by that thread alone,
+    /// and every [`TICK`] at least ([`watch`]).
     #[inline]
     pub fn ended(&self) -> u64 {
         self.ended_as_of(Instant::now())
@@ -58,11 +61,30 @@ impl Stall {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The standstill that a new connection cannot have waited through.
+    /// The standstill that a new connection cannot have waited through. To be asked as
+    /// [`Stall::ended`].
     pub fn before_now(&self) -> u64 {
-        let now = Instant::now();
-        let ended = self.ended_as_of(now);
-        if micros(now.saturating_duration_since(self.base)) - ended > micros(BACKLOG) { ended } else { 0 }
+        let ended = self.ended();
+        if self.is_just_over() { 0 } else { ended }
+    }
+
+    /// Whether a standstill has ended so lately that a connection which is new to the thread may
+    /// have waited through it. Anybody may ask.
+    pub fn is_just_over(&self) -> bool {
+        let now = micros(self.base.elapsed());
+        let ended = self.ended.load(Ordering::Acquire);
+        ended > 0 && now.saturating_sub(ended) <= micros(BACKLOG)
+    }
+}
+
+/// Has a thread look at the clock often enough for a standstill to be told from a lack of clients;
+/// `look` calls [`Stall::ended`].
+pub async fn watch(look: impl Fn()) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        look();
     }
 }
 
@@ -94,8 +116,10 @@ mod tests {
     fn what_comes_in_right_after_may_have_waited() {
         let stall = Stall::default();
         assert_eq!(stall.before_now(), 0);
+        assert!(!stall.is_just_over());
         let now = micros(stall.base.elapsed());
         stall.ended.store(now, Ordering::Release);
+        assert!(stall.is_just_over() || stall.base.elapsed() > BACKLOG * 3);
         assert!(stall.before_now() == 0 || stall.base.elapsed() > BACKLOG * 3);
         stall.ended.store(1, Ordering::Release);
         assert_eq!(stall.before_now(), 1);

@@ -32,6 +32,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::beats::Beats;
 use crate::cluster::contacts::{Contacts, Timing};
 use crate::cluster::etcd::calls::Connect;
 use crate::cluster::etcd::health::Health;
@@ -85,6 +86,8 @@ pub struct Options {
     /// for lost. Half of it is how long a node without etcd serves on when it does not reach
     /// *every* other member.
     pub forsake_after: Duration,
+    /// Whether every thread of this node goes on: while one does not, the node lets go of its lease.
+    pub beats: Arc<Beats>,
 }
 
 impl Default for Options {
@@ -105,6 +108,7 @@ impl Default for Options {
             lease_ttl: Duration::from_secs(5),
             call_timeout: Duration::from_secs(1),
             forsake_after: Duration::from_secs(60),
+            beats: Arc::default(),
         }
     }
 }
@@ -177,11 +181,12 @@ pub fn part(
         left: CancellationToken::new(),
     };
     let membership = Membership::of_task(&seat, options.timing(), task.clone());
-    let tick = options.tick();
+    let (tick, beats) = (options.tick(), options.beats.clone());
     let ledger = Arc::new(Mutex::new(Ledger::new(seat, contacts, &options)));
     let leaving = task.leaving.clone();
     let node = Node::new(options, connect, Arc::clone(&ledger), health, requests, task.leaving, task.left);
-    let watch = async move {
+    let (talking, looking) = (beats.watch("etcd"), beats.watch("membership"));
+    let watch = looking.along(async move {
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -198,8 +203,8 @@ pub fn part(
             }
             ledger.look(now());
         }
-    };
-    Part { membership, session: node.run(), watch }
+    });
+    Part { membership, session: talking.along(node.run()), watch }
 }
 
 impl Options {

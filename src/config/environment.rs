@@ -15,6 +15,8 @@ pub(super) struct Environment {
     pub config: Option<PathBuf>,
     /// `MEMCACHED_PORT_FILENAME`.
     pub port_file: Option<PathBuf>,
+    /// `FILBERT_TEST_HOLD`, of debug builds.
+    pub held_by: Option<PathBuf>,
     pub warnings: Vec<String>,
 }
 
@@ -37,6 +39,7 @@ pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
         match name {
             "FILBERT_CONFIG" => read.config = Some(value.into()),
             "MEMCACHED_PORT_FILENAME" => read.port_file = Some(value.into()),
+            "FILBERT_TEST_HOLD" if cfg!(debug_assertions) => read.held_by = Some(value.into()),
             _ if !name.starts_with(VARIABLE_PREFIX) || is_not_ours(name, &value) => {}
             _ => match KNOBS.iter().find(|knob| knob.variable() == name) {
                 Some(knob) => read.settings.add(knob, &Source::Environment, value)?,

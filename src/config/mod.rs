@@ -128,6 +128,7 @@ pub fn load(
     let cpus = std::thread::available_parallelism().map_or(launch::DEFAULT_THREADS, usize::from);
     let mut launch = launch::launch(&all, cpus)?;
     launch.node.port_file = environment.port_file;
+    launch.node.held_by = environment.held_by;
     launch.warnings.splice(0..0, environment.warnings);
     let bound = process::memory::bound();
     launch.warnings.extend(memory_warning(&all, launch.node.store.budget_bytes, bound));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -115,7 +114,9 @@ impl Member {
             options: peer,
         };
         let shared = Arc::new(shared);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(watch_stall(shared.clone())));
+        let watched = shared.clone();
+        let watch = stall::watch(move || _ = watched.stall.ended());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(watch));
         let cluster = Arc::new(Cluster { shared, peers });
         Ok(Self { cluster, membership, tracker, stop })
     }
@@ -176,15 +177,5 @@ impl Member {
 async fn settle(ownership: Arc<Ownership>, mut membership: Membership) {
     while let Some(state) = membership.changed().await {
         ownership.settle(&state);
-    }
-}
-
-/// Looks at the clock often enough for a standstill to be told from a node without clients.
-async fn watch_stall(shared: Arc<cache::Shared>) {
-    let mut ticks = tokio::time::interval(stall::TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        shared.stall.ended();
     }
 }

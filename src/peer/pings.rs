@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 use tracing::{debug, warn};
 
+use crate::beats::{Beats, Stuck};
 use crate::cluster::contacts::{Contact, Contacts, Timing};
 use crate::cluster::etcd;
 use crate::cluster::view::{Member, View};
@@ -30,6 +31,7 @@ pub struct Pings {
     me: Arc<Identity>,
     grpc: Grpc,
     timing: Timing,
+    beats: Arc<Beats>,
     /// By id and incarnation.
     peers: Mutex<BTreeMap<(String, u64), Peer>>,
     /// The view that is followed.
@@ -53,6 +55,7 @@ impl Pings {
             me: Arc::new(me),
             grpc: Grpc::new(Arc::new(peer.clone())),
             timing: membership.timing(),
+            beats: membership.beats.clone(),
             peers: Mutex::default(),
             view: Mutex::default(),
         })
@@ -86,6 +89,12 @@ impl Pings {
                 state = next;
             }
         }));
+    }
+
+    /// The thread of this node that stands still, if one does: then no ping is answered, for others
+    /// are not to count on it.
+    pub fn stuck(&self) -> Option<Stuck> {
+        self.beats.stuck()
     }
 
     /// How long a lease of this node is, as others are told.

@@ -40,8 +40,10 @@ pub(super) struct Forward {
     /// Nothing is executed until what is on its way has been answered.
     barrier: bool,
     mail: Vec<(u64, Mail)>,
-    /// The last standstill of this process that the connection was not there for.
+    /// The last standstill of this thread that the connection was not there for.
     stall: u64,
+    /// Whether the connection may have waited for long to be accepted.
+    is_late: bool,
     /// One of the commands that are on their way.
     timed: Option<Timed>,
 }
@@ -76,7 +78,8 @@ impl Forward {
             deadline: None,
             barrier: false,
             mail: Vec::new(),
-            stall: cache.shared().stall.before_now(),
+            stall: cache.stall().before_now(),
+            is_late: cache.shared().stall.is_just_over(),
             timed: None,
             cache,
         }
@@ -94,7 +97,7 @@ impl Forward {
     /// Whether more requests may be executed now, by this routing. Not while something is on its
     /// way by another one, or a key's later command could overtake an earlier one.
     pub(super) fn begin(&mut self, routing: &Arc<Routing>) -> Begin {
-        if self.cache.shared().stall.ended() != self.stall {
+        if self.is_late || self.cache.stall().ended() != self.stall {
             return Begin::Never;
         }
         if self.is_held() {

@@ -27,6 +27,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Users;
+use crate::beats::Beats;
 use crate::events::Events;
 use crate::server::connections::Connections;
 use crate::server::history::History;
@@ -140,6 +141,8 @@ pub struct Door {
     pub auth: Option<Users>,
     /// The certificates for clients.
     pub certificates: Option<Certificates>,
+    /// Whether every thread goes on.
+    pub beats: Arc<Beats>,
     /// Cancelled when the node is to stop.
     pub stop: CancellationToken,
     /// Asks for a sweep at once (`lru_crawler crawl`).

@@ -310,6 +310,9 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         // Who was put out long ago may be known to nobody and pings before it registers again. It
         // is told no more than that this node is there.
         self.service.claim(&visit, &caller)?;
+        if let Some(stuck) = pings.stuck() {
+            return Err(Status::unavailable(stuck.to_string()));
+        }
         let lease_millis = pings.lease_millis();
         // In this order (`Membership::may_vouch_for`).
         let reaches_caller = request.lease_millis == lease_millis

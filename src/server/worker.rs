@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::cache::{self, Cache};
+use crate::beats::Beats;
+use crate::cache::{self, Cache, stall};
 use crate::server::Door;
 use crate::server::connections::Connection;
 use crate::server::guests::Arrival;
@@ -29,6 +30,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long accepting rests when the system has no file or memory for one more connection.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether a thread has ended; the standard library has no event for it.
+const ENDED_POLL: Duration = Duration::from_millis(2);
 
 /// What a client over the limit is told (memcached.c, `drive_machine`).
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
@@ -82,9 +86,14 @@ impl Workers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (door, counters) = (door.clone(), door.registry.block());
             let cluster = cluster.map(|cluster| (cluster.clone(), peers));
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || runtime.block_on(work(door, counters, accepted, cluster)))?;
+            let name = format!("worker-{number}");
+            let heart = door.beats.watch(name.clone());
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                runtime.block_on(async move {
+                    tokio::spawn(heart.keep());
+                    work(door, counters, accepted, cluster).await;
+                });
+            })?;
             workers.inboxes.push(inbox);
             workers.peer_inboxes.push(peer_inbox);
             workers.threads.push(thread);
@@ -102,15 +111,28 @@ impl Workers {
         self.inboxes.clone()
     }
 
-    /// Waits until every connection is over, or has outlived the grace period.
-    pub fn join(self) {
+    /// Waits until every connection is over, or has outlived the grace period; not for a thread that
+    /// stands still.
+    pub async fn join(self, until: Instant) {
         drop(self.inboxes);
         drop(self.peer_inboxes);
         for thread in self.threads {
-            // A panic was logged when it happened.
-            _ = thread.join();
+            ended(thread, until).await;
         }
     }
+}
+
+/// Waits for the end of a thread, but not for one that does not come to its end.
+pub async fn ended(thread: JoinHandle<()>, until: Instant) {
+    while !thread.is_finished() {
+        if Instant::now() >= until {
+            let name = thread.thread().name().unwrap_or_default();
+            return warn!("the thread {name} stands still: it ends with the process");
+        }
+        tokio::time::sleep(ENDED_POLL).await;
+    }
+    // A panic was logged when it happened.
+    _ = thread.join();
 }
 
 /// What a worker needs to be a part of a cluster.
@@ -133,6 +155,11 @@ async fn work(
     let cache = cluster.map(|(cluster, peers)| {
         let cache = Cache::start(cluster.shared.clone(), counters.clone(), links.clone());
         tracker.spawn(cluster.peers.clone().serve(cache.clone(), peers, door.stop.clone()));
+        let watched = cache.clone();
+        tokio::spawn(stall::watch(move || _ = watched.stall().ended()));
+        if cfg!(debug_assertions) {
+            tokio::spawn(hold_in_a_batch(door.beats.clone(), cache.clone()));
+        }
         cache
     });
     loop {
@@ -148,6 +175,16 @@ async fn work(
         debug!("{} connections did not take their replies in time", tracker.len());
     }
     links.cancel();
+}
+
+/// Stands still in the midst of a batch, with its lock, while a test wants that.
+async fn hold_in_a_batch(beats: Arc<Beats>, cache: Arc<Cache>) {
+    let name = format!("{}.batch", std::thread::current().name().unwrap_or_default());
+    loop {
+        tokio::time::sleep(beats.interval()).await;
+        let _routing = cache.pane().hold();
+        beats.hold(&name);
+    }
 }
 
 /// A connection's place in the list and under the limit, given back however it ends.
@@ -208,6 +245,7 @@ pub async fn accept(
     counters: Arc<Counters>,
     bound: Bound,
     inboxes: Vec<mpsc::UnboundedSender<Accepted>>,
+    cluster: Option<Arc<Cluster>>,
 ) -> io::Result<()> {
     let listen = bound.name();
     door.connections.listen(bound.id(), listen.clone());
@@ -237,6 +275,10 @@ pub async fn accept(
             continue;
         };
         counters.bump(Counter::TotalConnections);
+        if let Some(cluster) = &cluster {
+            // Before the worker asks.
+            cluster.shared.stall.ended();
+        }
         // A worker's inbox closes only when the node stops.
         _ = inbox.send(Accepted { socket, peer, listen: listen.clone(), slot });
     }

@@ -1,11 +1,13 @@
 //! One node of a cluster: a Filbert process that keeps its addresses when it is restarted, and what it says of itself.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::thread;
 
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 use crate::support::http::Http;
 use crate::support::pipe::Pipe;
@@ -27,14 +29,17 @@ pub struct Node {
     past: String,
     /// Where they write it, if not to a file.
     pub pipe: Option<Pipe>,
+    /// A file of a thread's name in it makes that thread stand still (`src/beats.rs`).
+    held: TempDir,
 }
 
 impl Node {
     /// A node that is not started yet: `args` stand beside `-l` and `-p`.
     pub fn new(id: &str, site: Site, args: Vec<String>) -> Node {
         let port = site.free_port();
+        let held = TempDir::new().expect("a temporary directory can be made");
         let (id, past) = (id.to_owned(), String::new());
-        Node { id, site, port, args, server: None, stopped: false, past, pipe: None }
+        Node { id, site, port, args, server: None, stopped: false, past, pipe: None, held }
     }
 
     /// Starts it and waits until it listens.
@@ -49,7 +54,8 @@ impl Node {
         args.extend(self.args.iter().map(String::as_str));
         let wrapper = self.site.wrapper();
         let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-        let command = command(Product::Filbert, &wrapper);
+        let mut command = command(Product::Filbert, &wrapper);
+        command.env("FILBERT_TEST_HOLD", self.held.path());
         let stderr = self.pipe.as_ref().map(Pipe::stdio);
         let mut server = Server::spawn_into(Product::Filbert, command, &args, stderr);
         server.await_ports();
@@ -96,6 +102,16 @@ impl Node {
         self.past.push_str(&server.stderr());
         self.past.push_str("--- ended\n");
         status
+    }
+
+    /// Makes one of its threads stand still at its next beat.
+    pub fn hold(&self, thread: &str) {
+        fs::write(self.held.path().join(thread), "").expect("the directory is writable");
+    }
+
+    /// Lets it go on.
+    pub fn release(&self, thread: &str) {
+        fs::remove_file(self.held.path().join(thread)).expect("it was held");
     }
 
     /// Whether its process is there and does not stand still.

@@ -65,6 +65,8 @@ pub struct Node<C> {
     propose_at: Option<Instant>,
     /// Whether the present silence of etcd was spoken of.
     has_complained: bool,
+    /// Whether a thread of this node stood still.
+    was_stuck: bool,
 }
 
 impl<C: Connect> Node<C> {
@@ -89,6 +91,7 @@ impl<C: Connect> Node<C> {
             lease: None,
             propose_at: None,
             has_complained: false,
+            was_stuck: false,
         }
     }
 
@@ -194,9 +197,10 @@ impl<C: Connect> Node<C> {
         client.watch(prefix, revision + 1).await
     }
 
-    /// Keeps the lease alive.
+    /// Keeps the lease alive, unless a thread of this node stands still: then it is not alive, and
+    /// others should have its keys.
     async fn renew(&mut self, client: &C::Calls) -> Result<(), client::Error> {
-        let Some(lease) = self.lease else { return Ok(()) };
+        let Some(lease) = self.lease.filter(|_| self.options.beats.stuck().is_none()) else { return Ok(()) };
         let began = now();
         if client.keep_alive(lease).await? {
             self.ledger.lock().renewed(lease, began);
@@ -212,8 +216,13 @@ impl<C: Connect> Node<C> {
     /// Makes true in etcd what should be true of this node, as far as one write each can do it; a
     /// write that lost against another is tried again after the next event.
     async fn settle(&mut self, client: &C::Calls) -> Result<(), client::Error> {
+        let is_well = self.options.beats.stuck().is_none();
+        if std::mem::replace(&mut self.was_stuck, !is_well) && is_well {
+            // What became of the lease meanwhile is not known.
+            self.renew(client).await?;
+        }
         let now = now();
-        if !self.leaving_known() && !self.take_part(client, now).await? {
+        if !self.leaving_known() && !(is_well && self.take_part(client, now).await?) {
             self.propose_at = None;
             return Ok(());
         }

@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, HOST, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ring::digest::{Digest, SHA256, digest};
@@ -73,7 +73,8 @@ const DATA_PATHS: [&str; 3] = ["/api/v1/items/", "/api/v1/keys", "/api/v1/owner/
 
 /// Lets a request through to its handler, or refuses it.
 pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let answered = match refusal(&admin, &request) {
+    let refused = refusal(&admin, &request);
+    let answered = match refused.or_else(|| out_of_date(&admin, request.method())) {
         Some(refusal) => refusal,
         None => tokio::time::timeout(REQUEST_PATIENCE, next.run(request)).await.unwrap_or_else(|_| {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "the request did not come in time").into_response()
@@ -81,6 +82,14 @@ pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, nex
     };
     admin.requests.count(answered.status().as_u16());
     with_security_headers(answered)
+}
+
+/// Why nothing is changed right after a standstill: whoever asked may have given up meanwhile.
+fn out_of_date(admin: &Admin, method: &Method) -> Option<Response> {
+    let stall = admin.cache.as_ref().filter(|_| !method.is_safe())?.stall();
+    stall.ended();
+    let refuse = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node stood still: try again");
+    stall.is_just_over().then(|| refuse().into_response())
 }
 
 fn refusal(admin: &Admin, request: &Request) -> Option<Response> {

@@ -10,9 +10,12 @@ use crate::cluster::Standing;
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 
-/// The process runs and answers.
-pub(super) async fn alive() -> &'static str {
-    "ok\n"
+/// The process runs and answers, and every thread goes on.
+pub(super) async fn alive(State(admin): State<Arc<Admin>>) -> Result<&'static str, Problem> {
+    match admin.door.beats.stuck() {
+        None => Ok("ok\n"),
+        Some(stuck) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, stuck.to_string())),
+    }
 }
 
 /// A load balancer may send clients here.

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::guard::{Token, TokenError};
 pub use self::listen::{Error, bind};
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, stall};
 use crate::cluster::etcd::default_node_id;
 use crate::command::{Command, Failure, Outcome, Unavailable};
 use crate::logs::Lines;
@@ -87,19 +87,8 @@ pub struct Admin {
     incidents: Incidents,
 }
 
-/// The thread that answers.
-pub struct Running(JoinHandle<()>);
-
-impl Running {
-    /// Waits until the last request is answered, or has outlived its time.
-    pub fn join(self) {
-        if self.0.join().is_err() {
-            tracing::warn!("the HTTP thread ended in a panic");
-        }
-    }
-}
-
-/// Answers HTTP in a thread of its own until the door's stop.
+/// Answers HTTP in a thread of its own until the door's stop, the last request after it included
+/// if that does not outlive its time.
 ///
 /// # Errors
 /// The system has no thread or no descriptor to give.
@@ -111,7 +100,7 @@ pub fn start(
     memcached_addr: String,
     cluster: Option<Arc<cache::Shared>>,
     log_lines: Lines,
-) -> io::Result<Running> {
+) -> io::Result<JoinHandle<()>> {
     let requests = Arc::<Requests>::default();
     let node = (door.clone(), cluster.clone());
     let exporter = Exporter::new(node, requests.clone(), log_lines, options.memcached_names);
@@ -125,12 +114,17 @@ pub fn start(
             default_node_id(port.unwrap_or(0))
         }
     };
-    let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
+    let heart = door.beats.watch("http");
+    std::thread::Builder::new().name("http".into()).spawn(move || {
         runtime.block_on(async move {
+            tokio::spawn(heart.keep());
             let stop = door.stop.clone();
             // Outlives the requests, whose commands may still be on their way.
             let links = CancellationToken::new();
             let cache = cluster.clone().map(|shared| Cache::start(shared, counters.clone(), links.clone()));
+            if let Some(cache) = cache.clone() {
+                tokio::spawn(stall::watch(move || _ = cache.stall().ended()));
+            }
             let page = Page::new();
             let counted = requests.clone();
             let admin = Admin {
@@ -152,8 +146,7 @@ pub fn start(
             tokio::join!(listen::serve(listener, router(admin), counted, stop), kept_up, watched);
             links.cancel();
         });
-    })?;
-    Ok(Running(thread))
+    })
 }
 
 async fn keep_up(admin: Arc<Admin>) {

@@ -168,6 +168,11 @@ pub const FAMILIES: &[Family] = &[
         "",
         "Lines of the log that nobody took, or that could not be written.",
     ),
+    gauge(
+        "filbert_thread_beat_age_seconds",
+        "thread",
+        "Time since a thread was last seen to go on; a stuck one's grows.",
+    ),
     gauge("filbert_build_info", "version, memcached_version", "1, with the version."),
 ];
 
