@@ -1,4 +1,5 @@
-//! What goes wrong while clients work, by a seed: nodes die, stand still, leave and are cut off, and etcd does, too.
+//! What goes wrong while clients work, by a seed: nodes die, stand still, leave and are cut off, and etcd does, too;
+//! single threads stand still, and logs.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,7 +55,14 @@ enum Fault {
     PauseEtcd,
     /// What goes from one host to another is lost.
     Cut(Vec<(usize, usize)>),
+    /// Nobody takes a node's log.
+    Stall(usize),
+    /// One thread of a node stands still.
+    Hold(usize, &'static str),
 }
+
+/// Threads that are made to stand still (`src/beats.rs`).
+const THREADS: [&str; 5] = ["main", "worker-0", "worker-0.batch", "sweeper", "http"];
 
 impl<'a> Faults<'a> {
     /// For a cluster that is whole.
@@ -124,19 +132,21 @@ impl<'a> Faults<'a> {
         let is_etcds = |fault: &Fault| matches!(fault, Fault::KillEtcd | Fault::PauseEtcd);
         loop {
             let node = self.rng.usize(..nodes);
-            let fault = match self.rng.u8(..12) {
-                10.. => Fault::Freeze(node, self.rng.u64(30..=60)),
+            let fault = match self.rng.u8(..15) {
+                13.. => Fault::Freeze(node, self.rng.u64(30..=60)),
                 0..3 => Fault::Kill(node),
                 3..6 => Fault::Pause(node),
                 6 => Fault::Leave(node),
                 7 => Fault::KillEtcd,
                 8 => Fault::PauseEtcd,
+                10 => Fault::Stall(node),
+                11..13 => Fault::Hold(node, THREADS[self.rng.usize(..THREADS.len())]),
                 _ if self.cluster.network.is_some() => Fault::Cut(self.cut(node)),
                 _ => continue,
             };
             // A cut is one for all: healed with the first.
             let clashes = |other: &Fault| match (&fault, other) {
-                (Fault::Cut(_), Fault::Cut(_)) => true,
+                (Fault::Cut(_), Fault::Cut(_)) | (Fault::Stall(_), Fault::Stall(_)) => true,
                 _ if is_etcds(&fault) => is_etcds(other),
                 _ => target(&fault).is_some() && target(&fault) == target(other),
             };
@@ -181,6 +191,8 @@ impl<'a> Faults<'a> {
                 proxy.slow(Duration::from_millis(*away) / 2);
                 nodes[*node].stop();
             }
+            Fault::Stall(node) => nodes[*node].pipe.as_ref().expect("all have one").stall(),
+            Fault::Hold(node, thread) => nodes[*node].hold(thread),
             Fault::KillEtcd => self.cluster.etcd.kill(),
             Fault::PauseEtcd => self.cluster.etcd.signal(Signal::SIGSTOP),
             Fault::Cut(pairs) => {
@@ -206,6 +218,8 @@ impl<'a> Faults<'a> {
                 thread::sleep(WAKING);
                 self.woken.set(None);
             }
+            Fault::Stall(node) => nodes[*node].pipe.as_ref().expect("all have one").flow(),
+            Fault::Hold(node, thread) => nodes[*node].release(thread),
             Fault::KillEtcd => self.cluster.etcd.restart(),
             Fault::PauseEtcd => self.cluster.etcd.signal(Signal::SIGCONT),
             Fault::Cut(_) => self.cluster.network.as_mut().expect("it was cut").heal(),
@@ -243,8 +257,12 @@ impl<'a> Faults<'a> {
 /// The node that clients may miss meanwhile.
 fn target(fault: &Fault) -> Option<usize> {
     match fault {
-        Fault::Kill(node) | Fault::Leave(node) | Fault::Pause(node) | Fault::Freeze(node, _) => Some(*node),
-        Fault::KillEtcd | Fault::PauseEtcd | Fault::Cut(_) => None,
+        Fault::Kill(node)
+        | Fault::Leave(node)
+        | Fault::Pause(node)
+        | Fault::Freeze(node, _)
+        | Fault::Hold(node, _) => Some(*node),
+        Fault::KillEtcd | Fault::PauseEtcd | Fault::Cut(_) | Fault::Stall(_) => None,
     }
 }
 
@@ -252,7 +270,9 @@ fn longest(fault: &Fault) -> Duration {
     match fault {
         // Restarted at once, too: before anybody has noticed.
         Fault::Kill(_) | Fault::Leave(_) => LEASE + LEASE / 2,
-        Fault::Pause(_) | Fault::Freeze(..) | Fault::Cut(_) => LEASE * 2,
+        Fault::Pause(_) | Fault::Freeze(..) | Fault::Cut(_) | Fault::Stall(_) => LEASE * 2,
+        // Only then is it noticed.
+        Fault::Hold(..) => LEASE * 4,
         Fault::KillEtcd | Fault::PauseEtcd => LEASE * 3 / 2,
     }
 }
