@@ -14,6 +14,7 @@ use filbert::server::connections::Connections;
 use filbert::server::history::History;
 use filbert::server::memcached::{Client, Ended};
 use filbert::server::prefix::Prefixes;
+use filbert::server::quota::Quota;
 use filbert::server::stream::Stream;
 use filbert::server::{Door, Options as DoorOptions};
 use filbert::stats::Registry;
@@ -77,6 +78,8 @@ fn door(store: &Options, clock: &Clock) -> Arc<Door> {
         verbosity: AtomicU8::new(0),
         connections: Connections::new(10),
         prefixes: Prefixes::new(None),
+        requests: Quota::new(0),
+        replies: Quota::new(0),
         auth: None,
         certificates: None,
         beats: Arc::default(),

@@ -161,7 +161,8 @@ pub fn timed_figures(samples: &[Vec<Sample>; 2]) -> Vec<Figure> {
     ]
 }
 
-fn median(values: Vec<f64>) -> Option<f64> {
+/// None of nothing.
+pub fn median(values: Vec<f64>) -> Option<f64> {
     quantile(values, 0.5)
 }
 

@@ -77,6 +77,7 @@ pub fn threads(pid: u32) -> io::Result<Vec<u32>> {
 pub struct Placement {
     /// None when there is a single CPU: nothing is pinned then.
     pub server_and_generator: Option<(usize, usize)>,
+    allowed: CpuSet,
 }
 
 impl Placement {
@@ -84,7 +85,7 @@ impl Placement {
     pub fn choose() -> io::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
-        Ok(Self { server_and_generator: cpus.next().zip(cpus.next()) })
+        Ok(Self { server_and_generator: cpus.next().zip(cpus.next()), allowed })
     }
 
     /// One line for the head of a report.
@@ -95,6 +96,16 @@ impl Placement {
             }
             None => "nothing: there is one CPU".into(),
         }
+    }
+
+    /// Lets the calling thread, and what it starts, run on every CPU again.
+    pub fn unpin(&self) -> io::Result<()> {
+        Ok(sched_setaffinity(Pid::from_raw(0), &self.allowed)?)
+    }
+
+    /// The same without pinning.
+    pub fn anywhere(self) -> Self {
+        Self { server_and_generator: None, ..self }
     }
 
     /// Runs `start` on the servers' CPU, which the processes it starts inherit; the calling thread is on the

@@ -4,6 +4,7 @@
 //! filbert over memcached. Server and load generator have a CPU each, so throughput also depends on the generator; the
 //! server's CPU time per operation is the figure to judge by. Fails on a wrong reply, never on a slow one.
 
+mod fairness;
 mod inspect;
 mod inspected;
 mod memory;
@@ -85,6 +86,12 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
         }
     }
     drop(scraper);
+    if options.fairness {
+        for case in fairness::compare(&programs, placement, options)? {
+            println!("{}", case.table());
+            comparison.cases.push(case);
+        }
+    }
     if options.memory {
         for case in memory::compare(&programs, placement, options)? {
             println!("{}", case.table());

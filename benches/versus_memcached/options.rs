@@ -16,6 +16,7 @@ const REPETITIONS: usize = 15;
 pub struct Options {
     pub load: LoadOptions,
     pub matrix: bool,
+    pub fairness: bool,
     pub memory: bool,
     pub memory_items: u32,
     pub inspect: bool,
@@ -43,6 +44,8 @@ impl Options {
             match name.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--no-matrix" => options.matrix = false,
+                "--no-fairness" => options.fairness = false,
+                "--fairness" => (options.matrix, options.memory) = (false, false),
                 "--no-memory" => options.memory = false,
                 "--no-inspection" => options.inspect = false,
                 "--json" => options.json = Some(value()?.into()),
@@ -70,8 +73,10 @@ impl Options {
 cargo bench --bench versus_memcached -- [OPTIONS]
 
 {}  --no-memory          leave out memory per item
+  --no-fairness        leave out what other clients notice of busy ones
+  --fairness           nothing but that
   --no-inspection      leave out the runs under strace and perf
-  --no-matrix          leave out everything but memory per item
+  --no-matrix          leave out the cases of the matrix
   --json FILE          write the figures there as well
   --memcached PATH     the baseline (default: memcached from PATH)
   --filbert PATH       the candidate (default: the one cargo built, else $FILBERT_BIN)
@@ -89,6 +94,7 @@ cargo bench --bench versus_memcached -- [OPTIONS]
         Self {
             load: LoadOptions::new(REPETITIONS, [OPERATIONS_UNPIPELINED, OPERATIONS_PIPELINED]),
             matrix: true,
+            fairness: true,
             memory: true,
             memory_items: 1_000_000,
             inspect: true,

@@ -158,6 +158,8 @@ pub(super) const KNOBS: &[Knob] = &[
     // Words of -o.
     word("idle-timeout", Takes::Value),
     word("maxconns-fast", Takes::Switch),
+    word("read-buf-mem-limit", Takes::Value),
+    word("resp-obj-mem-limit", Takes::Value),
     word("ssl-chain-cert", Takes::Value),
     word("ssl-key", Takes::Value),
     word("ssl-ca-cert", Takes::Value),
@@ -204,8 +206,6 @@ pub(super) const KNOBS: &[Knob] = &[
     idle_word("drop-privileges", Takes::Switch),
     // memcached-debug alone has it, and memcached's own tests always pass it.
     idle_word("relaxed-privileges", Takes::Switch),
-    idle_word("resp-obj-mem-limit", Takes::Value),
-    idle_word("read-buf-mem-limit", Takes::Value),
     idle_word("sock-cookie-id", Takes::Value),
     idle_word("ssl-wbuf-size", Takes::Value),
     idle_word("ssl-session-cache", Takes::Switch),

@@ -22,6 +22,11 @@ const MANY_THREADS: usize = 64;
 /// More than any machine has; without a bound, a slip would start threads until it failed.
 const THREADS_MAX: usize = 1024;
 
+/// Requests on their way in may hold this part of `-m` beside it, and so may replies on their way
+/// out; more than the least that memcached can be told.
+const BUFFERS_PART: u64 = 8;
+const BUFFERS_MIN_BYTES: usize = 1 << 20;
+
 /// What memcached's int holds.
 const INT_MAX: u32 = i32::MAX as u32;
 
@@ -36,7 +41,7 @@ pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal
     let mut reader = Reader { settings, warnings: Vec::new() };
     reader.check_refused()?;
     let store = reader.store()?;
-    let server = reader.server(cpus)?;
+    let server = reader.server(cpus, store.budget_bytes)?;
     let cluster = cluster::options(settings, &server, &mut reader.warnings)?;
     let process = process::Options {
         daemon: settings.switch("daemon")?,
@@ -154,8 +159,12 @@ impl Reader<'_> {
         Ok(options)
     }
 
-    fn server(&mut self, cpus: usize) -> Result<server::Options, Refusal> {
+    fn server(&mut self, cpus: usize, memory_bytes: u64) -> Result<server::Options, Refusal> {
         let settings = self.settings;
+        let share = usize::try_from(memory_bytes / BUFFERS_PART).unwrap_or(usize::MAX).max(BUFFERS_MIN_BYTES);
+        // memcached has one limit for both since 1.6.7, and had two before.
+        let request_bytes = settings.value("read-buf-mem-limit", values::buffers)?;
+        let reply_bytes = settings.value("resp-obj-mem-limit", values::buffers)?.or(request_bytes);
         let tls = self.tls()?;
         let unix = self.unix()?;
         let port = settings.value("port", values::port)?.unwrap_or(Some(DEFAULT_PORT));
@@ -179,6 +188,8 @@ impl Reader<'_> {
             backlog: settings
                 .value("listen-backlog", values::number(0..=INT_MAX))?
                 .unwrap_or(DEFAULT_BACKLOG),
+            request_bytes: request_bytes.unwrap_or(share),
+            reply_bytes: reply_bytes.unwrap_or(share),
             idle_timeout: settings.value("idle-timeout", values::idle_timeout)?.flatten(),
             verbosity: self.verbosity()?,
             flush_allowed: !settings.switch("disable-flush-all")?,

@@ -16,6 +16,9 @@ const ITEM_SIZE_BYTES: RangeInclusive<u64> = 1024..=1 << 30;
 /// Above this a budget is a slip of the hand: no machine has it.
 const MEMORY_MAX_BYTES: u64 = 1 << 50;
 
+/// More than any machine has.
+const INT_MAX_MEGABYTES: u32 = 1 << 30;
+
 /// A whole number within `range`.
 pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String>
 where
@@ -103,6 +106,14 @@ pub(super) fn delimiter(text: &str) -> Result<u8, String> {
         [byte] if byte.is_ascii_graphic() => Ok(*byte),
         _ => Err("needs one character that keys can have, such as : or /".into()),
     }
+}
+
+/// `-o read_buf_mem_limit`, `-o resp_obj_mem_limit`: bytes, from a number of megabytes; 0 for any
+/// number.
+pub(super) fn buffers(text: &str) -> Result<usize, String> {
+    let megabytes = number::<u32>(0..=INT_MAX_MEGABYTES)(text)
+        .map_err(|why| format!("{why}, in megabytes (0: no limit)"))?;
+    Ok((megabytes as usize) << 20)
 }
 
 /// `-o idle_timeout`: seconds, and 0 for none.
@@ -198,6 +209,8 @@ mod tests {
         assert_eq!(delimiter(":"), Ok(b':'));
         assert!(delimiter("").is_err() && delimiter("::").is_err() && delimiter(" ").is_err());
         assert_eq!(idle_timeout("0"), Ok(None));
+        assert_eq!((buffers("0"), buffers("3")), (Ok(0), Ok(3 << 20)));
+        assert!(buffers("2m").expect_err("a unit").contains("in megabytes"));
         assert_eq!(idle_timeout("30"), Ok(Some(Duration::from_secs(30))));
         assert!(idle_timeout("-1").expect_err("negative").contains("in seconds"));
         assert_eq!(verify_mode("3"), Ok(ClientVerify::Require));

@@ -43,6 +43,12 @@ pub trait Handler {
     /// Takes one request, whose parts are borrowed from the read buffer.
     fn handle(&mut self, request: Request<'_>) -> Flow;
 
+    /// Whether an operation that reads can be handled now. If not, decoding pauses before it, and
+    /// it is found again by the next call.
+    fn is_ready(&mut self, _command: &Command<'_>) -> bool {
+        true
+    }
+
     /// Takes every command line as it came, without its end, when [`Handler::wants_lines`].
     fn line(&mut self, _line: &[u8]) {}
 
@@ -78,6 +84,10 @@ pub struct Codec<H> {
     state: State,
     /// Whether the line at hand has been shown, and waits for its value.
     shown: bool,
+    /// Bytes that the request at hand takes, as far as that is known; 0 when it is not.
+    wanted: usize,
+    /// Whether there is no memory for them.
+    refused: bool,
     key_buffer: [u8; KEY_MAX],
 }
 
@@ -110,9 +120,10 @@ impl<H: Handler> Decoder for Codec<H> {
     type Error = std::io::Error;
 
     /// Takes every complete request out of `source`. `None` is the usual end: more bytes are
-    /// needed, and room for them has been made.
+    /// needed, [`Codec::wanted`] in all.
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Batch>, Self::Error> {
         let mut used = 0;
+        self.wanted = 0;
         let ended = loop {
             match self.step(&source[used..]) {
                 Step::Used(bytes, flow) => {
@@ -128,9 +139,7 @@ impl<H: Handler> Decoder for Codec<H> {
                 }
                 Step::Incomplete(wanted) => {
                     source.advance(used);
-                    // Room grows with what has come, not with what was announced.
-                    let more = wanted.saturating_sub(source.len()).min(source.len().max(LINE_MAX));
-                    source.reserve(more);
+                    self.wanted = wanted;
                     return Ok(None);
                 }
             }
@@ -143,7 +152,25 @@ impl<H: Handler> Decoder for Codec<H> {
 impl<H: Handler> Codec<H> {
     /// A codec at the start of a connection.
     pub fn new(handler: H) -> Self {
-        Self { handler, state: State::First, shown: false, key_buffer: [0; KEY_MAX] }
+        Self {
+            handler,
+            state: State::First,
+            shown: false,
+            wanted: 0,
+            refused: false,
+            key_buffer: [0; KEY_MAX],
+        }
+    }
+
+    /// How many bytes the request takes whose beginning is left after decoding, as far as that is
+    /// known; 0 when it is not.
+    pub fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// Has the next call refuse the request whose beginning is left: there is no memory for it.
+    pub fn refuse_unfinished(&mut self) {
+        self.refused = true;
     }
 
     #[inline]
@@ -197,7 +224,7 @@ impl<H: Handler> Codec<H> {
             self.handler.line(line);
         }
         let step = self.whole_line(line, newline + 1, input);
-        self.shown = matches!(step, Step::Incomplete(_));
+        self.shown = matches!(step, Step::Incomplete(_) | Step::Used(0, _));
         step
     }
 
@@ -211,7 +238,8 @@ impl<H: Handler> Codec<H> {
             Line::Get(multiget) => return self.multiget(multiget, line, after),
             Line::Store(store) => {
                 let Store { key, key_binary, set, value_len, reply } = store;
-                if item_size(key.len(), value_len, set.flags) > self.handler.item_size_max() {
+                let too_large = item_size(key.len(), value_len, set.flags) > self.handler.item_size_max();
+                if too_large || std::mem::take(&mut self.refused) {
                     let (mode, quiet) = match reply {
                         // A meta error shows despite q, and drops the old value in any mode.
                         Reply::Meta(_) => (SetMode::Set, false),
@@ -219,7 +247,9 @@ impl<H: Handler> Codec<H> {
                         Reply::Classic(_, quiet) => (SetMode::Add, quiet),
                         Reply::Value { .. } => (set.mode, false),
                     };
-                    (value_len + 2, self.handler.handle(Request::TooLarge { key, mode, quiet }))
+                    let error =
+                        if too_large { ProtocolError::TooLarge } else { ProtocolError::NoRoomStoring };
+                    (value_len + 2, self.handler.handle(Request::Unstored { key, mode, quiet, error }))
                 } else {
                     let total = after + value_len + 2;
                     let Some(data) = input.get(after..total) else { return Step::Incomplete(total) };
@@ -234,7 +264,12 @@ impl<H: Handler> Codec<H> {
                     return Step::Used(total, self.handler.handle(request));
                 }
             }
-            Line::Key(command, reply) => (0, self.handler.handle(Request::Key(command, reply))),
+            Line::Key(command, reply) => {
+                if !self.handler.is_ready(&command) {
+                    return Step::Used(0, Flow::Pause);
+                }
+                (0, self.handler.handle(Request::Key(command, reply)))
+            }
             Line::Admin(admin) => (0, self.handler.handle(Request::Admin(admin))),
             Line::Refused { error, quiet, skip } => {
                 (skip, self.handler.handle(Request::Refused { error, quiet }))
@@ -250,6 +285,10 @@ impl<H: Handler> Codec<H> {
     /// The line has not come to its end yet: wait, or see that it will not.
     #[cold]
     fn unfinished_line(&mut self, input: &[u8]) -> Step {
+        if std::mem::take(&mut self.refused) {
+            self.refuse(ProtocolError::NoRoomReading);
+            return Step::Used(input.len(), Flow::Close);
+        }
         if input.len() <= LINE_MAX {
             return Step::Incomplete(input.len() + 1);
         }
@@ -279,6 +318,9 @@ impl<H: Handler> Codec<H> {
         };
         if rest.is_empty() && key.len() <= KEY_MAX {
             let (command, reply) = multiget.request(key, true);
+            if !self.handler.is_ready(&command) {
+                return Step::Used(0, Flow::Pause);
+            }
             return Step::Used(after, self.handler.handle(Request::Key(command, reply)));
         }
         // With one key too long none is answered (proto_text.c, process_get_command).
@@ -312,15 +354,18 @@ impl<H: Handler> Codec<H> {
             self.state = if ends_line { State::Line } else { State::SkipLine };
             return Step::Used(blanks + end + 1, self.refuse(ProtocolError::BadFormat));
         }
-        if ends_line {
-            self.state = State::Line;
-        }
         let request = if key.is_empty() {
             Request::End
         } else {
             let (command, reply) = multiget.request(key, ends_line);
+            if !self.handler.is_ready(&command) {
+                return Step::Used(0, Flow::Pause);
+            }
             Request::Key(command, reply)
         };
+        if ends_line {
+            self.state = State::Line;
+        }
         Step::Used(blanks + end + 1, self.handler.handle(request))
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 /// Declares each error with its line.
 macro_rules! errors {
     ($($variant:ident, $text:literal;)*) => {
-        /// Why a request was refused; always the client's doing.
+        /// Why a request was refused; the client's doing, but where there was no memory for it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ProtocolError { $(#[doc = concat!("`", $text, "`")] $variant,)* }
 
@@ -43,6 +43,9 @@ errors! {
     InvalidInitial, "CLIENT_ERROR invalid numeric initial value";
     InvalidDeltaValue, "CLIENT_ERROR invalid numeric delta value";
     TooLarge, "SERVER_ERROR object too large for cache";
+    NoRoomStoring, "SERVER_ERROR out of memory storing object";
+    NoRoomReading, "SERVER_ERROR out of memory reading request";
+    NoRoomWriting, "SERVER_ERROR out of memory writing get response";
     MemlimitTooSmall, "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
     MemlimitTooLarge, "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes";
     SleepTooLong, "CLIENT_ERROR sleep must be one second or less";

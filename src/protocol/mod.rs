@@ -39,15 +39,17 @@ pub enum Request<'a> {
         /// Whether the client wants to hear of it.
         quiet: bool,
     },
-    /// A value over the item limit, which was not read. What lies under the key is dropped
-    /// where memcached drops it.
-    TooLarge {
+    /// A value over the item limit, or without memory to read it into, which is not read. What
+    /// lies under the key is dropped where memcached drops it.
+    Unstored {
         /// Where it should have gone.
         key: &'a [u8],
         /// [`SetMode::Set`] drops the old value.
         mode: SetMode,
         /// Whether the client wants to hear of it.
         quiet: bool,
+        /// Why.
+        error: ProtocolError,
     },
     /// The first bytes of a request in the binary protocol, which is not spoken.
     Binary(&'a [u8; binary::HEADER_LEN]),

@@ -41,8 +41,8 @@ fn short(request: &Request<'_>) -> String {
         Request::End => "end".into(),
         Request::Admin(admin) => format!("{admin:?}"),
         Request::Refused { error, quiet } => format!("{error:?}{}", if *quiet { " quiet" } else { "" }),
-        Request::TooLarge { key, mode, quiet } => {
-            format!("too large {} {mode:?}{}", text(key), if *quiet { " quiet" } else { "" })
+        Request::Unstored { key, mode, quiet, error } => {
+            format!("{error:?} {} {mode:?}{}", text(key), if *quiet { " quiet" } else { "" })
         }
         Request::Binary(header) => format!("binary {}", text(&header[..])),
         Request::Login(login) => format!("login {}", text(login)),

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
@@ -23,24 +23,23 @@ use crate::cache::Cache;
 use crate::clock::Seconds;
 use crate::events::Kinds;
 use crate::protocol::codec::{Batch, Codec};
+use crate::protocol::error::ProtocolError;
 use crate::server::Door;
 use crate::server::connections::{Connection, ConnectionState};
 use crate::server::forward::{Begin, Forward};
-use crate::server::session::{Next, Session};
+use crate::server::input::{Input, Place, READ_BYTES, Read};
+use crate::server::quota::Share;
+use crate::server::session::{Next, OUT_HIGH_WATER, Session};
 use crate::server::stream::Stream;
 use crate::stats::{Counter, Counters};
 
-/// Bytes of one read. Small enough to stay in the cache, large enough that a pipeline of 16
-/// fits many times.
-const READ_BYTES: usize = 16 << 10;
+/// Commands, each key of a multiget being one, after which a busy connection lets the others of its
+/// thread go first. They take some 100 us, beside which letting others go first costs little:
+/// `benches/versus_memcached --fairness`.
+const TURN_COMMANDS: u32 = 256;
 
-/// Rests of input up to this size go to the front of the thread's read buffer; larger ones (a
-/// value on its way) are read on in a buffer of the connection's own.
-const SMALL_REST: usize = 4 << 10;
-
-/// Turns of read and write after which a busy connection lets the others of its thread go
-/// first.
-const TURNS: u32 = 8;
+/// The same for commands that take longer than most.
+const TURN_TIME: Duration = Duration::from_micros(100);
 
 /// What the clock counts in.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
@@ -63,11 +62,10 @@ thread_local! {
 pub struct Client {
     stream: Stream,
     codec: Codec<Session>,
-    /// Input that is no complete request yet, or was left when the answers became too many.
-    rest: BytesMut,
+    input: Input,
     /// How much of the answers has been sent.
     sent: usize,
-    /// Whether the codec has more to take out of `rest`.
+    /// Whether the codec has more to take out of the input.
     paused: bool,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     /// When the client last took answers that had had to wait for it.
@@ -111,12 +109,18 @@ impl Client {
     ) -> Self {
         let idle = door.options.idle_timeout.map(|timeout| (timeout, Box::pin(tokio::time::sleep(timeout))));
         let now = door.store.clock().now();
+        let input = Input::new(door.requests.clone());
         let session = Session {
             logged_in: door.auth.is_none(),
+            share: Share::new(door.replies.clone()),
             door,
             counters,
             connection,
             out: Vec::new(),
+            tight: false,
+            high_water: OUT_HIGH_WATER,
+            turn_left: 0,
+            wanted: 0,
             now,
             next: Next::Read,
             forward: cache.map(|cache| Box::new(Forward::new(cache))),
@@ -124,7 +128,7 @@ impl Client {
         Self {
             stream,
             codec: Codec::new(session),
-            rest: BytesMut::new(),
+            input,
             sent: 0,
             paused: false,
             idle,
@@ -146,6 +150,7 @@ impl Client {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
                     session.connection.set_state(ConnectionState::Write);
+                    *sent = session.hold_unsent(cx, *sent);
                     return Poll::Pending;
                 }
             };
@@ -156,10 +161,12 @@ impl Client {
             if session.connection.state() == ConnectionState::Write {
                 *last_taken = session.door.store.clock().now();
             }
+            session.share.moved(written);
             *sent += written;
         }
         session.sendable().clear();
         *sent = 0;
+        session.release_sent(cx);
         Pin::new(stream).poll_flush(cx)
     }
 
@@ -182,6 +189,7 @@ impl Client {
     }
 
     fn decode_batch(&mut self, input: &mut BytesMut) {
+        self.session().begin_batch();
         // Decoding never fails: what is wrong with a request is answered to its client.
         match self.codec.decode(input).unwrap_or(Some(Batch::Closed)) {
             None => self.paused = false,
@@ -196,45 +204,39 @@ impl Client {
         }
     }
 
-    /// Has every complete request in `rest` executed. A little that is left does not hold on to
-    /// the memory of much.
-    fn decode_rest(&mut self) {
-        let mut rest = std::mem::take(&mut self.rest);
+    /// Has every complete request in the rest of the input executed.
+    fn decode_rest(&mut self, cx: &Context<'_>) {
+        let mut rest = self.input.take();
+        let before = rest.len();
         self.decode(&mut rest);
-        self.rest = if rest.len() <= SMALL_REST { BytesMut::from(&rest[..]) } else { rest };
+        self.input.put_back(cx, rest, before);
     }
 
     /// Reads once and executes what came; false at the end of the input.
     fn poll_turn(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<bool>> {
-        let waits_for = if self.rest.is_empty() { ConnectionState::Read } else { ConnectionState::Value };
+        let waits_for = if self.input.is_empty() { ConnectionState::Read } else { ConnectionState::Value };
         self.session().connection.set_state(waits_for);
-        let small = self.rest.len() <= SMALL_REST;
-        let len = if small {
-            buffer.clear();
-            buffer.reserve(READ_BYTES);
-            buffer.extend_from_slice(&self.rest);
-            ready!(poll_read_buf(Pin::new(&mut self.stream), cx, buffer))?
-        } else {
-            self.rest.reserve(READ_BYTES);
-            ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.rest))?
+        let wanted = self.codec.wanted();
+        let (len, place) = match ready!(self.input.poll_read(cx, &mut self.stream, wanted, buffer))? {
+            Read::Bytes(0, _) => return Poll::Ready(Ok(false)),
+            Read::Bytes(len, place) => (len, place),
+            Read::NoRoom => {
+                self.codec.refuse_unfinished();
+                self.decode_rest(cx);
+                return Poll::Ready(Ok(true));
+            }
         };
-        if len == 0 {
-            return Poll::Ready(Ok(false));
-        }
         let session = self.session();
         session.counters.add(Counter::BytesRead, len as u64);
         session.now = session.door.store.clock().now();
         session.counters.sampler.tick(session.now);
         session.connection.note_command(session.now);
-        if small {
-            self.rest.clear();
-            self.decode(buffer);
-            self.rest.extend_from_slice(buffer);
-            if self.rest.is_empty() {
-                self.rest = BytesMut::new();
+        match place {
+            Place::Shared => {
+                self.decode(buffer);
+                self.input.keep(cx, buffer, self.paused);
             }
-        } else {
-            self.decode_rest();
+            Place::Own => self.decode_rest(cx),
         }
         Poll::Ready(Ok(true))
     }
@@ -272,9 +274,14 @@ impl Client {
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<Ended>> {
-        for _ in 0..TURNS {
+        self.session().turn_left = TURN_COMMANDS;
+        let mut began = None;
+        for round in 0_u32.. {
             let answered = self.session().poll_forward(cx);
             ready!(self.poll_send(cx))?;
+            if self.is_turn_over(round, &mut began) {
+                break;
+            }
             if self.session().must_wait() {
                 ready!(answered);
                 continue;
@@ -292,10 +299,17 @@ impl Client {
                 _ => {}
             }
             if self.paused {
+                if self.session().wanted > 0 {
+                    ready!(answered);
+                    ready!(self.session().poll_room(cx));
+                    if matches!(self.session().next, Next::Close(_)) {
+                        continue;
+                    }
+                }
                 // The client may have taken its time with the answers so far.
                 let session = self.session();
                 session.now = session.door.store.clock().now();
-                self.decode_rest();
+                self.decode_rest(cx);
                 continue;
             }
             if self.draining() {
@@ -312,8 +326,34 @@ impl Client {
             }
         }
         self.session().counters.bump(Counter::ConnYields);
-        cx.waker().wake_by_ref();
+        // Not woken at once: the runtime would poll it again, many times, before it looks which
+        // others have something to read.
+        _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// Whether it is others' turn. The clock is read only by a connection that has read twice
+    /// without a wait.
+    #[inline]
+    fn is_turn_over(&mut self, round: u32, began: &mut Option<StdInstant>) -> bool {
+        if self.session().turn_left == 0 {
+            return true;
+        }
+        round >= 2 && began.get_or_insert_with(StdInstant::now).elapsed() >= TURN_TIME
+    }
+
+    /// Makes room for others, who need the memory that this connection holds and does not move.
+    #[cold]
+    fn make_room(&mut self, cx: &Context<'_>) -> Option<Ended> {
+        if self.session().share.is_evicted() {
+            // Its client takes nothing, so that there is nobody to be told.
+            return Some(Ended::Error);
+        }
+        self.input.clear(cx);
+        self.paused = false;
+        self.session().answer(ProtocolError::NoRoomReading.as_str());
+        self.session().next = Next::Close(Ended::Error);
+        None
     }
 
     fn draining(&self) -> bool {
@@ -351,6 +391,11 @@ impl Future for Client {
         if !this.woken_for_all {
             this.woken_for_all = true;
             this.session().connection.set_waker(cx.waker().clone());
+        }
+        if (this.input.is_evicted() || this.session().share.is_evicted())
+            && let Some(ended) = this.make_room(cx)
+        {
+            return Poll::Ready(ended);
         }
         let ended = BUFFERS.with_borrow_mut(|buffers| {
             let session = this.session();

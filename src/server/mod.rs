@@ -7,11 +7,14 @@ pub mod connections;
 mod forward;
 pub mod guests;
 pub mod history;
+mod input;
 pub mod listen;
 pub mod memcached;
 pub mod metrics;
+mod output;
 pub mod peer;
 pub mod prefix;
+pub mod quota;
 mod replies;
 mod report;
 mod session;
@@ -32,6 +35,7 @@ use crate::events::Events;
 use crate::server::connections::Connections;
 use crate::server::history::History;
 use crate::server::prefix::Prefixes;
+use crate::server::quota::Quota;
 use crate::stats::Registry;
 use crate::store::Store;
 use crate::tls::{self, Reloadable as Certificates};
@@ -56,6 +60,11 @@ pub struct Options {
     pub backlog: u32,
     /// Close a connection that says nothing for this long (`-o idle_timeout`).
     pub idle_timeout: Option<Duration>,
+    /// Bytes of requests on their way in that all connections may hold together (`-o
+    /// read_buf_mem_limit`); 0 is any number.
+    pub request_bytes: usize,
+    /// The same of replies on their way out (`-o resp_obj_mem_limit`).
+    pub reply_bytes: usize,
     /// `-v` counted: 2 and above shows every command line.
     pub verbosity: u8,
     /// `-F` says no.
@@ -88,6 +97,8 @@ impl Default for Options {
             reject_over_limit: true,
             backlog: 1024,
             idle_timeout: None,
+            request_bytes: 8 << 20,
+            reply_bytes: 8 << 20,
             verbosity: 0,
             flush_allowed: true,
             dump_allowed: true,
@@ -135,6 +146,10 @@ pub struct Door {
     pub verbosity: AtomicU8,
     /// Who is connected.
     pub connections: Connections,
+    /// What requests on their way in may hold.
+    pub requests: Arc<Quota>,
+    /// What replies on their way out may hold.
+    pub replies: Arc<Quota>,
     /// `stats detail`.
     pub prefixes: Prefixes,
     /// Who may log in; `None` lets everybody in.

@@ -72,9 +72,10 @@ pub(super) enum Owned {
     },
     Classic(Classic, bool),
     Meta(Box<OwnedMeta>),
-    /// The value was over the item limit; what lay under the key was to be dropped.
-    TooLarge {
+    /// The value was not stored, for this reason; what lay under the key was to be dropped.
+    Unstored {
         quiet: bool,
+        error: ProtocolError,
     },
 }
 
@@ -105,7 +106,7 @@ impl Owned {
             Self::Value { .. } => Wanted::Value,
             Self::Meta(meta) if meta.value => Wanted::Value,
             Self::Meta(_) => Wanted::Item,
-            Self::Classic(..) | Self::TooLarge { .. } => Wanted::Little,
+            Self::Classic(..) | Self::Unstored { .. } => Wanted::Little,
         }
     }
 
@@ -122,14 +123,14 @@ impl Owned {
                 quiet: meta.quiet,
                 value_len: meta.value_len,
             }),
-            Self::TooLarge { .. } => return None,
+            Self::Unstored { .. } => return None,
         })
     }
 
     fn write(&self, out: &mut Vec<u8>, answer: &Answer, seen: &mut impl FnMut(&Packed, &Outcome<'_>)) {
         let Some(reply) = self.borrow(&answer.operation) else {
-            if matches!(self, Self::TooLarge { quiet: false }) {
-                write_line(out, ProtocolError::TooLarge.as_str());
+            if let Self::Unstored { quiet: false, error } = self {
+                write_line(out, error.as_str());
             }
             return;
         };
@@ -172,6 +173,11 @@ impl Replies {
         }
         let slots_max = SLOTS_MAX.min(EXPECTED_BYTES / self.large.max(1)).max(4);
         self.slots.len() >= slots_max || self.waiting >= waiting_max || self.asked >= ASKED_BYTES
+    }
+
+    /// Bytes that have come in for the client and were not sent.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.ready.capacity() + self.waiting
     }
 
     /// Takes a slot for a command of so many bytes that is on its way, behind what is in `out`; its
@@ -234,7 +240,7 @@ impl Replies {
                     return None;
                 }
                 State::Later(task) => {
-                    slot.state = State::Asked(Owned::TooLarge { quiet: true });
+                    slot.state = State::Asked(Owned::Classic(Classic::Store, true));
                     return Some((self.first, task));
                 }
             }

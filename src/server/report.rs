@@ -93,10 +93,15 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     counter(&mut lines, C::TotalConnections);
     counter(&mut lines, C::RejectedConnections);
     lines.stat("connection_structures", door.connections.open());
-    lines.stat("response_obj_oom", 0);
-    lines.stat("response_obj_count", 0);
-    lines.stat("response_obj_bytes", 0);
-    lines.stat("read_buf_oom", 0);
+    let (requests, replies) = (door.requests.usage(), door.replies.usage());
+    lines.stat("response_obj_oom", replies.refused);
+    lines.stat("response_obj_count", replies.holders);
+    lines.stat("response_obj_bytes", replies.bytes);
+    lines.stat("read_buf_count", requests.holders);
+    lines.stat("read_buf_bytes", requests.bytes);
+    // Nothing is kept for later.
+    lines.stat("read_buf_bytes_free", 0);
+    lines.stat("read_buf_oom", requests.refused);
     lines.stat("reserved_fds", 0);
     for each in [
         C::CmdGet,
@@ -237,6 +242,9 @@ pub(super) fn settings(session: &mut Session) {
     lines.stat("lru_segmented", "no");
     lines.stat("temp_lru", "no");
     lines.stat("idle_timeout", options.idle_timeout.map_or(0, |timeout| timeout.as_secs()));
+    let [requests, replies] = [&door.requests, &door.replies].map(|quota| quota.usage().limit.unwrap_or(0));
+    lines.stat("read_buf_mem_limit", requests);
+    lines.stat("resp_obj_mem_limit", replies);
     lines.stat("track_sizes", "no");
     lines.stat("inline_ascii_response", "no");
     lines.stat("drop_privileges", "no");

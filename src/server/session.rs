@@ -26,12 +26,13 @@ use crate::server::connections::Connection;
 use crate::server::forward::{Elsewhere, Forward, Timed};
 use crate::server::memcached::Ended;
 use crate::server::prefix::Event;
+use crate::server::quota::Share;
 use crate::server::replies::Owned;
 use crate::stats::{Counter, Counters, Ending, Kind, Route};
 use crate::store::Caller;
 
 /// Bytes of answers after which a client is made to take them before more is executed.
-const OUT_HIGH_WATER: usize = 256 << 10;
+pub(super) const OUT_HIGH_WATER: usize = 256 << 10;
 
 /// Bytes of a command line that are shown to watchers and logged: lines wait for slow watchers,
 /// and a multiget's may be long (memcached logger.c, `LOGGER_ASCII_CMD`).
@@ -47,6 +48,16 @@ pub(super) struct Session {
     pub(super) connection: Arc<Connection>,
     /// Answers that wait to be sent.
     pub(super) out: Vec<u8>,
+    /// What they take of the memory for replies.
+    pub(super) share: Share,
+    /// Whether there was none left as the batch began.
+    pub(super) tight: bool,
+    /// Bytes of answers after which the batch pauses.
+    pub(super) high_water: usize,
+    /// Commands that may be executed before others' turn.
+    pub(super) turn_left: u32,
+    /// Room that the next command has to wait for.
+    pub(super) wanted: usize,
     /// The time, read once for everything that was read together.
     pub(super) now: Seconds,
     /// Whether requests are taken yet.
@@ -79,11 +90,12 @@ impl Session {
         reply::write_line(&mut self.out, line);
     }
 
-    /// Goes on, unless there is enough to send.
-    pub(super) fn flow(&self) -> Flow {
+    /// Goes on, unless there is enough to send, or the connection's turn is over.
+    pub(super) fn flow(&mut self) -> Flow {
+        self.turn_left = self.turn_left.saturating_sub(1);
         match self.next {
             Next::Read if self.forward.as_ref().is_some_and(|forward| forward.is_held()) => Flow::Pause,
-            Next::Read if self.out.len() < OUT_HIGH_WATER => Flow::Continue,
+            Next::Read if self.out.len() < self.high_water && self.turn_left > 0 => Flow::Continue,
             Next::Close(_) => Flow::Close,
             _ => Flow::Pause,
         }
@@ -141,22 +153,23 @@ impl Session {
         }
     }
 
-    /// A value that is over the limit: what lies under its key is dropped, where `mode` is that of
-    /// a `set`.
-    fn too_large(&mut self, key: &[u8], mode: SetMode, quiet: bool) {
-        self.counters.bump(Counter::StoreTooLarge);
+    /// A value that is not read: what lies under its key is dropped, where `mode` is that of a
+    /// `set`.
+    fn unstored(&mut self, key: &[u8], mode: SetMode, quiet: bool, error: ProtocolError) {
+        let too_large = error == ProtocolError::TooLarge;
+        self.counters.bump(if too_large { Counter::StoreTooLarge } else { Counter::StoreNoMemory });
         let Self { door, out, now, forward, .. } = self;
         if let Some(forward) = forward
             && mode == SetMode::Set
             && let Err(Elsewhere::At(place)) = forward.place(key)
         {
             let command = Command { key, key_binary: false, verb: Verb::Delete(Delete::default()) };
-            forward.send(place, &command, *now, out, Owned::TooLarge { quiet });
+            forward.send(place, &command, *now, out, Owned::Unstored { quiet, error });
             return;
         }
         door.store.drop_unstored(key, mode);
         if !quiet {
-            self.answer(ProtocolError::TooLarge.as_str());
+            self.answer(error.as_str());
         }
     }
 
@@ -334,11 +347,16 @@ impl Handler for Session {
             Request::Admin(admin) => self.admin(admin),
             Request::Refused { quiet: true, .. } => {}
             Request::Refused { error, quiet: false } => self.answer(error.as_str()),
-            Request::TooLarge { key, mode, quiet } => self.too_large(key, mode, quiet),
+            Request::Unstored { key, mode, quiet, error } => self.unstored(key, mode, quiet, error),
             Request::Binary(header) => self.out.extend_from_slice(&binary::refusal(header)),
             Request::Login(login) => self.login(login),
         }
         self.flow()
+    }
+
+    #[inline]
+    fn is_ready(&mut self, command: &Command<'_>) -> bool {
+        !self.tight || self.is_ready_when_tight(command)
     }
 
     fn line(&mut self, line: &[u8]) {

@@ -88,6 +88,11 @@ impl Workers {
             let cluster = cluster.map(|cluster| (cluster.clone(), peers));
             let name = format!("worker-{number}");
             let heart = door.beats.watch(name.clone());
+            if number == 0 {
+                // Until the last connection is over, which may be one that waits.
+                let (requests, replies) = (door.requests.clone(), door.replies.clone());
+                runtime.spawn(async move { tokio::join!(requests.watch(), replies.watch()) });
+            }
             let thread = std::thread::Builder::new().name(name).spawn(move || {
                 runtime.block_on(async move {
                     tokio::spawn(heart.keep());

@@ -62,7 +62,8 @@ const LONG_KEY: &str = concat!(
 );
 
 /// Told by others than the codec: the session, and the commands behind `stats`.
-const ELSEWHERE: [ProtocolError; 3] = [TooLarge, DetailUsage, BadLine];
+const ELSEWHERE: [ProtocolError; 6] =
+    [TooLarge, NoRoomStoring, NoRoomReading, NoRoomWriting, DetailUsage, BadLine];
 
 fn first(input: &str, locked: bool) -> String {
     let mut feed = Feed::new(Recorder { locked, ..Recorder::default() });

@@ -82,7 +82,7 @@ fn a_refused_line_takes_its_value_with_it_when_its_length_is_known() {
     stays("cas k 0 0 2", "BadFormat");
     stays("ms k", "BadFormat");
     stays("ms k -1", "BadFormat");
-    check("set k 0 0 2147483645\r\nmn\r\n", &["too large k Set"]);
+    check("set k 0 0 2147483645\r\nmn\r\n", &["TooLarge k Set"]);
 }
 
 #[test]
@@ -90,15 +90,15 @@ fn a_value_over_the_limit_is_skipped() {
     let value = "x".repeat(ITEM_SIZE_MAX);
     let len = value.len();
     let input = |line: &str| format!("{line}\r\n{value}\r\nmn\r\n");
-    check(input(&format!("set k 0 0 {len}")), &["too large k Set", "NoOp"]);
-    check(input(&format!("set k 0 0 {len} noreply")), &["too large k Set quiet", "NoOp"]);
-    check(input(&format!("add k 0 0 {len}")), &["too large k Add", "NoOp"]);
-    check(input(&format!("cas k 0 0 {len} 1")), &["too large k Add", "NoOp"]);
-    check(input(&format!("ms k {len} q ME")), &["too large k Set", "NoOp"]);
+    check(input(&format!("set k 0 0 {len}")), &["TooLarge k Set", "NoOp"]);
+    check(input(&format!("set k 0 0 {len} noreply")), &["TooLarge k Set quiet", "NoOp"]);
+    check(input(&format!("add k 0 0 {len}")), &["TooLarge k Add", "NoOp"]);
+    check(input(&format!("cas k 0 0 {len} 1")), &["TooLarge k Add", "NoOp"]);
+    check(input(&format!("ms k {len} q ME")), &["TooLarge k Set", "NoOp"]);
     // The largest that fits, and one more: 48 + 8 + key and NUL + value and line end.
     let most = ITEM_SIZE_MAX - 48 - 8 - 2 - 2;
     check(format!("set k 0 0 {most}\r\n{}\r\n", &value[..most]), &[&format!("Set k={}", &value[..most])]);
-    check(format!("set k 0 0 {}\r\n{}\r\n", most + 1, &value[..=most]), &["too large k Set"]);
+    check(format!("set k 0 0 {}\r\n{}\r\n", most + 1, &value[..=most]), &["TooLarge k Set"]);
 }
 
 #[test]

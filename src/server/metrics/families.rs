@@ -67,6 +67,17 @@ pub const FAMILIES: &[Family] = &[
     counter("filbert_network_sent_bytes_total", "", "Bytes written to clients."),
     counter("filbert_logins_total", "", "Logins tried."),
     counter("filbert_login_failures_total", "", "Logins that failed."),
+    gauge(
+        "filbert_buffers_used_bytes",
+        "direction",
+        "Memory for values on their way in, and for replies on their way out, beside that of the items.",
+    ),
+    gauge("filbert_buffers_limit_bytes", "direction", "How much of it there may be; 0 is any amount."),
+    counter(
+        "filbert_buffers_refused_total",
+        "direction",
+        "Times that there was none for a client, or that one was closed because others needed what it held.",
+    ),
     // Memory.
     gauge("filbert_items", "", "Items in memory."),
     gauge("filbert_item_bytes", "", "Memory that items take, with their share of the tables."),

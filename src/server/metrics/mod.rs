@@ -112,6 +112,13 @@ impl Exporter {
         let micros = Duration::from_micros(counts.get(Counter::ListenDisabledMicros));
         metrics::counter!("filbert_listen_disabled_seconds_total").absolute(micros.as_secs());
 
+        for (quota, direction) in [(&door.requests, "in"), (&door.replies, "out")] {
+            let usage = quota.usage();
+            let labels = [("direction", direction)];
+            metrics::gauge!("filbert_buffers_used_bytes", &labels).set(usage.bytes as f64);
+            metrics::gauge!("filbert_buffers_limit_bytes", &labels).set(usage.limit.unwrap_or(0) as f64);
+            metrics::counter!("filbert_buffers_refused_total", &labels).absolute(usage.refused);
+        }
         let accepting = door.connections.accepting.load(Ordering::Relaxed);
         for (name, value) in [
             ("filbert_connections_open", door.connections.open() as f64),

@@ -1,0 +1,161 @@
+//! What has come from a client and was not executed yet, and the memory for it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, BytesMut};
+use tokio_util::io::poll_read_buf;
+
+use crate::server::quota::{Quota, Refused, Share};
+use crate::server::stream::Stream;
+
+/// Bytes of one read. Small enough to stay in the cache, large enough that a pipeline of 16
+/// fits many times.
+pub(super) const READ_BYTES: usize = 16 << 10;
+
+/// Rests of input up to this size go to the front of the thread's read buffer; larger ones (a
+/// value on its way) are read on in a buffer of the connection's own.
+const SMALL_REST: usize = 4 << 10;
+
+/// What a connection holds without being counted, so that small values cost no lock.
+pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
+
+/// One connection's input.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// No complete request yet, or left when the answers became too many.
+    rest: BytesMut,
+    share: Share,
+}
+
+/// Where what was read lies.
+pub(super) enum Place {
+    /// In the thread's buffer, behind the rest.
+    Shared,
+    /// In the rest.
+    Own,
+}
+
+/// What came of reading.
+pub(super) enum Read {
+    /// So many bytes; 0 is the end.
+    Bytes(usize, Place),
+    /// There is no memory for the value that is on its way.
+    NoRoom,
+}
+
+impl Input {
+    pub(super) fn new(quota: Arc<Quota>) -> Self {
+        Self { rest: BytesMut::new(), share: Share::new(quota) }
+    }
+
+    /// Whether nothing waits to be executed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Whether others need its memory.
+    #[inline]
+    pub(super) fn is_evicted(&self) -> bool {
+        self.share.is_evicted()
+    }
+
+    /// Reads once. `wanted` is what the request at the front of the rest takes, if that is known.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        wanted: usize,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<Read>> {
+        if self.rest.len() > SMALL_REST {
+            return self.poll_read_large(cx, stream, wanted);
+        }
+        buffer.clear();
+        buffer.reserve(READ_BYTES);
+        buffer.extend_from_slice(&self.rest);
+        // While there is no room, a rest is to stay small.
+        let most = if self.share.quota().is_tight() { SMALL_REST } else { READ_BYTES };
+        let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut buffer.limit(most)))?;
+        Poll::Ready(Ok(Read::Bytes(len, Place::Shared)))
+    }
+
+    /// Reads on a request that is large. Its room is promised for all of it at once, so that two
+    /// of them never wait for each other; memory is taken as it comes in, not as announced.
+    #[cold]
+    fn poll_read_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        wanted: usize,
+    ) -> Poll<io::Result<Read>> {
+        let len = self.rest.len();
+        // A little of what follows fits in as well.
+        let total = wanted.max(len) + READ_BYTES;
+        if let Err(Refused) = ready!(self.share.poll_reserve(cx, total)) {
+            return Poll::Ready(Ok(Read::NoRoom));
+        }
+        if self.rest.capacity() - len < READ_BYTES.min(total - len) {
+            self.grow(total);
+        }
+        let most = self.rest.capacity().min(total) - len;
+        let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut self.rest).limit(most)))?;
+        self.share.moved(len);
+        Poll::Ready(Ok(Read::Bytes(len, Place::Own)))
+    }
+
+    /// Doubles the rest's memory, up to `total`.
+    fn grow(&mut self, total: usize) {
+        let doubled = (2 * self.rest.capacity()).max(self.rest.len() + READ_BYTES);
+        if doubled <= total {
+            self.rest.reserve(doubled - self.rest.len());
+        } else {
+            let mut whole = BytesMut::with_capacity(total);
+            whole.extend_from_slice(&self.rest);
+            self.rest = whole;
+        }
+    }
+
+    /// Hands out the rest to be executed.
+    pub(super) fn take(&mut self) -> BytesMut {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// Takes back what was not executed of `before` bytes. A little that is left does not hold on
+    /// to the memory of much.
+    pub(super) fn put_back(&mut self, cx: &Context<'_>, rest: BytesMut, before: usize) {
+        let untouched = rest.len() == before;
+        self.rest = if untouched { rest } else { BytesMut::from(&rest[..]) };
+        // What was promised to a request that is not there yet stays promised.
+        if !untouched || self.share.held() == 0 {
+            self.count(cx);
+        }
+    }
+
+    /// Keeps what was not executed in the thread's buffer.
+    pub(super) fn keep(&mut self, cx: &Context<'_>, left: &BytesMut, paused: bool) {
+        self.rest.clear();
+        self.rest.extend_from_slice(left);
+        if self.rest.is_empty() {
+            self.rest = BytesMut::new();
+        }
+        // Otherwise room for all of it is asked for at the next read.
+        if paused || self.share.held() > 0 {
+            self.count(cx);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self, cx: &Context<'_>) {
+        self.rest = BytesMut::new();
+        self.count(cx);
+    }
+
+    fn count(&mut self, cx: &Context<'_>) {
+        let bytes = self.rest.capacity();
+        // In steps, so that a rest which shrinks bit by bit does not take a lock each time.
+        self.share.set(cx, if bytes > UNCOUNTED_BYTES { bytes.next_multiple_of(READ_BYTES) } else { 0 });
+    }
+}

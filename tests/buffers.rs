@@ -1,0 +1,123 @@
+//! Values on their way in and replies on their way out: bounded for all clients together, and clients who behave are
+//! served all the same.
+
+use crate::support::server::{Server, eventually};
+use crate::support::wire::Wire;
+
+/// `-m 64`, of which little is stored: an eighth for each way, the program, and what the allocator has not given back.
+/// Without a bound it is ten times as much.
+const BOUND_KIB: u64 = 64 * 1024;
+const HALF_SENT: usize = 500;
+const SLOW_READERS: usize = 200;
+
+fn value(len: usize) -> String {
+    "v".repeat(len)
+}
+
+#[test]
+fn half_sent_values_are_bounded_and_others_are_served() {
+    let server = Server::filbert(&["-m", "64", "-t", "2"]);
+    let half = format!("set half 0 0 1000000\r\n{}", value(999_000));
+    let mut good = server.connect();
+    let whole = value(900_000);
+    let mut half_sent = Vec::new();
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..HALF_SENT)
+            .map(|_| {
+                let (server, half) = (&server, &half);
+                let sender = std::thread::Builder::new().stack_size(256 << 10);
+                sender
+                    .spawn_scoped(scope, move || {
+                        let mut wire = server.connect();
+                        // It is refused, or closed for the others.
+                        let _ = wire.try_send(half.as_bytes());
+                        wire
+                    })
+                    .expect("a thread more")
+            })
+            .collect();
+        for _ in 0..20 {
+            good.ask("set small 0 0 2\r\nok\r\nget small\r\n", "STORED\r\nVALUE small 0 2\r\nok\r\nEND\r\n");
+            store(&mut good, &whole);
+            let kib = server.resident_kib();
+            assert!(kib < BOUND_KIB, "{kib} KiB in memory");
+        }
+        half_sent.extend(senders.into_iter().map(|sender| sender.join().expect("it only sends")));
+    });
+    let kib = server.resident_kib();
+    assert!(kib < BOUND_KIB, "{kib} KiB in memory");
+    assert!(good.stat("read_buf_oom") > 0);
+    assert!(good.stat("read_buf_bytes") <= 9 << 20);
+    drop(half_sent);
+    eventually("all of it is given back", || good.stat("read_buf_bytes") == 0);
+    store(&mut good, &whole);
+}
+
+/// Stores a large value; when everything is full this may take a second try.
+fn store(wire: &mut Wire, value: &str) {
+    eventually("a large value is stored", || {
+        wire.send(format!("set whole 0 0 {}\r\n{value}\r\n", value.len()).as_bytes());
+        match &wire.line().expect("an answer in time")[..] {
+            b"STORED\r\n" => true,
+            b"SERVER_ERROR out of memory storing object\r\n" => false,
+            other => panic!("{}", other.escape_ascii()),
+        }
+    });
+}
+
+#[test]
+fn replies_that_nobody_takes_are_bounded_and_others_are_served() {
+    let server = Server::filbert(&["-m", "64", "-t", "2"]);
+    let mut good = server.connect();
+    let large = value(500_000);
+    good.ask(&format!("set large 0 0 500000\r\n{large}\r\n"), "STORED\r\n");
+    let reply = format!("VALUE large 0 500000\r\n{large}\r\nEND\r\n");
+    // More than the sockets' buffers take.
+    let gets = "get large\r\n".repeat(30);
+    let mut slow: Vec<_> = (0..SLOW_READERS)
+        .map(|_| {
+            let mut wire = server.connect();
+            wire.send(gets.as_bytes());
+            wire
+        })
+        .collect();
+    for _ in 0..20 {
+        good.ask("set small 0 0 2\r\nok\r\nget small\r\n", "STORED\r\nVALUE small 0 2\r\nok\r\nEND\r\n");
+        good.ask("get large\r\n", &reply);
+        let kib = server.resident_kib();
+        assert!(kib < BOUND_KIB, "{kib} KiB in memory");
+    }
+    eventually("somebody makes room", || good.stat("response_obj_oom") > 0);
+    let kib = server.resident_kib();
+    assert!(kib < BOUND_KIB, "{kib} KiB in memory");
+    slow.clear();
+    eventually("all of it is given back", || good.stat("response_obj_bytes") == 0);
+    good.ask("get large\r\n", &reply);
+}
+
+#[test]
+fn a_value_larger_than_all_of_the_room_comes_in() {
+    let server = Server::filbert(&["-m", "64", "-I", "32m", "-o", "read_buf_mem_limit=1,resp_obj_mem_limit=1"]);
+    let mut wire = server.connect();
+    let huge = value(30 << 20);
+    let len = huge.len();
+    wire.ask(&format!("set huge 0 0 {len}\r\n{huge}\r\n"), "STORED\r\n");
+    wire.ask("get huge\r\n", &format!("VALUE huge 0 {len}\r\n{huge}\r\nEND\r\n"));
+}
+
+#[test]
+fn a_busy_connection_lets_others_go_first() {
+    let server = Server::filbert(&["-t", "1"]);
+    let mut busy = server.connect();
+    let before = busy.stat("conn_yields");
+    busy.send(format!("{}mn\r\n", "set k 0 0 1 noreply\r\n1\r\n".repeat(2_000)).as_bytes());
+    busy.expect("MN\r\n");
+    let after_stream = busy.stat("conn_yields");
+    assert!(after_stream >= before + 7, "{before} to {after_stream}");
+
+    // One command, of which each key counts.
+    let got = "VALUE k 0 1\r\n1\r\n".repeat(2_000);
+    busy.ask(&format!("get{}\r\n", " k".repeat(2_000)), &format!("{got}END\r\n"));
+    let after_multiget = busy.stat("conn_yields");
+    assert!(after_multiget >= after_stream + 7, "{after_stream} to {after_multiget}");
+}
