@@ -221,15 +221,15 @@ impl Table {
         };
         let mut ended = None;
         if let Some(group) = crowded {
+            if ending >= ENDING_MAX {
+                return None;
+            }
             // Oldest first, in the order of the table.
             let silent = group.iter().find(|guest| guest.is_silent());
             let slow = || group.iter().find(|guest| now >= guest.arrived + HEARING);
             let guest = Arc::clone(silent.or_else(slow)?);
             guest.end();
-            (ending, ended) = (ending + 1, Some(guest));
-        }
-        if ending > ENDING_MAX {
-            return None;
+            ended = Some(guest);
         }
         let guest = Arc::new(Guest {
             number: self.next,

@@ -107,7 +107,7 @@ fn open_files(node: &Node) -> usize {
 #[test]
 fn idle_connections_to_the_peers_port_shut_no_client_out() {
     const FILES: usize = 1_000;
-    let mut cluster = Cluster::start_with(2, &["-c", "100"]);
+    let cluster = Cluster::start_with(2, &["-c", "100"]);
     let node = &cluster.nodes[0];
     let before = open_files(node);
     let limit = Command::new(program("prlimit", "util-linux"))

@@ -66,6 +66,7 @@ impl Hosts {
         let present = [state.view.members.get(id), state.registered.get(id)].into_iter().flatten();
         let mut hosts: Vec<String> =
             present.map(|member| host_of(&member.peer_addr)).map(str::to_owned).collect();
+        hosts.dedup();
         if hosts.is_empty() {
             hosts.extend(self.past.lock().hosts.get(id).cloned());
         }
