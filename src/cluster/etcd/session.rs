@@ -222,7 +222,8 @@ impl<C: Connect> Node<C> {
             self.renew(client).await?;
         }
         let now = now();
-        if !self.leaving_known() && !(is_well && self.take_part(client, now).await?) {
+        let has_business = self.leaving_known() || is_well && self.take_part(client, now).await?;
+        if !has_business {
             self.propose_at = None;
             return Ok(());
         }
