@@ -135,6 +135,11 @@ impl Network {
         self.0.changed.notify_waiters();
     }
 
+    /// Whether one direction is cut.
+    pub fn is_cut(&self, from: &str, to: &str) -> bool {
+        self.cut_of(&way(from, to)).is_some()
+    }
+
     /// How many tasks work for streams that are not over.
     pub fn tasks(&self) -> usize {
         self.0.tasks.len()

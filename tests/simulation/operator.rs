@@ -1,9 +1,11 @@
 //! Changes the cluster, and does it harm: everything that etcd and the nodes agree on is kept true.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use filbert::cluster::view::Member;
 use filbert::peer::memory::{Cut, Delay};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -110,6 +112,7 @@ impl World {
             .processes()
             .into_iter()
             .filter(|process| self.etcd.lease(&process.id) == Some(process.number) && !process.is_silent())
+            .filter(|process| self.admits(process, &members))
             .map(|process| process.me())
             .filter(|me| self.etcd.is_new(me))
             .collect();
@@ -136,6 +139,16 @@ impl World {
             self.tell(format!("view {epoch} is {shown}"));
         }
         flush
+    }
+
+    /// Whether most members with a lease reach a process and are reached by it. For some, what was
+    /// said of that is out of date.
+    fn admits(&self, process: &Process, members: &BTreeMap<String, Member>) -> bool {
+        let has_lease = |id: &&String| **id != process.id && self.etcd.lease(id).is_some();
+        let is_mutual =
+            |id: &&String| !self.network.is_cut(id, &process.id) && !self.network.is_cut(&process.id, id);
+        let (reached, missed): (Vec<_>, Vec<_>) = members.keys().filter(has_lease).partition(is_mutual);
+        process.number % 4 == 0 || reached.len() > missed.len() || missed.is_empty()
     }
 
     fn remove(&self, id: &str) {
