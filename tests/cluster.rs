@@ -1,5 +1,6 @@
 //! Nodes that are one cache: real processes, a real etcd, and clients that ask any of them.
 
+mod admission;
 mod changes;
 mod commands;
 mod cuts;

@@ -1,6 +1,7 @@
 //! Nodes that find each other through a real etcd, lose it, lose each other, and agree again.
 
 mod access;
+mod admission;
 mod node;
 mod outages;
 

@@ -9,6 +9,13 @@ pub trait Contacts: Send + Sync + 'static {
     /// What is known of a member: of this incarnation, at this address. Called often, and under a
     /// lock: must be quick, and must not call the membership's owner back.
     fn contact(&self, member: &Member) -> Contact;
+
+    /// Why it does not answer, for people: what came back, or that nothing did. `None` when it
+    /// answers, or was not asked. Quick, as [`Contacts::contact`] is.
+    fn trouble(&self, member: &Member) -> Option<String> {
+        let _ = member;
+        None
+    }
 }
 
 /// What is known of one member.
@@ -18,6 +25,8 @@ pub struct Contact {
     /// before, when it was first heard of, so that two nodes that never met do not doubt each
     /// other at once. `None` for one that is not known yet.
     pub answered: Option<Instant>,
+    /// Whether it has ever answered.
+    pub is_proven: bool,
     /// When the last ping was sent whose answer said that the member's own pings reach this node.
     pub vouched: Option<Instant>,
     /// The epoch it said it had come to; 0 before it said so.
@@ -29,6 +38,11 @@ impl Contact {
     /// process that was stopped and goes on must not believe in answers from before.
     pub fn is_reachable(&self, now: Instant, timing: Timing) -> bool {
         self.answered.is_some_and(|sent| now < sent + timing.answer_counts())
+    }
+
+    /// The same, of one that has answered in fact: being heard of is not enough to enter a view.
+    pub fn is_reached(&self, now: Instant, timing: Timing) -> bool {
+        self.is_proven && self.is_reachable(now, timing)
     }
 }
 
@@ -136,5 +150,6 @@ mod tests {
         assert!(contact.is_reachable(now + Duration::from_millis(999), timing));
         assert!(!contact.is_reachable(now + Duration::from_millis(1_000), timing));
         assert!(!Contact::default().is_reachable(now, timing));
+        assert!(!contact.is_reached(now, timing), "it was only heard of");
     }
 }

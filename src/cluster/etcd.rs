@@ -5,11 +5,14 @@
 //! - `view`: the agreed view with its epoch; replaced by compare-and-swap, without a lease.
 //! - `members/<id>`: a node that is there, with the lease it keeps alive.
 //! - `doubts/<id>`: whom that node has not reached for long; same lease.
+//! - `reached/<id>`: whom that node has reached of those who would enter the view, or who are to
+//!   let it in; same lease.
 //! - `acks/<id>`: the epoch that node has come to; same lease.
 //!
 //! One task holds a session with one endpoint after another; another looks at the clock, so
 //! that the standing is right while etcd keeps silent. What both know is the ledger.
 
+mod admission;
 pub mod calls;
 mod check;
 pub mod client;
@@ -27,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -176,6 +179,7 @@ pub fn part(
         health: health.clone(),
         flushes,
         learned,
+        heard: Arc::new(Notify::new()),
         patience: options.call_timeout * 3,
         leaving: CancellationToken::new(),
         left: CancellationToken::new(),
@@ -184,7 +188,7 @@ pub fn part(
     let (tick, beats) = (options.tick(), options.beats.clone());
     let ledger = Arc::new(Mutex::new(Ledger::new(seat, contacts, &options)));
     let leaving = task.leaving.clone();
-    let node = Node::new(options, connect, Arc::clone(&ledger), health, requests, task.leaving, task.left);
+    let node = Node::new(options, connect, Arc::clone(&ledger), health, requests, &task);
     let (talking, looking) = (beats.watch("etcd"), beats.watch("membership"));
     let watch = looking.along(async move {
         let mut ticks = interval(tick);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +55,18 @@ pub struct State {
     pub doubted: Arc<BTreeSet<String>>,
     /// Who has a living registration, as it stands there: members, and who would be one.
     pub registered: Arc<BTreeMap<String, Member>>,
+    /// Who would enter the view, this node included when it would. To be reached by who is to
+    /// let them in.
+    pub candidates: Arc<Vec<Candidate>>,
+}
+
+/// A node that has registered and is not in the view as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The node.
+    pub member: Member,
+    /// What is in its way, for people: who does not reach whom, at what address, and why.
+    pub troubles: Vec<String>,
 }
 
 impl State {
@@ -182,6 +194,8 @@ pub(crate) struct Task {
     pub flushes: mpsc::Sender<oneshot::Sender<Result<u64, Error>>>,
     /// Views that peers told this node about.
     pub learned: mpsc::Sender<(u64, View)>,
+    /// Rung when a node has answered for the first time, or no longer does.
+    pub heard: Arc<Notify>,
     /// How long a request to etcd may take.
     pub patience: Duration,
     /// Cancelled to make the node leave.
@@ -251,6 +265,14 @@ impl Membership {
             && state.standing != Standing::Leaving
             && state.view.members.contains_key(id)
             && !state.doubted.contains(id)
+    }
+
+    /// To be called when a node has answered for the first time, or does not any more. What
+    /// follows from it is written in etcd at once, so that nobody who joins waits for the clock.
+    pub fn heard(&self) {
+        if let Control::Task(task) = &self.control {
+            task.heard.notify_one();
+        }
     }
 
     /// Waits for a state that this handle has not seen, and returns it; states in between may be

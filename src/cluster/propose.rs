@@ -18,10 +18,15 @@
 //!    member to vouch for them; but one has to be there who does not. When none is, all of them may
 //!    be cut off together and vouch for each other, so the view stays as it is ([`enough`]).
 //!
+//! Apart from that, nobody enters whom those who are there do not reach ([`admit`]).
+//!
 //! [`State::is_settled`]: crate::cluster::State::is_settled
+
+pub mod admit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cluster::propose::admit::{Electors, Reached};
 use crate::cluster::view::{Member, View};
 
 /// Most members that one view removes: each is a comparison in a transaction, for which etcd has
@@ -39,6 +44,10 @@ pub struct Evidence<'a> {
     pub registered: &'a BTreeMap<String, Member>,
     /// What the registered nodes say, this one included.
     pub doubts: &'a Doubts,
+    /// Whom the registered nodes have reached, as they are now.
+    pub reached: &'a Reached,
+    /// The proposing node, when it has waited for long for somebody to decide who enters.
+    pub founder: Option<&'a str>,
     /// Those who have had no lease for so long that they do not serve unless *every* other member
     /// of their view vouches for them.
     pub gone: &'a BTreeSet<String>,
@@ -49,8 +58,10 @@ pub struct Evidence<'a> {
 /// The view that should follow `current`; `None` when it is as it should be, or must not change
 /// now. `reachable` is what the proposing node knows itself.
 ///
-/// Adds each registered node that is missing or has another incarnation; removes a member
-/// - without a lease when every member that has one doubts it, and the proposer cannot reach it;
+/// Adds each registered node that is missing or has another incarnation, if it may enter
+/// ([`Electors::admit`]); removes a member
+/// - without a lease, or that is another incarnation by now, when every member that has one doubts
+///   it, and the proposer cannot reach it;
 /// - with a lease when more than half of the members doubt it;
 ///
 /// never more than half of the members at once.
@@ -60,12 +71,17 @@ pub fn next_view(current: &View, evidence: &Evidence<'_>, reachable: impl Fn(&st
         return None;
     }
     let mut members = current.members.clone();
+    let electors = Electors::of(current, evidence);
     for (id, member) in evidence.registered {
-        members.insert(id.clone(), member.clone());
+        if admit::is_member(current, member) || electors.admit(current, evidence, member) {
+            members.insert(id.clone(), member.clone());
+        }
     }
     if evidence.may_remove {
         let limit = (current.members.len() / 2).min(REMOVED_LIMIT);
-        for id in doubted(current, evidence, reachable).take(limit) {
+        let is_there = |id: &&String| members.get(*id) == current.members.get(*id);
+        let removed: Vec<_> = doubted(current, evidence, reachable).filter(is_there).take(limit).collect();
+        for id in removed {
             members.remove(id);
         }
     }
@@ -86,13 +102,11 @@ fn doubted<'a>(
         let doubting = |voter: &&String| {
             evidence.doubts.get(*voter).is_some_and(|ids| ids.get(id) == Some(&member.incarnation))
         };
-        if let Some(registered) = evidence.registered.get(id) {
-            if registered.incarnation == member.incarnation
-                && voters().filter(doubting).count() * 2 > current.members.len()
-            {
+        if evidence.registered.get(id).is_some_and(|it| it.incarnation == member.incarnation) {
+            if voters().filter(doubting).count() * 2 > current.members.len() {
                 shunned.push(id);
             }
-        } else if voters().all(|voter| doubting(&voter)) && !reachable(id) {
+        } else if voters().next().is_some() && voters().all(|voter| doubting(&voter)) && !reachable(id) {
             lost.push(id);
         }
     }
@@ -179,6 +193,12 @@ mod tests {
         ids.split_whitespace().map(|id| (id.to_owned(), member(id, 1))).collect()
     }
 
+    /// Everybody reaches everybody.
+    pub(super) fn everybody(registered: &BTreeMap<String, Member>) -> Reached {
+        let all: BTreeMap<_, _> = registered.values().map(|it| (it.id.clone(), it.incarnation)).collect();
+        registered.keys().map(|id| (id.clone(), all.clone())).collect()
+    }
+
     fn view(ids: &str) -> View {
         View { members: members(ids), ..View::default() }
     }
@@ -192,7 +212,10 @@ mod tests {
         let ids: BTreeMap<_, _> = doubted.split_whitespace().map(|id| (id.to_owned(), 1)).collect();
         let doubts = voters.split_whitespace().map(|voter| (voter.to_owned(), ids.clone())).collect();
         let (registered, gone) = (members(registered), members(gone).into_keys().collect());
-        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove: true };
+        let reached = everybody(&registered);
+        let (reached, founder, may_remove) = (&reached, None, true);
+        let evidence =
+            Evidence { registered: &registered, doubts: &doubts, reached, founder, gone: &gone, may_remove };
         let next = next_view(&view(current), &evidence, |id| !ids.contains_key(id))?;
         assert_eq!(next.previous, view(current).members.into_keys().collect::<Vec<_>>());
         Some(next.members.into_keys().collect::<Vec<_>>().join(" "))
@@ -215,8 +238,15 @@ mod tests {
         let mut registered = members("a");
         registered.extend(b.map(|incarnation| ("b".to_owned(), member("b", incarnation))));
         let doubts = Doubts::from([("a".to_owned(), BTreeMap::from([("b".to_owned(), doubted)]))]);
-        let gone = BTreeSet::new();
-        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove };
+        let (gone, reach) = (BTreeSet::new(), everybody(&registered));
+        let evidence = Evidence {
+            registered: &registered,
+            doubts: &doubts,
+            reached: &reach,
+            founder: None,
+            gone: &gone,
+            may_remove,
+        };
         next_view(&view("a b"), &evidence, |_| reached)
     }
 

@@ -13,7 +13,7 @@ use crate::cluster::moment::now;
 use crate::cluster::propose;
 use crate::cluster::tenure::Tenure;
 use crate::cluster::view::{Member, Owners, View};
-use crate::cluster::{Error, Hooks, Standing, State};
+use crate::cluster::{Candidate, Error, Hooks, Standing, State};
 
 /// How long a seat that nobody limits may serve.
 const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -59,6 +59,7 @@ impl Seat {
             witnessed: 0,
             doubted: Arc::default(),
             registered: Arc::default(),
+            candidates: Arc::default(),
         };
         let told = state.view.clone();
         let states = watch::Sender::new(Arc::new(state));
@@ -270,6 +271,17 @@ impl Seat {
             info!(peer, "answers pings again");
         }
         self.states.send_modify(|state| Arc::make_mut(state).doubted = Arc::new(doubted));
+    }
+
+    /// Publishes who would enter the view.
+    pub fn consider(&mut self, candidates: Vec<Candidate>) {
+        self.states.send_if_modified(|state| {
+            let news = *state.candidates != candidates;
+            if news {
+                Arc::make_mut(state).candidates = Arc::new(candidates);
+            }
+            news
+        });
     }
 
     /// This node wants to be taken out of the view, and does not want to come back.

@@ -1,14 +1,14 @@
-//! Asks every member of the view, all the time, whether it is there.
+//! Asks every member of the view, all the time, whether it is there, and whoever would enter it.
 //!
 //! Each has its own task and its own connection, so that none waits for another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
@@ -26,6 +26,15 @@ use crate::peer::identity::Identity;
 use crate::peer::options::Options;
 use crate::peer::transport::Error;
 
+/// How soon one is asked again that has not answered yet, and how often: it may have registered a
+/// moment before it takes calls.
+const EARLY: Duration = Duration::from_millis(50);
+/// See [`EARLY`].
+const EARLY_TRIES: u32 = 5;
+
+/// How long one reason for not answering is told before another one is.
+const TROUBLE_LASTS: Duration = Duration::from_secs(10);
+
 /// Asks the members.
 pub struct Pings {
     me: Arc<Identity>,
@@ -40,10 +49,10 @@ pub struct Pings {
 
 struct Peer {
     contact: Contact,
-    /// Whether answers have come.
-    is_proven: bool,
+    /// Why it does not answer, and when that was found out.
+    trouble: Option<(String, Instant)>,
     channel: Option<Channel>,
-    /// Ends its task, which it has when it is in the view.
+    /// Ends its task, which it has while it is asked.
     pinging: Option<CancellationToken>,
 }
 
@@ -71,8 +80,9 @@ impl Pings {
         &self.grpc
     }
 
-    /// Pings the members of the view, and follows it, in tasks of `tracker`, until `stop` is
-    /// cancelled. Views that members are ahead with are handed to the membership.
+    /// Pings the members of the view and who would enter it, as both change, in tasks of
+    /// `tracker`, until `stop` is cancelled. Views that members are ahead with are handed to the
+    /// membership.
     pub fn start(self: &Arc<Self>, membership: Membership, tracker: &TaskTracker, stop: CancellationToken) {
         let pings = Arc::clone(self);
         let pingers = tracker.clone();
@@ -104,8 +114,10 @@ impl Pings {
 
     /// Whether a ping of late has reached a node of the present view.
     pub fn reaches(&self, id: &str) -> bool {
+        let view = self.view.lock().clone();
+        let Some(member) = view.members.get(id) else { return false };
         let peers = self.peers.lock();
-        peers.iter().any(|((of, _), peer)| of == id && peer.is_reached(self.timing))
+        peers.get(&key(member)).is_some_and(|peer| peer.contact.is_reached(Instant::now(), self.timing))
     }
 
     /// The members of the view, this node included, in the order of their ids, each with the
@@ -117,24 +129,27 @@ impl Pings {
         view.members.values().map(|member| (member.clone(), channel(member))).collect()
     }
 
-    /// Takes over who is in the view; returns those that are to be pinged from now on, each until
-    /// its token is cancelled.
+    /// Takes over who is in the view, and who would be; returns those that are to be pinged from
+    /// now on, each until its token is cancelled.
     fn follow(&self, state: &State, stop: &CancellationToken) -> Vec<(Member, CancellationToken)> {
-        let members = &state.view.members;
+        let others = state.view.members.values().filter(|member| member.id != self.me.id);
+        let candidates = state.candidates.iter().map(|candidate| &candidate.member);
+        // By id alone they might be two.
+        let asked: BTreeMap<_, _> = others.chain(candidates).map(|member| (key(member), member)).collect();
         *self.view.lock() = state.view.clone();
         let mut peers = self.peers.lock();
-        peers.retain(|(id, incarnation), peer| {
-            let is_member = members.get(id).is_some_and(|member| member.incarnation == *incarnation);
-            if !is_member && let Some(pinging) = peer.pinging.take() {
+        peers.retain(|key, peer| {
+            let is_asked = asked.contains_key(key);
+            if !is_asked && let Some(pinging) = peer.pinging.take() {
                 pinging.cancel();
                 return false;
             }
             // The membership hears of a view first, and may have asked about a member already.
-            is_member || peer.contact.answered.is_some_and(|heard| heard.elapsed() < self.timing.lease_ttl())
+            is_asked || peer.contact.answered.is_some_and(|heard| heard.elapsed() < self.timing.lease_ttl())
         });
         let mut new = Vec::new();
-        for member in members.values().filter(|member| member.id != self.me.id) {
-            let peer = peers.entry(key(member)).or_insert_with(Peer::unheard);
+        for (key, member) in asked {
+            let peer = peers.entry(key).or_insert_with(Peer::unheard);
             if peer.pinging.is_none() {
                 let pinging = stop.child_token();
                 peer.pinging = Some(pinging.clone());
@@ -150,6 +165,10 @@ impl Contacts for Pings {
     fn contact(&self, member: &Member) -> Contact {
         self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
     }
+
+    fn trouble(&self, member: &Member) -> Option<String> {
+        Some(self.peers.lock().get(&key(member))?.trouble.as_ref()?.0.clone())
+    }
 }
 
 fn key(member: &Member) -> (String, u64) {
@@ -159,11 +178,18 @@ fn key(member: &Member) -> (String, u64) {
 impl Peer {
     fn unheard() -> Self {
         let contact = Contact { answered: Some(Instant::now()), ..Contact::default() };
-        Self { contact, is_proven: false, channel: None, pinging: None }
+        Self { contact, trouble: None, channel: None, pinging: None }
     }
 
-    fn is_reached(&self, timing: Timing) -> bool {
-        self.is_proven && self.contact.is_reachable(Instant::now(), timing)
+    /// It has not answered. Whether that is news.
+    fn miss(&mut self, why: String) -> bool {
+        self.channel = None;
+        let is_news =
+            self.trouble.as_ref().is_none_or(|(known, at)| *known != why && at.elapsed() >= TROUBLE_LASTS);
+        if is_news {
+            self.trouble = Some((why, Instant::now()));
+        }
+        is_news
     }
 }
 
@@ -182,16 +208,21 @@ impl Pinger {
         let mut ticks = interval(patience);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut channel = None;
+        let mut early = EARLY_TRIES;
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => {}
+                () = sleep(EARLY), if early > 0 => early -= 1,
+            }
             let asked = timeout(patience, self.ask(channel.take())).await.unwrap_or(Err(Error::Silent));
             match asked {
-                Ok(open) => channel = Some(open),
+                Ok(open) => (channel, early) = (Some(open), 0),
                 // The next ping takes a new connection: an old one may be silent for long after
                 // the network has healed.
                 Err(error) => {
                     debug!(peer = self.member.id, "no answer to a ping: {error}");
-                    self.update(|peer| peer.channel = None);
+                    self.update(|peer| peer.miss(error.to_string()));
                 }
             }
         }
@@ -208,7 +239,7 @@ impl Pinger {
         let lease_millis = self.pings.lease_millis();
         let reply = client.ping(pb::PingRequest { call: call.clone(), lease_millis }).await?.into_inner();
         if reply.incarnation != self.member.incarnation {
-            return Err(Error::Ended("another process answers there".to_owned()));
+            return Err(Error::Ended("another process with this id answers there".to_owned()));
         }
         if reply.lease_millis != lease_millis && !self.lease_told.swap(true, Ordering::Relaxed) {
             warn!(
@@ -218,15 +249,19 @@ impl Pinger {
             );
         }
         self.update(|peer| {
+            let is_news = peer.trouble.take().is_some() || !peer.contact.is_proven;
             peer.channel = Some(channel.clone());
-            peer.is_proven = true;
+            peer.contact.is_proven = true;
             peer.contact.answered = Some(sent);
             if reply.reaches_caller {
                 peer.contact.vouched = Some(sent);
             }
             peer.contact.epoch = reply.epoch;
+            is_news
         });
-        if reply.epoch > self.membership.state().epoch {
+        let state = self.membership.state();
+        let is_member = state.view.members.get(&self.member.id) == Some(&self.member);
+        if reply.epoch > state.epoch && is_member {
             let reply = client.view(pb::ViewRequest { call }).await?.into_inner();
             let view: View = serde_json::from_slice(&reply.view_json)
                 .map_err(|why| Error::Ended(format!("its view cannot be read: {}", innermost(&why))))?;
@@ -235,10 +270,11 @@ impl Pinger {
         Ok(channel)
     }
 
-    /// Changes what is known of the member, if it is still the same.
-    fn update(&self, change: impl FnOnce(&mut Peer)) {
-        if let Some(peer) = self.pings.peers.lock().get_mut(&key(&self.member)) {
-            change(peer);
+    /// Changes what is known of the member, if it is still the same, and passes on what is news.
+    fn update(&self, change: impl FnOnce(&mut Peer) -> bool) {
+        let is_news = self.pings.peers.lock().get_mut(&key(&self.member)).is_some_and(change);
+        if is_news {
+            self.membership.heard();
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio_stream::Stream;
 
 use crate::cluster::view::Member;
 use crate::pb;
+use crate::peer::grpc::innermost;
 use crate::peer::link::batches::Batches;
 
 /// A way to reach other nodes.
@@ -48,6 +49,10 @@ impl From<pb::Malformed> for Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        Self::Ended(format!("{}: {}", status.code(), status.message()))
+        let why = match std::error::Error::source(&status) {
+            Some(source) => format!("{}: {}", status.message(), innermost(source)),
+            None => status.message().to_owned(),
+        };
+        Self::Ended(format!("{}: {why}", status.code()))
     }
 }

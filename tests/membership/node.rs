@@ -20,6 +20,9 @@ use crate::support::server::eventually;
 
 pub const TTL: Duration = Duration::from_secs(2);
 
+/// An address that nobody listens at, whoever says that it is there.
+pub const NOWHERE: &str = "nowhere:11212";
+
 pub const VIEW: &str = "/filbert/test/view";
 
 /// Who reaches whom, and what pings have told.
@@ -29,6 +32,8 @@ pub struct Network(Arc<Mutex<Links>>);
 #[derive(Default)]
 struct Links {
     cut: BTreeSet<String>,
+    /// Who does not reach whom, though it may be reached by that one.
+    deaf: BTreeSet<(String, String)>,
     /// What answers at an address.
     listening: BTreeMap<String, Membership>,
     /// What the node at an address knows of an incarnation at another one.
@@ -45,12 +50,29 @@ impl Network {
         self.0.lock().cut.remove(id);
     }
 
-    fn listen(&self, addr: &str, membership: &Membership) {
-        self.0.lock().listening.insert(addr.to_owned(), membership.clone());
+    /// One node does not reach another, until the other way round is said.
+    pub fn reach(&self, from: &str, to: &str, reaches: bool) {
+        let (mut links, way) = (self.0.lock(), (from.to_owned(), to.to_owned()));
+        if reaches {
+            links.deaf.remove(&way);
+        } else {
+            links.deaf.insert(way);
+        }
     }
 
-    fn hang_up(&self, addr: &str) {
-        self.0.lock().listening.remove(addr);
+    fn listen(&self, addr: &str, membership: &Membership) {
+        if addr != NOWHERE {
+            self.0.lock().listening.insert(addr.to_owned(), membership.clone());
+        }
+    }
+
+    /// Unless another process has the address by now.
+    fn hang_up(&self, addr: &str, membership: &Membership) {
+        let mut links = self.0.lock();
+        let ends = membership.state().incarnation;
+        if links.listening.get(addr).is_some_and(|other| other.state().incarnation == ends) {
+            links.listening.remove(addr);
+        }
     }
 }
 
@@ -69,7 +91,8 @@ impl Contacts for Phone {
         let key = |from: &str, to: &str, incarnation| (from.to_owned(), to.to_owned(), incarnation);
         let mut contact =
             *links.contacts.entry(key(&self.addr, &member.peer_addr, member.incarnation)).or_insert(heard_of);
-        let is_cut = links.cut.contains(&self.id) || links.cut.contains(&member.id);
+        let is_cut = [&self.id, &member.id].iter().any(|id| links.cut.contains(*id))
+            || links.deaf.contains(&(self.id.clone(), member.id.clone()));
         let other = links.listening.get(&member.peer_addr).filter(|_| !is_cut);
         let me = links.listening.get(&self.addr);
         if let (Some(other), Some(me)) = (other, me)
@@ -77,7 +100,7 @@ impl Contacts for Phone {
         {
             let back = links.contacts.get(&key(&member.peer_addr, &self.addr, me.state().incarnation));
             let is_reached = back.is_some_and(|back| back.is_reachable(now, other.timing()));
-            contact.answered = Some(now);
+            (contact.answered, contact.is_proven) = (Some(now), true);
             if is_reached && other.may_vouch_for(&self.id) {
                 contact.vouched = Some(now);
             }
@@ -170,7 +193,7 @@ impl Node {
 
     pub fn end(&mut self) {
         if let Some(thread) = self.thread.take() {
-            self.network.hang_up(&self.addr);
+            self.network.hang_up(&self.addr, &self.membership);
             self.stop.cancel();
             // A panic in there was shown already, and fails the test by what it waits for.
             let _ = thread.join();

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::cluster::contacts::{Contacts, Timing};
 use crate::cluster::etcd::Options;
+use crate::cluster::etcd::admission::Admission;
 use crate::cluster::etcd::client::{Change, Record};
 use crate::cluster::etcd::peers::Peers;
 use crate::cluster::etcd::records::{Keys, Records, Stored, parse};
@@ -43,6 +44,7 @@ pub struct Ledger {
     pub seat: Seat,
     pub peers: Peers,
     pub records: Records,
+    pub(super) admission: Admission,
     pub(super) timing: Timing,
     forsake_after: Duration,
     /// The lease, and until when this node serves by it; it lives a little longer.
@@ -96,6 +98,7 @@ impl Ledger {
         let incarnations = [seat.me().incarnation].into();
         Self {
             seat,
+            admission: Admission::new(contacts.clone()),
             peers: Peers::new(contacts, timing),
             records: Records::new(&options.cluster),
             timing,
@@ -235,6 +238,7 @@ impl Ledger {
         }
         self.acknowledge();
         self.seat.stand(now);
+        self.consider(now);
         self.lament(now, &base);
     }
 

@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_vouch_for_a_view_that_is_gone_does_not_count() {
         let mut case = Case::new();
-        *case.table.0.lock() = Contact { answered: None, vouched: Some(case.start), epoch: 7 };
+        *case.table.0.lock() = Contact { vouched: Some(case.start), epoch: 7, ..Contact::default() };
         case.look(0);
         let b = member("b", 1);
         assert_eq!(case.peers.vouched(&b, 7), Some(case.start));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::etcd::admission::Reach;
 use crate::cluster::etcd::client::{Change, Record};
 use crate::cluster::propose::Doubts;
 use crate::cluster::view::{Member, View};
@@ -39,6 +40,11 @@ impl Keys {
     /// Whom a node cannot reach: ids, each with the incarnation that is meant.
     pub fn doubts(&self, id: &str) -> String {
         format!("{}doubts/{id}", self.prefix)
+    }
+
+    /// Whom a node has reached of those who would enter the view, or who are to let it in.
+    pub fn reached(&self, id: &str) -> String {
+        format!("{}reached/{id}", self.prefix)
     }
 
     /// The epoch a node has come to.
@@ -153,6 +159,11 @@ impl Records {
     /// Who says about whom that it does not answer.
     pub fn doubts(&self) -> Doubts {
         self.under("doubts/").collect()
+    }
+
+    /// Whom each node says that it reaches.
+    pub fn reach(&self) -> BTreeMap<String, Reach> {
+        self.under("reached/").collect()
     }
 
     /// The epochs that the nodes with a lease say they have come to.

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::cluster::Error;
 use crate::cluster::etcd::Options;
 use crate::cluster::etcd::calls::{Calls, Connect, Watch as _};
 use crate::cluster::etcd::client::{self, Record, Write};
@@ -23,6 +22,7 @@ use crate::cluster::etcd::records::{Stored, parse};
 use crate::cluster::etcd::wishes::{Proposal, Wish};
 use crate::cluster::moment::now;
 use crate::cluster::propose;
+use crate::cluster::{Error, Task};
 
 /// Pause after each endpoint has failed once; doubles up to [`PAUSE_LIMIT`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -57,6 +57,7 @@ pub struct Node<C> {
     flushes: mpsc::Receiver<Reply>,
     /// Who waits for the next flush generation.
     flush: Option<Reply>,
+    heard: Arc<Notify>,
     leaving: CancellationToken,
     left: CancellationToken,
     /// The lease that outlives a session.
@@ -76,8 +77,7 @@ impl<C: Connect> Node<C> {
         ledger: Arc<Mutex<Ledger>>,
         health: Arc<Health>,
         flushes: mpsc::Receiver<Reply>,
-        leaving: CancellationToken,
-        left: CancellationToken,
+        task: &Task,
     ) -> Self {
         Self {
             options,
@@ -86,8 +86,9 @@ impl<C: Connect> Node<C> {
             health,
             flushes,
             flush: None,
-            leaving,
-            left,
+            heard: task.heard.clone(),
+            leaving: task.leaving.clone(),
+            left: task.left.clone(),
             lease: None,
             propose_at: None,
             has_complained: false,
@@ -156,6 +157,7 @@ impl<C: Connect> Node<C> {
                     }
                 }
                 _ = ticks.tick() => {}
+                () = self.heard.notified() => self.ledger.lock().look(now()),
                 () = until(propose_at) => self.propose(&client).await?,
                 Some(reply) = self.flushes.recv(), if self.flush.is_none() => self.flush = Some(reply),
                 () = self.leaving.cancelled(), if !self.leaving_known() => self.ledger.lock().seat.leave(),
@@ -281,6 +283,10 @@ impl<C: Connect> Node<C> {
             && self.write(client, wish).await?
         {
             self.ledger.lock().peers.has_said(doubts);
+        }
+        let reach = self.ledger.lock().news_of_reach(now, lease);
+        if let Some(reach) = reach {
+            self.write(client, Wish { checks: Vec::new(), writes: vec![reach] }).await?;
         }
         Ok(())
     }

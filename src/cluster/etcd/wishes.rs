@@ -103,7 +103,15 @@ impl Ledger {
         }
         let rested = self.confirmed.as_ref().is_some_and(|it| now >= it.since + self.timing.vouch_counts());
         let (doubts, gone) = (self.records.doubts(), self.gone(now));
-        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove: rested };
+        let reached = self.reached(&registered);
+        let evidence = Evidence {
+            registered: &registered,
+            doubts: &doubts,
+            reached: &reached,
+            founder: self.founder(now),
+            gone: &gone,
+            may_remove: rested,
+        };
         if let Some(view) = propose::next_view(&base.view, &evidence, |id| self.peers.reaches(id)) {
             let mut proposal = self.follow_with(&base, found, view);
             if proposal.wish.writes.len() > 1 {

@@ -1,6 +1,7 @@
 //! The rules at work: nodes that lose etcd and each other, alone or many at once and for long, hear
 //! of views late, join, leave and start anew, at random. However it goes, when a view counts as
-//! settled, nobody serves under an older one.
+//! settled, nobody serves under an older one; and when all is well again, everybody is let in
+//! whom the others reach, and nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,8 @@ struct Node {
     registered: bool,
     /// Whom it has told the others that it doubts.
     said: BTreeMap<String, u64>,
+    /// Whom it has told the others that it reaches, and which incarnation of it has.
+    reach: (u64, BTreeMap<String, u64>),
     /// When its last lease ended.
     lost: Option<u32>,
     /// When another one, of which incarnation, vouched for it last, and the epoch that one had come
@@ -66,6 +69,7 @@ impl World {
             lease: false,
             registered: false,
             said: BTreeMap::new(),
+            reach: (0, BTreeMap::new()),
             lost: None,
             vouches: BTreeMap::new(),
             until: 0,
@@ -139,7 +143,8 @@ impl World {
             }
             12..=14 if up_to_date && lease => self.say(id),
             15 if up_to_date && registered && self.may_leave(id) => {
-                self.node(id).leaving = true;
+                // Its registration goes with its place.
+                (self.node(id).leaving, self.node(id).registered) = (true, false);
                 let view = without(&self.views[epoch].0, id);
                 self.views.push((view, Some(id.to_owned())));
             }
@@ -157,6 +162,11 @@ impl World {
             },
             _ => return,
         }
+        self.note_absent();
+        self.log.push((self.clock, id, action, self.now()));
+    }
+
+    fn note_absent(&mut self) {
         for (id, node) in &self.nodes {
             if node.registered {
                 self.absent.remove(id);
@@ -164,13 +174,50 @@ impl World {
                 self.absent.entry(id.clone()).or_insert(self.clock);
             }
         }
-        self.log.push((self.clock, id, action, self.now()));
+    }
+
+    /// Everybody reaches etcd, and each other but for one of them, for long.
+    fn come_to_rest(&mut self, alone: Option<&str>) {
+        self.heal();
+        for other in NAMES.into_iter().filter(|other| alone.is_some_and(|id| id != *other)) {
+            self.cut.insert(pair(alone.unwrap_or_default(), other), self.clock);
+        }
+        for _ in 0..FORSAKE * 4 {
+            self.tick();
+            for id in NAMES {
+                if self.nodes[id].epoch < self.now() {
+                    self.hear(id, self.now());
+                }
+                let node = self.node(id);
+                if !node.leaving {
+                    (node.lease, node.registered) = (true, true);
+                }
+                self.say(id);
+            }
+            self.note_absent();
+            for id in NAMES {
+                let Node { epoch, registered, leaving, .. } = self.nodes[id];
+                if registered && !leaving && epoch == self.now() {
+                    self.propose(id);
+                }
+            }
+        }
+    }
+
+    /// The members that are those who run.
+    fn sitting(&self) -> Vec<&str> {
+        let is_member = |id: &&str| {
+            let member = self.views[self.now()].0.members.get(*id);
+            member.is_some_and(|member| member.incarnation == self.nodes[*id].incarnation)
+        };
+        NAMES.into_iter().filter(is_member).collect()
     }
 
     fn lose_lease(&mut self, id: &str) {
         let clock = self.clock;
         let node = self.node(id);
         (node.lease, node.registered, node.lost) = (false, false, Some(clock));
+        node.reach.1.clear();
     }
 
     /// Some are cut off from etcd and all others at once, and reach each other.
@@ -234,12 +281,16 @@ impl World {
         }
     }
 
-    /// Says whom it has not reached for long, and withdraws what is not so any more.
+    /// Says whom it has not reached for long and whom it reaches, and withdraws what is not so any
+    /// more.
     fn say(&mut self, id: &str) {
         let long = |other: &str| self.cut.get(&pair(id, other)).is_some_and(|at| self.clock >= at + DOUBT);
         let members = self.view_of(id).members.values();
         let doubted = members.filter(|member| member.id != id && long(&member.id));
         self.node(id).said = doubted.map(|member| (member.id.clone(), member.incarnation)).collect();
+        let reached = self.nodes.iter().filter(|(other, _)| self.reach(id, other));
+        let reached = reached.map(|(other, node)| (other.clone(), node.incarnation)).collect();
+        self.node(id).reach = (self.nodes[id].incarnation, reached);
     }
 
     /// Everybody pings everybody.
@@ -308,12 +359,17 @@ impl World {
         }
         let live = || self.nodes.iter().filter(|(_, node)| node.lease);
         let registered = live().filter(|(_, node)| node.registered);
-        let registered =
+        let registered: BTreeMap<_, _> =
             registered.map(|(id, node)| (id.clone(), tests::member(id, node.incarnation))).collect();
         let doubts = live().map(|(id, node)| (id.clone(), node.said.clone())).collect();
         let may_remove = self.confirmed.is_some_and(|(_, at)| self.clock >= at + VOUCH);
         let gone = self.gone();
-        let evidence = Evidence { registered: &registered, doubts: &doubts, gone: &gone, may_remove };
+        let says = live().filter(|(_, node)| node.reach.0 == node.incarnation);
+        let reached = &says.map(|(id, node)| (id.clone(), node.reach.1.clone())).collect();
+        // Some have waited for long.
+        let founder = (self.clock.is_multiple_of(4)).then_some(proposer);
+        let (registered, doubts, gone) = (&registered, &doubts, &gone);
+        let evidence = Evidence { registered, doubts, reached, founder, gone, may_remove };
         let next = next_view(&self.views[self.now()].0, &evidence, |id| self.reach(proposer, id));
         if let Some(next) = next {
             let members = &self.views[self.now()].0.members;
@@ -363,4 +419,31 @@ fn nobody_serves_under_an_older_view_than_the_settled_one() {
     // It is about something.
     let counts = format!("{views} {by_few} {settled} {by_vouches}");
     assert!(views > 20_000 && by_few > 300 && settled > 500_000 && by_vouches > 100_000, "{counts}");
+}
+
+#[test]
+fn everybody_is_let_in_whom_the_others_reach() {
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        (0..300).for_each(|_| world.step());
+        world.come_to_rest(None);
+        assert_eq!(world.sitting(), NAMES, "seed {seed}: {}", world.story());
+    }
+}
+
+#[test]
+fn nobody_is_let_in_whom_nobody_reaches() {
+    let (mut out, mut first) = (0, 0);
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        (0..300).for_each(|_| world.step());
+        world.come_to_rest(Some("c"));
+        match *world.sitting() {
+            ["a", "b", "d", "e"] => out += 1,
+            // It was alone, and does not reach those who would join it.
+            ["c"] => first += 1,
+            ref other => panic!("seed {seed}: {other:?}: {}", world.story()),
+        }
+    }
+    assert!(out > 150, "{out} {first}");
 }

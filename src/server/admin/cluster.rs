@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::cache::Shared;
 use crate::cluster::etcd::health;
 use crate::cluster::view::{Member, SLOTS, slot};
+use crate::cluster::{self, Candidate};
 use crate::command::{Failure, Outcome, Verb};
 use crate::peer::link::stats::Totals;
 use crate::server::admin::problem::Problem;
@@ -31,7 +32,18 @@ pub(super) struct Cluster {
     settled: bool,
     unconfirmed: Vec<String>,
     members: Vec<MemberView>,
+    /// Who has registered and is not a member.
+    candidates: Vec<CandidateView>,
     etcd: Option<Etcd>,
+}
+
+#[derive(Serialize)]
+struct CandidateView {
+    id: String,
+    here: bool,
+    peer_addr: String,
+    /// Why it is not let in, for people.
+    troubles: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -111,6 +123,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
             settled: true,
             unconfirmed: Vec::new(),
             members: vec![admin.alone()],
+            candidates: Vec::new(),
             etcd: None,
         });
     };
@@ -128,6 +141,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
         settled: shared.is_settled(),
         unconfirmed: state.unconfirmed().map(str::to_owned).collect(),
         members: members(shared),
+        candidates: candidates(&state),
         etcd: shared.membership.etcd_health().map(Etcd::from),
     })
 }
@@ -165,6 +179,16 @@ pub(super) async fn owner(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<J
     };
     let key = String::from_utf8_lossy(&key).into_owned();
     Ok(Json(Ownership { key, slot, epoch, owner, item, unavailable }))
+}
+
+fn candidates(state: &cluster::State) -> Vec<CandidateView> {
+    let view = |Candidate { member, troubles }: &Candidate| CandidateView {
+        id: member.id.clone(),
+        here: member.id == state.me,
+        peer_addr: member.peer_addr.clone(),
+        troubles: troubles.clone(),
+    };
+    state.candidates.iter().map(view).collect()
 }
 
 fn members(shared: &Shared) -> Vec<MemberView> {

@@ -84,33 +84,25 @@ async fn settle(ownership: Arc<Ownership>, mut membership: Membership) {
 /// What a process knows from its pings, by id and incarnation.
 struct Pings {
     timing: Timing,
-    peers: Mutex<BTreeMap<(String, u64), Peer>>,
-}
-
-struct Peer {
-    contact: Contact,
-    /// Whether answers have come.
-    is_proven: bool,
-}
-
-impl Peer {
-    fn unheard() -> Self {
-        let answered = Some(Instant::now().into_std());
-        Self { contact: Contact { answered, ..Contact::default() }, is_proven: false }
-    }
+    peers: Mutex<BTreeMap<(String, u64), Contact>>,
 }
 
 impl Contacts for Pings {
     fn contact(&self, member: &Member) -> Contact {
-        self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
+        *self.peers.lock().entry(key(member)).or_insert_with(unheard)
     }
 }
 
+/// One that has not answered yet is heard of now.
+fn unheard() -> Contact {
+    Contact { answered: Some(Instant::now().into_std()), ..Contact::default() }
+}
+
 impl Pings {
-    fn reaches(&self, id: &str) -> bool {
+    fn reaches(&self, member: Option<&Member>) -> bool {
+        let Some(member) = member else { return false };
         let now = Instant::now().into_std();
-        let reached = |peer: &Peer| peer.is_proven && peer.contact.is_reachable(now, self.timing);
-        self.peers.lock().iter().any(|((of, _), peer)| of == id && reached(peer))
+        self.peers.lock().get(&key(member)).is_some_and(|contact| contact.is_reached(now, self.timing))
     }
 }
 
@@ -135,8 +127,9 @@ async fn ping_all(world: Arc<World>, process: Arc<Process>) {
             // The others have closed its connections: it makes new ones for the next ping.
             continue;
         }
-        let view = process.membership.state().view.clone();
-        for member in view.members.values().filter(|member| member.id != process.id) {
+        let state = process.membership.state();
+        let others = state.view.members.values().filter(|member| member.id != process.id);
+        for member in others.chain(state.candidates.iter().map(|candidate| &candidate.member)) {
             process.run(ping(world.clone(), process.clone(), member.clone(), interval));
         }
     }
@@ -150,17 +143,22 @@ async fn ping(world: Arc<World>, process: Arc<Process>, member: Member, patience
     if answer.incarnation != member.incarnation {
         return;
     }
-    {
+    let is_news = {
         let mut peers = process.pings.peers.lock();
-        let peer = peers.entry(key(&member)).or_insert_with(Peer::unheard);
-        peer.is_proven = true;
-        peer.contact.answered = Some(sent);
+        let contact = peers.entry(key(&member)).or_insert_with(unheard);
+        let is_news = !contact.is_proven;
+        (contact.is_proven, contact.answered) = (true, Some(sent));
         if answer.reaches_caller {
-            peer.contact.vouched = Some(sent);
+            contact.vouched = Some(sent);
         }
-        peer.contact.epoch = answer.epoch;
+        contact.epoch = answer.epoch;
+        is_news
+    };
+    if is_news {
+        process.membership.heard();
     }
-    if answer.epoch > process.epoch() {
+    let is_member = process.membership.state().view.members.get(&member.id) == Some(&member);
+    if answer.epoch > process.epoch() && is_member {
         sleep(world.latency()).await;
         process.membership.learn(answer.epoch, answer.view);
     }
@@ -172,7 +170,8 @@ async fn answer(world: Arc<World>, caller: String, member: Member) -> Option<Ans
     let other = world.process(&member.id)?;
     other.freezer.thawed().await;
     // In this order (`Membership::may_vouch_for`).
-    let reaches_caller = other.pings.reaches(&caller) && other.membership.may_vouch_for(&caller);
+    let known = other.membership.state().view.members.get(&caller).cloned();
+    let reaches_caller = other.pings.reaches(known.as_ref()) && other.membership.may_vouch_for(&caller);
     let state = other.membership.state();
     sleep(world.latency()).await;
     world.passes(&member.id, &caller).await;

@@ -1,3 +1,5 @@
+mod admission;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ struct Reach(Mutex<BTreeSet<String>>, Mutex<Contact>);
 impl Contacts for Reach {
     fn contact(&self, member: &Member) -> Contact {
         let is_reached = self.0.lock().contains(&member.id);
-        Contact { answered: is_reached.then(far_ahead), ..*self.1.lock() }
+        Contact { answered: is_reached.then(far_ahead), is_proven: is_reached, ..*self.1.lock() }
     }
 }
 
@@ -81,7 +83,21 @@ impl Case {
         self.put(self.ledger.keys().ack(id), to_json(&epoch), lease);
     }
 
+    /// All who have registered reach each other.
     fn read(&mut self) {
+        let prefix = self.ledger.keys().member("");
+        let nodes: Vec<Member> = self
+            .records
+            .iter()
+            .filter(|(key, _)| key.starts_with(&prefix))
+            .filter_map(|(_, it)| parse(it))
+            .collect();
+        let reached: BTreeMap<_, _> = nodes.iter().map(|it| (it.id.clone(), it.incarnation)).collect();
+        for Member { id, incarnation, .. } in nodes {
+            let value = to_json(&serde_json::json!({ "incarnation": incarnation, "reached": reached }));
+            let record = Record { value, revision: self.revision, lease: 0 };
+            self.records.insert(self.ledger.keys().reached(&id), record);
+        }
         self.ledger.load(self.revision, self.records.clone());
     }
 
