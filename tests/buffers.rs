@@ -97,7 +97,8 @@ fn replies_that_nobody_takes_are_bounded_and_others_are_served() {
 
 #[test]
 fn a_value_larger_than_all_of_the_room_comes_in() {
-    let server = Server::filbert(&["-m", "64", "-I", "32m", "-o", "read_buf_mem_limit=1,resp_obj_mem_limit=1"]);
+    let server =
+        Server::filbert(&["-m", "64", "-I", "32m", "-o", "read_buf_mem_limit=1,resp_obj_mem_limit=1"]);
     let mut wire = server.connect();
     let huge = value(30 << 20);
     let len = huge.len();

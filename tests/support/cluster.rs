@@ -113,8 +113,7 @@ impl Cluster {
         let proxy = has_proxy.then(|| Proxy::start_on(network.site(nodes), etcd.endpoint()));
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let (name, network) = (unique_name(), Some(network));
-        let mut cluster =
-            Cluster { nodes: Vec::new(), etcd, proxy, network, name, args, is_piped: true };
+        let mut cluster = Cluster { nodes: Vec::new(), etcd, proxy, network, name, args, is_piped: true };
         for _ in 0..nodes {
             cluster.add();
         }
