@@ -77,6 +77,7 @@ pub fn threads(pid: u32) -> io::Result<Vec<u32>> {
 pub struct Placement {
     /// None when there is a single CPU: nothing is pinned then.
     pub server_and_generator: Option<(usize, usize)>,
+    #[allow(dead_code)] // For `unpin`.
     allowed: CpuSet,
 }
 
@@ -99,11 +100,13 @@ impl Placement {
     }
 
     /// Lets the calling thread, and what it starts, run on every CPU again.
+    #[allow(dead_code)] // Only one of the comparisons does.
     pub fn unpin(&self) -> io::Result<()> {
         Ok(sched_setaffinity(Pid::from_raw(0), &self.allowed)?)
     }
 
     /// The same without pinning.
+    #[allow(dead_code)] // Only one of the comparisons does.
     pub fn anywhere(self) -> Self {
         Self { server_and_generator: None, ..self }
     }
