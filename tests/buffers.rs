@@ -83,9 +83,18 @@ fn replies_that_nobody_takes_are_bounded_and_others_are_served() {
         .collect();
     for _ in 0..20 {
         good.ask("set small 0 0 2\r\nok\r\nget small\r\n", "STORED\r\nVALUE small 0 2\r\nok\r\nEND\r\n");
-        good.ask("get large\r\n", &reply);
-        let kib = server.resident_kib();
-        assert!(kib < BOUND_KIB, "{kib} KiB in memory");
+        // Where the machine is busy it may take longer than one waits until the slow ones have made room.
+        eventually("the value comes", || {
+            good.send(b"get large\r\n");
+            let line = good.line().expect("a line");
+            let kib = server.resident_kib();
+            assert!(kib < BOUND_KIB, "{kib} KiB in memory");
+            if line.starts_with(b"SERVER_ERROR out of memory") {
+                return false;
+            }
+            good.expect(&reply[line.len()..]);
+            true
+        });
     }
     eventually("somebody makes room", || good.stat("response_obj_oom") > 0);
     let kib = server.resident_kib();

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::run;
-use crate::support::server::{Product, Server, command};
+use crate::support::server::{Product, Server, command, eventually};
 use crate::support::shown::Cut;
 use crate::support::wire::Wire;
 
@@ -39,7 +39,7 @@ fn a_memcacheds_command_line_starts_it() {
     wire.ask(&format!("set big 0 0 {}\r\n{value}\r\n", value.len()), "STORED\r\n");
     // -vv: what clients say is shown.
     wire.ask("get shown\r\n", "END\r\n");
-    assert!(server.stderr().contains("get shown"), "{}", Cut(server.stderr()));
+    eventually("it is in the log", || server.stderr().contains("get shown"));
 }
 
 #[test]

@@ -510,7 +510,8 @@ fn the_usual_address_is_done_without_and_another_is_not() {
 /// apart from what succeeded.
 #[test]
 fn an_incident_is_remembered() {
-    let mut cluster = Cluster::start(3);
+    // Long enough for a look at the members, once a second, to find one of them silent.
+    let mut cluster = Cluster::start_with(3, &["--lease-ttl", "5"]);
     let http = cluster.nodes[0].http();
     let (lost, kept) = (cluster.key_owned_by(2), cluster.key_owned_by(0));
     let mut wire = cluster.nodes[0].connect();

@@ -122,7 +122,7 @@ fn root_is_given_away() {
         // What there is to test without root to give away.
         let server = Server::filbert(&["-u", "nobody"]);
         server.connect().ask("mn\r\n", "MN\r\n");
-        assert!(server.stderr().contains("-u nobody has no effect: only root"), "{}", Cut(server.stderr()));
+        eventually("it is warned of", || server.stderr().contains("-u nobody has no effect: only root"));
         return;
     }
     let nobody = nobody();
@@ -260,7 +260,7 @@ fn more_connections_than_files_are_refused() {
     let mut server = Server::spawn_as(Product::Filbert, limited, &["-l", "127.0.0.1", "-c", "200"]);
     server.await_ports();
     let said = "the system allows 256 open files: with -c 200 the last few clients may be refused";
-    assert!(server.stderr().contains(said), "{}", Cut(server.stderr()));
+    eventually("it is warned of", || server.stderr().contains(said));
 }
 
 fn nobody() -> User {

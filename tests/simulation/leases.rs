@@ -70,7 +70,7 @@ fn no_old_value_comes_back_after_a_standstill() {
     println!("{} histories: {reads} reads, {hits} hits, {writes} writes, {views} views", told.len());
     assert!(wrong.is_empty(), "{} of {} histories are wrong: {wrong:?}", wrong.len(), told.len());
     // A cluster that answers nothing breaks no promise.
-    assert!(told.len() < 10 || hits * 3 > reads && views > told.len() * 3, "{reads} {hits} {views}");
+    assert!(told.len() < 10 || hits * 5 > reads && views > told.len() * 3, "{reads} {hits} {views}");
 }
 
 #[test]
