@@ -196,7 +196,7 @@ fn rendered(arg: &str, captured: &Captured) -> String {
 enum Host {
     One(Server),
     /// Each connection is to the next node.
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 impl Host {
@@ -209,7 +209,7 @@ impl Host {
     }
 
     fn cluster(args: &[&str]) -> Host {
-        Host::Cluster(Cluster::start_with(3, &[&STEADY[..], args].concat()))
+        Host::Cluster(Box::new(Cluster::start_with(3, &[&STEADY[..], args].concat())))
     }
 
     /// The connection of this number.

@@ -1,7 +1,8 @@
 //! A cluster in one process and in simulated time, whose nodes talk to an etcd as they do in earnest: the same code,
 //! call by call, each of which takes its time. Processes stand still for about as long as their lease, and go on in the
 //! midst of what they did; clients ask who has just woken up most of all. What they see must keep the rule in
-//! `support::history`, and in the end all nodes are one cluster.
+//! `support::history`; nobody serves under an older view than one that somebody takes for settled; and in the end all
+//! nodes are one cluster.
 //!
 //! A failure names its seed, which `FILBERT_SEED` runs again; not always with the same outcome, since tokio takes what
 //! is ready at the same moment in any order. `FILBERT_LEASE_SIMULATIONS` says how many to run.
@@ -70,7 +71,7 @@ fn no_old_value_comes_back_after_a_standstill() {
     println!("{} histories: {reads} reads, {hits} hits, {writes} writes, {views} views", told.len());
     assert!(wrong.is_empty(), "{} of {} histories are wrong: {wrong:?}", wrong.len(), told.len());
     // A cluster that answers nothing breaks no promise.
-    assert!(told.len() < 10 || hits * 5 > reads && views > told.len() * 3, "{reads} {hits} {views}");
+    assert!(told.len() < 10 || hits * 10 > reads && views > told.len() * 3, "{reads} {hits} {views}");
 }
 
 #[test]
@@ -141,6 +142,8 @@ async fn history(seed: u64, fault: Option<Fault>) -> Told {
     let until = world.now() + Duration::from_secs(60);
     let mut offences = Vec::new();
     offences.extend(mend(&world).await);
+    tokio::spawn(world.clone().watch());
+    operator::set_latency(&world, &mut rng);
 
     let harming = tokio::spawn(operator::run(world.clone(), until, rng.fork()));
     let writing =
@@ -193,6 +196,10 @@ fn judge(seed: u64, world: &World, mut histories: Vec<History>, mut offences: Ve
     let mut told = Told { seed, ..Told::default() };
     told.views = world.processes().iter().map(|process| process.epoch() as usize).max().unwrap_or(0);
     let events = world.events();
+    let violations = world.violations();
+    if !violations.is_empty() {
+        offences.push(format!("{}\n{}", violations.join("\n"), History::default().shown(&events)));
+    }
     for history in &mut histories {
         history.reads.sort_by_key(|read| read.span.began);
         told.reads += history.reads.len();
@@ -283,7 +290,7 @@ async fn write(world: Arc<World>, key: String, until: Moment, mut rng: Rng) -> H
 async fn read(world: Arc<World>, names: Vec<String>, until: Moment, mut rng: Rng) -> Vec<(usize, Read)> {
     let mut reads = Vec::new();
     while world.now() < until {
-        let pace = if world.is_waking() { 3 } else { 80 };
+        let pace = if world.is_waking() { 1 } else { 80 };
         sleep(Duration::from_millis(rng.u64(..=pace))).await;
         let key = rng.usize(..names.len());
         let (reply, span) = ask(&world, &mut rng, &names[key], Verb::Get(Get::PLAIN)).await;

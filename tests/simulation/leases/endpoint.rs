@@ -303,6 +303,10 @@ impl Watch for Changes {
                 continue;
             };
             sleep_until(due).await;
+            if due < Instant::now() {
+                // What has waited for a process that stood still is read a moment later than its timers are seen.
+                sleep(RETRY).await;
+            }
             etcd.reached_by(id).await;
             let now = Instant::now();
             let state = etcd.0.state.lock();

@@ -46,7 +46,7 @@ async fn stand_still(world: Arc<World>, mut rng: Rng) {
     let Some(node) = world.engage(&mut rng) else { return };
     world.freeze(node);
     match rng.u8(..4) {
-        0 => wait(&mut rng, 1.5).await,
+        0 => wait(&mut rng, 2.0).await,
         _ => {
             let is_out = || {
                 let others = world.processes();
@@ -136,6 +136,11 @@ async fn flush(world: Arc<World>, mut rng: Rng) {
 }
 
 async fn slow_etcd(world: Arc<World>, mut rng: Rng) {
+    set_latency(&world, &mut rng);
+}
+
+/// Chooses how far away etcd is.
+pub fn set_latency(world: &World, rng: &mut Rng) {
     let latency = rng.choice([1..=4, 5..=30, 25..=35, 60..=60, 80..=300]).expect("there are some");
     world.tell(format!("etcd takes {latency:?} ms each way"));
     world.etcd.delay(latency);

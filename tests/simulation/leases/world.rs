@@ -27,6 +27,7 @@ pub struct World {
     /// The pairs that do not reach each other.
     cut: Mutex<BTreeSet<(usize, usize)>>,
     events: Mutex<Vec<(Moment, String)>>,
+    violations: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +55,7 @@ impl World {
             nodes: Mutex::new(vec![Node::default(); nodes]),
             cut: Mutex::default(),
             events: Mutex::default(),
+            violations: Mutex::default(),
         })
     }
 
@@ -189,6 +191,30 @@ impl World {
     /// How long a ping takes.
     pub fn latency(&self) -> Duration {
         Duration::from_micros(self.rng.lock().u64(300..4_000))
+    }
+
+    /// Sees, again and again, that nobody serves under an older view than one that somebody takes for settled.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            sleep(if self.is_waking() { MS } else { MS * 10 }).await;
+            let processes = self.processes();
+            let states: Vec<_> = processes.iter().map(|process| process.membership.state()).collect();
+            let settled = states.iter().filter(|state| state.is_settled()).map(|state| state.epoch).max();
+            for (process, state) in processes.iter().zip(&states) {
+                let serves = process.membership.serves() && !process.freezer.is_frozen();
+                if serves && state.is_member() && settled.is_some_and(|epoch| state.epoch < epoch) {
+                    let what =
+                        format!("{} serves in epoch {}, and {settled:?} is settled", process.id, state.epoch);
+                    if self.violations.lock().insert(what.clone()) {
+                        self.tell(format!("WRONG: {what}"));
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.lock().iter().cloned().collect()
     }
 
     pub fn tell(&self, what: String) {
