@@ -157,7 +157,11 @@ impl Quota {
                 self.tell(holder, REFUSED);
             }
         }
-        let wanted: usize = inside.waits().map(|waits| waits.bytes).sum();
+        let first = inside.waits().next().map_or(0, |waits| waits.bytes);
+        let all: usize = inside.waits().map(|waits| waits.bytes).sum();
+        // However many wait, not all that is held is needed at once: so the slowest half gives way,
+        // and not whoever was held up for a moment.
+        let wanted = all.min(first.max(self.limit / 2));
         let leaving: usize =
             inside.holders.values().filter(|holder| holder.is_evicted()).map(|h| h.held).sum();
         let after = inside.held.saturating_add(wanted).saturating_sub(leaving);
