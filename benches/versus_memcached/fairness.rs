@@ -140,7 +140,8 @@ fn sample(busy: Busy, side: &Side, keys: &Keys, options: &Options, run: Duration
 fn time_others(address: SocketAddr, keys: &Keys, run: Duration) -> Result<Histogram<u64>> {
     let mut others =
         (0..OTHERS).map(|_| connect(address).map(BufReader::new)).collect::<io::Result<Vec<_>>>()?;
-    let mut nanos = Histogram::new(3)?;
+    let longest = u64::try_from(REPLY_DEADLINE.as_nanos())?;
+    let mut nanos = Histogram::new_with_bounds(1, longest, 3)?;
     let mut line = Vec::new();
     let started = Instant::now();
     for number in 0_u32.. {
