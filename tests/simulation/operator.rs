@@ -148,7 +148,7 @@ impl World {
         let is_mutual =
             |id: &&String| !self.network.is_cut(id, &process.id) && !self.network.is_cut(&process.id, id);
         let (reached, missed): (Vec<_>, Vec<_>) = members.keys().filter(has_lease).partition(is_mutual);
-        process.number % 4 == 0 || reached.len() > missed.len() || missed.is_empty()
+        process.number.is_multiple_of(4) || reached.len() > missed.len() || missed.is_empty()
     }
 
     fn remove(&self, id: &str) {
