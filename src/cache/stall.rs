@@ -41,7 +41,7 @@ impl Default for Stall {
 
 impl Stall {
     /// When the last standstill of this thread ended; 0 is never. To be asked by that thread alone,
-    /// and every [`TICK`] at least ([`watch`]).
+    /// and every tenth of a second at least ([`watch`]).
     #[inline]
     pub fn ended(&self) -> u64 {
         self.ended_as_of(Instant::now())
