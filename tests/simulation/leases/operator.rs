@@ -19,15 +19,15 @@ pub async fn run(world: Arc<World>, until: Moment, mut rng: Rng) {
     let mut faults = JoinSet::new();
     while world.now() < until {
         sleep(MS * rng.u32(100..4_000)).await;
-        let (kind, rng, world) = (rng.u8(..12), rng.fork(), world.clone());
+        let (kind, rng, world) = (rng.u8(..36), rng.fork(), world.clone());
         _ = match kind {
-            0..5 => faults.spawn(stand_still(world, rng)),
-            5 => faults.spawn(crash(world, rng)),
-            6 => faults.spawn(leave(world, rng)),
-            7 => faults.spawn(lose_etcd(world, rng)),
-            8 => faults.spawn(lose_peers(world, rng)),
-            9 => faults.spawn(lose_leases(world)),
-            10 => faults.spawn(flush(world, rng)),
+            0..17 => faults.spawn(stand_still(world, rng)),
+            17..20 => faults.spawn(crash(world, rng)),
+            20..23 => faults.spawn(leave(world, rng)),
+            23..26 => faults.spawn(lose_etcd(world, rng)),
+            26..29 => faults.spawn(lose_peers(world, rng)),
+            29 => faults.spawn(lose_leases(world)),
+            30..33 => faults.spawn(flush(world, rng)),
             _ => faults.spawn(slow_etcd(world, rng)),
         };
     }
@@ -124,9 +124,18 @@ fn isolate(world: &World, node: usize, cut: bool) {
     (0..world.nodes()).filter(|other| *other != node).for_each(|other| world.cut(node, other, cut));
 }
 
+/// etcd ends all leases before their time, as one whose leader was stuck may (etcd issue 15247), while everybody reaches
+/// everybody. Nothing could make up for it while a node is cut off from the others and not from etcd: it renews a lease
+/// that they see end, and nobody can tell them that it serves by it for a while.
 async fn lose_leases(world: Arc<World>) {
+    if !world.quiet().await {
+        return;
+    }
+    // What others thought of those who did not answer is over.
+    sleep(LEASE).await;
     world.tell("etcd loses all leases".to_owned());
     world.etcd.lose_leases();
+    world.end_quiet();
 }
 
 async fn flush(world: Arc<World>, mut rng: Rng) {

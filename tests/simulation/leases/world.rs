@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -24,6 +24,8 @@ pub struct World {
     asked: AtomicU64,
     rng: Mutex<Rng>,
     nodes: Mutex<Vec<Node>>,
+    /// Whether no further fault may come to a node.
+    is_quiet: AtomicBool,
     /// The pairs that do not reach each other.
     cut: Mutex<BTreeSet<(usize, usize)>>,
     events: Mutex<Vec<(Moment, String)>>,
@@ -53,6 +55,7 @@ impl World {
             asked: AtomicU64::new(0),
             rng: Mutex::new(Rng::with_seed(seed)),
             nodes: Mutex::new(vec![Node::default(); nodes]),
+            is_quiet: AtomicBool::new(false),
             cut: Mutex::default(),
             events: Mutex::default(),
             violations: Mutex::default(),
@@ -99,6 +102,9 @@ impl World {
 
     /// A node for a fault that nothing else may happen to meanwhile.
     pub fn engage(&self, rng: &mut Rng) -> Option<usize> {
+        if self.is_quiet.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut nodes = self.nodes.lock();
         let free: Vec<_> = (0..nodes.len()).filter(|node| !nodes[*node].busy).collect();
         let node = rng.choice(free)?;
@@ -108,6 +114,22 @@ impl World {
 
     pub fn let_go(&self, node: usize) {
         self.nodes.lock()[node].busy = false;
+    }
+
+    /// Waits until no fault is at work on a node, and keeps others away until [`World::end_quiet`]. `false` when that is
+    /// so already.
+    pub async fn quiet(&self) -> bool {
+        if self.is_quiet.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        while self.nodes.lock().iter().any(|node| node.busy) {
+            sleep(MS * 10).await;
+        }
+        true
+    }
+
+    pub fn end_quiet(&self) {
+        self.is_quiet.store(false, Ordering::Relaxed);
     }
 
     pub fn start(self: &Arc<Self>, node: usize) {
