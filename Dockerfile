@@ -9,7 +9,7 @@ WORKDIR /filbert
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/filbert/target \
-    cargo build --release --locked && cp target/release/filbert /usr/local/bin/
+    cargo build --profile dist --locked && cp target/dist/filbert /usr/local/bin/
 
 FROM debian:bookworm-slim
 RUN useradd --system --no-create-home filbert
