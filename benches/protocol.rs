@@ -6,7 +6,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use filbert::command::{Command, Found, Outcome, Verb};
 use filbert::item::ItemView;
 use filbert::protocol::Request;
-use filbert::protocol::codec::{Codec, Flow, Handler};
+use filbert::protocol::codec::{Codec, Flow, Handler, Protocol};
 use filbert::protocol::reply::{self, Classic, Meta, MetaVerb, Reply};
 use filbert::protocol::token::Tokens;
 use tokio_util::codec::Decoder;
@@ -34,7 +34,7 @@ impl Handler for Idle {
 
 fn parse(bencher: Bencher, request: &[u8], keys: usize) {
     let input = request.repeat(PIPELINE);
-    let mut codec = Codec::new(Idle);
+    let mut codec = Codec::new(Idle, Protocol::Auto);
     // As a connection does: each read goes to the front of one buffer.
     let mut buffer = BytesMut::with_capacity(2 * input.len());
     bencher.counter(ItemsCount::new(PIPELINE * keys)).counter(BytesCount::new(input.len())).bench_local(

@@ -1,47 +1,205 @@
-//! The binary protocol is not spoken. Its clients are told so in their own tongue, rather than
-//! left to wait for an answer.
+//! memcached's binary protocol: packets of a header of 24 bytes, extras, a key and a value.
+//!
+//! memcached has deprecated it, and many clients speak it all the same. The norm is memcached's
+//! proto_bin.c and protocol_binary.h. A packet becomes the same [`Command`] as a line does; what is
+//! not about one key becomes an [`Ask`].
+//!
+//! [`Command`]: crate::command::Command
 
-/// First byte of every binary request (memcached's protocol_binary.h,
-/// `PROTOCOL_BINARY_REQ`); no text command begins with it.
+mod decode;
+pub mod reply;
+
+use crate::command::SetMode;
+use crate::item::Exptime;
+
+/// First byte of every request (protocol_binary.h, `PROTOCOL_BINARY_REQ`); no text command begins
+/// with it.
 pub const MAGIC: u8 = 0x80;
 
-/// Length of the header that a request begins with.
+/// Length of the header that a packet begins with.
 pub const HEADER_LEN: usize = 24;
 
-const RESPONSE_MAGIC: u8 = 0x81;
-
-/// `PROTOCOL_BINARY_RESPONSE_NOT_SUPPORTED`.
-const NOT_SUPPORTED: [u8; 2] = [0x00, 0x83];
-
-/// Shown by clients beside the status.
-const EXPLANATION: &[u8] = b"The binary protocol is not spoken: use the text protocol";
-
-/// The answer to a binary request: not supported, and why.
-pub fn refusal(request: &[u8; HEADER_LEN]) -> Vec<u8> {
-    let mut response = vec![0; HEADER_LEN];
-    response[0] = RESPONSE_MAGIC;
-    // The command, and what the client told its request by.
-    response[1] = request[1];
-    response[6..8].copy_from_slice(&NOT_SUPPORTED);
-    response[8..12].copy_from_slice(&(EXPLANATION.len() as u32).to_be_bytes());
-    response[12..16].copy_from_slice(&request[12..16]);
-    response.extend_from_slice(EXPLANATION);
-    response
+/// What an answer repeats of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Which command it was, its quiet form apart.
+    pub opcode: u8,
+    /// What the client tells its request by.
+    pub opaque: [u8; 4],
+    /// Whether the client wants to hear only of what it does not expect.
+    pub quiet: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What an opcode asks for (protocol_binary.h, `protocol_binary_command`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Get { with_key: bool },
+    Touch,
+    GetAndTouch { with_key: bool },
+    Store(SetMode),
+    Concatenate(SetMode),
+    Delete,
+    Arithmetic { decrement: bool },
+    NoOp,
+    Version,
+    Quit,
+    Flush,
+    Stat,
+    Verbosity,
+    Mechanisms,
+    Login { begins: bool },
+}
 
-    #[test]
-    fn a_refusal_is_a_well_formed_response_to_its_request() {
-        let mut request = [0; HEADER_LEN];
-        (request[0], request[1]) = (MAGIC, 0x0b);
-        request[12..16].copy_from_slice(b"abcd");
-        let response = refusal(&request);
-        assert_eq!(response[..2], [0x81, 0x0b]);
-        assert_eq!(response[6..8], [0x00, 0x83]);
-        assert_eq!(response[8..12], [0, 0, 0, (response.len() - HEADER_LEN) as u8]);
-        assert_eq!(&response[12..16], b"abcd");
+impl Operation {
+    /// What an opcode asks for, and whether quietly; `None` when there is no such command.
+    fn of(opcode: u8) -> Option<(Self, bool)> {
+        Some(match opcode {
+            0x00 => (Self::Get { with_key: false }, false),
+            0x01 => (Self::Store(SetMode::Set), false),
+            0x02 => (Self::Store(SetMode::Add), false),
+            0x03 => (Self::Store(SetMode::Replace), false),
+            0x04 => (Self::Delete, false),
+            0x05 => (Self::Arithmetic { decrement: false }, false),
+            0x06 => (Self::Arithmetic { decrement: true }, false),
+            0x07 => (Self::Quit, false),
+            0x08 => (Self::Flush, false),
+            0x09 => (Self::Get { with_key: false }, true),
+            0x0a => (Self::NoOp, false),
+            0x0b => (Self::Version, false),
+            0x0c => (Self::Get { with_key: true }, false),
+            0x0d => (Self::Get { with_key: true }, true),
+            0x0e => (Self::Concatenate(SetMode::Append), false),
+            0x0f => (Self::Concatenate(SetMode::Prepend), false),
+            0x10 => (Self::Stat, false),
+            0x11 => (Self::Store(SetMode::Set), true),
+            0x12 => (Self::Store(SetMode::Add), true),
+            0x13 => (Self::Store(SetMode::Replace), true),
+            0x14 => (Self::Delete, true),
+            0x15 => (Self::Arithmetic { decrement: false }, true),
+            0x16 => (Self::Arithmetic { decrement: true }, true),
+            0x17 => (Self::Quit, true),
+            0x18 => (Self::Flush, true),
+            0x19 => (Self::Concatenate(SetMode::Append), true),
+            0x1a => (Self::Concatenate(SetMode::Prepend), true),
+            0x1b => (Self::Verbosity, false),
+            0x1c => (Self::Touch, false),
+            0x1d => (Self::GetAndTouch { with_key: false }, false),
+            0x1e => (Self::GetAndTouch { with_key: false }, true),
+            0x20 => (Self::Mechanisms, false),
+            0x21 => (Self::Login { begins: true }, false),
+            0x22 => (Self::Login { begins: false }, false),
+            0x23 => (Self::GetAndTouch { with_key: true }, false),
+            0x24 => (Self::GetAndTouch { with_key: true }, true),
+            _ => return None,
+        })
+    }
+
+    /// Whether it is taken from who is not logged in (proto_bin.c, `authenticated`).
+    fn is_open(self) -> bool {
+        matches!(self, Self::Mechanisms | Self::Login { .. } | Self::Version)
+    }
+
+    /// Its name in the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get { .. } => "get",
+            Self::Touch => "touch",
+            Self::GetAndTouch { .. } => "gat",
+            Self::Store(SetMode::Add) => "add",
+            Self::Store(SetMode::Replace) => "replace",
+            Self::Store(_) => "set",
+            Self::Concatenate(SetMode::Append) => "append",
+            Self::Concatenate(_) => "prepend",
+            Self::Delete => "delete",
+            Self::Arithmetic { decrement: false } => "incr",
+            Self::Arithmetic { decrement: true } => "decr",
+            Self::NoOp => "noop",
+            Self::Version => "version",
+            Self::Quit => "quit",
+            Self::Flush => "flush",
+            Self::Stat => "stat",
+            Self::Verbosity => "verbosity",
+            Self::Mechanisms => "sasl_list_mechs",
+            Self::Login { begins: true } => "sasl_auth",
+            Self::Login { begins: false } => "sasl_step",
+        }
     }
 }
+
+/// Something to do that is no operation on one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask<'a> {
+    /// `noop`: to know that what came before has been answered.
+    NoOp,
+    /// `version`
+    Version,
+    /// `quit`: answer, then close.
+    Quit,
+    /// `flush`, and when; [`Exptime::Never`] is at once.
+    Flush(Exptime),
+    /// `stat`, and which group.
+    Stats(&'a [u8]),
+    /// `verbosity`: like so many `v` of `-v`.
+    Verbosity(u32),
+    /// `sasl list mechs`: how one may log in.
+    Mechanisms,
+    /// `sasl auth`, `sasl step`
+    Login {
+        /// Whether it begins a login, rather than going on with one.
+        begins: bool,
+        /// By which mechanism.
+        mechanism: &'a [u8],
+        /// What the mechanism wants to know: name and password.
+        message: &'a [u8],
+    },
+    /// A value over the item limit, or without memory to read it into, which is not read.
+    Unstored {
+        /// Where it should have gone.
+        key: &'a [u8],
+        /// [`SetMode::Set`] drops the old value.
+        mode: SetMode,
+        /// Why.
+        status: Status,
+    },
+    /// It cannot be understood, or is not allowed.
+    Refused {
+        /// Why.
+        status: Status,
+        /// Whether nothing that follows can be understood or is allowed either.
+        closes: bool,
+    },
+}
+
+/// Declares each status with its number and text.
+macro_rules! statuses {
+    ($($variant:ident, $number:literal, $text:literal;)*) => {
+        /// What a request came to, other than what was asked for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum Status { $(#[doc = $text] $variant = $number,)* }
+
+        impl Status {
+            /// What memcached says beside it (proto_bin.c, `write_bin_error`).
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+statuses! {
+    NotFound, 0x01, "Not found";
+    Exists, 0x02, "Data exists for key.";
+    TooLarge, 0x03, "Too large.";
+    Invalid, 0x04, "Invalid arguments";
+    NotStored, 0x05, "Not stored.";
+    NonNumeric, 0x06, "Non-numeric server-side value for incr or decr";
+    Auth, 0x20, "Auth failure.";
+    Unknown, 0x81, "Unknown command";
+    OutOfMemory, 0x82, "Out of memory allocating item";
+    // What memcached itself has no word for, from its doc/protocol-binary: the client may try again.
+    Temporary, 0x86, "Temporary failure";
+}
+
+/// `PROTOCOL_BINARY_RESPONSE_AUTH_CONTINUE`: no error, a login wants more.
+const AUTH_CONTINUE: u16 = 0x21;

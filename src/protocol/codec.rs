@@ -49,7 +49,11 @@ pub trait Handler {
         true
     }
 
-    /// Takes every command line as it came, without its end, when [`Handler::wants_lines`].
+    /// Hears that the client speaks the binary protocol, before its first request.
+    fn speaks_binary(&mut self) {}
+
+    /// Takes every command line as it came, without its end, when [`Handler::wants_lines`]; of a
+    /// packet of the binary protocol its command and key.
     fn line(&mut self, _line: &[u8]) {}
 
     /// Whether somebody looks at raw lines.
@@ -81,20 +85,43 @@ pub enum Batch {
 pub struct Codec<H> {
     /// Where requests go.
     pub handler: H,
-    state: State,
+    pub(super) state: State,
     /// Whether the line at hand has been shown, and waits for its value.
-    shown: bool,
+    pub(super) shown: bool,
     /// Bytes that the request at hand takes, as far as that is known; 0 when it is not.
     wanted: usize,
     /// Whether there is no memory for them.
-    refused: bool,
+    pub(super) refused: bool,
     key_buffer: [u8; KEY_MAX],
+    protocol: Protocol,
+}
+
+/// What a connection is decoded as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Whatever the first byte says (memcached.c, `try_read_command_negotiate`).
+    #[default]
+    Auto,
+    /// Text.
+    Ascii,
+    /// The binary protocol.
+    Binary,
+}
+
+impl Protocol {
+    /// Its name in `stats settings` (memcached.c, `prot_text`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ascii => "ascii",
+            Self::Binary => "binary",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Before the first byte, which alone decides whether a client speaks the binary protocol
-    /// (memcached.c, `try_read_command_negotiate`).
+pub(super) enum State {
+    /// Before the first byte, which alone decides whether a client speaks the binary protocol.
     First,
     /// At the start of a line.
     Line,
@@ -104,11 +131,15 @@ enum State {
     Skip(usize),
     /// Within a line whose rest is skipped.
     SkipLine,
+    /// At the start of a packet of the binary protocol.
+    Packet,
+    /// Within bytes of a packet that are skipped.
+    SkipPacket(usize),
     Closed,
 }
 
 /// One step's result.
-enum Step {
+pub(super) enum Step {
     /// So many bytes are used up; what to do next.
     Used(usize, Flow),
     /// More bytes are needed; so many in all, as far as is known.
@@ -151,7 +182,7 @@ impl<H: Handler> Decoder for Codec<H> {
 
 impl<H: Handler> Codec<H> {
     /// A codec at the start of a connection.
-    pub fn new(handler: H) -> Self {
+    pub fn new(handler: H, protocol: Protocol) -> Self {
         Self {
             handler,
             state: State::First,
@@ -159,6 +190,7 @@ impl<H: Handler> Codec<H> {
             wanted: 0,
             refused: false,
             key_buffer: [0; KEY_MAX],
+            protocol,
         }
     }
 
@@ -180,15 +212,9 @@ impl<H: Handler> Codec<H> {
             State::Line => self.line(input),
             State::First => self.first(input),
             State::Keys(multiget) => self.keys(multiget, input),
-            State::Skip(bytes) => {
-                let used = bytes.min(input.len());
-                if used == bytes {
-                    self.state = State::Line;
-                    return Step::Used(used, Flow::Continue);
-                }
-                self.state = State::Skip(bytes - used);
-                if used == 0 { Step::Incomplete(0) } else { Step::Used(used, Flow::Continue) }
-            }
+            State::Packet => self.packet(input),
+            State::Skip(bytes) => self.skipped(bytes, input, State::Line, State::Skip),
+            State::SkipPacket(bytes) => self.skipped(bytes, input, State::Packet, State::SkipPacket),
             State::SkipLine => match memchr(b'\n', input) {
                 Some(end) => {
                     self.state = State::Line;
@@ -201,19 +227,24 @@ impl<H: Handler> Codec<H> {
         }
     }
 
+    fn skipped(&mut self, bytes: usize, input: &[u8], then: State, more: fn(usize) -> State) -> Step {
+        let used = bytes.min(input.len());
+        self.state = if used == bytes { then } else { more(bytes - used) };
+        if used == 0 && bytes > 0 { Step::Incomplete(0) } else { Step::Used(used, Flow::Continue) }
+    }
+
     #[cold]
     fn first(&mut self, input: &[u8]) -> Step {
-        if input[0] != binary::MAGIC {
-            self.state = State::Line;
-            return self.line(input);
+        let is_binary = match self.protocol {
+            Protocol::Auto => input[0] == binary::MAGIC,
+            Protocol::Ascii => false,
+            Protocol::Binary => true,
+        };
+        if is_binary {
+            self.handler.speaks_binary();
         }
-        match input.first_chunk() {
-            Some(header) => {
-                self.handler.handle(Request::Binary(header));
-                Step::Used(header.len(), Flow::Close)
-            }
-            None => Step::Incomplete(binary::HEADER_LEN),
-        }
+        self.state = if is_binary { State::Packet } else { State::Line };
+        Step::Used(0, Flow::Continue)
     }
 
     #[inline]
@@ -245,7 +276,7 @@ impl<H: Handler> Codec<H> {
                         Reply::Meta(_) => (SetMode::Set, false),
                         Reply::Classic(_, quiet) if set.compare.is_none() => (set.mode, quiet),
                         Reply::Classic(_, quiet) => (SetMode::Add, quiet),
-                        Reply::Value { .. } => (set.mode, false),
+                        Reply::Value { .. } | Reply::Binary(_) => (set.mode, false),
                     };
                     let error =
                         if too_large { ProtocolError::TooLarge } else { ProtocolError::NoRoomStoring };

@@ -1,8 +1,8 @@
-//! memcached's text protocol: bytes to requests, and outcomes to bytes. No IO and no clock.
+//! memcached's protocols: bytes to requests, and outcomes to bytes. No IO and no clock.
 //!
 //! [`codec::Codec`] finds the requests in what has been read, [`text`] and [`meta`] understand
-//! a line, [`reply`] writes the answers. The norm is memcached's doc/protocol.txt; where that
-//! is silent, memcached 1.6.45 itself.
+//! a line, [`reply`] writes the answers; [`binary`] does both for the binary protocol. The norm is
+//! memcached's doc/protocol.txt; where that is silent, memcached 1.6.45 itself.
 
 pub mod admin;
 pub mod binary;
@@ -15,6 +15,7 @@ pub mod token;
 
 use crate::command::{Command, SetMode};
 use crate::protocol::admin::Admin;
+use crate::protocol::binary::{Ask, Head};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;
 
@@ -51,8 +52,8 @@ pub enum Request<'a> {
         /// Why.
         error: ProtocolError,
     },
-    /// The first bytes of a request in the binary protocol, which is not spoken.
-    Binary(&'a [u8; binary::HEADER_LEN]),
+    /// What a packet of the binary protocol asks for, when that is no operation on one key.
+    Binary(Head, Ask<'a>),
     /// Before login: `user password`, the value of a `set`.
     Login(&'a [u8]),
 }

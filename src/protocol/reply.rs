@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::command::{Failure, Found, Outcome, Unavailable};
 use crate::item::{ItemView, item_size};
+use crate::protocol::binary;
+use crate::protocol::binary::reply::Binary;
 use crate::protocol::token::Tokens;
 
 /// How the outcome of a command is answered.
@@ -21,6 +23,8 @@ pub enum Reply<'a> {
     Classic(Classic, bool),
     /// A meta command.
     Meta(Meta<'a>),
+    /// A command of the binary protocol.
+    Binary(Binary<'a>),
 }
 
 /// The classic commands that answer one line.
@@ -78,6 +82,7 @@ pub fn write(out: &mut Vec<u8>, reply: &Reply<'_>, outcome: &Outcome<'_>) {
         Reply::Classic(_, true) => {}
         Reply::Classic(verb, false) => write_classic(out, *verb, outcome),
         Reply::Meta(meta) => write_meta(out, meta, outcome),
+        Reply::Binary(binary) => binary::reply::write(out, binary, outcome),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_util::codec::Decoder;
 
 use super::*;
 use crate::command::Verb;
-use crate::protocol::codec::{Batch, Codec, Flow, Handler};
+use crate::protocol::codec::{Batch, Codec, Flow, Handler, Protocol};
 
 const ITEM_SIZE_MAX: usize = 8 << 10;
 
@@ -44,7 +44,7 @@ fn short(request: &Request<'_>) -> String {
         Request::Unstored { key, mode, quiet, error } => {
             format!("{error:?} {} {mode:?}{}", text(key), if *quiet { " quiet" } else { "" })
         }
-        Request::Binary(header) => format!("binary {}", text(&header[..])),
+        Request::Binary(head, ask) => format!("{:#04x} {ask:?}", head.opcode),
         Request::Login(login) => format!("login {}", text(login)),
     }
 }
@@ -91,7 +91,7 @@ struct Feed {
 
 impl Feed {
     fn new(recorder: Recorder) -> Self {
-        Self { codec: Codec::new(recorder), buffer: BytesMut::new(), closed: false }
+        Self { codec: Codec::new(recorder, Protocol::Auto), buffer: BytesMut::new(), closed: false }
     }
 
     /// Takes one read, and decodes until more is needed.

@@ -14,7 +14,7 @@ use crate::server::session::{Next, Session};
 use crate::stats::Counter;
 
 /// Highest level of `verbosity` (memcached.h, `MAX_VERBOSITY_LEVEL`).
-const VERBOSITY_MAX: u32 = 2;
+pub(super) const VERBOSITY_MAX: u32 = 2;
 
 impl Session {
     pub(super) fn admin(&mut self, admin: Admin<'_>) {
@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    fn stats(&mut self, mut arguments: Tokens<'_>) {
+    pub(super) fn stats(&mut self, mut arguments: Tokens<'_>) {
         let dump_allowed = self.door.options.dump_allowed;
         match arguments.next() {
             None => report::general(self),

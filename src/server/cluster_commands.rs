@@ -9,6 +9,7 @@ use crate::cluster::view::{SLOTS, slot};
 use crate::command::{Command, Outcome, Verb};
 use crate::item::Exptime;
 use crate::pb;
+use crate::protocol::binary::{self, Head};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
 use crate::server::report::Lines;
@@ -30,6 +31,8 @@ pub(super) enum Task {
     Stats,
     /// `why`
     Why { key: Vec<u8> },
+    /// One of these, asked for in the binary protocol.
+    Binary(Head, Box<Task>),
 }
 
 impl Task {
@@ -48,6 +51,10 @@ impl Task {
             }
             Self::Stats => stats(cache, &mut out).await,
             Self::Why { key } => why(cache, &key, &mut out).await,
+            Self::Binary(head, task) => {
+                let lines = Box::pin(task.run(cache)).await;
+                binary::reply::write_lines(&mut out, head, &lines);
+            }
         }
         out
     }

@@ -110,8 +110,11 @@ impl Client {
         let idle = door.options.idle_timeout.map(|timeout| (timeout, Box::pin(tokio::time::sleep(timeout))));
         let now = door.store.clock().now();
         let input = Input::new(door.requests.clone());
+        let protocol = door.options.protocol;
         let session = Session {
             logged_in: door.auth.is_none(),
+            login_begun: false,
+            is_binary: false,
             share: Share::new(door.replies.clone()),
             door,
             counters,
@@ -127,7 +130,7 @@ impl Client {
         };
         Self {
             stream,
-            codec: Codec::new(session),
+            codec: Codec::new(session, protocol),
             input,
             sent: 0,
             paused: false,
@@ -351,8 +354,7 @@ impl Client {
         }
         self.input.clear(cx);
         self.paused = false;
-        self.session().answer(ProtocolError::NoRoomReading.as_str());
-        self.session().next = Next::Close(Ended::Error);
+        self.session().close_for_want_of_room(ProtocolError::NoRoomReading);
         None
     }
 

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod admin_commands;
+mod binary_commands;
 mod cluster_commands;
 pub mod connections;
 mod forward;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Users;
 use crate::beats::Beats;
 use crate::events::Events;
+use crate::protocol::codec::Protocol;
 use crate::server::connections::Connections;
 use crate::server::history::History;
 use crate::server::prefix::Prefixes;
@@ -78,6 +80,11 @@ pub struct Options {
     /// `-D`: what divides a key's prefix from the rest; `stats detail` is on from the start
     /// when given.
     pub prefix_delimiter: Option<u8>,
+    /// `-B`: what clients speak.
+    pub protocol: Protocol,
+    /// `-S`: clients of the binary protocol log in. They do with any file of users; this is for
+    /// `stats settings`.
+    pub sasl: bool,
     /// `-Y`: a file of `user:password` lines.
     pub auth_file: Option<PathBuf>,
     /// `-Z` and the `ssl_*` options.
@@ -105,6 +112,8 @@ impl Default for Options {
             watch_allowed: true,
             shutdown_allowed: false,
             prefix_delimiter: None,
+            protocol: Protocol::Auto,
+            sasl: false,
             auth_file: None,
             tls: None,
             grace: Duration::from_secs(5),

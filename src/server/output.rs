@@ -7,9 +7,8 @@ use crate::command::{Command, Outcome, Verb};
 use crate::protocol::error::ProtocolError;
 use crate::server::forward::Elsewhere;
 use crate::server::input::UNCOUNTED_BYTES;
-use crate::server::memcached::Ended;
 use crate::server::quota::Refused;
-use crate::server::session::{Next, OUT_HIGH_WATER, Session};
+use crate::server::session::{OUT_HIGH_WATER, Session};
 use crate::store::Caller;
 
 /// In place of [`OUT_HIGH_WATER`] while there is no room.
@@ -65,8 +64,7 @@ impl Session {
         if self.wanted > 0
             && let Err(Refused) = ready!(self.share.poll_reserve(cx, self.wanted))
         {
-            self.answer(ProtocolError::NoRoomWriting.as_str());
-            self.next = Next::Close(Ended::Error);
+            self.close_for_want_of_room(ProtocolError::NoRoomWriting);
         }
         self.wanted = 0;
         Poll::Ready(())

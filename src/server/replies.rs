@@ -10,8 +10,9 @@ use crate::pb;
 use crate::pb::{Packed, Wanted};
 use crate::peer::Answer;
 use crate::peer::mailbox::Mail;
-use crate::protocol::error::ProtocolError;
-use crate::protocol::reply::{self, Classic, Meta, MetaVerb, Reply, write_line};
+use crate::protocol::binary::Head;
+use crate::protocol::binary::reply::{Binary, Form};
+use crate::protocol::reply::{self, Classic, Meta, MetaVerb, Reply};
 use crate::protocol::token::Tokens;
 use crate::server::cluster_commands::Task;
 
@@ -72,11 +73,10 @@ pub(super) enum Owned {
     },
     Classic(Classic, bool),
     Meta(Box<OwnedMeta>),
-    /// The value was not stored, for this reason; what lay under the key was to be dropped.
-    Unstored {
-        quiet: bool,
-        error: ProtocolError,
-    },
+    Binary(Head, Form),
+    /// Whatever comes of it, these bytes: a value was not stored, and what lay under the key is to be
+    /// dropped.
+    Told(Vec<u8>),
 }
 
 pub(super) struct OwnedMeta {
@@ -95,6 +95,7 @@ impl From<&Reply<'_>> for Owned {
             Reply::Meta(Meta { verb, flags, value, quiet, value_len, .. }) => {
                 Self::Meta(Box::new(OwnedMeta { verb, flags: flags.0.into(), value, quiet, value_len }))
             }
+            Reply::Binary(Binary { head, form, .. }) => Self::Binary(head, form),
         }
     }
 }
@@ -105,8 +106,10 @@ impl Owned {
         match self {
             Self::Value { .. } => Wanted::Value,
             Self::Meta(meta) if meta.value => Wanted::Value,
-            Self::Meta(_) => Wanted::Item,
-            Self::Classic(..) | Self::Unstored { .. } => Wanted::Little,
+            Self::Binary(_, Form::Get { with_value: true, .. }) => Wanted::Value,
+            Self::Binary(head, Form::Store(_)) if head.quiet => Wanted::Little,
+            Self::Meta(_) | Self::Binary(..) => Wanted::Item,
+            Self::Classic(..) | Self::Told(_) => Wanted::Little,
         }
     }
 
@@ -123,14 +126,15 @@ impl Owned {
                 quiet: meta.quiet,
                 value_len: meta.value_len,
             }),
-            Self::Unstored { .. } => return None,
+            &Self::Binary(head, form) => Reply::Binary(Binary { head, form, key: operation.key() }),
+            Self::Told(_) => return None,
         })
     }
 
     fn write(&self, out: &mut Vec<u8>, answer: &Answer, seen: &mut impl FnMut(&Packed, &Outcome<'_>)) {
         let Some(reply) = self.borrow(&answer.operation) else {
-            if let Self::Unstored { quiet: false, error } = self {
-                write_line(out, error.as_str());
+            if let Self::Told(bytes) = self {
+                out.extend_from_slice(bytes);
             }
             return;
         };

@@ -219,8 +219,8 @@ pub(super) fn settings(session: &mut Session) {
     lines.stat("reqs_per_event", 20);
     lines.stat("cas_enabled", yes_no(door.store.has_cas()));
     lines.stat("tcp_backlog", options.backlog);
-    lines.stat("binding_protocol", "ascii");
-    lines.stat("auth_enabled_sasl", "no");
+    lines.stat("binding_protocol", options.protocol.name());
+    lines.stat("auth_enabled_sasl", yes_no(options.sasl));
     lines.stat(
         "auth_enabled_ascii",
         options.auth_file.as_ref().map_or_else(|| "no".into(), |path| path.display().to_string()),

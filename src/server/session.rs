@@ -17,7 +17,6 @@ use crate::logs;
 use crate::pb;
 use crate::protocol::Request;
 use crate::protocol::admin::Crawler;
-use crate::protocol::binary;
 use crate::protocol::codec::{Flow, Handler};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
@@ -62,6 +61,10 @@ pub(super) struct Session {
     pub(super) now: Seconds,
     /// Whether requests are taken yet.
     pub(super) logged_in: bool,
+    /// Whether a login has begun that may take more than one request.
+    pub(super) login_begun: bool,
+    /// Whether the client speaks the binary protocol.
+    pub(super) is_binary: bool,
     /// What the connection does next, when not just reading on.
     pub(super) next: Next,
     /// How keys of other nodes are reached; none for a node that is alone.
@@ -88,6 +91,16 @@ impl Session {
     /// Answers one line.
     pub(super) fn answer(&mut self, line: &str) {
         reply::write_line(&mut self.out, line);
+    }
+
+    /// Ends the connection for want of memory. Of that a line tells; a client of the binary protocol
+    /// would take one for the end of the world, and is told nothing, as by memcached.
+    #[cold]
+    pub(super) fn close_for_want_of_room(&mut self, error: ProtocolError) {
+        if !self.is_binary {
+            self.answer(error.as_str());
+        }
+        self.next = Next::Close(Ended::Error);
     }
 
     /// Goes on, unless there is enough to send, or the connection's turn is over.
@@ -154,9 +167,8 @@ impl Session {
     }
 
     /// A value that is not read: what lies under its key is dropped, where `mode` is that of a
-    /// `set`.
-    fn unstored(&mut self, key: &[u8], mode: SetMode, quiet: bool, error: ProtocolError) {
-        let too_large = error == ProtocolError::TooLarge;
+    /// `set`, and its client is `told` so.
+    pub(super) fn unstored(&mut self, key: &[u8], mode: SetMode, too_large: bool, told: Vec<u8>) {
         self.counters.bump(if too_large { Counter::StoreTooLarge } else { Counter::StoreNoMemory });
         let Self { door, out, now, forward, .. } = self;
         if let Some(forward) = forward
@@ -164,13 +176,11 @@ impl Session {
             && let Err(Elsewhere::At(place)) = forward.place(key)
         {
             let command = Command { key, key_binary: false, verb: Verb::Delete(Delete::default()) };
-            forward.send(place, &command, *now, out, Owned::Unstored { quiet, error });
+            forward.send(place, &command, *now, out, Owned::Told(told));
             return;
         }
         door.store.drop_unstored(key, mode);
-        if !quiet {
-            self.answer(error.as_str());
-        }
+        self.out.extend_from_slice(&told);
     }
 
     /// A command on a key that is not to be answered for here and now.
@@ -347,8 +357,14 @@ impl Handler for Session {
             Request::Admin(admin) => self.admin(admin),
             Request::Refused { quiet: true, .. } => {}
             Request::Refused { error, quiet: false } => self.answer(error.as_str()),
-            Request::Unstored { key, mode, quiet, error } => self.unstored(key, mode, quiet, error),
-            Request::Binary(header) => self.out.extend_from_slice(&binary::refusal(header)),
+            Request::Unstored { key, mode, quiet, error } => {
+                let mut told = Vec::new();
+                if !quiet {
+                    reply::write_line(&mut told, error.as_str());
+                }
+                self.unstored(key, mode, error == ProtocolError::TooLarge, told);
+            }
+            Request::Binary(head, ask) => self.binary(head, ask),
             Request::Login(login) => self.login(login),
         }
         self.flow()
@@ -357,6 +373,10 @@ impl Handler for Session {
     #[inline]
     fn is_ready(&mut self, command: &Command<'_>) -> bool {
         !self.tight || self.is_ready_when_tight(command)
+    }
+
+    fn speaks_binary(&mut self) {
+        self.is_binary = true;
     }
 
     fn line(&mut self, line: &[u8]) {

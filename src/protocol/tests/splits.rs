@@ -167,7 +167,7 @@ fn room_is_made_for_what_has_come_and_not_for_what_was_announced() {
             1 << 30
         }
     }
-    let mut codec = Codec::new(Large(Recorder::default()));
+    let mut codec = Codec::new(Large(Recorder::default()), Protocol::Auto);
     let mut buffer = BytesMut::from(&b"set k 0 0 1000000000\r\n"[..]);
     for _ in 0..20 {
         assert_eq!(codec.decode(&mut buffer).unwrap(), None);
