@@ -1,6 +1,7 @@
 //! Nodes that are one cache: real processes, a real etcd, and clients that ask any of them.
 
 mod admission;
+mod binary;
 mod changes;
 mod commands;
 mod cuts;

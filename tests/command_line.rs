@@ -187,8 +187,7 @@ fn a_wrong_value_names_the_flag_and_what_is_allowed() {
 #[test]
 fn what_cannot_be_had_is_refused_with_the_reason() {
     for (args, expected) in [
-        (&["-S"][..], "-S: SASL belongs to the binary protocol"),
-        (&["-B", "binary"], "-B binary: memcached's deprecated binary protocol is not spoken here"),
+        (&["-S"][..], "-S: needs a file of user:password lines"),
         (&["-e", "/mnt/file"], "-e /mnt/file: items are not kept in a file here"),
         (&["-U", "11211"], "-U 11211: there is no UDP here"),
         (&["-o", "ext_path=/x:1g"], "items are kept in memory only, never on disk"),

@@ -210,24 +210,6 @@ fn stops_on_term(product: Product) {
     assert_eq!(server.wait_exit().code(), Some(0));
 }
 
-/// Debian's memcached speaks the binary protocol.
-#[test]
-fn filbert_tells_binary_clients_that_it_does_not_speak_their_protocol() {
-    const NOOP: u8 = 0x0a;
-    let server = Server::filbert(&[]);
-    let mut wire = server.connect();
-    let mut request = [0; 24];
-    (request[0], request[1]) = (0x80, NOOP);
-    // In two pieces: the header is what is waited for.
-    wire.send(&request[..1]);
-    wire.send(&request[1..]);
-    let response = wire.rest().expect("the server closes in time");
-    assert_eq!(response[..2], [0x81, NOOP]);
-    assert_eq!(response[6..8], [0x00, 0x83], "not supported");
-    assert!(response.ends_with(b"use the text protocol"));
-    server.connect().ask("mn\r\n", "MN\r\n");
-}
-
 /// memcached may stop in the middle of a reply.
 #[test]
 fn filbert_finishes_the_replies_it_began_before_it_stops() {

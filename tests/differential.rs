@@ -2,6 +2,7 @@
 //!
 //! `FILBERT_SEED=n` replays one stream; a failure prints its seed and the shortest stream found that still fails.
 
+mod binary;
 mod maker;
 mod replies;
 mod stream;

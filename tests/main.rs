@@ -1,6 +1,7 @@
 //! Filbert's tests on real parts: a real server process, real sockets, a real memcached beside
 //! it, real clients.
 
+mod binary;
 mod buffers;
 mod client_suites;
 mod clients;

@@ -15,6 +15,8 @@ pub(super) struct Environment {
     pub config: Option<PathBuf>,
     /// `MEMCACHED_PORT_FILENAME`.
     pub port_file: Option<PathBuf>,
+    /// `MEMCACHED_SASL_PWDB`: the users of `-S`.
+    pub sasl_users: Option<PathBuf>,
     /// `FILBERT_TEST_HOLD`, of debug builds.
     pub held_by: Option<PathBuf>,
     pub warnings: Vec<String>,
@@ -39,6 +41,7 @@ pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
         match name {
             "FILBERT_CONFIG" => read.config = Some(value.into()),
             "MEMCACHED_PORT_FILENAME" => read.port_file = Some(value.into()),
+            "MEMCACHED_SASL_PWDB" => read.sasl_users = Some(value.into()),
             "FILBERT_TEST_HOLD" if cfg!(debug_assertions) => read.held_by = Some(value.into()),
             _ if !name.starts_with(VARIABLE_PREFIX) || is_not_ours(name, &value) => {}
             _ => match KNOBS.iter().find(|knob| knob.variable() == name) {
@@ -84,6 +87,7 @@ mod tests {
             ("FILBERT_EXTENDED", "idle_timeout=20,modern"),
             ("FILBERT_CONFIG", "/etc/filbert.toml"),
             ("MEMCACHED_PORT_FILENAME", "/run/ports"),
+            ("MEMCACHED_SASL_PWDB", "/run/users"),
             ("FILBERT_USER", ""),
             ("HOME", "/root"),
         ]);
@@ -92,6 +96,7 @@ mod tests {
         assert!(read.settings.of("user").is_none(), "an empty variable is none");
         assert_eq!(read.config, Some("/etc/filbert.toml".into()));
         assert_eq!(read.port_file, Some("/run/ports".into()));
+        assert_eq!(read.sasl_users, Some("/run/users".into()));
         assert_eq!(read.warnings, [""; 0]);
     }
 

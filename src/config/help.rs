@@ -81,7 +81,7 @@ mod tests {
         for there in ["enable-ssl", "unix-socket"] {
             assert!(page.contains(there), "{there}");
         }
-        for missing in ["sasl", "ext_path", "proxy_config", "no_drop_privileges"] {
+        for missing in ["ext_path", "proxy_config", "no_drop_privileges"] {
             assert!(!page.contains(missing), "{missing}");
         }
     }

@@ -102,7 +102,7 @@ pub(super) const KNOBS: &[Knob] = &[
     used('a', "unix-mask", Takes::Value),
     used('b', "listen-backlog", Takes::Value),
     refused('U', "udp-port", Takes::Value, NO_UDP),
-    refused('B', "protocol", Takes::Value, NO_BINARY),
+    used('B', "protocol", Takes::Value),
     // Memory.
     used('m', "memory-limit", Takes::Value),
     used('I', "max-item-size", Takes::Value),
@@ -122,6 +122,7 @@ pub(super) const KNOBS: &[Knob] = &[
     used('W', "disable-watch", Takes::Switch),
     used('A', "enable-shutdown", Takes::Switch),
     used('Y', "auth-file", Takes::Value),
+    used('S', "enable-sasl", Takes::Switch),
     used('Z', "enable-ssl", Takes::Switch),
     // memcached has no long name for -D.
     used('D', "prefix-delimiter", Takes::Value),
@@ -211,7 +212,6 @@ pub(super) const KNOBS: &[Knob] = &[
     idle_word("ssl-session-cache", Takes::Switch),
     idle_word("ssl-kernel-tls", Takes::Switch),
     // Flags refused.
-    refused('S', "enable-sasl", Takes::Switch, NO_SASL),
     refused('e', "memory-file", Takes::Value, NO_MEMORY_FILE),
 ];
 
@@ -223,10 +223,6 @@ pub(super) const LOG_SYSLOG: &str = "log-syslog";
 
 pub(super) const NO_UDP: &str =
     "there is no UDP here (it amplifies attacks, and carries no large values): 0 is allowed";
-pub(super) const NO_BINARY: &str =
-    "memcached's deprecated binary protocol is not spoken here: ascii and auto are allowed";
-const NO_SASL: &str = "SASL belongs to the binary protocol, which is not spoken here: use -Y with a file of \
-                       user:password lines";
 const NO_MEMORY_FILE: &str = "items are not kept in a file here: a restart starts empty; leave it out";
 const NO_CIPHERS: &str =
     "an OpenSSL cipher list has no meaning for rustls, which only has strong suites: leave it out";

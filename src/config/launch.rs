@@ -1,8 +1,11 @@
 //! Settings into options: values parsed, defaults filled in, contradictions refused.
 
+use std::path::PathBuf;
+
 use super::settings::Settings;
 use super::{Launch, Refusal, cluster, http, knobs, listen, values};
 use crate::logs;
+use crate::protocol::codec::Protocol;
 use crate::server::{Listen, UnixListen, guests};
 use crate::tls::{ClientVerify, MinVersion};
 use crate::{node, process, server, store, tls};
@@ -36,12 +39,18 @@ struct Reader<'a> {
     warnings: Vec<String>,
 }
 
-/// Parses and checks everything. `cpus` bounds the default number of threads.
-pub(super) fn launch(settings: &Settings, cpus: usize) -> Result<Launch, Refusal> {
+/// Parses and checks everything. `cpus` bounds the default number of threads; `sasl_users` is the
+/// environment's file of users for `-S`.
+pub(super) fn launch(
+    settings: &Settings,
+    cpus: usize,
+    sasl_users: Option<PathBuf>,
+) -> Result<Launch, Refusal> {
     let mut reader = Reader { settings, warnings: Vec::new() };
     reader.check_refused()?;
     let store = reader.store()?;
-    let server = reader.server(cpus, store.budget_bytes)?;
+    let mut server = reader.server(cpus, store.budget_bytes)?;
+    reader.protocol(&mut server, sasl_users)?;
     let cluster = cluster::options(settings, &server, &mut reader.warnings)?;
     let process = process::Options {
         daemon: settings.switch("daemon")?,
@@ -109,11 +118,29 @@ impl Reader<'_> {
             Ok(0_u16) => Ok(()),
             _ => Err(knobs::NO_UDP.into()),
         })?;
-        self.settings.value("protocol", |text| match text {
-            "ascii" | "auto" => Ok(()),
-            "binary" => Err(knobs::NO_BINARY.into()),
-            _ => Err("needs ascii or auto".into()),
-        })?;
+        Ok(())
+    }
+
+    /// What clients speak, and who may.
+    fn protocol(&self, server: &mut server::Options, sasl_users: Option<PathBuf>) -> Result<(), Refusal> {
+        let given = self.settings.value("protocol", values::protocol)?;
+        server.sasl = self.settings.switch("enable-sasl")?;
+        server.protocol = given.unwrap_or_default();
+        let Some(sasl) = self.settings.of("enable-sasl").filter(|_| server.sasl) else { return Ok(()) };
+        if given == Some(Protocol::Ascii) {
+            return Err(sasl.refuse("SASL belongs to the binary protocol, which -B ascii turns off"));
+        }
+        if server.auth_file.is_some() {
+            return Ok(());
+        }
+        let Some(users) = sasl_users else {
+            let why =
+                "needs a file of user:password lines: -Y FILE, or MEMCACHED_SASL_PWDB in the environment";
+            return Err(sasl.refuse(why));
+        };
+        server.auth_file = Some(users);
+        // memcached.c, main: with SASL alone there are no text clients.
+        server.protocol = given.unwrap_or(Protocol::Binary);
         Ok(())
     }
 

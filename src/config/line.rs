@@ -166,7 +166,6 @@ mod tests {
             (&["-q"], "-q is no flag"),
             (&["--memory-limits", "3"], "--memory-limits is no flag; did you mean --memory-limit?"),
             (&["stray"], "stray: only flags are taken, and this is none"),
-            (&["-S"], "-S: SASL belongs to the binary protocol"),
             (&["-e", "/x"], "-e /x: items are not kept in a file here"),
         ] {
             let error = line(args).expect_err(expected).to_string();

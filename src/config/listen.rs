@@ -52,14 +52,16 @@ fn listen_port(text: &str) -> Result<u16, String> {
     }
 }
 
-/// Takes `proto[ascii]:` off, which forces a listener's protocol to the one we have anyway.
+/// Takes `proto[negotiating]:` off, which is what every listener does anyway, and `proto[ascii]:`: what
+/// else a listener speaks (`-B`) is the same for all.
 fn protocol(word: &str) -> Result<&str, String> {
     let Some(rest) = word.strip_prefix("proto[") else {
         return Ok(word);
     };
     match rest.split_once("]:") {
         Some(("ascii" | "negotiating", rest)) => Ok(rest),
-        _ => Err("only proto[ascii]: and proto[negotiating]: are spoken here".into()),
+        _ => Err("only proto[ascii]: and proto[negotiating]: are taken here; -B says for all what is spoken"
+            .into()),
     }
 }
 

@@ -126,7 +126,7 @@ pub fn load(
     all.overlay(line);
     // A machine that does not tell has as many CPUs as memcached's default assumes.
     let cpus = std::thread::available_parallelism().map_or(launch::DEFAULT_THREADS, usize::from);
-    let mut launch = launch::launch(&all, cpus)?;
+    let mut launch = launch::launch(&all, cpus, environment.sasl_users)?;
     launch.node.port_file = environment.port_file;
     launch.node.held_by = environment.held_by;
     launch.warnings.splice(0..0, environment.warnings);

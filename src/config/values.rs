@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::logs;
+use crate::protocol::codec::Protocol;
 use crate::tls::{ClientVerify, MinVersion};
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -43,6 +44,16 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 pub(super) fn verbosity(text: &str) -> Result<u8, String> {
     let number = text.parse::<u8>().map_err(|_| "needs a number from 0 to 3".to_owned())?;
     Ok(number.min(3))
+}
+
+/// `-B`.
+pub(super) fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "auto" => Ok(Protocol::Auto),
+        "ascii" => Ok(Protocol::Ascii),
+        "binary" => Ok(Protocol::Binary),
+        _ => Err("needs auto, ascii or binary".into()),
+    }
 }
 
 /// `--log-format`.

@@ -1,5 +1,6 @@
 //! The codec, fed in every way that a network can cut its input.
 
+mod binary;
 mod errors;
 mod lines;
 mod splits;

@@ -202,8 +202,79 @@ fn mutate(input: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// What a client sends, whole or broken.
+/// The first byte of a packet of the binary protocol.
+const PACKET: u8 = 0x80;
+
+/// The opcodes of the binary protocol, some that are none, and what lengths of extras they take.
+const OPCODES: u8 = 0x28;
+const EXTRAS: &[usize] = &[0, 4, 8, 20];
+
+/// Its statistics, which are figures of the moment.
+const STAT: u8 = 0x10;
+
+/// Extras that suit a command of the binary protocol.
+fn extras_len(opcode: u8) -> usize {
+    match opcode {
+        0x01..=0x03 | 0x11..=0x13 => 8,
+        0x05 | 0x06 | 0x15 | 0x16 => 20,
+        0x1b..=0x1e | 0x23 | 0x24 => 4,
+        _ => 0,
+    }
+}
+
+/// Appends a packet of the binary protocol, whose lengths now and then lie.
+fn packet(out: &mut Vec<u8>, random: &mut Random) {
+    let opcode = random.below(OPCODES.into()) as u8;
+    let extras = if random.one_in(12) { random.pick(EXTRAS) } else { extras_len(opcode) };
+    let has_key = !matches!(opcode, 0x07 | 0x08 | 0x0a | 0x0b | 0x17 | 0x18 | 0x1b | 0x20);
+    let key = match random.below(40) {
+        0 => vec![b'k'; 245 + random.below(10)],
+        1 => b"a b\r\nc".to_vec(),
+        2 => b"PLAIN".to_vec(),
+        3 => b"settings".to_vec(),
+        _ if has_key => random.pick(KEYS).into(),
+        _ => Vec::new(),
+    };
+    let takes_value = matches!(opcode, 0x01..=0x03 | 0x0e | 0x0f | 0x11..=0x13 | 0x19..=0x1a | 0x21 | 0x22);
+    let len = if random.one_in(8) { random.below(70_000) } else { random.below(40) };
+    let len = if takes_value || random.one_in(30) { len } else { 0 };
+    let mut body = extras + key.len() + len;
+    if random.one_in(40) {
+        body = random.pick(&[0, 1, body + 1, 1 << 20, u32::MAX as usize]);
+    }
+    let mut header = [0; 24];
+    (header[0], header[1], header[4]) = (PACKET, opcode, extras as u8);
+    header[2..4].copy_from_slice(&(key.len() as u16).to_be_bytes());
+    header[8..12].copy_from_slice(&(body as u32).to_be_bytes());
+    header[12..16].copy_from_slice(&(random.below(1 << 30) as u32).to_be_bytes());
+    header[23] = if random.one_in(6) { random.below(40) as u8 } else { 0 };
+    out.extend_from_slice(&header);
+    let extra = random.pick(&[0, 0, 0, 1, 9, 0xff]);
+    out.extend(std::iter::repeat_n(extra, extras));
+    out.extend_from_slice(&key);
+    out.extend(std::iter::repeat_n(random.pick(b"1 x\r\n"), len));
+}
+
+/// What a client of either protocol sends, whole or broken.
 pub fn input(random: &mut Random) -> Vec<u8> {
+    if random.one_in(3) {
+        return packets(random);
+    }
+    lines(random)
+}
+
+fn packets(random: &mut Random) -> Vec<u8> {
+    let mut input = Vec::new();
+    for _ in 0..if random.one_in(20) { 400 } else { 1 + random.below(60) } {
+        packet(&mut input, random);
+    }
+    for _ in 0..random.pick(&[0, 0, 0, 1, 4]) {
+        mutate(&mut input, random);
+    }
+    input
+}
+
+fn lines(random: &mut Random) -> Vec<u8> {
     let mut input = Vec::new();
     let lines = if random.one_in(20) { 400 } else { 1 + random.below(40) };
     for _ in 0..lines {
@@ -227,6 +298,9 @@ pub fn input(random: &mut Random) -> Vec<u8> {
 /// Whether the answers are the same every time: no figures of the moment, no order of a hash,
 /// and no line so long that it matters whether its end has come.
 pub fn is_repeatable(input: &[u8]) -> bool {
+    if input.first() == Some(&PACKET) {
+        return !input.windows(2).any(|start| start == [PACKET, STAT]);
+    }
     let momentary = [&b"stats"[..], b"watch", b"lru_crawler", b"cache_memlimit"];
     let long = input.split(|&byte| byte == b'\n').any(|line| line.len() > 2000);
     !long && !momentary.iter().any(|name| input.windows(name.len()).any(|part| part == *name))

@@ -38,13 +38,29 @@ const STARTS: &[&str] = &[
 /// How an answer in the binary protocol begins.
 const BINARY_ANSWER: u8 = 0x81;
 
+/// Its statuses (protocol_binary.h).
+const STATUSES: &[u16] = &[0, 1, 2, 3, 4, 5, 6, 0x20, 0x21, 0x81, 0x82];
+
 /// Goes through all answers; what is cut off at the end is left alone, as a client may be.
-pub fn check(mut answers: &[u8]) -> Result<(), String> {
-    while let Some(end) = answers.iter().position(|&byte| byte == b'\n') {
-        if answers[0] == BINARY_ANSWER {
-            // The last one on its connection, and with bytes of the client's own in it.
-            return Ok(());
+pub fn check(answers: &[u8]) -> Result<(), String> {
+    if answers.first() == Some(&BINARY_ANSWER) { check_packets(answers) } else { check_lines(answers) }
+}
+
+fn check_packets(mut answers: &[u8]) -> Result<(), String> {
+    while let Some((header, behind)) = answers.split_at_checked(24) {
+        let (extras, key) = (usize::from(header[4]), usize::from(u16::from_be_bytes([header[2], header[3]])));
+        let body = u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize;
+        let status = u16::from_be_bytes([header[6], header[7]]);
+        if header[0] != BINARY_ANSWER || extras + key > body || !STATUSES.contains(&status) {
+            return Err(format!("no answer begins like {}", header.escape_ascii()));
         }
+        answers = behind.get(body..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn check_lines(mut answers: &[u8]) -> Result<(), String> {
+    while let Some(end) = answers.iter().position(|&byte| byte == b'\n') {
         let (line, behind) = answers.split_at(end + 1);
         answers = behind;
         let text = line.strip_suffix(b"\n").unwrap_or(line);

@@ -10,6 +10,7 @@ pub mod history;
 pub mod http;
 pub mod netns;
 pub mod node;
+pub mod packet;
 pub mod pipe;
 pub mod prometheus;
 pub mod proxy;

@@ -16,7 +16,7 @@ fn told(args: &str) -> Result<Launch, Refusal> {
 fn alone(args: &str) -> Result<Launch, Refusal> {
     let words = std::iter::once("filbert").chain(args.split_whitespace()).map(OsString::from);
     match line::read(words)? {
-        Asked::Run(settings) => launch(&settings, 8),
+        Asked::Run(settings) => launch(&settings, 8, None),
         _ => panic!("{args} asks for a text"),
     }
 }

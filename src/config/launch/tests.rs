@@ -9,7 +9,7 @@ use crate::config::line::{self, Asked};
 fn told(args: &str) -> Result<Launch, Refusal> {
     let words = std::iter::once("filbert").chain(args.split_whitespace()).map(OsString::from);
     match line::read(words)? {
-        Asked::Run(settings) => launch(&settings, 8),
+        Asked::Run(settings) => launch(&settings, 8, None),
         _ => panic!("{args} asks for a text"),
     }
 }
@@ -46,8 +46,8 @@ fn the_defaults_are_memcacheds_apart_from_the_address() {
 #[test]
 fn threads_default_to_no_more_than_the_cpus() {
     let nothing = Settings::default();
-    assert_eq!(launch(&nothing, 2).expect("valid").node.server.threads, 2);
-    assert_eq!(launch(&nothing, 64).expect("valid").node.server.threads, 4);
+    assert_eq!(launch(&nothing, 2, None).expect("valid").node.server.threads, 2);
+    assert_eq!(launch(&nothing, 64, None).expect("valid").node.server.threads, 4);
     assert_eq!(server("-t 32").threads, 32);
     assert!(
         told("-t 100").expect("valid").warnings[0]
@@ -128,6 +128,27 @@ fn tls_takes_its_words() {
 }
 
 #[test]
+fn clients_of_the_binary_protocol_log_in_with_either_file_of_users() {
+    let spoken = |args| server(args).protocol;
+    assert_eq!(spoken(""), Protocol::Auto);
+    assert_eq!(spoken("-B auto"), Protocol::Auto);
+    assert_eq!(spoken("-B ascii"), Protocol::Ascii);
+    assert_eq!(spoken("-B binary"), Protocol::Binary);
+    assert_eq!(spoken("-S -Y /users"), Protocol::Auto, "the users of -Y log in by text as well");
+
+    let alone = |args: &[&str]| {
+        let words = std::iter::once(&"filbert").chain(args).map(OsString::from);
+        let Ok(Asked::Run(settings)) = line::read(words) else { panic!("valid") };
+        let told = launch(&settings, 8, Some("/sasl".into())).expect("valid").node.server;
+        (told.protocol, told.sasl, told.auth_file)
+    };
+    assert_eq!(alone(&["-S"]), (Protocol::Binary, true, Some("/sasl".into())));
+    assert_eq!(alone(&["-S", "-Y", "/users"]), (Protocol::Auto, true, Some("/users".into())));
+    assert_eq!(alone(&["-S", "-B", "auto"]), (Protocol::Auto, true, Some("/sasl".into())));
+    assert_eq!(alone(&[]), (Protocol::Auto, false, None), "without -S nobody asked for it");
+}
+
+#[test]
 fn options_that_do_nothing_are_said_once() {
     let warnings = told("-f 1.08 -n 48 -L -k -r -R 20 -N 2 -o modern,hash_algorithm=xxh3,no_lru_crawler")
         .expect("accepted")
@@ -175,8 +196,9 @@ fn every_refusal_names_the_flag_the_value_and_what_is_allowed() {
             "-U 11211",
             "-U 11211: there is no UDP here (it amplifies attacks, and carries no large values): 0 is allowed",
         ),
-        ("-B binary", "-B binary: memcached's deprecated binary protocol is not spoken here: ascii and auto"),
-        ("-B morse", "-B morse: needs ascii or auto"),
+        ("-B morse", "-B morse: needs auto, ascii or binary"),
+        ("-S", "-S: needs a file of user:password lines: -Y FILE, or MEMCACHED_SASL_PWDB in the environment"),
+        ("-S -B ascii -Y /users", "-S: SASL belongs to the binary protocol, which -B ascii turns off"),
         ("-D ::", "-D ::: needs one character"),
         ("-v --verbose=much", "-v much: needs a number from 0 to 3"),
         ("--log-format xml", "--log-format xml: needs text or json"),
