@@ -40,12 +40,16 @@ macro_rules! filbert_client {
 }
 
 filbert_client!(cluster);
+filbert_client!(sasl);
 
 client!(aiomcache);
+client!(bmemcached);
 client!(libmemcached_tools);
 client!(memcached_tool);
 client!(netcat);
+client!(other_languages);
 client!(pylibmc);
+client!(pylibmc_binary);
 client!(pymemcache);
 client!(pymemcache_tls);
 client!(python_memcached);

@@ -53,12 +53,6 @@ def prepare_python_memcached(path, port):
     live.write_text(text)
 
 
-def prepare_pylibmc(path, port):
-    """Switches the suite to the text protocol: it asks for the binary one, which filbert does not speak."""
-    for file in (path / "tests").glob("*.py"):
-        file.write_text(file.read_text().replace("binary=True", "binary=False"))
-
-
 SUITES = {
     "pymemcache": Suite(
         archive="pymemcache-4.0.0",
@@ -72,12 +66,7 @@ SUITES = {
         paths=["tests"],
         at_least=30,
         environment=lambda port: {"MEMCACHED_HOST": HOST, "MEMCACHED_PORT": str(port)},
-        prepare=prepare_pylibmc,
-        left_out={
-            "tests/test_autoconf.py": "needs Amazon ElastiCache's `config get` on port 11211",
-            "tests/test_client.py::ClientTests::test_utf8_encoding": "its keys hold spaces: binary protocol only",
-            "tests/test_client.py::ClientTests::test_zerokey": "its keys hold control characters: binary protocol only",
-        },
+        left_out={"tests/test_autoconf.py": "needs Amazon ElastiCache's `config get` on port 11211"},
     ),
     "python-memcached": Suite(
         archive="python-memcached-1.62",

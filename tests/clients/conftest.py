@@ -1,8 +1,15 @@
 """Fixtures: a server for each test file, emptied before each test, and more servers on request."""
 
+import glob
+import os
+
 import pytest
 
 from server import Server
+
+# pylibmc's wheel brings a libsasl that looks for its mechanisms elsewhere than Debian installs them, and does so as soon
+# as it is imported.
+os.environ.setdefault("SASL_PATH", ":".join(glob.glob("/usr/lib/*/sasl2")))
 
 
 @pytest.fixture(scope="module")

@@ -46,9 +46,31 @@ CAPABILITIES = [
 ]
 
 
+BINARY_CAPABILITIES = [
+    "noop", "quit", "quitq", "set", "setq", "flush", "flushq", "add", "addq", "replace", "replaceq", "delete",
+    "deleteq", "get", "getq", "getk", "getkq", "incr", "incrq", "decr", "decrq", "version", "append", "appendq",
+    "prepend", "prependq", "stat",
+]
+
+
 def test_memccapable(server):
-    printed = run("memccapable", "-a", "-h", "127.0.0.1", "-p", str(server.port))
-    assert re.findall(r"^ascii (.+?) +\[(\w+)\]$", printed, re.MULTILINE) == [(name, "pass") for name in CAPABILITIES]
+    printed = run("memccapable", "-h", "127.0.0.1", "-p", str(server.port))
+    for protocol, names in [("ascii", CAPABILITIES), ("binary", BINARY_CAPABILITIES)]:
+        passed = re.findall(rf"^{protocol} (.+?) +\[(\w+)\]$", printed, re.MULTILINE)
+        assert passed == [(name, "pass") for name in names], printed
+
+
+def test_tools_in_the_binary_protocol(tool, tmp_path):
+    content = bytes(range(256)) * 2000
+    (tmp_path / "blob").write_bytes(content)
+    tool("memccp", "--binary", str(tmp_path / "blob"))
+    tool("memccat", "--binary", f"--file={tmp_path / 'back'}", "blob")
+    assert (tmp_path / "back").read_bytes() == content
+    tool("memcrm", "--binary", "blob")
+    assert tool("memccat", "--binary", "blob", expect=1) == ""
+    tool("memccp", "--binary", str(tmp_path / "blob"))
+    tool("memcflush", "--binary")
+    assert tool("memccat", "--binary", "blob", expect=1) == ""
 
 
 def test_memccp_and_memccat_move_a_file(tool, stored):
