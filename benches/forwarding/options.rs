@@ -63,10 +63,10 @@ impl Options {
         }
         options.load.settle()?;
         let compares = options.forwarding && !options.drive;
-        if compares && options.load.dialect == Some(Dialect::Meta) {
-            return Err(
-                "nutcracker does not speak meta commands: --meta goes with --drive or --no-forwarding".into(),
-            );
+        if compares && options.load.dialect.is_some_and(|dialect| dialect != Dialect::Classic) {
+            let why = "nutcracker speaks classic commands alone: --meta and --binary go with --drive or \
+                       --no-forwarding";
+            return Err(why.into());
         }
         Ok(Some(options))
     }

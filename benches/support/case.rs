@@ -23,6 +23,7 @@ impl Case {
         let (set, get) = match self.dialect {
             Dialect::Classic => ("set", "get"),
             Dialect::Meta => ("ms", "mg"),
+            Dialect::Binary => ("binary set", "binary get"),
         };
         let mix = match self.mix {
             Mix { sets: 0, .. } => get.to_owned(),

@@ -57,6 +57,7 @@ impl LoadOptions {
   --ops N              operations in a run (default {unpipelined} with pipeline 1, {pipelined} with more)
   --mix M              only this mix: get, set, or SETS:GETS such as 1:10
   --meta               only meta commands: mg and ms for get and set
+  --binary             only the binary protocol
   --pipeline N         only this pipeline
 ",
             self.repetitions, self.connections, self.key_bytes, self.value_bytes, self.keyspace
@@ -76,6 +77,7 @@ impl LoadOptions {
             "--ops" => self.operations = Some(value()?.parse().map_err(|error| wrong(&error))?),
             "--mix" => self.mix = Some(parse_mix(&value()?)?),
             "--meta" => self.dialect = Some(Dialect::Meta),
+            "--binary" => self.dialect = Some(Dialect::Binary),
             "--pipeline" => self.pipeline = Some(value()?.parse().map_err(|error| wrong(&error))?),
             _ => return Ok(false),
         }
@@ -104,7 +106,7 @@ impl LoadOptions {
         self.operations.unwrap_or(if self.quick { full / u64::from(QUICK_PART) } else { full })
     }
 
-    /// The matrix, with `--mix`, `--meta` and `--pipeline` in place of its own values, each case once.
+    /// The matrix, with `--mix`, `--meta`, `--binary` and `--pipeline` in place of its own values, each case once.
     pub fn cases(&self, matrix: &[Case]) -> Vec<Case> {
         let mut cases: Vec<Case> = Vec::new();
         for case in matrix {

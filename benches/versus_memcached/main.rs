@@ -31,7 +31,7 @@ const SUMMARY_KEYS: &[&str] = &["throughput_kops", "latency_p99_us", "cpu_us_per
 
 /// memcached 1.6.18 gathers the replies to pipelined `set`, `mg` and `ms` into one write, but writes the reply to each
 /// `get` by itself: only the meta cases compare what both servers do when both gather.
-const MATRIX: [Case; 8] = [
+const MATRIX: [Case; 12] = [
     Case::classic(Mix::GET, 1),
     Case::classic(Mix::GET, 16),
     Case::classic(Mix::SET_1_GET_10, 1),
@@ -40,6 +40,10 @@ const MATRIX: [Case; 8] = [
     Case::classic(Mix::SET, 16),
     Case { dialect: Dialect::Meta, ..Case::classic(Mix::GET, 16) },
     Case { dialect: Dialect::Meta, ..Case::classic(Mix::SET_1_GET_10, 16) },
+    Case { dialect: Dialect::Binary, ..Case::classic(Mix::GET, 1) },
+    Case { dialect: Dialect::Binary, ..Case::classic(Mix::GET, 16) },
+    Case { dialect: Dialect::Binary, ..Case::classic(Mix::SET, 1) },
+    Case { dialect: Dialect::Binary, ..Case::classic(Mix::SET, 16) },
 ];
 
 fn main() -> ExitCode {

@@ -102,6 +102,7 @@ impl Connection {
 
     fn check(&mut self, workload: &Workload, report: &mut Report) -> Result<(), LoadError> {
         while let Some(&request) = self.batch.get(self.answered) {
+            workload.blank(&mut self.input[self.checked..self.filled]);
             let input = &self.input[self.checked..self.filled];
             let unheld = workload.unheld(request);
             if input.starts_with(unheld) {

@@ -13,7 +13,7 @@ const KEY_DIGITS_IN_VALUE: usize = 8;
 
 /// The reply to a set that found no memory (memcached.c, "out of memory storing object"): with a full memory, memcached
 /// gives it when sets come faster than its background thread moves items to where they can be evicted.
-pub const REFUSED: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+const REFUSED: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
 
 /// How many sets come before how many gets, over and over, as in memtier's `--ratio`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,21 @@ pub enum Dialect {
     Classic,
     /// `mg KEY v` and `ms KEY LENGTH`.
     Meta,
+    /// Get and set of the binary protocol.
+    Binary,
+}
+
+/// Where the token stands in a packet's header: the one thing in a reply that is not known before.
+const TOKEN: std::ops::Range<usize> = 16..24;
+
+/// The header of a packet of the binary protocol.
+fn packet(magic: u8, opcode: u8, status: u16, extras: usize, key_bytes: usize, body: usize) -> Vec<u8> {
+    let mut header = vec![0; TOKEN.end];
+    (header[0], header[1], header[4]) = (magic, opcode, extras as u8);
+    header[2..4].copy_from_slice(&(key_bytes as u16).to_be_bytes());
+    header[6..8].copy_from_slice(&status.to_be_bytes());
+    header[8..12].copy_from_slice(&(body as u32).to_be_bytes());
+    header
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,46 +62,77 @@ pub struct Request {
 /// The wire's words around keys and values (doc/protocol.txt).
 #[derive(Debug)]
 struct Wording {
-    get: &'static [u8],
+    get: Vec<u8>,
     get_tail: &'static [u8],
-    set: &'static [u8],
+    set: Vec<u8>,
     set_tail: Vec<u8>,
-    stored: &'static [u8],
+    /// What follows a value that is sent.
+    set_end: &'static [u8],
+    stored: Vec<u8>,
     /// A hit is this, the key if the dialect repeats it, `hit_tail`, the value, `hit_end`.
-    hit: &'static [u8],
+    hit: Vec<u8>,
     hit_repeats_key: bool,
     hit_tail: Vec<u8>,
     hit_end: &'static [u8],
-    miss: &'static [u8],
+    miss: Vec<u8>,
+    refused: Vec<u8>,
 }
 
 impl Dialect {
-    fn wording(self, value_bytes: usize) -> Wording {
+    fn wording(self, key_bytes: usize, value_bytes: usize) -> Wording {
         match self {
             Self::Classic => Wording {
-                get: b"get ",
+                get: b"get ".to_vec(),
                 get_tail: b"\r\n",
-                set: b"set ",
+                set: b"set ".to_vec(),
                 set_tail: format!(" 0 0 {value_bytes}\r\n").into_bytes(),
-                stored: b"STORED\r\n",
-                hit: b"VALUE ",
+                set_end: b"\r\n",
+                stored: b"STORED\r\n".to_vec(),
+                hit: b"VALUE ".to_vec(),
                 hit_repeats_key: true,
                 hit_tail: format!(" 0 {value_bytes}\r\n").into_bytes(),
                 hit_end: b"\r\nEND\r\n",
-                miss: b"END\r\n",
+                miss: b"END\r\n".to_vec(),
+                refused: REFUSED.to_vec(),
             },
             Self::Meta => Wording {
-                get: b"mg ",
+                get: b"mg ".to_vec(),
                 get_tail: b" v\r\n",
-                set: b"ms ",
+                set: b"ms ".to_vec(),
                 set_tail: format!(" {value_bytes}\r\n").into_bytes(),
-                stored: b"HD\r\n",
-                hit: b"VA ",
+                set_end: b"\r\n",
+                stored: b"HD\r\n".to_vec(),
+                hit: b"VA ".to_vec(),
                 hit_repeats_key: false,
                 hit_tail: format!("{value_bytes}\r\n").into_bytes(),
                 hit_end: b"\r\n",
-                miss: b"EN\r\n",
+                miss: b"EN\r\n".to_vec(),
+                refused: REFUSED.to_vec(),
             },
+            Self::Binary => {
+                const GET: u8 = 0x00;
+                const SET: u8 = 0x01;
+                let answer = |opcode, status, extras, body| packet(0x81, opcode, status, extras, 0, body);
+                let error = |opcode, status, text: &str| {
+                    [&answer(opcode, status, 0, text.len())[..], text.as_bytes()].concat()
+                };
+                Wording {
+                    get: packet(0x80, GET, 0, 0, key_bytes, key_bytes),
+                    get_tail: b"",
+                    // Flags and expiry time are 0.
+                    set: [&packet(0x80, SET, 0, 8, key_bytes, 8 + key_bytes + value_bytes)[..], &[0; 8]]
+                        .concat(),
+                    set_tail: Vec::new(),
+                    set_end: b"",
+                    stored: answer(SET, 0, 0, 0),
+                    hit: [&answer(GET, 0, 4, 4 + value_bytes)[..], &[0; 4]].concat(),
+                    hit_repeats_key: false,
+                    hit_tail: Vec::new(),
+                    hit_end: b"",
+                    miss: error(GET, 0x01, "Not found"),
+                    refused: error(SET, 0x82, "Out of memory allocating item"),
+                }
+            }
         }
     }
 }
@@ -97,37 +143,40 @@ pub struct Workload {
     keys: Arc<Keys>,
     value_bytes: usize,
     pattern: Vec<u8>,
+    dialect: Dialect,
     wording: Wording,
 }
 
 impl Workload {
     pub fn new(dialect: Dialect, keys: Arc<Keys>, value_bytes: usize) -> Self {
         let mut random = Random::new();
+        let wording = dialect.wording(keys.key_bytes(), value_bytes);
         Self {
             keys,
             value_bytes,
             // Any byte may occur, line ends too: a server must go by the length.
             pattern: (0..PATTERN_OFFSETS + value_bytes).map(|_| random.next() as u8).collect(),
-            wording: dialect.wording(value_bytes),
+            dialect,
+            wording,
         }
     }
 
     /// No reply is longer than this, unless it is wrong.
     pub fn longest_reply_bytes(&self) -> usize {
-        let Wording { stored, hit, hit_tail, hit_end, .. } = &self.wording;
+        let Wording { stored, hit, hit_tail, hit_end, refused, .. } = &self.wording;
         let hit_bytes = hit.len() + self.keys.key_bytes() + hit_tail.len() + self.value_bytes + hit_end.len();
-        hit_bytes.max(stored.len()).max(REFUSED.len())
+        hit_bytes.max(stored.len()).max(refused.len())
     }
 
     pub fn append_request(&self, request: Request, output: &mut Vec<u8>) {
         if request.is_set {
-            output.extend_from_slice(self.wording.set);
+            output.extend_from_slice(&self.wording.set);
             output.extend_from_slice(self.key(request));
             output.extend_from_slice(&self.wording.set_tail);
             self.append_value(request, output);
-            output.extend_from_slice(b"\r\n");
+            output.extend_from_slice(self.wording.set_end);
         } else {
-            output.extend_from_slice(self.wording.get);
+            output.extend_from_slice(&self.wording.get);
             output.extend_from_slice(self.key(request));
             output.extend_from_slice(self.wording.get_tail);
         }
@@ -136,10 +185,10 @@ impl Workload {
     /// The reply that is due: the value, or that it was stored.
     pub fn append_reply(&self, request: Request, output: &mut Vec<u8>) {
         if request.is_set {
-            output.extend_from_slice(self.wording.stored);
+            output.extend_from_slice(&self.wording.stored);
             return;
         }
-        output.extend_from_slice(self.wording.hit);
+        output.extend_from_slice(&self.wording.hit);
         if self.wording.hit_repeats_key {
             output.extend_from_slice(self.key(request));
         }
@@ -149,8 +198,15 @@ impl Workload {
     }
 
     /// The reply that says the server does not hold the item: a get's miss, or a set refused for want of memory.
-    pub fn unheld(&self, request: Request) -> &'static [u8] {
-        if request.is_set { REFUSED } else { self.wording.miss }
+    pub fn unheld(&self, request: Request) -> &[u8] {
+        if request.is_set { &self.wording.refused } else { &self.wording.miss }
+    }
+
+    /// Blanks out what of the reply at the beginning of `input` is not known before.
+    pub fn blank(&self, input: &mut [u8]) {
+        if self.dialect == Dialect::Binary {
+            input.iter_mut().take(TOKEN.end).skip(TOKEN.start).for_each(|byte| *byte = 0);
+        }
     }
 
     /// The request as an error message names it.
