@@ -1,6 +1,7 @@
 //! Values on their way in and replies on their way out: bounded for all clients together, and clients who behave are
 //! served all the same.
 
+use crate::support::packet::*;
 use crate::support::server::{Server, eventually};
 use crate::support::wire::Wire;
 
@@ -16,21 +17,30 @@ fn value(len: usize) -> String {
 
 #[test]
 fn half_sent_values_are_bounded_and_others_are_served() {
+    bounds_half_sent(format!("set half 0 0 1000000\r\n{}", value(999_000)).as_bytes());
+}
+
+#[test]
+fn half_sent_packets_are_bounded_and_others_are_served() {
+    let packet = Packet::store(SETQ, "half", value(1_000_000)).bytes();
+    bounds_half_sent(&packet[..packet.len() - 1_000]);
+}
+
+fn bounds_half_sent(half: &[u8]) {
     let server = Server::filbert(&["-m", "64", "-t", "2"]);
-    let half = format!("set half 0 0 1000000\r\n{}", value(999_000));
     let mut good = server.connect();
     let whole = value(900_000);
     let mut half_sent = Vec::new();
     std::thread::scope(|scope| {
         let senders: Vec<_> = (0..HALF_SENT)
             .map(|_| {
-                let (server, half) = (&server, &half);
+                let server = &server;
                 let sender = std::thread::Builder::new().stack_size(256 << 10);
                 sender
                     .spawn_scoped(scope, move || {
                         let mut wire = server.connect();
                         // It is refused, or closed for the others.
-                        let _ = wire.try_send(half.as_bytes());
+                        let _ = wire.try_send(half);
                         wire
                     })
                     .expect("a thread more")
@@ -67,17 +77,26 @@ fn store(wire: &mut Wire, value: &str) {
 
 #[test]
 fn replies_that_nobody_takes_are_bounded_and_others_are_served() {
+    bounds_replies(b"get large\r\n");
+}
+
+#[test]
+fn packets_that_nobody_takes_are_bounded_and_others_are_served() {
+    bounds_replies(&Packet::new(GETKQ, "large").bytes());
+}
+
+fn bounds_replies(get: &[u8]) {
     let server = Server::filbert(&["-m", "64", "-t", "2"]);
     let mut good = server.connect();
     let large = value(500_000);
     good.ask(&format!("set large 0 0 500000\r\n{large}\r\n"), "STORED\r\n");
     let reply = format!("VALUE large 0 500000\r\n{large}\r\nEND\r\n");
     // More than the sockets' buffers take.
-    let gets = "get large\r\n".repeat(30);
+    let gets = get.repeat(30);
     let mut slow: Vec<_> = (0..SLOW_READERS)
         .map(|_| {
             let mut wire = server.connect();
-            wire.send(gets.as_bytes());
+            wire.send(&gets);
             wire
         })
         .collect();
@@ -132,4 +151,9 @@ fn a_busy_connection_lets_others_go_first() {
     busy.ask(&format!("get{}\r\n", " k".repeat(2_000)), &format!("{got}END\r\n"));
     let after_multiget = busy.stat("conn_yields");
     assert!(after_multiget >= after_stream + 7, "{after_stream} to {after_multiget}");
+
+    let mut busy = server.connect();
+    assert_eq!(ask_all(&mut busy, &vec![Packet::store(SETQ, "k", "1"); 2_000]), []);
+    let after_packets: u64 = stat(&mut busy, "", "conn_yields").parse().expect("a number");
+    assert!(after_packets >= after_multiget + 7, "{after_multiget} to {after_packets}");
 }

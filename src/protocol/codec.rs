@@ -66,6 +66,11 @@ pub trait Handler {
         true
     }
 
+    /// Whether items carry a CAS token.
+    fn has_cas(&self) -> bool {
+        true
+    }
+
     /// Largest item in bytes, as memcached counts it.
     fn item_size_max(&self) -> usize;
 }

@@ -25,6 +25,8 @@ struct Recorder {
     lines: Vec<Vec<u8>>,
     /// Whether logins alone are looked for; a login ends it.
     locked: bool,
+    /// Whether items carry no tokens.
+    without_cas: bool,
     /// After so many requests a pause, again and again; 0 is never.
     pause_every: usize,
 }
@@ -76,6 +78,10 @@ impl Handler for Recorder {
 
     fn authenticated(&self) -> bool {
         !self.locked
+    }
+
+    fn has_cas(&self) -> bool {
+        !self.without_cas
     }
 
     fn item_size_max(&self) -> usize {

@@ -93,8 +93,8 @@ impl Session {
         reply::write_line(&mut self.out, line);
     }
 
-    /// Ends the connection for want of memory. Of that a line tells; a client of the binary protocol
-    /// would take one for the end of the world, and is told nothing, as by memcached.
+    /// Ends the connection for want of memory. A line says so; a client of the binary protocol, which
+    /// could not read it, is told nothing, as by memcached.
     #[cold]
     pub(super) fn close_for_want_of_room(&mut self, error: ProtocolError) {
         if !self.is_binary {
@@ -401,6 +401,10 @@ impl Handler for Session {
     #[inline]
     fn authenticated(&self) -> bool {
         self.logged_in
+    }
+
+    fn has_cas(&self) -> bool {
+        self.door.store.has_cas()
     }
 
     #[inline]

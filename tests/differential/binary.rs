@@ -11,6 +11,7 @@ use crate::support::wire::Wire;
 const STREAMS: u64 = 2_000;
 const BASE_SEED: u64 = 20_241_129;
 const ARGS: &[&str] = &["-m", "64"];
+const WITHOUT_CAS: &[&str] = &["-m", "64", "-C"];
 
 /// Seconds from now, Unix times that are past, and those beyond 31 bits.
 const EXPTIMES: &[u32] = &[0, 0, 1000, 2_592_000, 2_592_001, 1_000_000_000, 1 << 31, u32::MAX - 1, u32::MAX];
@@ -133,12 +134,12 @@ fn tell(told: &mut String, answers: Vec<Answer>) {
     }
 }
 
-fn compare(product: Product) {
+fn compare(product: Product, args: &[&str]) {
     let seeds = match std::env::var("FILBERT_SEED") {
         Ok(seed) => vec![seed.parse().expect("FILBERT_SEED is a number")],
         Err(_) => (BASE_SEED..BASE_SEED + STREAMS).collect(),
     };
-    let (left, right) = (Server::memcached(ARGS), Server::start(product, ARGS));
+    let (left, right) = (Server::memcached(args), Server::start(product, args));
     for server in [&left, &right] {
         // Tokens that no item of a stream has.
         ask(&mut server.connect(), &Packet::store(SET, "warm", "1"));
@@ -157,11 +158,16 @@ fn compare(product: Product) {
 
 #[test]
 fn filbert_answers_random_packets_as_memcached_does() {
-    compare(Product::Filbert);
+    compare(Product::Filbert, ARGS);
+}
+
+#[test]
+fn filbert_answers_random_packets_as_memcached_does_without_cas() {
+    compare(Product::Filbert, WITHOUT_CAS);
 }
 
 /// Shows that streams are deterministic.
 #[test]
 fn memcached_answers_random_packets_as_itself() {
-    compare(Product::Memcached);
+    compare(Product::Memcached, ARGS);
 }

@@ -162,9 +162,10 @@ impl<'a> Packet<'a> {
         (self.command(Verb::Arithmetic(sum)), self.reply(Form::Arithmetic))
     }
 
-    /// The `set` of a packet, without its value.
-    fn set(&self, mode: SetMode) -> Set<'static> {
-        let compare = self.header.compare();
+    /// The `set` of a packet, without its value. Where items carry no tokens, one that is asked for
+    /// means nothing (proto_bin.c, `process_bin_update`).
+    fn set(&self, mode: SetMode, has_cas: impl Fn() -> bool) -> Set<'static> {
+        let compare = self.header.compare().filter(|_| has_cas());
         match mode {
             SetMode::Append | SetMode::Prepend => Set { mode, compare, ..Set::PLAIN },
             // A token turns each of these into a cas.
@@ -256,7 +257,7 @@ impl<H: Handler> Codec<H> {
     }
 
     fn store(&mut self, mode: SetMode, packet: &Packet<'_>, input: &[u8]) -> Step {
-        let set = packet.set(mode);
+        let set = packet.set(mode, || self.handler.has_cas());
         let (value_len, front) = (packet.header.value_len(), packet.header.front_len());
         let too_large = item_size(packet.key.len(), value_len, set.flags) > self.handler.item_size_max();
         if too_large || std::mem::take(&mut self.refused) {

@@ -299,6 +299,31 @@ fn a_value_over_the_limit_is_skipped_and_not_kept() {
 }
 
 #[test]
+fn a_value_without_memory_to_read_it_into_is_skipped() {
+    let input = packet(0x11, 0, &[0; 8], b"key", &[b'x'; 5000]);
+    let mut feed = Feed::new(Recorder::default());
+    feed.read(&input[..4500]);
+    assert_eq!(feed.codec.wanted(), input.len(), "room is asked for all of it");
+    feed.codec.refuse_unfinished();
+    feed.read(&input[4500..]);
+    feed.read(&packet(0x0a, 0, b"", b"", b""));
+    let ask = Ask::Unstored { key: b"key", mode: SetMode::Set, status: Status::OutOfMemory };
+    let expected = [Request::Binary(head(0x11, true), ask), Request::Binary(head(0x0a, false), Ask::NoOp)];
+    assert_eq!(feed.codec.handler.whole, expected.map(|request| format!("{request:?}")));
+}
+
+#[test]
+fn a_token_means_nothing_to_a_set_where_items_carry_none() {
+    let mut feed = Feed::new(Recorder { without_cas: true, ..Recorder::default() });
+    feed.read(&packet(0x02, 9, &[0; 8], b"key", b"v"));
+    let verb = Verb::Set(Set { mode: SetMode::Add, value: b"v", ..Set::PLAIN });
+    let command = Command { key: b"key", key_binary: false, verb };
+    let (head, form) = (head(0x02, false), Form::Store(SetMode::Add));
+    let request = Request::Key(command, Reply::Binary(Binary { head, form, key: b"key" }));
+    assert_eq!(feed.codec.handler.whole, [format!("{request:?}")]);
+}
+
+#[test]
 fn before_a_login_little_is_taken() {
     for &(opcode, extras, has_key) in OPCODES {
         let mut feed = Feed::new(Recorder { locked: true, ..Recorder::default() });
