@@ -94,7 +94,7 @@ impl Packet {
 
     pub fn bytes(&self) -> Vec<u8> {
         let body = self.extras.len() + self.key.len() + self.value.len();
-        let mut bytes = vec![0; HEADER_LEN];
+        let mut bytes = [0; HEADER_LEN];
         (bytes[0], bytes[1], bytes[4]) = (0x80, self.opcode, self.extras.len() as u8);
         bytes[2..4].copy_from_slice(&(self.key.len() as u16).to_be_bytes());
         bytes[8..12].copy_from_slice(&(body as u32).to_be_bytes());
