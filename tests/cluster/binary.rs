@@ -82,6 +82,33 @@ fn quiet_commands_for_all_owners_keep_their_order() {
     assert_eq!(seen, expected.map(|n| (n, if n < KEYS { EXISTS } else { 0 })).collect::<Vec<_>>());
 }
 
+/// Whose owner cannot be asked: a miss to who reads, and an error that is no line to who writes.
+#[test]
+fn a_key_whose_owner_is_gone_is_a_miss_or_a_temporary_failure() {
+    const TEMPORARY: u16 = 0x86;
+    let mut cluster = Cluster::start(3);
+    let key = cluster.key_owned_by(1);
+    let mut wire = cluster.nodes[0].connect();
+    assert_eq!(ask(&mut wire, &Packet::store(SET, &key, "v")).status, 0);
+    // Nobody takes its keys over.
+    cluster.etcd.kill();
+    cluster.nodes[1].kill9();
+    let packets = [
+        Packet::new(GETK, &key),
+        Packet::new(GETQ, &key),
+        Packet::store(SETQ, &key, "w"),
+        Packet::new(DELETE, &key),
+        Packet::sum(INCREMENTQ, &key, 1, 0, 0),
+        Packet::new(TOUCH, &key).extras(&[0; 4]),
+    ];
+    let answers = ask_all(&mut wire, &packets);
+    let seen: Vec<_> = answers.iter().map(|answer| (answer.opcode, answer.status)).collect();
+    let failed = [SETQ, DELETE, INCREMENTQ, TOUCH].map(|opcode| (opcode, TEMPORARY));
+    assert_eq!(seen, [&[(GETK, NOT_FOUND)][..], &failed].concat());
+    assert_eq!(answers[0].key, key.as_bytes());
+    assert!(answers[1].text().starts_with("the owner of this key"), "{}", answers[1].text());
+}
+
 #[test]
 fn a_flush_and_statistics_are_those_of_the_cluster() {
     let cluster = Cluster::steady(2);
