@@ -96,10 +96,7 @@ fn closes_after_bytes_that_are_no_packet(product: Product) {
     // A key longer than the body, one that is too long, and lengths that a get cannot have.
     for (key, body, status) in [(3_u16, 2_u32, UNKNOWN), (251, 251, INVALID), (1, 2, INVALID)] {
         let mut wire = server.connect();
-        let mut bytes = Packet::new(GET, "").bytes();
-        bytes[2..4].copy_from_slice(&key.to_be_bytes());
-        bytes[8..12].copy_from_slice(&body.to_be_bytes());
-        bytes.extend(vec![b'k'; key.into()]);
+        let bytes = [&header(GET, 0, key, body)[..], &vec![b'k'; key.into()]].concat();
         wire.send(&bytes);
         assert_eq!(answer(&mut wire).expect("it is told").status, status);
         assert!(answer(&mut wire).is_none(), "it closes");

@@ -6,6 +6,7 @@ mod lines;
 mod splits;
 
 use bytes::BytesMut;
+use proptest::test_runner::TestCaseResult;
 use tokio_util::codec::Decoder;
 
 use super::*;
@@ -111,6 +112,23 @@ impl Feed {
                 Some(Batch::Closed) => self.closed = true,
             }
         }
+    }
+
+    /// Takes an input in reads of these lengths, over and over, and calls `after` behind each.
+    fn read_cut(
+        &mut self,
+        input: &[u8],
+        cuts: &[usize],
+        after: impl Fn(&Self) -> TestCaseResult,
+    ) -> TestCaseResult {
+        let (mut rest, mut cuts) = (input, cuts.iter().cycle());
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+            self.read(piece);
+            rest = behind;
+            after(self)?;
+        }
+        Ok(())
     }
 
     fn seen(&self) -> &[String] {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::events::Kinds;
+use crate::item::Exptime;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::admin::{Admin, Crawler};
 use crate::protocol::error::ProtocolError;
@@ -14,7 +15,7 @@ use crate::server::session::{Next, Session};
 use crate::stats::Counter;
 
 /// Highest level of `verbosity` (memcached.h, `MAX_VERBOSITY_LEVEL`).
-pub(super) const VERBOSITY_MAX: u32 = 2;
+const VERBOSITY_MAX: u32 = 2;
 
 impl Session {
     pub(super) fn admin(&mut self, admin: Admin<'_>) {
@@ -34,18 +35,17 @@ impl Session {
                 None
             }
             Admin::Verbosity { level, quiet } => {
-                self.door.verbosity.store(level.min(VERBOSITY_MAX) as u8, Ordering::Relaxed);
+                self.set_verbosity(level);
                 ok_unless(quiet)
             }
             Admin::FlushAll { delay, quiet } => {
                 self.counters.bump(Counter::CmdFlush);
                 if !self.door.options.flush_allowed {
                     (!quiet).then_some("CLIENT_ERROR flush_all not allowed")
-                } else if self.later(Task::Flush { delay, quiet }) {
-                    None
-                } else {
-                    self.door.store.flush_all(&self.caller(), delay);
+                } else if self.flush(delay, Task::Flush { delay, quiet }) {
                     ok_unless(quiet)
+                } else {
+                    None
                 }
             }
             Admin::MemoryLimit { bytes, quiet } => {
@@ -90,6 +90,20 @@ impl Session {
         if let Some(line) = answer {
             self.answer(line);
         }
+    }
+
+    pub(super) fn set_verbosity(&self, level: u32) {
+        self.door.verbosity.store(level.min(VERBOSITY_MAX) as u8, Ordering::Relaxed);
+    }
+
+    /// Flushes this node, when it is alone, or has the cluster flushed by `task`, which answers
+    /// later. Whether it is done.
+    pub(super) fn flush(&mut self, delay: Exptime, task: Task) -> bool {
+        if self.later(task) {
+            return false;
+        }
+        self.door.store.flush_all(&self.caller(), delay);
+        true
     }
 
     fn watch(&mut self, arguments: Tokens<'_>) -> Option<&'static str> {

@@ -1,13 +1,10 @@
 //! What is asked for in the binary protocol besides operations on a key.
 
-use std::sync::atomic::Ordering;
-
 use crate::item::Exptime;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::binary::reply::{write_continue, write_done, write_error, write_lines, write_stat};
 use crate::protocol::binary::{Ask, Head, Status};
 use crate::protocol::token::Tokens;
-use crate::server::admin_commands::VERBOSITY_MAX;
 use crate::server::cluster_commands::Task;
 use crate::server::memcached::Ended;
 use crate::server::session::{Next, Session};
@@ -29,7 +26,7 @@ impl Session {
             Ask::Flush(delay) => self.binary_flush(head, delay),
             Ask::Stats(group) => self.binary_stats(head, group),
             Ask::Verbosity(level) => {
-                self.door.verbosity.store(level.min(VERBOSITY_MAX) as u8, Ordering::Relaxed);
+                self.set_verbosity(level);
                 write_done(&mut self.out, head, &[]);
             }
             Ask::Mechanisms | Ask::Login { .. } if self.door.auth.is_none() => {
@@ -61,8 +58,7 @@ impl Session {
         }
         self.counters.bump(Counter::CmdFlush);
         let task = Task::Flush { delay, quiet: false };
-        if !self.later(Task::Binary(head, task.into())) {
-            self.door.store.flush_all(&self.caller(), delay);
+        if self.flush(delay, Task::Binary(head, task.into())) {
             write_done(&mut self.out, head, &[]);
         }
     }

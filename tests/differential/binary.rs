@@ -103,11 +103,7 @@ fn converse(wire: &mut Wire, seed: u64, prefix: &str) -> String {
     tell(&mut told, ask_all(wire, &batch));
     if rng.bool() {
         let (opcode, extras, key, body) = *rng.choice(BROKEN).expect("there are some");
-        let mut bytes = Packet::new(opcode, "").bytes();
-        bytes[4] = extras;
-        bytes[2..4].copy_from_slice(&key.to_be_bytes());
-        bytes[8..12].copy_from_slice(&body.to_be_bytes());
-        bytes.extend(vec![0; 300]);
+        let bytes = [&header(opcode, extras, key, body)[..], &[0; 300]].concat();
         wire.send(&bytes);
         tell(&mut told, std::iter::from_fn(|| answer(wire)).collect());
         told.push_str("[closed]\n");

@@ -1,5 +1,7 @@
 //! What is sent: requests of every kind, and what becomes of them when they are broken.
 
+use crate::support::packet::{REQUEST, STAT, header};
+
 /// A small generator of random numbers (SplitMix64), so that a seed means the same for ever.
 pub struct Random(u64);
 
@@ -202,15 +204,9 @@ fn mutate(input: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// The first byte of a packet of the binary protocol.
-const PACKET: u8 = 0x80;
-
 /// The opcodes of the binary protocol, some that are none, and what lengths of extras they take.
 const OPCODES: u8 = 0x28;
 const EXTRAS: &[usize] = &[0, 4, 8, 20];
-
-/// Its statistics, which are figures of the moment.
-const STAT: u8 = 0x10;
 
 /// Extras that suit a command of the binary protocol.
 fn extras_len(opcode: u8) -> usize {
@@ -242,10 +238,7 @@ fn packet(out: &mut Vec<u8>, random: &mut Random) {
     if random.one_in(40) {
         body = random.pick(&[0, 1, body + 1, 1 << 20, u32::MAX as usize]);
     }
-    let mut header = [0; 24];
-    (header[0], header[1], header[4]) = (PACKET, opcode, extras as u8);
-    header[2..4].copy_from_slice(&(key.len() as u16).to_be_bytes());
-    header[8..12].copy_from_slice(&(body as u32).to_be_bytes());
+    let mut header = header(opcode, extras as u8, key.len() as u16, body as u32);
     header[12..16].copy_from_slice(&(random.below(1 << 30) as u32).to_be_bytes());
     header[23] = if random.one_in(6) { random.below(40) as u8 } else { 0 };
     out.extend_from_slice(&header);
@@ -298,8 +291,9 @@ fn lines(random: &mut Random) -> Vec<u8> {
 /// Whether the answers are the same every time: no figures of the moment, no order of a hash,
 /// and no line so long that it matters whether its end has come.
 pub fn is_repeatable(input: &[u8]) -> bool {
-    if input.first() == Some(&PACKET) {
-        return !input.windows(2).any(|start| start == [PACKET, STAT]);
+    if input.first() == Some(&REQUEST) {
+        // Statistics are figures of the moment.
+        return !input.windows(2).any(|start| start == [REQUEST, STAT]);
     }
     let momentary = [&b"stats"[..], b"watch", b"lru_crawler", b"cache_memlimit"];
     let long = input.split(|&byte| byte == b'\n').any(|line| line.len() > 2000);

@@ -1,6 +1,8 @@
 //! Whether answers are well formed: every line one that the protocol knows, every value as long
 //! as its line says.
 
+use crate::support::packet::{ANSWER, HEADER_LEN};
+
 /// How the lines of answers begin.
 const STARTS: &[&str] = &[
     "END",
@@ -35,23 +37,20 @@ const STARTS: &[&str] = &[
     "WATCHER_TOO_MANY ",
 ];
 
-/// How an answer in the binary protocol begins.
-const BINARY_ANSWER: u8 = 0x81;
-
-/// Its statuses (protocol_binary.h).
+/// The statuses of answers in the binary protocol (protocol_binary.h).
 const STATUSES: &[u16] = &[0, 1, 2, 3, 4, 5, 6, 0x20, 0x21, 0x81, 0x82];
 
 /// Goes through all answers; what is cut off at the end is left alone, as a client may be.
 pub fn check(answers: &[u8]) -> Result<(), String> {
-    if answers.first() == Some(&BINARY_ANSWER) { check_packets(answers) } else { check_lines(answers) }
+    if answers.first() == Some(&ANSWER) { check_packets(answers) } else { check_lines(answers) }
 }
 
 fn check_packets(mut answers: &[u8]) -> Result<(), String> {
-    while let Some((header, behind)) = answers.split_at_checked(24) {
+    while let Some((header, behind)) = answers.split_at_checked(HEADER_LEN) {
         let (extras, key) = (usize::from(header[4]), usize::from(u16::from_be_bytes([header[2], header[3]])));
         let body = u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize;
         let status = u16::from_be_bytes([header[6], header[7]]);
-        if header[0] != BINARY_ANSWER || extras + key > body || !STATUSES.contains(&status) {
+        if header[0] != ANSWER || extras + key > body || !STATUSES.contains(&status) {
             return Err(format!("no answer begins like {}", header.escape_ascii()));
         }
         answers = behind.get(body..).unwrap_or_default();

@@ -47,7 +47,12 @@ pub const AUTH_ERROR: u16 = 0x20;
 pub const AUTH_CONTINUE: u16 = 0x21;
 pub const UNKNOWN: u16 = 0x81;
 
-const HEADER_LEN: usize = 24;
+/// The first byte of a request.
+pub const REQUEST: u8 = 0x80;
+/// The first byte of an answer.
+pub const ANSWER: u8 = 0x81;
+
+pub const HEADER_LEN: usize = 24;
 
 /// A request.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +63,15 @@ pub struct Packet {
     pub extras: Vec<u8>,
     pub key: Vec<u8>,
     pub value: Vec<u8>,
+}
+
+/// The header of a request, with whatever lengths.
+pub fn header(opcode: u8, extras: u8, key: u16, body: u32) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    (header[0], header[1], header[4]) = (REQUEST, opcode, extras);
+    header[2..4].copy_from_slice(&key.to_be_bytes());
+    header[8..12].copy_from_slice(&body.to_be_bytes());
+    header
 }
 
 impl Packet {
@@ -94,10 +108,7 @@ impl Packet {
 
     pub fn bytes(&self) -> Vec<u8> {
         let body = self.extras.len() + self.key.len() + self.value.len();
-        let mut bytes = [0; HEADER_LEN];
-        (bytes[0], bytes[1], bytes[4]) = (0x80, self.opcode, self.extras.len() as u8);
-        bytes[2..4].copy_from_slice(&(self.key.len() as u16).to_be_bytes());
-        bytes[8..12].copy_from_slice(&(body as u32).to_be_bytes());
+        let mut bytes = header(self.opcode, self.extras.len() as u8, self.key.len() as u16, body as u32);
         bytes[12..16].copy_from_slice(&self.opaque.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.cas.to_be_bytes());
         [&bytes[..], &self.extras, &self.key, &self.value].concat()
@@ -145,7 +156,7 @@ pub fn answer(wire: &mut Wire) -> Option<Answer> {
         return None;
     }
     assert_eq!(header.len(), HEADER_LEN, "cut off: {}", header.escape_ascii());
-    assert_eq!(header[0], 0x81, "no answer: {}", header.escape_ascii());
+    assert_eq!(header[0], ANSWER, "no answer: {}", header.escape_ascii());
     let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("4 bytes"));
     let short = |at: usize| u16::from_be_bytes(header[at..at + 2].try_into().expect("2 bytes"));
     let mut body = wire.bytes(number(8) as usize).expect("the body comes in time");

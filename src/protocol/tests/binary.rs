@@ -472,13 +472,10 @@ proptest! {
         let mut expected = Feed::new(Recorder::default());
         expected.read(&input);
         let mut feed = Feed::new(Recorder { pause_every, ..Recorder::default() });
-        let (mut rest, mut cuts) = (&input[..], cuts.iter().cycle());
-        while !rest.is_empty() {
-            let (piece, behind) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
-            feed.read(piece);
-            rest = behind;
+        feed.read_cut(&input, &cuts, |feed| {
             prop_assert!(feed.closed || feed.buffer.len() <= ITEM_SIZE_MAX + 400);
-        }
+            Ok(())
+        })?;
         prop_assert_eq!(Cut(&feed.codec.handler.whole), Cut(&expected.codec.handler.whole));
         prop_assert_eq!(Cut(&feed.codec.handler.lines), Cut(&expected.codec.handler.lines));
         prop_assert_eq!(feed.closed, expected.closed);

@@ -87,12 +87,7 @@ proptest! {
         prop_assume!(input.split(|&byte| byte == b'\n').all(|line| line.len() <= 2000));
         let expected = whole(&input, 0);
         let mut feed = Feed::new(Recorder { pause_every, ..Recorder::default() });
-        let (mut rest, mut cuts) = (&input[..], cuts.iter().cycle());
-        while !rest.is_empty() {
-            let (piece, behind) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
-            feed.read(piece);
-            rest = behind;
-        }
+        feed.read_cut(&input, &cuts, |_| Ok(()))?;
         prop_assert_eq!(Cut(&feed.codec.handler.whole), Cut(&expected.codec.handler.whole));
         prop_assert_eq!(Cut(&feed.codec.handler.lines), Cut(&expected.codec.handler.lines));
         prop_assert_eq!(feed.closed, expected.closed);
