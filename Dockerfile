@@ -23,5 +23,5 @@ EXPOSE 11211 11212
 # Whether clients may be sent here; without HTTP (--http-listen off, or another port) say --no-healthcheck. There is no curl
 # in this image: bash asks.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=2 \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9150 && printf 'GET /readyz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.1 200 ' <&3"]
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/11280 && printf 'GET /readyz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.1 200 ' <&3"]
 ENTRYPOINT ["filbert"]

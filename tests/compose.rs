@@ -17,7 +17,7 @@ use crate::support::server::{Server, program};
 const CLIENTS: &str = "11211";
 const PEERS: &str = "11212";
 /// And a browser.
-const PAGE: &str = "9150";
+const PAGE: &str = "11280";
 
 #[test]
 fn docker_compose_takes_the_file() {

@@ -478,13 +478,13 @@ fn a_stop_ends_what_is_idle_at_once() {
 #[test]
 fn the_usual_address_is_done_without_and_another_is_not() {
     // Whoever has it, it is taken.
-    let taken = TcpListener::bind("127.0.0.1:9150");
+    let taken = TcpListener::bind("127.0.0.1:11280");
     let mut command = server::command(Product::Filbert, &[]);
     command.env_remove("FILBERT_HTTP_LISTEN");
     let mut without = Server::spawn_as(Product::Filbert, command, &["-l", "127.0.0.1"]);
     let port = without.await_ports()[0];
     assert!(
-        without.stderr().contains("cannot listen on 127.0.0.1:9150: Address"),
+        without.stderr().contains("cannot listen on 127.0.0.1:11280: Address"),
         "{}",
         Cut(without.stderr())
     );

@@ -77,7 +77,7 @@ fn run(cluster: &Cluster, command: &str) -> Vec<String> {
             &format!("nc 127.0.0.1 {}", 11211 + number),
             &format!("nc {} {}", clients.ip(), clients.port()),
         );
-        here = here.replace(&format!("http://127.0.0.1:{}/", 9150 + number), &format!("http://{http}/"));
+        here = here.replace(&format!("http://127.0.0.1:{}/", 11280 + number), &format!("http://{http}/"));
     }
     assert_ne!(here, command, "it asks a node");
     // What curl tells of its progress is for terminals.

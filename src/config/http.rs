@@ -10,8 +10,9 @@ const ADVERTISE: &str = "http-advertise";
 const TOKEN_FILE: &str = "http-token-file";
 const MEMCACHED_NAMES: &str = "memcached-exporter-metrics";
 
-/// As Prometheus' memcached_exporter.
-const DEFAULT_LISTEN: &str = "127.0.0.1:9150";
+/// Near memcached's own, with HTTP's 80, and none of Prometheus' list of default ports: an exporter
+/// beside a node, memcached_exporter (9150) above all, finds its own free.
+const DEFAULT_LISTEN: &str = "127.0.0.1:11280";
 
 /// Puts them together; `None` when the door is to stay shut.
 pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn it_is_open_to_this_machine_unless_told_otherwise() {
         let usual = read(&[]).expect("valid").expect("on");
-        assert_eq!((usual.listen.as_str(), usual.is_default), ("127.0.0.1:9150", true));
+        assert_eq!((usual.listen.as_str(), usual.is_default), ("127.0.0.1:11280", true));
         let other = read(&[("http-listen", "[::1]:0")]).expect("valid").expect("on");
         assert_eq!((other.listen.as_str(), other.is_default), ("[::1]:0", false));
         for off in ["", "off"] {
@@ -68,12 +69,12 @@ mod tests {
 
     #[test]
     fn elsewhere_it_needs_a_token() {
-        let error = read(&[("http-listen", "0.0.0.0:9150")]).expect_err("no token");
-        assert!(error.starts_with("--http-listen 0.0.0.0:9150: others than this machine"), "{error}");
+        let error = read(&[("http-listen", "0.0.0.0:11280")]).expect_err("no token");
+        assert!(error.starts_with("--http-listen 0.0.0.0:11280: others than this machine"), "{error}");
         assert!(error.ends_with("needs --http-token-file"), "{error}");
-        let open = read(&[("http-listen", "0.0.0.0:9150"), ("http-token-file", "token")]).expect("valid");
+        let open = read(&[("http-listen", "0.0.0.0:11280"), ("http-token-file", "token")]).expect("valid");
         assert_eq!(open.expect("on").token_file, Some("token".into()));
-        let told = [("http-listen", "127.0.0.1:9150"), ("http-advertise", "cache-1:80")];
+        let told = [("http-listen", "127.0.0.1:11280"), ("http-advertise", "cache-1:80")];
         assert_eq!(read(&told).expect("valid").expect("on").advertise, Some("cache-1:80".into()));
         let error = read(&[("http-advertise", "0.0.0.0:80")]).expect_err("every address");
         assert!(error.starts_with("--http-advertise 0.0.0.0:80: nobody can connect to every"), "{error}");

@@ -14,7 +14,7 @@ use crate::local_cluster::child::Child;
 use crate::local_cluster::{Error, Options, probe, system};
 
 /// The first node's port for HTTP, the usual one.
-const HTTP_PORT: u16 = 9150;
+const HTTP_PORT: u16 = 11280;
 
 /// Lines of etcd's log that are shown when it ends too early.
 const SHOWN_LOG_LINES: usize = 10;

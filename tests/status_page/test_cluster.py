@@ -66,8 +66,8 @@ def test_members_lead_to_their_own_pages(page, shared_cluster):
 
 def test_only_addresses_become_links(page):
     expected = {
-        "pageOf('127.0.0.1:9150')": "http://127.0.0.1:9150/",
-        "pageOf('[::1]:9150')": "http://[::1]:9150/",
+        "pageOf('127.0.0.1:11280')": "http://127.0.0.1:11280/",
+        "pageOf('[::1]:11280')": "http://[::1]:11280/",
         "pageOf('cache-1.example:80')": "http://cache-1.example:80/",
         "pageOf('user@host:80')": None,
         "pageOf('javascript:alert(1)')": None,

@@ -186,13 +186,13 @@ mod tests {
             is_of_this_machine(&headers)
         };
         for host in
-            ["localhost", "LOCALHOST:9150", "127.0.0.1:9150", "[::1]:9150", "10.0.0.1", "a.localhost:1"]
+            ["localhost", "LOCALHOST:11280", "127.0.0.1:11280", "[::1]:11280", "10.0.0.1", "a.localhost:1"]
         {
             assert!(answered(host), "{host}");
         }
         for host in [
             "evil.example",
-            "evil.example:9150",
+            "evil.example:11280",
             "localhost.evil.example",
             "127.0.0.1.evil.example",
             "[::1]evil.example",
