@@ -254,6 +254,27 @@ fn filbert_finishes_the_replies_it_began_before_it_stops() {
     assert_eq!(server.wait_exit().code(), Some(0));
 }
 
+/// Without it OpenSSL 3 takes the end for one that somebody else made, and fails. memcached closes without.
+#[test]
+fn filbert_says_that_it_closes() {
+    let authority = Authority::new();
+    let server = start(Product::Filbert, &authority, "idle_timeout=1", &[]);
+    for version in [&version::TLS12, &version::TLS13] {
+        let client = authority.client_of(version, None);
+        // What comes without close_notify is an error.
+        let mut silent = connect(&server, &client);
+        silent.ask("mn\r\n", "MN\r\n");
+        assert_eq!(silent.rest().expect("it says so after idle_timeout"), b"");
+        let mut leaving = connect(&server, &client);
+        leaving.ask("mn\r\n", "MN\r\n");
+        leaving.take_leave();
+        assert_eq!(leaving.rest().expect("it answers the client's own"), b"");
+        let mut quitting = connect(&server, &client);
+        quitting.send(b"quit\r\n");
+        assert_eq!(quitting.rest().expect("it says so after quit"), b"");
+    }
+}
+
 #[test]
 fn filbert_does_not_wait_for_handshakes_when_it_stops() {
     let authority = Authority::new();

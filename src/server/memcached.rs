@@ -322,6 +322,7 @@ impl Client {
             }
             if !ready!(self.poll_turn(cx, &mut buffers.read))? {
                 if !self.session().is_awaited() {
+                    self.stream.take_leave(cx);
                     return Poll::Ready(Ok(Ended::Normal));
                 }
                 // A client that says no more may still listen.
@@ -349,7 +350,7 @@ impl Client {
     #[cold]
     fn make_room(&mut self, cx: &Context<'_>) -> Option<Ended> {
         if self.session().share.is_evicted() {
-            // Its client takes nothing, so that there is nobody to be told.
+            // Its client takes nothing, so that there is nobody to be told, by TLS neither.
             return Some(Ended::Error);
         }
         self.input.clear(cx);
@@ -377,6 +378,7 @@ impl Client {
             let left = (*timeout + CLOCK_STEP).saturating_sub(Duration::from_secs(silent.into()));
             if left.is_zero() && !watching {
                 session.counters.bump(Counter::IdleKicks);
+                self.stream.take_leave(cx);
                 return Poll::Ready(Ended::Idle);
             }
             timer.as_mut().reset(Instant::now() + left.max(CLOCK_STEP));

@@ -117,6 +117,13 @@ impl Wire {
         };
     }
 
+    /// Says by TLS that nothing more will be sent (`close_notify`), and leaves the socket open.
+    pub fn take_leave(&mut self) {
+        let Socket::Tls(stream) = &mut self.socket else { return };
+        stream.conn.send_close_notify();
+        stream.conn.complete_io(&mut stream.sock).expect("the server takes it");
+    }
+
     /// The next line with its line end; shorter, without one, if the server closes.
     ///
     /// # Errors
