@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use filbert::config::{self, Launch, Outcome, Refusal};
 use filbert::logs::{self, Format, Started, Target};
+use filbert::process::rights::Rights;
 use filbert::{local_cluster, node, process};
 use tracing::{error, info, warn};
 
@@ -22,10 +23,13 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Ok(Outcome::Launch(launch)) => match logs::start(&launch.logs) {
-            Ok(log) => run(*launch, &log),
-            Err(error) => fail(&error, launch.logs.format, ExitCode::from(SYSTEM_REFUSED)),
-        },
+        Ok(Outcome::Launch(launch)) => {
+            let rights = Rights::of(launch.process.user.as_deref());
+            match rights.user_first(|| logs::start(&launch.logs)) {
+                Ok(log) => run(*launch, &log, &rights),
+                Err(error) => fail(&error, launch.logs.format, ExitCode::from(SYSTEM_REFUSED)),
+            }
+        }
         Ok(Outcome::LocalCluster(options)) => match local_cluster::run(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, ExitCode::FAILURE),
@@ -60,7 +64,7 @@ fn fail(why: &dyn Display, format: Format, code: ExitCode) -> ExitCode {
 }
 
 /// Runs a node until a signal stops it.
-fn run(mut launch: Launch, log: &Started) -> ExitCode {
+fn run(mut launch: Launch, log: &Started, rights: &Rights) -> ExitCode {
     (launch.node.log_lines, launch.node.log_writer) = (log.lines.clone(), log.writer.clone());
     for warning in &launch.warnings {
         warn!("{warning}");
@@ -70,8 +74,8 @@ fn run(mut launch: Launch, log: &Started) -> ExitCode {
 
     // Bound as root, for low ports; in the foreground, so that what fails is seen; and before
     // there are threads, which going into the background would lose.
-    let started = process::prepare(launch.process).map_err(Failure::from).and_then(|prepared| {
-        let bound = node::bind(&launch.node)?;
+    let started = process::prepare(launch.process, rights).map_err(Failure::from).and_then(|prepared| {
+        let bound = node::bind(&launch.node, rights)?;
         if let Some((uid, gid)) = prepared.user() {
             log.writer.give_to(uid, gid).map_err(Failure::LogFile)?;
         }

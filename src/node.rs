@@ -24,6 +24,7 @@ use crate::events::{Events, Kinds};
 use crate::logs;
 use crate::node::cluster::Member;
 use crate::peer;
+use crate::process::rights::Rights;
 use crate::process::{self, signals};
 use crate::server::admin::{self, Token};
 use crate::server::connections::Connections;
@@ -126,15 +127,21 @@ struct BoundHttp {
 }
 
 /// Gets hold of all that can be missing or taken, before any thread is started. From here on
-/// signals wait for [`run`], in the same thread.
+/// signals wait for [`run`], in the same thread. Files that only the user of `-u` may open are opened
+/// by these `rights`.
 ///
 /// # Errors
 /// A port in use, a file that cannot be read or used.
-pub fn bind(options: &Options) -> Result<Bound, Error> {
-    let certificates = options.server.tls.clone().map(tls::Reloadable::load).transpose()?;
-    let users = options.server.auth_file.as_ref().map(Users::load).transpose()?;
-    let listening = listen::bind(&options.server)?;
-    let http = options.http.as_ref().map(bind_http).transpose()?.flatten();
+pub fn bind(options: &Options, rights: &Rights) -> Result<Bound, Error> {
+    let certificates =
+        rights.root_first(|| options.server.tls.clone().map(tls::Reloadable::load).transpose())?;
+    let users = rights.root_first(|| options.server.auth_file.as_ref().map(Users::load).transpose())?;
+    let listening = match &options.server.unix {
+        // It is to belong to the user.
+        Some(_) => rights.user_first(|| listen::bind(&options.server))?,
+        None => listen::bind(&options.server)?,
+    };
+    let http = options.http.as_ref().map(|http| bind_http(http, rights)).transpose()?.flatten();
     let peers = options.cluster.clone().map(|mut options| {
         let listener = cluster::bind(&mut options, &listening)?;
         Ok::<_, Error>((listener, options))
@@ -142,13 +149,14 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
     // Not earlier, so that a name server that does not answer can be interrupted.
     signals::hold().map_err(io::Error::from)?;
     if let Some(path) = &options.port_file {
-        listen::write_port_file(path, &listening, http.as_ref().map(|http| &http.listener))?;
+        let http = http.as_ref().map(|http| &http.listener);
+        rights.root_first(|| listen::write_port_file(path, &listening, http))?;
     }
     Ok(Bound { listening, peers: peers.transpose()?, certificates, users, http })
 }
 
-fn bind_http(options: &admin::Options) -> Result<Option<BoundHttp>, Error> {
-    let token = options.token_file.as_deref().map(Token::load).transpose()?;
+fn bind_http(options: &admin::Options, rights: &Rights) -> Result<Option<BoundHttp>, Error> {
+    let token = rights.root_first(|| options.token_file.as_deref().map(Token::load).transpose())?;
     let listener = admin::bind(options)?;
     Ok(listener.map(|listener| BoundHttp { listener, options: options.clone(), token }))
 }

@@ -6,8 +6,8 @@
 //! started: going into the background keeps the calling thread only, and the other threads
 //! would keep root.
 
-use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -17,9 +17,11 @@ use tracing::warn;
 
 pub mod memory;
 mod pid_file;
+pub mod rights;
 pub mod signals;
 
 use pid_file::PidFile;
+use rights::Rights;
 
 /// How the process runs.
 #[derive(Debug, Clone, Default)]
@@ -59,14 +61,6 @@ pub enum Error {
     /// There is no such user.
     #[error("-u {0}: there is no such user")]
     NoSuchUser(String),
-    /// The pid file cannot be written.
-    #[error("-P {}: {error}", path.display())]
-    PidFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
     /// A call to the system failed.
     #[error("{what}: {error}")]
     System {
@@ -84,6 +78,7 @@ pub struct Prepared {
     keep_output: bool,
     pid_file: Option<PidFile>,
     user: Option<User>,
+    rights: Rights,
 }
 
 /// A process as it stays. Dropping it removes the pid file.
@@ -93,16 +88,19 @@ pub struct Settled {
     _pid_file: Option<PidFile>,
 }
 
-/// Raises the file limit, looks the user up and opens the pid file.
+/// Raises the file limit, looks the user up and opens the pid file. One that cannot be written is
+/// only warned of (memcached util.c, `save_pid`).
 ///
 /// # Errors
 ///
-/// A limit that cannot be raised far enough, an unknown user, a pid file that cannot be written.
-pub fn prepare(options: Options) -> Result<Prepared, Error> {
+/// A limit that cannot be raised far enough, an unknown user.
+pub fn prepare(options: Options, rights: &Rights) -> Result<Prepared, Error> {
     allow_files(options.connections, options.peer_files.unwrap_or(0..=0))?;
     let user = whom_to_run_as(options.user)?;
-    let pid_file = options.pid_file.map(PidFile::open).transpose()?;
-    Ok(Prepared { daemon: options.daemon, keep_output: options.keep_output, pid_file, user })
+    let pid_file = options.pid_file.map(|path| PidFile::open(path, rights.clone()));
+    let pid_file = pid_file.and_then(|opened| opened.inspect_err(|error| warn!("{error}")).ok());
+    let Options { daemon, keep_output, .. } = options;
+    Ok(Prepared { daemon, keep_output, pid_file, user, rights: rights.clone() })
 }
 
 impl Prepared {
@@ -119,16 +117,16 @@ impl Prepared {
     /// # Errors
     ///
     /// Calls that the system refuses.
-    pub fn settle(mut self, sockets: &[&Path]) -> Result<Settled, Error> {
+    pub fn settle(self, sockets: &[&Path]) -> Result<Settled, Error> {
         if let Some(user) = &self.user {
-            give_away(sockets, user)?;
+            give_away(sockets, user, &self.rights)?;
         }
         if self.daemon {
             go_into_background(self.keep_output)?;
         }
         // Before root is given away: only root may write to /run, where pid files go.
-        if let Some(pid_file) = &mut self.pid_file {
-            pid_file.write()?;
+        if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::write) {
+            warn!("{error}");
         }
         if let Some(user) = &self.user {
             become_user(user)?;
@@ -231,10 +229,14 @@ fn go_into_background(_keep_output: bool) -> Result<(), Error> {
 }
 
 /// Makes `user` the owner of unix sockets that were bound as root.
-fn give_away(sockets: &[&Path], user: &User) -> Result<(), Error> {
+fn give_away(sockets: &[&Path], user: &User, rights: &Rights) -> Result<(), Error> {
     for socket in sockets {
-        unistd::chown(*socket, Some(user.uid), Some(user.gid))
-            .map_err(failed(&format!("giving {} to the user of -u", socket.display())))?;
+        let give = || match std::fs::metadata(socket) {
+            // Made as the user, where only that one may.
+            Ok(file) if file.uid() == user.uid.as_raw() => Ok(()),
+            _ => unistd::chown(*socket, Some(user.uid), Some(user.gid)),
+        };
+        rights.root_first(give).map_err(failed(&format!("giving {} to the user of -u", socket.display())))?;
     }
     Ok(())
 }
@@ -283,7 +285,7 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("pid");
         let options = Options { pid_file: Some(path.clone()), connections: 1, ..Options::default() };
-        let prepared = prepare(options).expect("writable");
+        let prepared = prepare(options, &Rights::default()).expect("possible");
         assert!(!path.exists(), "not before the process has its final id");
 
         let settled = prepared.settle(&[]).expect("nothing to change");

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{self, Uid, User};
 use tempfile::TempDir;
 
+use crate::support::certificates::Authority;
 use crate::support::daemon::{Daemon, Tether};
 use crate::support::run;
 use crate::support::server::{Product, Server, command, eventually, is_root};
@@ -84,10 +85,69 @@ fn a_daemon_reports_a_port_in_use_before_it_leaves() {
 }
 
 #[test]
-fn a_daemon_reports_a_pid_file_that_cannot_be_written() {
-    let ended = run::filbert(&["-d", "-l", "127.0.0.1", "-p", "-1", "-P", "/nowhere/filbert.pid"]);
-    assert_eq!(ended.code, SYSTEM_REFUSED, "{}", ended.stderr);
-    assert!(ended.stderr.contains("-P /nowhere/filbert.pid: No such file"), "{}", ended.stderr);
+fn a_pid_file_that_cannot_be_written_is_a_message() {
+    let server = Server::filbert(&["-P", "/nowhere/filbert.pid"]);
+    server.connect().ask("mn\r\n", "MN\r\n");
+    assert!(server.stderr().contains("WARN -P /nowhere/filbert.pid: No such file"), "{}", server.stderr());
+}
+
+/// As Debian's memcached.service starts it: root that may become another user and raise limits, and
+/// may not pass over the owners of files.
+#[test]
+fn a_bounded_root_does_as_the_user_what_only_that_one_may() {
+    if !is_root() {
+        // There are no other users to do it as, and it is nobody's directory but this one's.
+        return root_is_given_away();
+    }
+    const BOUNDS: [&str; 3] =
+        ["setpriv", "--no-new-privs", "--bounding-set=-all,+setgid,+setuid,+sys_resource"];
+    let nobody = nobody();
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let own = dir.path().join("own");
+    fs::create_dir(&own).expect("the directory is writable");
+    let authority = Authority::new();
+    for (from, name) in [("server.pem", "cert"), ("server.key", "key")] {
+        fs::copy(authority.path(from), own.join(name)).expect("the directory is writable");
+    }
+    fs::write(own.join("users"), "ann:apple\n").expect("the directory is writable");
+    for name in ["cert", "key", "users"] {
+        fs::set_permissions(own.join(name), fs::Permissions::from_mode(0o600)).expect("it is ours");
+        unistd::chown(&own.join(name), Some(nobody.uid), Some(nobody.gid)).expect("root may");
+    }
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    unistd::chown(&own, Some(nobody.uid), Some(nobody.gid)).expect("root may");
+    let path = |name: &str| own.join(name).to_str().expect("temporary paths are text").to_owned();
+
+    let start = |args: &[&str]| {
+        let ports = format!("MEMCACHED_PORT_FILENAME={}", path("ports"));
+        let bounded = command(Product::Filbert, &[&BOUNDS[..], &["env", &ports]].concat());
+        let mut all = vec!["-u", "nobody"];
+        all.extend_from_slice(args);
+        let server = Server::spawn_as(Product::Filbert, bounded, &all);
+        let tether = Tether::to(server.pid());
+        (server, tether)
+    };
+    let of_nobody = |name: &str| fs::metadata(path(name)).is_ok_and(|file| file.uid() == nobody.uid.as_raw());
+
+    let (pid, users, log, socket) = (path("pid"), path("users"), path("log"), path("socket"));
+    let tls = format!("ssl_chain_cert={},ssl_key={}", path("cert"), path("key"));
+    let (mut server, tether) =
+        start(&["-l", "127.0.0.1", "-P", &pid, "-Y", &users, "-Z", "-o", &tls, "--log-file", &log]);
+    eventually("the pid file is written", || Path::new(&pid).exists());
+    assert_eq!(fs::read_to_string(&pid).expect("it is there"), format!("{}\n", server.pid()));
+    assert!(of_nobody("pid") && of_nobody("ports") && of_nobody("log"), "all are the user's");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+    assert!(!Path::new(&pid).exists() && !Path::new(&format!("{pid}.tmp")).exists(), "none is left");
+    drop(tether);
+
+    let (mut server, _tether) = start(&["-s", &socket, "-P", &pid]);
+    unix_client(Path::new(&socket)).ask("mn\r\n", "MN\r\n");
+    assert!(of_nobody("socket"), "it belongs to the user");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+    assert!(!Path::new(&socket).exists(), "it goes at the end");
 }
 
 #[test]

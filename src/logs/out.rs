@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -72,7 +72,9 @@ impl Out {
     /// where others may write to its folder, its name may lead anywhere.
     pub fn give_to(&self, uid: Uid, gid: Gid) -> io::Result<()> {
         match &self.end {
-            End::File { file, is_new: true, .. } => Ok(unistd::fchown(file, Some(uid), Some(gid))?),
+            End::File { file, is_new: true, .. } if file.metadata()?.uid() != uid.as_raw() => {
+                Ok(unistd::fchown(file, Some(uid), Some(gid))?)
+            }
             _ => Ok(()),
         }
     }

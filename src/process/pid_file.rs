@@ -1,8 +1,8 @@
 //! The pid file (`-P`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -10,7 +10,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tracing::warn;
 
-use super::Error;
+use super::rights::Rights;
 
 /// The file that names this process, there as long as this is.
 #[derive(Debug)]
@@ -19,43 +19,59 @@ pub(super) struct PidFile {
     /// Written to under another name and moved, so that nobody reads an empty file.
     temporary: PathBuf,
     file: File,
+    rights: Rights,
+}
+
+/// Why it cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("-P {}: {error}", path.display())]
+pub(super) struct Error {
+    path: PathBuf,
+    error: io::Error,
 }
 
 impl PidFile {
     /// Finds out whether it can be written, while there is somebody to tell.
-    pub fn open(path: PathBuf) -> Result<Self, Error> {
+    pub fn open(path: PathBuf, rights: Rights) -> Result<Self, Error> {
         if let Some(other) = running(&path) {
             warn!("the pid file {} names a process that runs: {other}", path.display());
         }
         let mut temporary = path.clone().into_os_string();
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
-        // What a start that was killed left. A new file is asked for below, so that root follows
-        // no link that somebody else put there.
-        let _ = fs::remove_file(&temporary);
-        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary) {
-            Ok(file) => Ok(Self { path, temporary, file }),
-            Err(error) => Err(Error::PidFile { path, error }),
+        let opened = rights.root_first(|| {
+            // What a start that was killed left. A new file is asked for, so that root follows no
+            // link that somebody else put there.
+            let _ = fs::remove_file(&temporary);
+            OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)
+        });
+        match opened {
+            Ok(file) => Ok(Self { path, temporary, file, rights }),
+            Err(error) => Err(Error { path, error }),
         }
     }
 
     /// Writes the id of the process as it is now.
-    pub fn write(&mut self) -> Result<(), Error> {
-        writeln!(self.file, "{}", std::process::id())
-            .and_then(|()| fs::rename(&self.temporary, &self.path))
-            .map_err(|error| Error::PidFile { path: self.path.clone(), error })
+    pub fn write(&self) -> Result<(), Error> {
+        let line = format!("{}\n", std::process::id());
+        self.file
+            .write_all_at(line.as_bytes(), 0)
+            .and_then(|()| self.rights.root_first(|| fs::rename(&self.temporary, &self.path)))
+            .map_err(|error| Error { path: self.path.clone(), error })
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
         // Gone unless the start failed.
-        let _ = fs::remove_file(&self.temporary);
+        if self.temporary.exists() {
+            let _ = self.rights.root_first(|| fs::remove_file(&self.temporary));
+        }
         // A file that another process has put its own id into since is that one's.
         if read_pid(&self.path) != Some(Pid::this()) {
             return;
         }
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = self.rights.root_first(|| fs::remove_file(&self.path)) {
             warn!("cannot remove the pid file {}: {error}", self.path.display());
         }
     }
@@ -90,7 +106,7 @@ mod tests {
     fn a_start_that_fails_leaves_no_file() {
         let folder = folder();
         fs::write(folder.path().join("pid.tmp"), "left over").expect("written");
-        drop(PidFile::open(folder.path().join("pid")).expect("writable"));
+        drop(PidFile::open(folder.path().join("pid"), Rights::default()).expect("writable"));
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
     }
 
@@ -98,7 +114,7 @@ mod tests {
     fn another_process_keeps_its_pid_file() {
         let path = folder().path().join("pid");
         fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-        let mut file = PidFile::open(path.clone()).expect("writable");
+        let file = PidFile::open(path.clone(), Rights::default()).expect("writable");
         file.write().expect("writable");
         fs::write(&path, "1\n").expect("written");
         drop(file);
@@ -108,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_pid_file_that_cannot_be_written_is_named() {
-        let error = PidFile::open("/nowhere/filbert.pid".into()).expect_err("no folder").to_string();
+        let path = "/nowhere/filbert.pid".into();
+        let error = PidFile::open(path, Rights::default()).expect_err("no folder").to_string();
         assert!(error.starts_with("-P /nowhere/filbert.pid: No such file"), "{error}");
     }
 
