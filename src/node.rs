@@ -33,6 +33,7 @@ use crate::server::listen::{self, Bound as Listening};
 use crate::server::peer::Service;
 use crate::server::prefix::Prefixes;
 use crate::server::quota::Quota;
+use crate::server::strangers::Strangers;
 use crate::server::worker::{Workers, accept, ended};
 use crate::server::{self, Door};
 use crate::stats::Registry;
@@ -215,6 +216,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
         registry: Registry::new(bound.http.is_some()),
         verbosity: AtomicU8::new(options.server.verbosity),
         connections: Connections::new(options.server.max_connections),
+        strangers: Strangers::default(),
         requests: Quota::new(options.server.request_bytes),
         replies: Quota::new(options.server.reply_bytes),
         prefixes: Prefixes::new(options.server.prefix_delimiter),

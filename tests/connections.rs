@@ -211,6 +211,35 @@ fn stops_on_term(product: Product) {
 }
 
 /// memcached may stop in the middle of a reply.
+/// A health check that was made for HTTP, a client that expects TLS.
+#[test]
+fn filbert_warns_once_of_clients_that_speak_something_else() {
+    for (spoken, named) in [
+        (&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], "HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n", "TLS"),
+        (b"*1\r\n$4\r\nPING\r\n", "Redis' protocol"),
+        (b"\x05\x01\x00\r\n", "no protocol of memcached's"),
+    ] {
+        let server = Server::filbert(&[]);
+        // Those who speak it well are nobody to warn of.
+        server.connect().ask("mn\r\n", "MN\r\n");
+        let mut binary = server.connect();
+        binary.send(&[&[0x80, 0x0a][..], &[0; 22]].concat());
+        assert_eq!(binary.bytes(24).expect("a NOOP is answered")[..2], [0x81, 0x0a]);
+        assert!(!server.stderr().contains("speaks"), "{}", Cut(server.stderr()));
+        for _ in 0..5 {
+            let mut stranger = server.connect();
+            stranger.send(spoken);
+            stranger.finish_sending();
+            // The end may be a reset.
+            let _ = stranger.rest();
+        }
+        let said = format!(" speaks {named}, which is not understood here");
+        eventually("it is warned of", || server.stderr().contains(&said));
+        assert_eq!(server.stderr().matches(" speaks ").count(), 1, "{}", Cut(server.stderr()));
+    }
+}
+
 #[test]
 fn filbert_finishes_the_replies_it_began_before_it_stops() {
     const COMMANDS: usize = 1_000;

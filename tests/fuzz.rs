@@ -15,6 +15,7 @@ use filbert::server::history::History;
 use filbert::server::memcached::{Client, Ended};
 use filbert::server::prefix::Prefixes;
 use filbert::server::quota::Quota;
+use filbert::server::strangers::Strangers;
 use filbert::server::stream::Stream;
 use filbert::server::{Door, Options as DoorOptions};
 use filbert::stats::Registry;
@@ -78,6 +79,7 @@ fn door(store: &Options, clock: &Clock) -> Arc<Door> {
         verbosity: AtomicU8::new(0),
         connections: Connections::new(10),
         prefixes: Prefixes::new(None),
+        strangers: Strangers::default(),
         requests: Quota::new(0),
         replies: Quota::new(0),
         auth: None,

@@ -74,6 +74,9 @@ pub(super) fn launch(
     if !idle.is_empty() {
         reader.warnings.push(format!("accepted as memcached does, without effect here: {}", idle.join(", ")));
     }
+    if !settings.stray().is_empty() {
+        reader.warnings.push(format!("passed over as memcached does: {}", settings.stray().join(" ")));
+    }
     let http = http::options(settings)?;
     let node = node::Options { store, server, http, cluster, ..node::Options::default() };
     Ok(Launch { node, process, logs, warnings: reader.warnings })

@@ -10,6 +10,10 @@ use super::Refusal;
 use super::knobs::{self, KNOBS, Spelled, Takes};
 use super::settings::{Settings, Source};
 
+/// Words that are no flag. getopt_long puts them behind the flags, and memcached does not look at
+/// them: `memcached -m 64`, the command of a container whose program is named already, starts it.
+const STRAY: &str = "stray";
+
 /// What the command line asks for.
 pub(super) enum Asked {
     Run(Settings),
@@ -41,6 +45,9 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Asked, Refusa
             settings.add(knob, &Source::CommandLine, value.clone())?;
         }
     }
+    for word in matches.get_many::<OsString>(STRAY).into_iter().flatten() {
+        settings.add_stray(word);
+    }
     Ok(if matches.get_flag("check") { Asked::Check(settings) } else { Asked::Run(settings) })
 }
 
@@ -57,7 +64,8 @@ fn command() -> Command {
         // clap shows the version only when it has one; ours is printed by version().
         .version(env!("CARGO_PKG_VERSION"))
         .arg(Arg::new("license").short('i').long("license").action(ArgAction::SetTrue))
-        .arg(Arg::new("check").long("check").action(ArgAction::SetTrue));
+        .arg(Arg::new("check").long("check").action(ArgAction::SetTrue))
+        .arg(Arg::new(STRAY).num_args(0..).value_parser(OsStringValueParser::new()));
     for knob in KNOBS {
         let arg = Arg::new(knob.name)
             .long(knob.name)
@@ -165,12 +173,27 @@ mod tests {
             (&["--sparkle"], "--sparkle is no flag"),
             (&["-q"], "-q is no flag"),
             (&["--memory-limits", "3"], "--memory-limits is no flag; did you mean --memory-limit?"),
-            (&["stray"], "stray: only flags are taken, and this is none"),
             (&["-e", "/x"], "-e /x: items are not kept in a file here"),
         ] {
             let error = line(args).expect_err(expected).to_string();
             assert!(error.starts_with(expected), "{args:?}: {error}");
         }
+    }
+
+    #[test]
+    fn words_that_are_no_flag_are_passed_over_wherever_they_stand() {
+        for args in [
+            &["memcached", "-m", "64", "-v"][..],
+            &["-m", "64", "memcached", "-v"],
+            &["-m", "64", "-v", "memcached"],
+            &["-m64", "-v", "--", "memcached"],
+        ] {
+            let settings = line(args).expect("valid");
+            assert_eq!(settings.stray(), ["memcached"], "{args:?}");
+            assert_eq!(line_values(args, "memory-limit"), ["64"], "{args:?}");
+            assert_eq!(line_values(args, "verbose"), ["1"], "{args:?}");
+        }
+        assert_eq!(line(&["a", "-m", "64", "b", "--", "-c"]).expect("valid").stray(), ["a", "b", "-c"]);
     }
 
     #[test]

@@ -29,7 +29,8 @@ fn one_address(word: &str, default_port: u16) -> Result<Listen, String> {
         Some(rest) => (true, rest),
         None => (false, word),
     };
-    let word = protocol(word)?;
+    // memcached takes them in this order; a tool's other one does no harm.
+    let word = untagged(protocol(untagged(word)?)?)?;
     let (host, port) = address::split(word)?;
     let port = match port {
         Some(port) => listen_port(port)?,
@@ -49,6 +50,18 @@ fn listen_port(text: &str) -> Result<u16, String> {
     match super::values::port(text) {
         Ok(port) => Ok(port.unwrap_or(0)),
         Err(_) => Err(format!("{text} is no port from 0 to 65535")),
+    }
+}
+
+/// Takes `tag[name]:` off, by which memcached's proxy tells its listeners apart (memcached.c,
+/// server_sockets): there is no proxy here.
+fn untagged(word: &str) -> Result<&str, String> {
+    let Some(rest) = word.strip_prefix("tag[") else {
+        return Ok(word);
+    };
+    match rest.split_once("]:") {
+        Some((_, rest)) => Ok(rest),
+        None => Err("a tag[ without its ]:".into()),
     }
 }
 
@@ -89,6 +102,10 @@ mod tests {
             ("notls:127.0.0.1:12", listen(Some("127.0.0.1"), 12, true)),
             ("notls:[::1]:12", listen(Some("::1"), 12, true)),
             ("proto[ascii]:127.0.0.1:12", listen(Some("127.0.0.1"), 12, false)),
+            ("tag[b]:127.0.0.1:12", listen(Some("127.0.0.1"), 12, false)),
+            ("tag[]:[::1]:12", listen(Some("::1"), 12, false)),
+            ("notls:tag[b]:*:12", listen(None, 12, true)),
+            ("notls:proto[ascii]:tag[b]:c:12", listen(Some("c"), 12, true)),
         ] {
             assert_eq!(addresses(text, 11211), Ok(vec![expected]), "{text}");
         }
@@ -116,6 +133,7 @@ mod tests {
             ("a b", "no address and no host name"),
             ("/run/filbert.sock", "no address and no host name"),
             ("proto[binary]:127.0.0.1", "only proto[ascii]: and"),
+            ("tag[b:127.0.0.1:12", "a tag[ without its ]:"),
             ("mtls:127.0.0.1:12", "127.0.0.1:12 is no port"),
             ("good,b@d", "b@d: no address"),
         ] {

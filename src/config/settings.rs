@@ -11,6 +11,8 @@ use super::knobs::{self, Fate, Knob, Spelled, Takes};
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     given: BTreeMap<&'static str, Setting>,
+    /// Words of the command line that are no flag and belong to none.
+    stray: Vec<String>,
 }
 
 /// One option as it was given.
@@ -56,6 +58,16 @@ impl Settings {
         Ok(())
     }
 
+    /// Notes a word that nothing is made of.
+    pub fn add_stray(&mut self, word: &OsStr) {
+        self.stray.push(word.to_string_lossy().into_owned());
+    }
+
+    /// The words that nothing is made of.
+    pub fn stray(&self) -> &[String] {
+        &self.stray
+    }
+
     /// Adds what stands after `-o`: words divided by commas, some with `=value`.
     fn add_extended(&mut self, source: &Source, words: &OsStr) -> Result<(), Refusal> {
         let extended = knobs::named(knobs::EXTENDED).ok_or_else(|| Refusal::Usage("no -o".into()))?;
@@ -89,6 +101,7 @@ impl Settings {
     /// word of `-o` by itself.
     pub fn overlay(&mut self, higher: Settings) {
         self.given.extend(higher.given);
+        self.stray.extend(higher.stray);
     }
 
     /// The option of that name, where it was given.

@@ -52,6 +52,9 @@ pub trait Handler {
     /// Hears that the client speaks the binary protocol, before its first request.
     fn speaks_binary(&mut self) {}
 
+    /// Hears that the client speaks something else, which it then is answered as if it did not.
+    fn speaks_else(&mut self, _what: &str) {}
+
     /// Takes every command line as it came, without its end, when [`Handler::wants_lines`]; of a
     /// packet of the binary protocol its command and key.
     fn line(&mut self, _line: &[u8]) {}
@@ -141,6 +144,21 @@ pub(super) enum State {
     /// Within bytes of a packet that are skipped.
     SkipPacket(usize),
     Closed,
+}
+
+/// The protocol that a connection's first byte belongs to, where it is not one that is taken here.
+fn foreign(first: u8, taken: Protocol) -> Option<&'static str> {
+    match (first, taken) {
+        // A record of TLS with a handshake in it (RFC 8446, 5.1).
+        (0x16, _) => Some("TLS"),
+        (binary::MAGIC, Protocol::Ascii) => Some("the binary protocol (-B ascii turns it off)"),
+        (binary::MAGIC, _) => None,
+        (b' '..=b'~' | b'\r' | b'\n', Protocol::Binary) => Some("text (with -B binary, or -S without -Y)"),
+        // The bytes of a key are any; those of a command's name are letters.
+        (b'*', _) => Some("Redis' protocol"),
+        (0..=0x1f | 0x7f.., _) if !matches!(first, b'\r' | b'\n') => Some("no protocol of memcached's"),
+        _ => None,
+    }
 }
 
 /// One step's result.
@@ -245,6 +263,9 @@ impl<H: Handler> Codec<H> {
             Protocol::Ascii => false,
             Protocol::Binary => true,
         };
+        if let Some(what) = foreign(input[0], self.protocol) {
+            self.handler.speaks_else(what);
+        }
         if is_binary {
             self.handler.speaks_binary();
         }
@@ -310,7 +331,10 @@ impl<H: Handler> Codec<H> {
             Line::Refused { error, quiet, skip } => {
                 (skip, self.handler.handle(Request::Refused { error, quiet }))
             }
-            Line::Http => (0, Flow::Close),
+            Line::Http => {
+                self.handler.speaks_else("HTTP");
+                (0, Flow::Close)
+            }
         };
         if skip > 0 {
             self.state = State::Skip(skip);

@@ -19,6 +19,7 @@ pub mod quota;
 mod replies;
 mod report;
 mod session;
+pub mod strangers;
 pub mod stream;
 pub mod worker;
 
@@ -38,6 +39,7 @@ use crate::server::connections::Connections;
 use crate::server::history::History;
 use crate::server::prefix::Prefixes;
 use crate::server::quota::Quota;
+use crate::server::strangers::Strangers;
 use crate::stats::Registry;
 use crate::store::Store;
 use crate::tls::{self, Reloadable as Certificates};
@@ -155,6 +157,8 @@ pub struct Door {
     pub verbosity: AtomicU8,
     /// Who is connected.
     pub connections: Connections,
+    /// Clients that speak something else.
+    pub strangers: Strangers,
     /// What requests on their way in may hold.
     pub requests: Arc<Quota>,
     /// What replies on their way out may hold.

@@ -379,6 +379,11 @@ impl Handler for Session {
         self.is_binary = true;
     }
 
+    #[cold]
+    fn speaks_else(&mut self, what: &str) {
+        self.door.strangers.tell(self.now, &self.connection.peer, what);
+    }
+
     fn line(&mut self, line: &[u8]) {
         let id = self.connection.id;
         // Before login any line may hold a password, if only by mistake.

@@ -215,6 +215,10 @@ async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted, cac
     let ended = match open(&door, socket).await {
         Ok(stream) => Client::new(stream, door.clone(), counters, connection.clone(), cache).await,
         Err(error) => {
+            if is_plain(&error) {
+                let now = door.store.clock().now();
+                door.strangers.tell(now, &connection.peer, "plain text to a listener with TLS");
+            }
             debug!("{}: {error}", connection.peer);
             Ended::Error
         }
@@ -239,6 +243,12 @@ async fn open(door: &Door, socket: Socket) -> io::Result<Stream> {
             Ok(Stream::Tls(Box::new(stream)))
         }
     }
+}
+
+/// Whether a handshake failed because its client does not speak TLS.
+fn is_plain(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// Accepts until the node stops. Runs on the node's own thread.
