@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use rustls::crypto::ring;
@@ -24,6 +25,8 @@ pub struct Options {
     pub verify: ClientVerify,
     /// Lowest protocol version (`ssl_min_version`).
     pub min_version: MinVersion,
+    /// Whether some listener requires a client certificate whatever `verify` says (`mtls:`).
+    pub mutual: bool,
 }
 
 /// memcached's `ssl_verify_mode`: 0 none, 1 request, 2 require, 3 once (the same as 2 here).
@@ -46,11 +49,38 @@ pub enum MinVersion {
     Tls13,
 }
 
+impl MinVersion {
+    /// Its name in `stats settings` (memcached.c, `ssl_proto_text`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tls12 => "tlsv1.2",
+            Self::Tls13 => "tlsv1.3",
+        }
+    }
+}
+
 /// The certificate and rules that connections are accepted with, which can be read again while
 /// the server runs.
 pub struct Reloadable {
     options: Options,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Current>,
+}
+
+/// What was made of the files when they were last read.
+struct Current {
+    usual: Arc<ServerConfig>,
+    /// For `mtls:` listeners, when there are any.
+    mutual: Option<Arc<ServerConfig>>,
+    since: Instant,
+}
+
+impl Current {
+    fn read(options: &Options) -> Result<Self, Error> {
+        let usual = Arc::new(server_config(options)?);
+        let strict = Options { verify: ClientVerify::Require, ..options.clone() };
+        let mutual = options.mutual.then(|| server_config(&strict)).transpose()?.map(Arc::new);
+        Ok(Self { usual, mutual, since: Instant::now() })
+    }
 }
 
 /// Why TLS cannot be had as told. Names the option and its file.
@@ -91,13 +121,23 @@ impl Reloadable {
     ///
     /// Files that cannot be read, are not PEM, or do not belong together.
     pub fn load(options: Options) -> Result<Self, Error> {
-        let current = RwLock::new(Arc::new(server_config(&options)?));
+        let current = RwLock::new(Current::read(&options)?);
         Ok(Self { options, current })
     }
 
     /// What to accept the next connection with. Cheap: a lock for reading and a count.
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.current.read()))
+        TlsAcceptor::from(Arc::clone(&self.current.read().usual))
+    }
+
+    /// The same for a listener that requires a client certificate; `None` when none was foreseen.
+    pub fn mutual_acceptor(&self) -> Option<TlsAcceptor> {
+        self.current.read().mutual.clone().map(TlsAcceptor::from)
+    }
+
+    /// How long ago the files were read.
+    pub fn age(&self) -> Duration {
+        self.current.read().since.elapsed()
     }
 
     /// Reads the files again, for connections from now on; those that are open stay as they are.
@@ -109,8 +149,8 @@ impl Reloadable {
     ///
     /// As [`Reloadable::load`]; connections are then accepted as before.
     pub fn reload(&self) -> Result<(), Error> {
-        let config = Arc::new(server_config(&self.options)?);
-        *self.current.write() = config;
+        let current = Current::read(&self.options)?;
+        *self.current.write() = current;
         Ok(())
     }
 }

@@ -134,6 +134,8 @@ fn the_image_is_built_with_the_toolchain_of_this_repository_and_runs_where_it_wa
     assert_eq!(images, [&format!("rust:{channel}-bookworm AS build"), "debian:bookworm-slim"]);
     assert!(dockerfile.contains(&format!("\nENV RUSTUP_TOOLCHAIN={channel}\n")), "{dockerfile}");
     assert!(dockerfile.contains(&format!("\nEXPOSE {CLIENTS} {PEERS}\n")), "{dockerfile}");
+    // For those who start memcached by its name.
+    assert!(dockerfile.contains("\nRUN ln -s filbert /usr/local/bin/memcached\n"), "{dockerfile}");
     // What is behind it on `docker run` and in `command:` are options.
     assert!(dockerfile.contains("\nENTRYPOINT [\"filbert\"]\n"), "{dockerfile}");
 }

@@ -26,6 +26,7 @@ for_both! {
     shows_the_new_certificate_after_refresh_certs
     closes_on_plain_text
     listens_in_plain_text_where_told
+    tells_of_its_certificates
     serves_others_while_clients_are_silent_in_the_handshake
 }
 
@@ -168,6 +169,32 @@ fn listens_in_plain_text_where_told(product: Product) {
     plain.ask("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
 }
 
+/// `stats` and `stats settings` of a server with certificates.
+fn tells_of_its_certificates(product: Product) {
+    let authority = Authority::new();
+    let server = start(product, &authority, "ssl_min_version=3", &[]);
+    let mut wire = connect(&server, &authority.client());
+    for (name, value) in [
+        ("ssl_enabled", "yes"),
+        ("ssl_verify_mode", "0"),
+        ("ssl_keyformat", "1"),
+        ("ssl_ciphers", "NULL"),
+        ("ssl_ca_cert", "NULL"),
+        ("ssl_wbuf_size", "16384"),
+        // Tickets are always given here; memcached has to be told to keep sessions.
+        ("ssl_session_cache", if product == Product::Filbert { "yes" } else { "no" }),
+        ("ssl_kernel_tls", "no"),
+        ("ssl_min_version", "tlsv1.3"),
+    ] {
+        assert_eq!(wire.setting(name), value, "{name}");
+    }
+    let age = wire.stat("time_since_server_cert_refresh");
+    eventually("they get older", || wire.stat("time_since_server_cert_refresh") > age);
+    let older = wire.stat("time_since_server_cert_refresh");
+    wire.ask("refresh_certs\r\n", "OK\r\n");
+    assert!(wire.stat("time_since_server_cert_refresh") < older);
+}
+
 fn serves_others_while_clients_are_silent_in_the_handshake(product: Product) {
     let authority = Authority::new();
     let server = start(product, &authority, "", &["-t", "1"]);
@@ -185,6 +212,37 @@ fn serves_others_while_clients_are_silent_in_the_handshake(product: Product) {
     drop((silent, halfway));
     eventually("nobody else is connected", || other.stat("curr_connections") <= connections_at_rest(product));
     other.ask("mn\r\n", "MN\r\n");
+}
+
+/// memcached 1.6.18 has no `mtls:`.
+#[test]
+fn filbert_requires_a_client_certificate_on_one_listener() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let words = authority.words(&format!("ssl_ca_cert={}", authority.path("ca.pem").display()));
+    let listen = ["-l", "127.0.0.1", "-l", "mtls:127.0.0.1:0"];
+    let mut server = Server::spawn(Product::Filbert, &[&["-Z", "-o", &words][..], &listen].concat());
+    let ports = server.await_ports();
+    let serves = |port, signer| {
+        let client = authority.client_of(&version::TLS13, signer);
+        serves_at((Ipv4Addr::LOCALHOST, port).into(), &client)
+    };
+    assert!(serves(ports[0], None), "without a certificate where none is asked for");
+    let mutual = ports[1];
+    let all = |when: &str| {
+        assert!(!serves(mutual, None), "without a certificate, {when}");
+        assert!(!serves(mutual, Some(&stranger)), "with another authority's, {when}");
+        assert!(serves(mutual, Some(&authority)), "with a good one, {when}");
+    };
+    all("at first");
+    let mut usual = Wire::connect_tls((Ipv4Addr::LOCALHOST, ports[0]).into(), &authority.client())
+        .expect("the hands are shaken");
+    usual.ask("refresh_certs\r\n", "OK\r\n");
+    all("after the certificates were read again");
+    let mut plain = Wire::connect((Ipv4Addr::LOCALHOST, mutual).into());
+    plain.send(b"mn\r\n");
+    assert!(!plain.rest().expect("the server closes").starts_with(b"MN"));
+    eventually("it is warned of", || server.stderr().contains("speaks plain text to a listener with TLS"));
 }
 
 /// memcached leaves its certificates alone then.
@@ -307,7 +365,11 @@ fn connect(server: &Server, client: &Arc<ClientConfig>) -> Wire {
 
 /// Whether a client gets as far as an answer.
 fn serves_it(server: &Server, client: &Arc<ClientConfig>) -> bool {
-    let Ok(mut wire) = Wire::connect_tls(server.addr(), client) else { return false };
+    serves_at(server.addr(), client)
+}
+
+fn serves_at(address: SocketAddr, client: &Arc<ClientConfig>) -> bool {
+    let Ok(mut wire) = Wire::connect_tls(address, client) else { return false };
     let _ = wire.try_send(b"mn\r\n");
     wire.bytes(4).is_ok_and(|answer| answer == b"MN\r\n")
 }

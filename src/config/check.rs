@@ -17,7 +17,7 @@ use crate::{process, tls};
 pub(super) fn check(launch: &Launch) -> Result<String, Refusal> {
     let server = &launch.node.server;
     if let Some(tls) = &server.tls {
-        tls::server_config(tls).map_err(unusable)?;
+        tls::Reloadable::load(tls.clone()).map_err(unusable)?;
     }
     if let Some(path) = launch.node.http.as_ref().and_then(|http| http.token_file.as_ref()) {
         Token::load(path).map_err(unusable)?;

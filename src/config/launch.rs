@@ -6,7 +6,7 @@ use super::settings::Settings;
 use super::{Launch, Refusal, cluster, http, knobs, listen, values};
 use crate::logs;
 use crate::protocol::codec::Protocol;
-use crate::server::{Listen, UnixListen, guests};
+use crate::server::{Listen, Security, UnixListen, guests};
 use crate::tls::{ClientVerify, MinVersion};
 use crate::{node, process, server, store, tls};
 
@@ -195,10 +195,13 @@ impl Reader<'_> {
         // memcached has one limit for both since 1.6.7, and had two before.
         let request_bytes = settings.value("read-buf-mem-limit", values::buffers)?;
         let reply_bytes = settings.value("resp-obj-mem-limit", values::buffers)?.or(request_bytes);
-        let tls = self.tls()?;
+        let mut tls = self.tls()?;
         let unix = self.unix()?;
         let port = settings.value("port", values::port)?.unwrap_or(Some(DEFAULT_PORT));
         let listen = self.listen(port, unix.is_some(), tls.is_some())?;
+        if let Some(tls) = &mut tls {
+            self.authorities(tls, &listen)?;
+        }
         let threads = settings.value("threads", values::number(1..=THREADS_MAX))?;
         if let Some(threads) = threads
             && threads > MANY_THREADS.max(cpus)
@@ -253,8 +256,11 @@ impl Reader<'_> {
                 let refuse = |why: String| given.refuse_value(value, why);
                 let text = value.to_str().ok_or_else(|| refuse("is not UTF-8 text".into()))?;
                 for listen in listen::addresses(text, port.unwrap_or(0)).map_err(refuse)? {
-                    if listen.plain && !tls {
+                    if listen.security == Security::Plain && !tls {
                         return Err(refuse("notls: means something with -Z only".into()));
+                    }
+                    if listen.security == Security::MutualTls && !tls {
+                        return Err(refuse("mtls: needs -Z, and a certificate of this node".into()));
                     }
                     // An address given twice, by two tools say, is still one door.
                     if !all.contains(&listen) {
@@ -279,7 +285,7 @@ impl Reader<'_> {
         }
         if all.is_empty() {
             let host = Some(DEFAULT_HOST.to_owned());
-            all.push(Listen { host, port: port.unwrap_or(0), plain: false });
+            all.push(Listen { host, port: port.unwrap_or(0), security: Security::Tls });
         }
         Ok(all)
     }
@@ -326,17 +332,28 @@ impl Reader<'_> {
                 "needs the authorities that client certificates come from: -o ssl_ca_cert=FILE",
             ));
         }
-        if verify == ClientVerify::None
-            && let Some(ca) = settings.of("ssl-ca-cert")
-        {
-            let said = ca.said();
-            self.warnings.push(format!(
-                "{said} has no effect: client certificates are not asked for (ssl_verify_mode is 0)"
-            ));
-        }
         // memcached.c, usage: "private key, if not part of the -ssl_chain_cert".
         let key = key.unwrap_or_else(|| chain_cert.clone());
-        Ok(Some(tls::Options { chain_cert, key, ca_cert, verify, min_version }))
+        Ok(Some(tls::Options { chain_cert, key, ca_cert, verify, min_version, mutual: false }))
+    }
+
+    /// Whether there are authorities for listeners that ask for a client certificate, and such
+    /// listeners for the authorities.
+    fn authorities(&mut self, tls: &mut tls::Options, listen: &[Listen]) -> Result<(), Refusal> {
+        tls.mutual = listen.iter().any(|listen| listen.security == Security::MutualTls);
+        if tls.mutual && tls.ca_cert.is_none() {
+            let why = "mtls: needs the authorities that client certificates come from: -o ssl_ca_cert=FILE";
+            let given = self.settings.of("listen");
+            return Err(given.map_or(Refusal::Usage(why.into()), |given| given.refuse(why)));
+        }
+        let asked_for = tls.mutual || tls.verify != ClientVerify::None;
+        if let Some(ca) = self.settings.of("ssl-ca-cert").filter(|_| !asked_for) {
+            self.warnings.push(format!(
+                "{} has no effect: client certificates are not asked for (ssl_verify_mode is 0)",
+                ca.said()
+            ));
+        }
+        Ok(())
     }
 
     /// Somebody who meant to have TLS should hear that it is off.

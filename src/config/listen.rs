@@ -1,7 +1,7 @@
 //! `-l`: addresses, as memcached reads them (memcached.c, server_sockets).
 
 use super::address;
-use crate::server::Listen;
+use crate::server::{Listen, Security};
 
 /// Reads one value of `-l`: addresses divided by commas. `port` is for those without one.
 ///
@@ -25,9 +25,10 @@ pub(super) fn addresses(text: &str, port: u16) -> Result<Vec<Listen>, String> {
 }
 
 fn one_address(word: &str, default_port: u16) -> Result<Listen, String> {
-    let (plain, word) = match word.strip_prefix("notls:") {
-        Some(rest) => (true, rest),
-        None => (false, word),
+    let (security, word) = match (word.strip_prefix("notls:"), word.strip_prefix("mtls:")) {
+        (Some(rest), _) => (Security::Plain, rest),
+        (_, Some(rest)) => (Security::MutualTls, rest),
+        _ => (Security::Tls, word),
     };
     // memcached takes them in this order; a tool's other one does no harm.
     let word = untagged(protocol(untagged(word)?)?)?;
@@ -37,12 +38,12 @@ fn one_address(word: &str, default_port: u16) -> Result<Listen, String> {
         None => default_port,
     };
     if host == "*" {
-        return Ok(Listen { host: None, port, plain });
+        return Ok(Listen { host: None, port, security });
     }
     if !address::is_host(host) {
         return Err("no address and no host name".into());
     }
-    Ok(Listen { host: Some(host.to_owned()), port, plain })
+    Ok(Listen { host: Some(host.to_owned()), port, security })
 }
 
 /// 0 and -1 both pick a free port here, as in memcached.
@@ -83,7 +84,8 @@ mod tests {
     use super::*;
 
     fn listen(host: Option<&str>, port: u16, plain: bool) -> Listen {
-        Listen { host: host.map(str::to_owned), port, plain }
+        let security = if plain { Security::Plain } else { Security::Tls };
+        Listen { host: host.map(str::to_owned), port, security }
     }
 
     #[test]
@@ -112,6 +114,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_may_require_certificates() {
+        for text in ["mtls:127.0.0.1:12", "mtls:tag[b]:127.0.0.1:12", "mtls:proto[ascii]:127.0.0.1:12"] {
+            let expected = Listen { security: Security::MutualTls, ..listen(Some("127.0.0.1"), 12, false) };
+            assert_eq!(addresses(text, 11211), Ok(vec![expected]), "{text}");
+        }
+    }
+
+    #[test]
     fn commas_divide_addresses() {
         assert_eq!(
             addresses("a, b:2;c", 1).expect("valid"),
@@ -134,7 +144,7 @@ mod tests {
             ("/run/filbert.sock", "no address and no host name"),
             ("proto[binary]:127.0.0.1", "only proto[ascii]: and"),
             ("tag[b:127.0.0.1:12", "a tag[ without its ]:"),
-            ("mtls:127.0.0.1:12", "127.0.0.1:12 is no port"),
+            ("mtls:127.0.0.1:http", "http is no port"),
             ("good,b@d", "b@d: no address"),
         ] {
             let error = addresses(text, 11211).expect_err(text);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::server::{Listen, Options, UnixListen};
+use crate::server::{Listen, Options, Security, UnixListen};
 
 /// Why something cannot be listened on; the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +58,8 @@ pub enum Bound {
     Tcp {
         /// The socket.
         listener: TcpListener,
-        /// Whether clients must speak TLS.
-        tls: bool,
+        /// What clients must speak; plain text where there are no certificates.
+        security: Security,
     },
     /// A unix socket, whose file is removed at the end.
     Unix {
@@ -126,10 +126,10 @@ pub fn bind(options: &Options) -> Result<Vec<Bound>, Error> {
     }
     let mut bound = Vec::new();
     for listen in &options.listen {
-        let tls = options.tls.is_some() && !listen.plain;
+        let security = if options.tls.is_some() { listen.security } else { Security::Plain };
         for address in addresses(listen)? {
             match bind_tcp(address, options.backlog) {
-                Ok(listener) => bound.push(Bound::Tcp { listener, tls }),
+                Ok(listener) => bound.push(Bound::Tcp { listener, security }),
                 // "Every address" means those that the machine has.
                 Err(error) if listen.host.is_none() && address.is_ipv6() && no_ipv6(&error) => {}
                 Err(error) => return Err(Error::Bind { address, error }),

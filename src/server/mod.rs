@@ -98,7 +98,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: vec![Listen { host: Some("127.0.0.1".into()), port: 11211, plain: false }],
+            listen: vec![Listen { host: Some("127.0.0.1".into()), port: 11211, security: Security::Tls }],
             unix: None,
             port: 11211,
             threads: 4,
@@ -130,8 +130,20 @@ pub struct Listen {
     pub host: Option<String>,
     /// 0 picks a free port.
     pub port: u16,
-    /// `notls:` before the address: plain text even with `-Z`.
-    pub plain: bool,
+    /// What stands before the address.
+    pub security: Security,
+}
+
+/// What a listener asks of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Security {
+    /// What is told for all: TLS with `-Z`, else plain text.
+    #[default]
+    Tls,
+    /// `notls:`, plain text even with `-Z`.
+    Plain,
+    /// `mtls:`, TLS with a client certificate, whatever `ssl_verify_mode` says.
+    MutualTls,
 }
 
 /// A unix socket to listen on.

@@ -183,6 +183,9 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     }
     counter(&mut lines, C::DirectReclaims);
     lines.stat("lru_bumps_dropped", 0);
+    if let Some(certificates) = &door.certificates {
+        lines.stat("time_since_server_cert_refresh", certificates.age().as_secs());
+    }
     lines.end();
 }
 
@@ -253,7 +256,14 @@ pub(super) fn settings(session: &mut Session) {
         lines.stat("ssl_chain_cert", tls.chain_cert.display());
         lines.stat("ssl_key", tls.key.display());
         lines.stat("ssl_verify_mode", tls.verify as u8);
+        // SSL_FILETYPE_PEM; the library's own choice; a record at most; tickets.
+        lines.stat("ssl_keyformat", 1);
+        lines.stat("ssl_ciphers", "NULL");
         lines.stat("ssl_ca_cert", or_null(tls.ca_cert.as_ref().map(|path| path.display().to_string())));
+        lines.stat("ssl_wbuf_size", 16384);
+        lines.stat("ssl_session_cache", "yes");
+        lines.stat("ssl_kernel_tls", "no");
+        lines.stat("ssl_min_version", tls.min_version.name());
     }
     lines.end();
 }

@@ -16,14 +16,15 @@ use tracing::{debug, warn};
 
 use crate::beats::Beats;
 use crate::cache::{self, Cache, stall};
-use crate::server::Door;
 use crate::server::connections::Connection;
 use crate::server::guests::Arrival;
 use crate::server::listen::{Bound, tcp_name};
 use crate::server::memcached::{Client, Ended, tell_connection};
 use crate::server::peer;
 use crate::server::stream::Stream;
+use crate::server::{Door, Security};
 use crate::stats::{Counter, Counters};
+use crate::tls::Reloadable as Certificates;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ pub struct Accepted {
 }
 
 enum Socket {
-    Tcp { stream: std::net::TcpStream, tls: bool },
+    Tcp { stream: std::net::TcpStream, security: Security },
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -229,12 +230,18 @@ async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted, cac
 async fn open(door: &Door, socket: Socket) -> io::Result<Stream> {
     match socket {
         Socket::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
-        Socket::Tcp { stream, tls } => {
+        Socket::Tcp { stream, security } => {
             let stream = TcpStream::from_std(stream)?;
-            let Some(certificates) = door.certificates.as_ref().filter(|_| tls) else {
-                return Ok(Stream::Tcp(stream));
+            let certificates = door.certificates.as_ref();
+            let acceptor = match security {
+                Security::Plain => None,
+                Security::Tls => Some(certificates.map(Certificates::acceptor)),
+                Security::MutualTls => Some(certificates.and_then(Certificates::mutual_acceptor)),
             };
-            let handshake = certificates.acceptor().accept(stream);
+            let Some(acceptor) = acceptor else { return Ok(Stream::Tcp(stream)) };
+            // Bound so only where there are certificates; never plain text in their place.
+            let acceptor = acceptor.ok_or(io::ErrorKind::PermissionDenied)?;
+            let handshake = acceptor.accept(stream);
             let stream = tokio::select! {
                 shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => shaken??,
                 // Nothing is begun yet that a stop would have to wait for.
@@ -325,22 +332,22 @@ fn refuse(socket: Socket) {
     use std::io::Write;
 
     _ = match socket {
-        Socket::Tcp { tls: true, .. } => Ok(()),
-        Socket::Tcp { mut stream, .. } => stream.write_all(TOO_MANY),
+        Socket::Tcp { mut stream, security: Security::Plain } => stream.write_all(TOO_MANY),
+        Socket::Tcp { .. } => Ok(()),
         Socket::Unix(mut stream) => stream.write_all(TOO_MANY),
     };
 }
 
 enum Listener {
-    Tcp { listener: tokio::net::TcpListener, tls: bool },
+    Tcp { listener: tokio::net::TcpListener, security: Security },
     Unix(tokio::net::UnixListener),
 }
 
 impl Listener {
     fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp { listener, tls } => {
-                Self::Tcp { listener: tokio::net::TcpListener::from_std(listener)?, tls }
+            Bound::Tcp { listener, security } => {
+                Self::Tcp { listener: tokio::net::TcpListener::from_std(listener)?, security }
             }
             Bound::Unix { listener, .. } => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
         })
@@ -348,9 +355,9 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<(Socket, String)> {
         Ok(match self {
-            Self::Tcp { listener, tls } => {
+            Self::Tcp { listener, security } => {
                 let (stream, peer) = listener.accept().await?;
-                (Socket::Tcp { stream: stream.into_std()?, tls: *tls }, tcp_name(peer))
+                (Socket::Tcp { stream: stream.into_std()?, security: *security }, tcp_name(peer))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;

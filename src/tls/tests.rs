@@ -46,6 +46,7 @@ impl Files {
             ca_cert: Some(self.path("ca.pem")),
             verify,
             min_version: MinVersion::Tls12,
+            mutual: false,
         }
     }
 

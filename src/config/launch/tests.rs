@@ -30,7 +30,10 @@ fn the_defaults_are_memcacheds_apart_from_the_address() {
     assert_eq!((store.budget_bytes, store.item_size_max), (64 << 20, 1 << 20));
     assert!(store.evict && store.cas);
     let server = told.node.server;
-    assert_eq!(server.listen, [Listen { host: Some("127.0.0.1".into()), port: 11211, plain: false }]);
+    assert_eq!(
+        server.listen,
+        [Listen { host: Some("127.0.0.1".into()), port: 11211, security: Security::Tls }]
+    );
     assert_eq!((server.port, server.threads, server.max_connections, server.backlog), (11211, 4, 1024, 1024));
     assert!(server.reject_over_limit && server.flush_allowed && server.dump_allowed && server.watch_allowed);
     assert!(!server.shutdown_allowed);
@@ -124,7 +127,18 @@ fn tls_takes_its_words() {
     assert_eq!(tls.key, PathBuf::from("both.pem"), "the key may stand in the chain's file");
     assert_eq!((tls.verify, tls.min_version), (ClientVerify::None, MinVersion::Tls12));
 
-    assert!(server("-Z -o ssl_chain_cert=c -l notls:127.0.0.1:1,127.0.0.1:2").listen[0].plain);
+    let listen = server("-Z -o ssl_chain_cert=c -l notls:127.0.0.1:1,127.0.0.1:2").listen;
+    assert_eq!(listen[0].security, Security::Plain);
+
+    let given =
+        told("-Z -o ssl_chain_cert=c,ssl_ca_cert=ca.pem -l mtls:127.0.0.1:1,127.0.0.1:2").expect("valid");
+    let tls = given.node.server.tls.expect("on");
+    assert_eq!((tls.verify, tls.mutual), (ClientVerify::None, true));
+    assert_eq!(given.warnings, [""; 0], "the authorities are of use");
+    let error = told("-Z -o ssl_chain_cert=c -l mtls:127.0.0.1").expect_err("no authorities").to_string();
+    assert!(error.starts_with("-l mtls:127.0.0.1: mtls: needs the authorities"), "{error}");
+    let error = told("-l mtls:127.0.0.1").expect_err("no TLS").to_string();
+    assert!(error.starts_with("-l mtls:127.0.0.1: mtls: needs -Z"), "{error}");
 }
 
 #[test]
