@@ -53,6 +53,8 @@ pub struct Get {
     pub recache: Option<Exptime>,
     /// Whether `R` came before `T`, so that it is judged by the old expiry time.
     pub recache_first: bool,
+    /// Whether `T` came behind `N`: of an item that is made, the last of the two counts.
+    pub touch_last: bool,
     /// `E`: the CAS token of a vivified item.
     pub new_cas: Option<u64>,
     /// `u` says no: neither moves in the LRU nor counts as fetched.
@@ -69,6 +71,7 @@ impl Get {
         vivify: None,
         recache: None,
         recache_first: false,
+        touch_last: false,
         new_cas: None,
         bump: true,
         wins: false,
@@ -153,10 +156,33 @@ pub struct Arithmetic {
     pub initial: u64,
     /// `T`: a new expiry time.
     pub touch: Option<Exptime>,
+    /// Whether `T` came behind `N`, as in [`Get::touch_last`].
+    pub touch_last: bool,
     /// `C`: only when the item still has this token.
     pub compare: Option<u64>,
     /// `E`: the token it gets.
     pub new_cas: Option<u64>,
+}
+
+/// When an item that a reader makes ends, by its `N` and `T`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// What the last of the two says.
+    pub ends: Exptime,
+    /// What the first said, when both were there: the item ended then for those flags that stand
+    /// between them.
+    pub before: Option<Exptime>,
+}
+
+impl Made {
+    /// `None` when no item is to be made.
+    pub fn new(vivify: Option<Exptime>, touch: Option<Exptime>, touch_last: bool) -> Option<Self> {
+        let vivify = vivify?;
+        Some(match touch {
+            Some(touch) if touch_last => Self { ends: touch, before: Some(vivify) },
+            touch => Self { ends: vivify, before: touch },
+        })
+    }
 }
 
 impl Arithmetic {
@@ -167,6 +193,7 @@ impl Arithmetic {
         vivify: None,
         initial: 0,
         touch: None,
+        touch_last: false,
         compare: None,
         new_cas: None,
     };
@@ -222,7 +249,8 @@ pub struct Found<'a> {
     pub win_sent: bool,
     /// Whether this command made it.
     pub created: bool,
-    /// Seconds that were left to live before this operation touched the item.
+    /// Seconds that were left to live before this operation touched the item; of one that it
+    /// made, those of [`Made::before`].
     pub ttl_before: Option<u32>,
 }
 

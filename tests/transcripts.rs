@@ -92,16 +92,19 @@ transcripts! {
     meta_stale
     meta_vivify
     mg
+    mg_conditional
     mg_errors
     missing_arguments
     ms
     ms_modes
     noreply
+    numbers
     quit
     replace
     set
     shutdown
     slabs_lru
+    storage_bad_lines
     storage_long_key
     too_large
     unknown_commands

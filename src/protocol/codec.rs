@@ -18,6 +18,9 @@ use crate::protocol::reply::Reply;
 use crate::protocol::text::{self, Line, Multiget, Store};
 use crate::protocol::token::Tokens;
 
+/// Bytes of the shortest command with its line end (proto_parser.c, `process_request`).
+const LINE_MIN: usize = 4;
+
 /// Bytes without a line end after which a client is thought to send junk, and is closed
 /// (proto_text.c, `try_read_command_ascii`).
 const LINE_MAX: usize = 2048;
@@ -327,8 +330,10 @@ impl<H: Handler> Codec<H> {
                 }
                 (0, self.handler.handle(Request::Key(command, reply)))
             }
+            Line::Admin(Admin::NoOp) if after < LINE_MIN => (0, self.refuse(ProtocolError::BadFormat)),
             Line::Admin(admin) => (0, self.handler.handle(Request::Admin(admin))),
             Line::Refused { error, quiet, skip } => {
+                let error = if after < LINE_MIN { ProtocolError::BadFormat } else { error };
                 (skip, self.handler.handle(Request::Refused { error, quiet }))
             }
             Line::Http => {

@@ -31,6 +31,7 @@ struct Flags {
     vivify: Option<Exptime>,
     recache: Option<Exptime>,
     recache_first: bool,
+    touch_last: bool,
     client_flags: u32,
     compare: Option<u64>,
     new_cas: Option<u64>,
@@ -67,7 +68,7 @@ impl Flags {
     fn set(&mut self, letter: u8, argument: &[u8]) -> Result<Result<(), ProtocolError>, ProtocolError> {
         let exptime = |into: &mut Option<Exptime>| match integer(argument) {
             Some(number) => {
-                *into = Some(Exptime::from_wire(number));
+                *into = Some(Exptime::from_wire(number.into()));
                 Ok(())
             }
             None => Err(ProtocolError::BadToken),
@@ -79,10 +80,8 @@ impl Flags {
         Ok(match letter {
             b'N' => exptime(&mut self.vivify),
             b'T' => {
-                let result = exptime(&mut self.touch);
-                // Of an item that is made, the later of N and T says when it ends.
-                self.vivify = self.vivify.and(self.touch);
-                result
+                self.touch_last = self.vivify.is_some();
+                exptime(&mut self.touch)
             }
             b'R' => {
                 self.recache_first = self.touch.is_none();
@@ -152,6 +151,7 @@ fn meta<'a>(verb: MetaVerb, key: &'a [u8], tokens: Tokens<'a>, flags: &Flags) ->
         key,
         key_binary: flags.base64,
         value: flags.value,
+        known: None,
         quiet: flags.quiet,
         value_len: 0,
     })
@@ -170,11 +170,15 @@ pub(super) fn get<'a>(
         vivify: flags.vivify,
         recache: flags.recache,
         recache_first: flags.recache_first,
+        touch_last: flags.touch_last,
         new_cas: flags.new_cas,
         bump: !flags.no_bump,
         wins: true,
     };
-    let reply = meta(MetaVerb::Get, key, tokens, &flags);
+    let mut reply = meta(MetaVerb::Get, key, tokens, &flags);
+    if let Reply::Meta(meta) = &mut reply {
+        meta.known = flags.compare;
+    }
     Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Get(get) }, reply))
 }
 
@@ -230,8 +234,8 @@ pub(super) fn delete<'a>(
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
     let key = text::key(tokens.next())?;
-    let flags = Flags::parse(tokens, 2).map_err(summarised)?;
-    let key = decoded(key, flags.base64, buffer).map_err(summarised)?;
+    let flags = Flags::parse(tokens, 2)?;
+    let key = decoded(key, flags.base64, buffer)?;
     let delete = Delete {
         compare: flags.compare,
         new_cas: flags.new_cas,
@@ -248,19 +252,20 @@ pub(super) fn arithmetic<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = text::key(tokens.next())?;
+    let key = text::key(tokens.next()).map_err(summarised)?;
     let flags = Flags::parse(tokens, 2).map_err(summarised)?;
     let key = decoded(key, flags.base64, buffer).map_err(summarised)?;
     let sum = Arithmetic {
         decrement: match flags.mode {
-            None | Some(b'I' | b'i' | b'+') => false,
-            Some(b'D' | b'd' | b'-') => true,
+            None | Some(b'I' | b'+') => false,
+            Some(b'D' | b'-') => true,
             Some(_) => return Err(ProtocolError::InvalidArithmeticMode),
         },
         delta: flags.delta.unwrap_or(1),
         vivify: flags.vivify,
         initial: flags.initial,
         touch: flags.touch,
+        touch_last: flags.touch_last,
         compare: flags.compare,
         new_cas: flags.new_cas,
     };
@@ -280,11 +285,11 @@ pub(super) fn inspect<'a>(
     Ok(Line::Key(Command { key, key_binary: base64, verb: Verb::Inspect }, reply))
 }
 
-/// md and ma have one message for all that is wrong with flags (proto_parser.c,
-/// `process_mdelete_cmd`); that there are too many is told as it is.
+/// ma has one message for all that is wrong with its key and flags (proto_parser.c,
+/// `process_marithmetic_cmd`), but for a key that is not there, and for an opaque.
 fn summarised(error: ProtocolError) -> ProtocolError {
     match error {
-        ProtocolError::TooManyFlags | ProtocolError::OpaqueTooLong => error,
+        ProtocolError::BadFormat | ProtocolError::OpaqueTooLong => error,
         _ => ProtocolError::InvalidOrDuplicateFlag,
     }
 }

@@ -53,6 +53,8 @@ pub struct Meta<'a> {
     pub key_binary: bool,
     /// `v`: the value is wanted.
     pub value: bool,
+    /// `C` of an `mg`: the token whose value the client has, and does not want again.
+    pub known: Option<u64>,
     /// `q`: the usual outcome is not told.
     pub quiet: bool,
     /// Bytes of the value of an `ms`, for its flag `s`.
@@ -237,15 +239,17 @@ fn write_found(out: &mut Vec<u8>, meta: &Meta<'_>, found: &Found<'_>) {
     if meta.verb == MetaVerb::Arithmetic && meta.quiet {
         return;
     }
+    let value = meta.value && meta.known != Some(item.cas);
     out.reserve(item.key.len() + item.value.len() + VALUE_LINE_MAX);
-    if meta.value {
+    if value {
         out.extend_from_slice(b"VA ");
         write_number(out, item.value.len());
     } else {
         out.extend_from_slice(b"HD");
     }
-    let mut ttl = found.ttl_before;
-    for token in meta.flags {
+    let mut ttl = if found.created { None } else { found.ttl_before };
+    let mut flags = meta.flags;
+    while let Some(token) = flags.next() {
         match (token.first(), meta.verb) {
             (Some(b'O'), _) => write_token(out, token),
             // The key of an mg comes back as it was stored, that of an ma as it was sent.
@@ -256,8 +260,9 @@ fn write_found(out: &mut Vec<u8>, meta: &Meta<'_>, found: &Found<'_>) {
                 Some(seconds) => write_flag(out, b't', seconds),
                 None => write_token(out, b"t-1"),
             },
-            (Some(b'T'), _) => ttl = item.ttl_seconds,
-            (Some(b'N'), _) if found.created => ttl = item.ttl_seconds,
+            (Some(b'T' | b'N'), _) if found.created && sets_ttl(flags) => ttl = found.ttl_before,
+            (Some(b'N'), _) if !found.created => {}
+            (Some(b'T' | b'N'), _) => ttl = item.ttl_seconds,
             (Some(b's'), MetaVerb::Get) => write_flag(out, b's', item.value_len),
             (Some(b'f'), MetaVerb::Get) => write_flag(out, b'f', item.flags),
             (Some(b'l'), MetaVerb::Get) => write_flag(out, b'l', item.idle_seconds),
@@ -271,10 +276,15 @@ fn write_found(out: &mut Vec<u8>, meta: &Meta<'_>, found: &Found<'_>) {
         }
     }
     out.extend_from_slice(b"\r\n");
-    if meta.value {
+    if value {
         out.extend_from_slice(item.value);
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Whether one of these flags says when an item that was made ends.
+fn sets_ttl(mut flags: Tokens<'_>) -> bool {
+    flags.any(|token| matches!(token.first(), Some(b'T' | b'N')))
 }
 
 fn write_inspected(out: &mut Vec<u8>, meta: &Meta<'_>, item: &ItemView<'_>) {

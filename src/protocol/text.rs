@@ -6,10 +6,10 @@ use crate::protocol::admin::{self, Admin};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::meta;
 use crate::protocol::reply::{Classic, Reply};
-use crate::protocol::token::{Tokens, integer, number, number_u32};
+use crate::protocol::token::{Tokens, integer, loose_integer, loose_number, loose_number_u32, number};
 
 /// Longest value in bytes that a line may announce (proto_parser.c, `INT_MAX - 2`).
-const VALUE_MAX: i64 = (1 << 31) - 3;
+const VALUE_MAX: i32 = i32::MAX - 2;
 
 /// What a line asks for. Storage commands have their value still to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +76,9 @@ impl<'a> Line<'a> {
 
 /// Understands one line, without its end. A base64-encoded key is decoded into `key_buffer`.
 pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> {
-    let mut tokens = Tokens(line);
-    let Some(name) = tokens.next() else { return Line::refused(ProtocolError::Unknown) };
+    // No blank stands before a command.
+    let (name, tokens) = line.split_at(line.iter().position(|&byte| byte == b' ').unwrap_or(line.len()));
+    let tokens = Tokens(tokens);
     let result = match name {
         b"get" => return multiget(tokens, false),
         b"gets" => return multiget(tokens, true),
@@ -114,8 +115,6 @@ pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> 
 
 /// Whether a line begins like one of the commands whose length has no limit.
 pub fn begins_multiget(line: &[u8]) -> bool {
-    let blanks = line.iter().take_while(|&&byte| byte == b' ').count();
-    let line = &line[blanks..];
     line.starts_with(b"get ") || line.starts_with(b"gets ")
 }
 
@@ -138,7 +137,7 @@ fn gat(mut tokens: Tokens<'_>, cas: bool) -> Result<Line<'_>, ProtocolError> {
     let exptime = tokens.next().ok_or(ProtocolError::BadFormat)?;
     tokens.next().ok_or(ProtocolError::BadFormat)?;
     let exptime = integer(exptime).ok_or(ProtocolError::InvalidExptime)?;
-    Ok(Line::Get(Multiget { cas, touch: Some(Exptime::from_wire(exptime)) }))
+    Ok(Line::Get(Multiget { cas, touch: Some(Exptime::from_wire(exptime.into())) }))
 }
 
 /// `<key> <flags> <exptime> <bytes> [<cas>] [noreply]`
@@ -152,26 +151,18 @@ fn store(mut tokens: Tokens<'_>, mode: SetMode, cas: bool) -> Line<'_> {
     let Some(value_len) = value_len(len) else { return Line::refused(ProtocolError::BadFormat) };
     let refused = Line::Refused { error: ProtocolError::BadFormat, quiet, skip: value_len + 2 };
 
-    let compare = if cas {
-        match tokens.next() {
-            None => return Line::refused(ProtocolError::BadFormat),
-            Some(token) => match number(token) {
-                None => return refused,
-                token => token,
-            },
-        }
-    } else {
-        None
+    let compare = if cas { tokens.next().and_then(loose_number) } else { None };
+    let (Some(flags), Some(exptime)) = (loose_number_u32(flags), loose_integer(exptime)) else {
+        return refused;
     };
-    let (Some(flags), Some(exptime)) = (number_u32(flags), integer(exptime)) else { return refused };
-    if key.len() > KEY_MAX {
+    if key.len() > KEY_MAX || (cas && compare.is_none()) {
         return refused;
     }
     let set = Set {
         mode,
         value: &[],
         flags,
-        exptime: Exptime::from_wire(exptime),
+        exptime: Exptime::from_wire(exptime.into()),
         compare,
         new_cas: None,
         invalidate: false,
@@ -211,7 +202,7 @@ fn touch(mut tokens: Tokens<'_>) -> Result<Line<'_>, ProtocolError> {
     let exptime = tokens.next().ok_or(ProtocolError::BadFormat)?;
     let name = key(name)?;
     let exptime = integer(exptime).ok_or(ProtocolError::InvalidExptime)?;
-    let get = Get { touch: Some(Exptime::from_wire(exptime)), ..Get::PLAIN };
+    let get = Get { touch: Some(Exptime::from_wire(exptime.into())), ..Get::PLAIN };
     Ok(one(name, Verb::Get(get), Classic::Touch, quiet))
 }
 
@@ -233,7 +224,6 @@ fn arithmetic(mut tokens: Tokens<'_>, decrement: bool) -> Result<Line<'_>, Proto
     let delta = tokens.next().ok_or(ProtocolError::BadFormat)?;
     let name = key(name)?;
     let delta = number(delta).ok_or(ProtocolError::InvalidDelta)?;
-    let sum =
-        Arithmetic { decrement, delta, vivify: None, initial: 0, touch: None, compare: None, new_cas: None };
+    let sum = Arithmetic { decrement, delta, ..Arithmetic::PLAIN };
     Ok(one(name, Verb::Arithmetic(sum), Classic::Arithmetic, quiet))
 }

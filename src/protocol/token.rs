@@ -1,13 +1,19 @@
 //! The pieces of a line: tokens between blanks, and numbers in them.
 
 use nom::bytes::complete::{take_while, take_while1};
-use nom::character::complete::{i64 as signed, u64 as unsigned};
+use nom::character::complete::{char, i32 as signed_32, i64 as signed, u32 as unsigned_32, u64 as unsigned};
 use nom::combinator::{all_consuming, opt, recognize};
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
 /// Nothing is said of why: the callers know memcached's words for it.
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
+
+/// Most characters of a number of 32 bits, the sign included (mcmc.c, `MCMC_TOKTO32_MAX`).
+const DIGITS_32_MAX: usize = 11;
+
+/// Most characters of a number of 64 bits (mcmc.c, `MCMC_TOKTO64_MAX`).
+const DIGITS_64_MAX: usize = 22;
 
 fn token(input: &[u8]) -> Parsed<'_, &[u8]> {
     preceded(take_while(|byte| byte == b' '), take_while1(|byte| byte != b' ')).parse(input)
@@ -35,19 +41,35 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// A decimal number of 64 bits, the whole token (util.c, `safe_strtoull`).
+/// A decimal number of 64 bits, digits alone, the whole token (mcmc.c, `mcmc_toktou64`).
 pub(super) fn number(token: &[u8]) -> Option<u64> {
-    parse_all(preceded(opt(nom::character::complete::char('+')), unsigned), token)
+    if token.len() <= DIGITS_64_MAX { parse_all(unsigned, token) } else { None }
 }
 
-/// A decimal number of 32 bits, the whole token.
+/// A decimal number of 32 bits, digits alone, the whole token (mcmc.c, `mcmc_toktou32`).
 pub(crate) fn number_u32(token: &[u8]) -> Option<u32> {
-    number(token)?.try_into().ok()
+    if token.len() <= DIGITS_32_MAX { parse_all(unsigned_32, token) } else { None }
 }
 
-/// A decimal number with a sign or without, the whole token (util.c, `safe_strtol`).
-pub(super) fn integer(token: &[u8]) -> Option<i64> {
-    parse_all(signed, token)
+/// A decimal number of 32 bits with a minus or without, the whole token (mcmc.c, `mcmc_tokto32`).
+pub(super) fn integer(token: &[u8]) -> Option<i32> {
+    if token.len() <= DIGITS_32_MAX && !token.starts_with(b"+") { parse_all(signed_32, token) } else { None }
+}
+
+/// A number of a classic storage line, which may have a plus and any number of zeros in front
+/// (util.c, `safe_strtoull`).
+pub(super) fn loose_number(token: &[u8]) -> Option<u64> {
+    parse_all(preceded(opt(char('+')), unsigned), token)
+}
+
+/// The same of 32 bits: of a larger one the lower bits count (util.c, `safe_strtoul`).
+pub(super) fn loose_number_u32(token: &[u8]) -> Option<u32> {
+    loose_number(token).map(|number| number as u32)
+}
+
+/// The same with a sign: libmemcached's 4294967295 is -1 (util.c, `safe_strtol`).
+pub(super) fn loose_integer(token: &[u8]) -> Option<i32> {
+    parse_all(signed, token).map(|number| number as i32)
 }
 
 /// A decimal fraction, the whole token.
@@ -82,7 +104,29 @@ mod tests {
             assert_eq!(number(bad), None, "{}", bad.escape_ascii());
         }
         assert_eq!(number_u32(b"4294967296"), None);
-        assert_eq!(integer(b"-1"), Some(-1));
+        assert_eq!(integer(b"-2147483648"), Some(i32::MIN));
+        assert_eq!(integer(b"2147483648"), None);
         assert_eq!(integer(b"1-"), None);
+    }
+
+    #[test]
+    fn numbers_have_no_plus_and_no_end_of_zeros() {
+        assert_eq!((number(b"+1"), number_u32(b"+1"), integer(b"+1")), (None, None, None));
+        assert_eq!((number(&[b'0'; 22]), number(&[b'0'; 23])), (Some(0), None));
+        assert_eq!((number_u32(&[b'0'; 11]), number_u32(&[b'0'; 12])), (Some(0), None));
+        assert_eq!((integer(b"-0000000001"), integer(b"-00000000001")), (Some(-1), None));
+    }
+
+    #[test]
+    fn classic_storage_lines_take_larger_numbers_and_cut_them() {
+        assert_eq!(loose_number(b"+0000000000000000000000001"), Some(1));
+        assert_eq!(loose_number(b"18446744073709551616"), None);
+        assert_eq!(loose_number(b"-1"), None);
+        assert_eq!(loose_number_u32(b"4294967297"), Some(1));
+        assert_eq!(loose_integer(b"4294967295"), Some(-1));
+        assert_eq!(loose_integer(b"2147483648"), Some(i32::MIN));
+        assert_eq!(loose_integer(b"9223372036854775807"), Some(-1));
+        assert_eq!(loose_integer(b"9223372036854775808"), None);
+        assert_eq!(loose_integer(b"+5"), Some(5));
     }
 }

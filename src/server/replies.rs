@@ -83,6 +83,7 @@ pub(super) struct OwnedMeta {
     verb: MetaVerb,
     flags: Box<[u8]>,
     value: bool,
+    known: Option<u64>,
     quiet: bool,
     value_len: usize,
 }
@@ -92,8 +93,9 @@ impl From<&Reply<'_>> for Owned {
         match *reply {
             Reply::Value { cas, last } => Self::Value { cas, last },
             Reply::Classic(verb, quiet) => Self::Classic(verb, quiet),
-            Reply::Meta(Meta { verb, flags, value, quiet, value_len, .. }) => {
-                Self::Meta(Box::new(OwnedMeta { verb, flags: flags.0.into(), value, quiet, value_len }))
+            Reply::Meta(Meta { verb, flags, value, known, quiet, value_len, .. }) => {
+                let flags = flags.0.into();
+                Self::Meta(Box::new(OwnedMeta { verb, flags, value, known, quiet, value_len }))
             }
             Reply::Binary(Binary { head, form, .. }) => Self::Binary(head, form),
         }
@@ -123,6 +125,7 @@ impl Owned {
                 key: operation.key(),
                 key_binary: operation.key_binary(),
                 value: meta.value,
+                known: meta.known,
                 quiet: meta.quiet,
                 value_len: meta.value_len,
             }),

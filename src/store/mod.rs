@@ -28,7 +28,7 @@ use self::generation::{Generations, Span};
 use self::key::{KeyHash, Lookup};
 use self::shard::Shard;
 use crate::clock::{Clock, Seconds};
-use crate::command::{Command, Failure, Outcome, SetMode, Unavailable, Verb};
+use crate::command::{Command, Failure, Made, Outcome, SetMode, Unavailable, Verb};
 use crate::events::Events;
 use crate::item::{Exptime, ItemView};
 use crate::stats::Counters;
@@ -137,6 +137,12 @@ impl Shared {
             None if self.cas => self.next_cas.0.fetch_add(1, Ordering::Relaxed) + 1,
             None => 0,
         }
+    }
+
+    /// What [`Found::ttl_before`](crate::command::Found::ttl_before) says of an item that is made.
+    fn ttl_before(&self, made: Made, now: Seconds) -> Option<u32> {
+        let deadline = self.clock.deadline(made.before?, now);
+        (deadline != 0).then(|| deadline.saturating_sub(now))
     }
 
     fn used_changed(&self, bytes: i64) {

@@ -11,8 +11,8 @@ use super::number::{self, Decimal};
 use super::tell::{tell_deletion, tell_get, tell_store};
 use super::{Caller, Context, Shared};
 use crate::clock::Seconds;
-use crate::command::{Arithmetic, Delete, Failure, Found, Get, Outcome, Set, SetMode};
-use crate::item::{Exptime, item_size};
+use crate::command::{Arithmetic, Delete, Failure, Found, Get, Made, Outcome, Set, SetMode};
+use crate::item::item_size;
 use crate::stats::Counter;
 
 /// One shard of the store.
@@ -139,9 +139,9 @@ impl Shard {
         }
         cx.counters.bump(misses);
         tell_get(cx, shared, key.bytes, dead.map_or("not_found", Dead::name), 0);
-        match get.vivify {
+        match Made::new(get.vivify, get.touch, get.touch_last) {
             None => reply(Outcome::NotFound),
-            Some(vivify) => self.vivify(cx, shared, key, key_binary, get, vivify, reply),
+            Some(made) => self.vivify(cx, shared, key, key_binary, get, made, reply),
         }
     }
 
@@ -154,7 +154,7 @@ impl Shard {
         key: &Lookup<'_>,
         key_binary: bool,
         get: &Get,
-        vivify: Exptime,
+        made: Made,
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> R {
         if self.refuse_for_memory(cx, shared, key.bytes.len()) {
@@ -165,15 +165,15 @@ impl Shard {
             value: Box::default(),
             cas: shared.new_cas(get.new_cas),
             flags: 0,
-            exptime: shared.clock.deadline(vivify, cx.now),
+            exptime: shared.clock.deadline(made.ends, cx.now),
             accessed: cx.now,
             stamp: cx.stamp | WIN_SENT | if get.bump { FETCHED } else { 0 },
         };
         let mut view = item.view(key.bytes, cx.now);
         view.key_binary = key_binary;
         view.fetched = false;
-        let found =
-            Found { item: view, won: true, stale: false, win_sent: false, created: true, ttl_before: None };
+        let ttl_before = shared.ttl_before(made, cx.now);
+        let found = Found { item: view, won: true, stale: false, win_sent: false, created: true, ttl_before };
         let result = reply(Outcome::Found(found));
         self.metered(|shard| shard.insert(cx, key, item, key_binary));
         result
@@ -371,7 +371,7 @@ impl Shard {
             (Counter::IncrHits, Counter::IncrMisses)
         };
         let Some(item) = self.live(cx, shared, key) else {
-            let Some(vivify) = sum.vivify else {
+            let Some(made) = Made::new(sum.vivify, sum.touch, sum.touch_last) else {
                 cx.counters.bump(misses);
                 return reply(Outcome::NotFound);
             };
@@ -380,7 +380,7 @@ impl Shard {
                 mode: SetMode::Add,
                 value: initial.as_bytes(),
                 flags: 0,
-                exptime: vivify,
+                exptime: made.ends,
                 compare: None,
                 new_cas: sum.new_cas,
                 invalidate: false,
@@ -388,7 +388,8 @@ impl Shard {
             };
             let outcome = match self.try_set(cx, shared, key, key_binary, &set) {
                 Ok(item) => {
-                    let found = Found::plain(item.view(key.bytes, cx.now), None);
+                    let ttl_before = shared.ttl_before(made, cx.now);
+                    let found = Found::plain(item.view(key.bytes, cx.now), ttl_before);
                     Outcome::Found(Found { created: true, ..found })
                 }
                 Err(outcome) => outcome,

@@ -22,9 +22,17 @@ fn in_pieces(input: &[u8], piece: usize) -> Feed {
 
 #[test]
 fn lines_end_with_or_without_a_return() {
-    check("get a\r\nget b\nmn \r\n mn\r\n", &["get a", "get b", "NoOp", "NoOp"]);
-    check("\r\n\n  \r\n", &["Unknown", "Unknown", "Unknown"]);
+    check("get a\r\nget b\nmn \r\nmn \n", &["get a", "get b", "NoOp", "NoOp"]);
     check("GET a\r\n", &["Unknown"]);
+}
+
+#[test]
+fn a_line_has_four_bytes_or_more_and_begins_with_its_command() {
+    check("\r\n\n \r\nx\r\nmn\n", &["BadFormat"; 5]);
+    check(
+        "xy\r\n  \r\n mn\r\n get k\r\n set k 0 0 2\r\nmn\r\n",
+        &["Unknown", "Unknown", "Unknown", "Unknown", "Unknown", "NoOp"],
+    );
 }
 
 #[test]
@@ -34,7 +42,7 @@ fn a_line_without_an_end_closes_the_connection() {
     check([&just[..], b"x"].concat(), &["closed"]);
     check([&just[..], b"xx\r\nmn\r\n"].concat(), &["Unknown", "NoOp"]);
     for (start, stays) in
-        [("get ", true), ("  gets ", true), ("gat 0 ", false), ("mg ", false), ("\tget ", false)]
+        [("get ", true), ("  gets ", false), ("gat 0 ", false), ("mg ", false), ("\tget ", false)]
     {
         let line = [start.as_bytes(), &b"k ".repeat(1500)].concat();
         let feed = in_pieces(&line, 500);
@@ -66,11 +74,15 @@ fn a_refused_line_takes_its_value_with_it_when_its_length_is_known() {
     let stays = |line: &str, error: &str| check(format!("{line}\r\nmn\r\nmn\r\n"), &[error, "NoOp", "NoOp"]);
     let takes = |line: &str, error: &str| check(format!("{line}\r\nmn\r\nmn\r\n"), &[error, "NoOp"]);
     takes("set k x 0 2", "BadFormat");
-    takes("set k 4294967296 0 2", "BadFormat");
+    takes("set k 18446744073709551616 0 2", "BadFormat");
+    takes("set k 0 9223372036854775808 2", "BadFormat");
     takes("set k 0 x 2", "BadFormat");
     takes(&format!("set {long} 0 0 2"), "BadFormat");
     takes(&format!("set {long} 0 0 2 noreply"), "BadFormat quiet");
     takes("cas k 0 0 2 x", "BadFormat");
+    takes("cas k 0 0 2", "BadFormat");
+    takes("cas k 0 0 2 ", "BadFormat");
+    takes("cas k 0 0 2 noreply", "BadFormat quiet");
     takes(&format!("ms {long} 2"), "KeyTooLong");
     takes("ms k 2 q q", "DuplicateFlag");
     takes("ms k 2 Mz", "InvalidSetMode");
@@ -79,7 +91,8 @@ fn a_refused_line_takes_its_value_with_it_when_its_length_is_known() {
     stays("set k 0 0 x", "BadFormat");
     stays("set k 0 0 2147483646", "BadFormat");
     stays("set k 0 0", "BadFormat");
-    stays("cas k 0 0 2", "BadFormat");
+    stays("set k 0 0 +2", "BadFormat");
+    stays("set k 0 0 000000000002", "BadFormat");
     stays("ms k", "BadFormat");
     stays("ms k -1", "BadFormat");
     check("set k 0 0 2147483645\r\nmn\r\n", &["TooLarge k Set"]);
@@ -103,7 +116,7 @@ fn a_value_over_the_limit_is_skipped() {
 
 #[test]
 fn a_value_that_does_not_end_where_it_should_is_refused_alone() {
-    check("set k 0 0 2\r\nabcd\r\nmn\r\n", &["BadDataChunk", "Unknown", "NoOp"]);
+    check("set k 0 0 2\r\nabcd\r\nmn\r\n", &["BadDataChunk", "BadFormat", "NoOp"]);
     check("set k 0 0 2 noreply\r\nabcdmn\r\n", &["BadDataChunk quiet", "NoOp"]);
     check("ms k 2 q\r\nab\n\nmn\r\n", &["BadDataChunk", "NoOp"]);
     check("set k 0 0 0\r\n\r\nset k 0 0 2\r\n\r\n\r\n", &["Set k=", "Set k=\\r\\n"]);

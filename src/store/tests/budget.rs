@@ -76,9 +76,7 @@ fn apply(rig: &Rig, op: &Op, keys: &[Vec<u8>], bytes: &[u8]) {
                 delta: u64::MAX / 2,
                 vivify: Some(Exptime::Never),
                 initial: 9,
-                touch: None,
-                compare: None,
-                new_cas: None,
+                ..crate::command::Arithmetic::PLAIN
             }),
         ),
         Op::Unstored { key } => rig.store.drop_unstored(&keys[key], SetMode::Set),

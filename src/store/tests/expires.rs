@@ -10,15 +10,7 @@ use crate::stats::{Counter, Registry};
 const REFUSED: Outcome<'static> = Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered));
 
 fn verbs() -> [Verb<'static>; 6] {
-    let sum = Arithmetic {
-        decrement: false,
-        delta: 1,
-        vivify: Some(Exptime::Never),
-        initial: 0,
-        touch: None,
-        compare: None,
-        new_cas: None,
-    };
+    let sum = Arithmetic { vivify: Some(Exptime::Never), ..Arithmetic::PLAIN };
     [
         Verb::Get(Get { vivify: Some(Exptime::Never), touch: Some(Exptime::In(9)), ..Get::PLAIN }),
         Verb::Set(Set { value: b"2", ..SET }),

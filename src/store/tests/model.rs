@@ -143,9 +143,22 @@ impl Model {
     }
 
     /// An item as it is shown to who made it.
-    fn made(&self, item: &Item, won: bool) -> Seen {
+    fn made(&self, item: &Item, won: bool, ends_before: Option<Seconds>) -> Seen {
         let item = self.view(item);
-        Seen::Found { item, won, stale: false, win_sent: false, created: true, ttl_before: None }
+        let ttl_before = ends_before.map(|ends| ends.saturating_sub(self.now));
+        Seen::Found { item, won, stale: false, win_sent: false, created: true, ttl_before }
+    }
+
+    /// When an item ends that is made with these, and when it did before the second was looked at.
+    fn ends_made(
+        &self,
+        vivify: Exptime,
+        touch: Option<Exptime>,
+        touch_last: bool,
+    ) -> (Option<Seconds>, Option<Seconds>) {
+        let vivify = self.ends(vivify);
+        let Some(touch) = touch.map(|touch| self.ends(touch)) else { return (vivify, None) };
+        if touch_last { (touch, vivify) } else { (vivify, touch) }
     }
 
     pub(super) fn flush(&mut self, delay: Exptime) {
@@ -193,9 +206,9 @@ impl Model {
     fn get(&mut self, key: &[u8], binary: bool, get: &Get) -> Seen {
         let Some(mut item) = self.items.get(key).cloned() else {
             let Some(vivify) = get.vivify else { return Seen::NotFound };
-            let ends = self.ends(vivify);
+            let (ends, before) = self.ends_made(vivify, get.touch, get.touch_last);
             self.create(key, binary, &Set { new_cas: get.new_cas, ..super::SET }, ends);
-            let seen = self.made(&self.items[key], true);
+            let seen = self.made(&self.items[key], true, before);
             // Who made it has asked for it, and is the one to fill it.
             self.items.entry(key.to_vec()).and_modify(|item| {
                 item.win_sent = true;
@@ -311,10 +324,10 @@ impl Model {
         let Some(mut item) = self.items.get(key).cloned() else {
             let Some(vivify) = sum.vivify else { return Seen::NotFound };
             let initial = sum.initial.to_string();
-            let ends = self.ends(vivify);
+            let (ends, before) = self.ends_made(vivify, sum.touch, sum.touch_last);
             let set = Set { value: initial.as_bytes(), new_cas: sum.new_cas, ..super::SET };
             self.create(key, binary, &set, ends);
-            return self.made(&self.items[key], false);
+            return self.made(&self.items[key], false, before);
         };
         // The token is looked at first, but an empty value is no number to any token.
         let compared = sum.compare.is_none_or(|compare| compare == 0 || compare == item.cas);

@@ -105,10 +105,10 @@ fn new_cas() -> BoxedStrategy<Option<u64>> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let switches = (any::<bool>(), any::<bool>(), any::<bool>());
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let get = (maybe(exptime()), maybe(exptime()), maybe(exptime()), new_cas(), switches).prop_map(
-        |(touch, vivify, recache, new_cas, (recache_first, bump, wins))| {
-            Act::Get(Get { touch, vivify, recache, recache_first, new_cas, bump, wins })
+        |(touch, vivify, recache, new_cas, (recache_first, touch_last, bump, wins))| {
+            Act::Get(Get { touch, vivify, recache, recache_first, touch_last, new_cas, bump, wins })
         },
     );
     let set = (mode(), value(), 0..3_u32, exptime(), new_cas(), any::<bool>(), maybe(exptime())).prop_map(
@@ -123,9 +123,11 @@ fn act() -> impl Strategy<Value = Act> {
         },
     );
     let delta = prop_oneof![0..20_u64, Just(u64::MAX)];
-    let sum = (any::<bool>(), delta, maybe(exptime()), 0..20_u64, maybe(exptime()), new_cas()).prop_map(
-        |(decrement, delta, vivify, initial, touch, new_cas)| {
-            let sum = Arithmetic { decrement, delta, vivify, initial, touch, compare: None, new_cas };
+    let times = (maybe(exptime()), maybe(exptime()), any::<bool>());
+    let sum = (any::<bool>(), delta, 0..20_u64, times, new_cas()).prop_map(
+        |(decrement, delta, initial, (vivify, touch, touch_last), new_cas)| {
+            let compare = None;
+            let sum = Arithmetic { decrement, delta, vivify, initial, touch, touch_last, compare, new_cas };
             Act::Arithmetic(sum)
         },
     );
