@@ -38,6 +38,10 @@ pub fn generate(seed: u64) -> Vec<Request> {
     stream
 }
 
+/// Lengths that no value can have.
+const LENGTHS_REFUSED: [&str; 8] =
+    ["-1", "many", "2147483646", "2147483647", "4294967295", "-2147483648", "9223372036854775808", "S3"];
+
 struct Maker {
     rng: Rng,
     /// Whether this stream is about the marks of stale and of won items: meta commands on one key.
@@ -67,7 +71,7 @@ impl Maker {
 
     fn storage(&mut self) -> Request {
         let command = self.pick(&["set", "set", "add", "replace", "append", "prepend"]);
-        let (key, flags, exptime) = (self.key(), self.flags(), self.exptime());
+        let (key, flags, exptime) = (self.key(), self.stored_flags(), self.stored_exptime());
         let noreply = self.noreply();
         if self.rng.u8(0..12) == 0 {
             let counter = self.counter();
@@ -79,7 +83,7 @@ impl Maker {
     }
 
     fn cas(&mut self) -> Request {
-        let (key, flags, exptime) = (self.key(), self.flags(), self.exptime());
+        let (key, flags, exptime) = (self.key(), self.stored_flags(), self.stored_exptime());
         let token = self.cas_token();
         let value = self.value();
         let noreply = self.noreply();
@@ -129,7 +133,7 @@ impl Maker {
     fn incr_decr(&mut self) -> Request {
         let key = if self.rng.u8(0..4) == 0 { self.key() } else { self.counter() };
         let command = self.pick(&["incr", "decr"]);
-        let delta = self.rng.u32(0..1_000_000);
+        let delta = self.delta(command == "incr");
         let noreply = self.noreply();
         self.line(format!("{command} {key} {delta}{noreply}"))
     }
@@ -140,15 +144,15 @@ impl Maker {
         let key = self.sometimes_base64(key, &mut flags);
         let often = if self.stampede { 2 } else { 4 };
         if !flags.iter().any(|flag| flag == "b") && self.rng.u8(0..often) == 0 {
-            flags.push(self.pick(&["N0", "N30", "N9000"]).to_owned());
+            flags.push(self.pick(&["N0", "N30", "N9000", "N2147483647"]).to_owned());
         }
         if self.rng.u8(0..often) == 0 {
-            flags.push(self.pick(&["R10", "R300", "R100000"]).to_owned());
+            flags.push(self.pick(&["R10", "R300", "R100000", "R2147483647", "R-2147483648"]).to_owned());
         }
         if self.rng.u8(0..6) == 0 {
-            flags.push(self.pick(&["T0", "T30", "T9000"]).to_owned());
+            flags.push(self.pick(&["T0", "T30", "T9000", "T2147483647"]).to_owned());
         } else if self.rng.u8(0..20) == 0 && !flags.iter().any(|flag| flag == "t") {
-            flags.push("T-1".to_owned());
+            flags.push(self.pick(&["T-1", "T-2147483648"]).to_owned());
         }
         self.rng.shuffle(&mut flags);
         self.line(format!("mg {key}{}", joined(&flags)))
@@ -197,7 +201,7 @@ impl Maker {
             flags.push("I".to_owned());
         }
         if self.rng.u8(0..3) == 0 {
-            flags.push(self.pick(&["T0", "T30", "T9000"]).to_owned());
+            flags.push(self.pick(&["T0", "T30", "T9000", "T2147483647"]).to_owned());
         }
         let token = (self.rng.u8(0..3) == 0).then(|| self.cas_token());
         if let Some(token) = token {
@@ -220,11 +224,12 @@ impl Maker {
         } else if self.rng.u8(0..4) == 0 {
             flags.push("q".to_owned());
         }
-        if self.rng.bool() {
-            flags.push(format!("D{}", self.rng.u32(0..1_000_000)));
+        let mode = self.pick(&["", "", "MI", "M+", "MD", "M-"]);
+        if !mode.is_empty() {
+            flags.push(mode.to_owned());
         }
         if self.rng.bool() {
-            flags.push(self.pick(&["MI", "M+", "MD", "M-"]).to_owned());
+            flags.push(format!("D{}", self.delta(!matches!(mode, "MD" | "M-"))));
         }
         let new_expiry = self.rng.u8(0..5) == 0;
         if new_expiry {
@@ -259,22 +264,49 @@ impl Maker {
                 ]);
                 self.line(line.to_owned())
             }
-            1 => self.line(format!("incr {counter} ten")),
+            1 => {
+                let delta = self.pick(&["ten", "-1", "18446744073709551616", "1x"]);
+                self.line(format!("incr {counter} {delta}"))
+            }
             2 => self.line(format!("decr {counter} -5 noreply")),
-            3 => self.line(format!("touch {key} soon")),
-            4 => self.line(format!("gat soon {key}")),
+            3 => {
+                let exptime = self.pick(&["soon", "9223372036854775808", "1-"]);
+                self.line(format!("touch {key} {exptime}"))
+            }
+            4 => {
+                let exptime = self.pick(&["soon", "-9223372036854775809"]);
+                self.line(format!("gat {exptime} {key}"))
+            }
             5 => {
-                let flags = self.pick(&["v v", "!", "v Tsoon", "Nsoon", "q R-", "q k k"]);
+                let flags = self.pick(&[
+                    "v v",
+                    "!",
+                    "v Tsoon",
+                    "Nsoon",
+                    "q Rx",
+                    "q k k",
+                    "T9223372036854775808",
+                    "N9223372036854775808",
+                    "R-9223372036854775809",
+                ]);
                 self.line(format!("mg {key} {flags}"))
             }
             6 => {
-                let flags = self.pick(&["D1 D2", "!", "Dten", "q N0 Jten", "M! MI", "MZ"]);
+                let flags = self.pick(&[
+                    "D1 D2",
+                    "!",
+                    "Dten",
+                    "D-1",
+                    "D18446744073709551616",
+                    "q N0 Jten",
+                    "N0 J18446744073709551616",
+                    "C18446744073709551616",
+                    "M! MI",
+                    "MZ",
+                ]);
                 self.line(format!("ma {counter} {flags}"))
             }
-            7 => {
-                let line = self.pick(&["md k q q", "md k !", "md k Cabc", "md k I Tsoon"]);
-                self.line(line.to_owned())
-            }
+            7 => self.line(format!("md {long} q")),
             8 => {
                 let command = self.pick(&["delete", "touch", "incr"]);
                 let argument = if command == "delete" { "" } else { " 1" };
@@ -282,15 +314,26 @@ impl Maker {
             }
             9 => self.line(format!("mg {long} v")),
             10 => {
-                let bad = self.pick(&["-1", "many", "2147483647", "S3"]);
+                let bad = self.pick(&LENGTHS_REFUSED);
                 self.line(format!("ms {key} {bad}"))
             }
             11 => {
-                let bad = self.pick(&["-1", "many", "2147483647"]);
+                let bad = self.pick(&LENGTHS_REFUSED);
                 self.line(format!("set {key} 0 0 {bad}"))
             }
             12 => {
-                let flags = self.pick(&[" F1 F2", " !", " Tsoon", " Cabc", " MZ", " q k k", " Fred"]);
+                let flags = self.pick(&[
+                    " F1 F2",
+                    " !",
+                    " Tsoon",
+                    " T9223372036854775808",
+                    " Cabc",
+                    " C18446744073709551616",
+                    " MZ",
+                    " q k k",
+                    " Fred",
+                    " F18446744073709551616",
+                ]);
                 let value = self.text(1..=20);
                 self.with_value(&format!("ms {key}"), flags, value)
             }
@@ -378,6 +421,37 @@ impl Maker {
         }
     }
 
+    /// A number as classic storage lines take it, at the edges of 32 and 64 bits, too.
+    fn stored_flags(&mut self) -> String {
+        if self.rng.u8(0..6) > 0 {
+            return self.flags().to_string();
+        }
+        self.pick(&["4294967295", "4294967296", "4294967301", "9223372036854775808", "18446744073709551615"])
+            .to_owned()
+    }
+
+    /// The same for times: what is beyond 31 bits is cut to 32 of them, and the highest is the sign.
+    fn stored_exptime(&mut self) -> &'static str {
+        if self.rng.u8(0..4) > 0 {
+            return self.exptime();
+        }
+        self.pick(&[
+            "2147483647",
+            "2147483648",
+            "4294967294",
+            "4294967295",
+            "4294967296",
+            "99999999999",
+            "9223372036854775807",
+            "-9223372036854775808",
+        ])
+    }
+
+    /// What can be added to a counter, or taken from it, so that it stays one.
+    fn delta(&mut self, added: bool) -> u64 {
+        if added && self.rng.u8(0..6) == 0 { u64::MAX } else { self.rng.u32(0..1_000_000).into() }
+    }
+
     /// Never, far ahead, absolute and far ahead, negative, absolute and past.
     fn exptime(&mut self) -> &'static str {
         self.pick(&[
@@ -392,6 +466,8 @@ impl Maker {
             "2592000",
             "2000000000",
             "-1",
+            "-2147483648",
+            "2147483647",
             "2592001",
         ])
     }

@@ -34,11 +34,12 @@ pub fn reason_to_leave_out(request: &Request) -> Option<&'static str> {
     let flag = |first: char| words.iter().skip(2).any(|word| word.starts_with(first));
     let has = |whole: &str| words.iter().skip(2).any(|word| *word == whole);
     let unreadable = |word: Option<&&str>| word.is_some_and(|word| word.parse::<i32>().is_err());
+    let unstorable = |word: Option<&&str>| word.is_some_and(|word| word.parse::<i64>().is_err());
     let long_key = words.get(1).is_some_and(|key| key.len() > 250);
     let command = *words.first()?;
     match command {
-        _ if line.len() < 3 => Some("1.6.45 answers lines under four bytes differently"),
-        _ if line.starts_with(' ') => Some("1.6.45 does not skip spaces in front of a command"),
+        _ if line.len() < 3 => Some("short-lines"),
+        _ if line.starts_with(' ') => Some("leading-blank"),
         "stats" | "version" | "me" | "lru_crawler" | "watch" | "shutdown" => {
             Some("it shows or drives the server itself")
         }
@@ -50,7 +51,7 @@ pub fn reason_to_leave_out(request: &Request) -> Option<&'static str> {
         "set" | "add" | "replace" | "append" | "prepend" | "cas" if words.len() < 5 => {
             Some("malformed-known-command")
         }
-        "set" | "add" | "replace" | "append" | "prepend" | "cas" if unreadable(words.get(3)) => {
+        "set" | "add" | "replace" | "append" | "prepend" | "cas" if unstorable(words.get(3)) => {
             Some("swallow-after-bad-line")
         }
         "set" | "add" | "replace" | "append" | "prepend" | "cas"
@@ -65,10 +66,7 @@ pub fn reason_to_leave_out(request: &Request) -> Option<&'static str> {
             "memcached touches the keys in front of the over-long one, though it answers only with the error",
         ),
         "mg" if has("b") && flag('N') => Some("memcached forgets that the key of an item it made was base64"),
-        "mg" | "ma" if has("t") && flag('N') && flag('T') => {
-            Some("of an item made with both, filbert shows the final time left everywhere")
-        }
-        "mg" | "ma" if has("t") && has("T-1") => {
+        "mg" | "ma" if has("t") && words.iter().any(|word| word.starts_with("T-")) => {
             Some("memcached shows the time left of an expired item wrapped round")
         }
         "ma" if flag('T') && !request.sync_before => {
@@ -78,7 +76,8 @@ pub fn reason_to_leave_out(request: &Request) -> Option<&'static str> {
         "ms" if flag('N') => Some("ms-autovivify"),
         "ms" | "ma" | "mg" if flag('E') => Some("meta-explicit-cas"),
         "ma" if has("q") && flag('N') && flag('J') && !has("Jten") => Some("ma-quiet-autovivify"),
-        "ma" if long_key => Some("1.6.45 calls a long key of ma a wrong flag"),
+        "ma" if long_key => Some("ma-long-key"),
+        "mg" if flag('C') => Some("mg-conditional"),
         "md" if flag('x') => Some("md-remove-value"),
         _ => None,
     }
