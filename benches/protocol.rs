@@ -119,6 +119,7 @@ fn write_meta_value(bencher: Bencher) {
         key: KEY,
         key_binary: false,
         value: true,
+        known: None,
         quiet: false,
         value_len: 0,
     };

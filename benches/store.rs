@@ -22,15 +22,7 @@ const VALUE: [u8; 100] = [b'x'; 100];
 
 const SET: Set<'static> = Set { value: &VALUE, ..Set::PLAIN };
 
-const INCR: Arithmetic = Arithmetic {
-    decrement: false,
-    delta: 1,
-    vivify: Some(Exptime::Never),
-    initial: 1000,
-    touch: None,
-    compare: None,
-    new_cas: None,
-};
+const INCR: Arithmetic = Arithmetic { vivify: Some(Exptime::Never), initial: 1000, ..Arithmetic::PLAIN };
 
 /// Room for every key.
 static ROOMY: LazyLock<Store> = LazyLock::new(|| filled(256 << 20, KEYS));
