@@ -333,6 +333,9 @@ impl Client {
         // Not woken at once: the runtime would poll it again, many times, before it looks which
         // others have something to read.
         _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        // And so would other threads have to wait, where more are busy than there are CPUs: this one
+        // would keep its own for the milliseconds that the kernel gives to each.
+        std::thread::yield_now();
         Poll::Pending
     }
 
