@@ -102,6 +102,11 @@ fn a_thread_of_the_cluster_that_stands_still_takes_its_node_out() {
     stand_still_in_turn(&["main", "etcd", "worker-0.batch"]);
 }
 
+#[test]
+fn membership_that_stands_still_takes_its_node_out() {
+    stand_still_in_turn(&["membership"]);
+}
+
 /// Each on another node of three, one after another.
 fn stand_still_in_turn(threads: &[&str]) {
     let cluster = Cluster::start_with(3, &["-t", "2"]);
