@@ -132,5 +132,5 @@ fn parse_one_line() -> bool {
     let mut key_buffer = [0; filbert::item::KEY_MAX];
     let line =
         filbert::protocol::text::parse(divan::black_box(b"delete some:key:of:24:bytes"), &mut key_buffer);
-    matches!(line, filbert::protocol::text::Line::Key(Command { verb: Verb::Delete(_), .. }, _))
+    matches!(line, filbert::protocol::line::Line::Key(Command { verb: Verb::Delete(_), .. }, _))
 }

@@ -12,6 +12,7 @@ mod compose;
 mod connections;
 mod differential;
 mod fuzz;
+mod house;
 mod http;
 mod limits;
 mod local_cluster;

@@ -2,7 +2,6 @@
 
 use crate::item::{Exptime, KEY_MAX};
 use crate::protocol::error::ProtocolError;
-use crate::protocol::text::is_noreply;
 use crate::protocol::token::{Tokens, fraction, integer, number_u32};
 
 /// Least and most megabytes of `cache_memlimit` (proto_text.c, `process_memlimit_command`).
@@ -77,7 +76,7 @@ pub enum Crawler {
 
 /// Understands an admin command; `None` when `name` is none.
 pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Admin<'a>, ProtocolError>> {
-    let quiet = is_noreply(tokens);
+    let quiet = tokens.end_in_noreply();
     Some(match name {
         b"version" => Ok(Admin::Version),
         b"quit" => Ok(Admin::Quit),

@@ -14,8 +14,9 @@ use crate::protocol::Request;
 use crate::protocol::admin::Admin;
 use crate::protocol::binary;
 use crate::protocol::error::ProtocolError;
+use crate::protocol::line::{Line, Multiget, Store, value_len};
 use crate::protocol::reply::Reply;
-use crate::protocol::text::{self, Line, Multiget, Store};
+use crate::protocol::text;
 use crate::protocol::token::Tokens;
 
 /// Bytes of the shortest command with its line end (proto_parser.c, `process_request`).
@@ -443,7 +444,7 @@ impl<H: Handler> Codec<H> {
             return Step::Used(after, self.handler.handle(Request::Admin(Admin::Quit)));
         }
         let is_set = verb == Some(b"set");
-        let Some(len) = tokens.nth(3).filter(|_| is_set).and_then(text::value_len) else {
+        let Some(len) = tokens.nth(3).filter(|_| is_set).and_then(value_len) else {
             return Step::Used(after, self.refuse(ProtocolError::Unauthenticated));
         };
         if len > LINE_MAX {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::command::{Failure, Unavailable};
+
 /// Declares each error with its line.
 macro_rules! errors {
     ($($variant:ident, $text:literal;)*) => {
@@ -66,3 +68,27 @@ impl fmt::Display for ProtocolError {
 }
 
 impl std::error::Error for ProtocolError {}
+
+/// What a client is told of a failure.
+pub fn failure_line(failure: Failure) -> &'static str {
+    match failure {
+        Failure::NonNumeric => "CLIENT_ERROR cannot increment or decrement non-numeric value",
+        Failure::TooLarge => "SERVER_ERROR object too large for cache",
+        Failure::OutOfMemory => "SERVER_ERROR out of memory storing object",
+        Failure::Unavailable(Unavailable::Unreachable) => "SERVER_ERROR the owner of this key is unreachable",
+        Failure::Unavailable(Unavailable::Unanswered) => {
+            "SERVER_ERROR the owner of this key did not answer; the command may have been executed"
+        }
+        Failure::Unavailable(Unavailable::Overloaded) => {
+            "SERVER_ERROR too much waits for the owner of this key"
+        }
+        Failure::Unavailable(Unavailable::Moved) => "SERVER_ERROR the owner of this key changed, try again",
+        Failure::Unavailable(Unavailable::Refused) => {
+            "SERVER_ERROR the owner of this key cannot answer for it now"
+        }
+        Failure::Unavailable(Unavailable::Fenced) => {
+            "SERVER_ERROR this node is out of touch with most of its cluster"
+        }
+        Failure::Unavailable(Unavailable::NoOwner) => "SERVER_ERROR this node has not joined its cluster yet",
+    }
+}

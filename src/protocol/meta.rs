@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::command::{Arithmetic, Command, Delete, Get, Set, SetMode, Verb};
 use crate::item::{Exptime, KEY_MAX};
 use crate::protocol::error::ProtocolError;
+use crate::protocol::line::{self, Line, Store};
 use crate::protocol::reply::{Meta, MetaVerb, Reply};
-use crate::protocol::text::{self, Line, Store};
 use crate::protocol::token::{Tokens, integer, number, number_u32};
 
 /// Tokens of a line, the command's name and the key included (proto_parser.h,
@@ -162,7 +162,7 @@ pub(super) fn get<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = text::key(tokens.next())?;
+    let key = line::key(tokens.next())?;
     let flags = Flags::parse(tokens, 2)?;
     let key = decoded(key, flags.base64, buffer)?;
     let get = Get {
@@ -185,7 +185,7 @@ pub(super) fn get<'a>(
 /// `ms <key> <bytes> <flags>*`
 pub(super) fn set<'a>(mut tokens: Tokens<'a>, buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> {
     let (key, len) = (tokens.next(), tokens.next());
-    let Some(value_len) = len.and_then(text::value_len) else {
+    let Some(value_len) = len.and_then(line::value_len) else {
         return Line::refused(ProtocolError::BadFormat);
     };
     match set_line(key, value_len, tokens, buffer) {
@@ -200,7 +200,7 @@ fn set_line<'a>(
     tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Store<'a>, ProtocolError> {
-    let key = text::key(key)?;
+    let key = line::key(key)?;
     let flags = Flags::parse(tokens, 3)?;
     let key = decoded(key, flags.base64, buffer)?;
     let mode = match flags.mode {
@@ -233,7 +233,7 @@ pub(super) fn delete<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = text::key(tokens.next())?;
+    let key = line::key(tokens.next())?;
     let flags = Flags::parse(tokens, 2)?;
     let key = decoded(key, flags.base64, buffer)?;
     let delete = Delete {
@@ -252,7 +252,7 @@ pub(super) fn arithmetic<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = text::key(tokens.next()).map_err(summarised)?;
+    let key = line::key(tokens.next()).map_err(summarised)?;
     let flags = Flags::parse(tokens, 2).map_err(summarised)?;
     let key = decoded(key, flags.base64, buffer).map_err(summarised)?;
     let sum = Arithmetic {
@@ -278,7 +278,7 @@ pub(super) fn inspect<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = text::key(tokens.next())?;
+    let key = line::key(tokens.next())?;
     let base64 = tokens.clone().any(|token| token == b"b");
     let key = decoded(key, base64, buffer).map_err(|_| ProtocolError::BadFormat)?;
     let reply = meta(MetaVerb::Inspect, key, tokens, &Flags { base64, ..Flags::default() });

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod binary;
 pub mod codec;
 pub mod error;
+pub mod line;
 pub mod meta;
 pub mod reply;
 pub mod text;

@@ -3,10 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::command::{Failure, Found, Outcome, Unavailable};
+use crate::command::{Failure, Found, Outcome};
 use crate::item::{ItemView, item_size};
 use crate::protocol::binary;
 use crate::protocol::binary::reply::Binary;
+use crate::protocol::error::failure_line;
 use crate::protocol::token::Tokens;
 
 /// How the outcome of a command is answered.
@@ -141,30 +142,6 @@ fn write_classic(out: &mut Vec<u8>, verb: Classic, outcome: &Outcome<'_>) {
         Outcome::Failed(failure) => failure_line(*failure),
     };
     write_line(out, line);
-}
-
-/// What a client is told of a failure.
-pub fn failure_line(failure: Failure) -> &'static str {
-    match failure {
-        Failure::NonNumeric => "CLIENT_ERROR cannot increment or decrement non-numeric value",
-        Failure::TooLarge => "SERVER_ERROR object too large for cache",
-        Failure::OutOfMemory => "SERVER_ERROR out of memory storing object",
-        Failure::Unavailable(Unavailable::Unreachable) => "SERVER_ERROR the owner of this key is unreachable",
-        Failure::Unavailable(Unavailable::Unanswered) => {
-            "SERVER_ERROR the owner of this key did not answer; the command may have been executed"
-        }
-        Failure::Unavailable(Unavailable::Overloaded) => {
-            "SERVER_ERROR too much waits for the owner of this key"
-        }
-        Failure::Unavailable(Unavailable::Moved) => "SERVER_ERROR the owner of this key changed, try again",
-        Failure::Unavailable(Unavailable::Refused) => {
-            "SERVER_ERROR the owner of this key cannot answer for it now"
-        }
-        Failure::Unavailable(Unavailable::Fenced) => {
-            "SERVER_ERROR this node is out of touch with most of its cluster"
-        }
-        Failure::Unavailable(Unavailable::NoOwner) => "SERVER_ERROR this node has not joined its cluster yet",
-    }
 }
 
 fn write_meta(out: &mut Vec<u8>, meta: &Meta<'_>, outcome: &Outcome<'_>) {

@@ -1,78 +1,13 @@
-//! The classic commands: a line in, what it asks for out.
+//! A line in, what it asks for out; and the classic commands.
 
 use crate::command::{Arithmetic, Command, Delete, Get, Set, SetMode, Verb};
 use crate::item::{Exptime, KEY_MAX};
 use crate::protocol::admin::{self, Admin};
 use crate::protocol::error::ProtocolError;
+use crate::protocol::line::{Line, Multiget, Store, key, value_len};
 use crate::protocol::meta;
 use crate::protocol::reply::{Classic, Reply};
 use crate::protocol::token::{Tokens, integer, loose_integer, loose_number, loose_number_u32, number};
-
-/// Longest value in bytes that a line may announce (proto_parser.c, `INT_MAX - 2`).
-const VALUE_MAX: i32 = i32::MAX - 2;
-
-/// What a line asks for. Storage commands have their value still to come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line<'a> {
-    /// `get`, `gets`, `gat`, `gats`: the keys are in the rest of the line.
-    Get(Multiget),
-    /// A storage command, which wants its value.
-    Store(Store<'a>),
-    /// Any other operation on one key.
-    Key(Command<'a>, Reply<'a>),
-    /// Everything that is not about one key.
-    Admin(Admin<'a>),
-    /// Not understood; so many bytes behind the line are its value, and to be skipped.
-    Refused {
-        /// Why.
-        error: ProtocolError,
-        /// Whether `noreply` hides it.
-        quiet: bool,
-        /// Bytes to skip, the line end of the value included.
-        skip: usize,
-    },
-    /// Somebody speaks HTTP: close without a word.
-    Http,
-}
-
-/// How each key of a multiget is read and answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Multiget {
-    /// `gets`, `gats`: the answer has the CAS token.
-    pub cas: bool,
-    /// `gat`, `gats`: the new expiry time.
-    pub touch: Option<Exptime>,
-}
-
-impl Multiget {
-    /// The command for one key, the last of the line or not.
-    #[inline]
-    pub fn request<'a>(self, key: &'a [u8], last: bool) -> (Command<'a>, Reply<'a>) {
-        let verb = Verb::Get(Get { touch: self.touch, ..Get::PLAIN });
-        (Command { key, key_binary: false, verb }, Reply::Value { cas: self.cas, last })
-    }
-}
-
-/// The line of a storage command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Store<'a> {
-    /// Where it goes, decoded.
-    pub key: &'a [u8],
-    /// Whether the key came base64-encoded.
-    pub key_binary: bool,
-    /// Everything but the value, which is empty here.
-    pub set: Set<'a>,
-    /// Bytes of the value, without its line end.
-    pub value_len: usize,
-    /// How the outcome is answered.
-    pub reply: Reply<'a>,
-}
-
-impl<'a> Line<'a> {
-    pub(super) fn refused(error: ProtocolError) -> Self {
-        Self::Refused { error, quiet: false, skip: 0 }
-    }
-}
 
 /// Understands one line, without its end. A base64-encoded key is decoded into `key_buffer`.
 pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> {
@@ -108,7 +43,7 @@ pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> 
     };
     result.unwrap_or_else(|error| {
         // noreply hides what is wrong with the words of a line, but not that it is no line.
-        let quiet = quiet_errors(name) && error != ProtocolError::BadFormat && is_noreply(tokens);
+        let quiet = quiet_errors(name) && error != ProtocolError::BadFormat && tokens.end_in_noreply();
         Line::Refused { error, quiet, skip: 0 }
     })
 }
@@ -120,10 +55,6 @@ pub fn begins_multiget(line: &[u8]) -> bool {
 
 fn quiet_errors(name: &[u8]) -> bool {
     matches!(name, b"touch" | b"delete" | b"incr" | b"decr" | b"flush_all" | b"verbosity" | b"cache_memlimit")
-}
-
-pub(super) fn is_noreply(tokens: Tokens<'_>) -> bool {
-    tokens.last_token() == Some(b"noreply")
 }
 
 fn multiget(tokens: Tokens<'_>, cas: bool) -> Line<'_> {
@@ -142,7 +73,7 @@ fn gat(mut tokens: Tokens<'_>, cas: bool) -> Result<Line<'_>, ProtocolError> {
 
 /// `<key> <flags> <exptime> <bytes> [<cas>] [noreply]`
 fn store(mut tokens: Tokens<'_>, mode: SetMode, cas: bool) -> Line<'_> {
-    let quiet = is_noreply(tokens);
+    let quiet = tokens.end_in_noreply();
     let (Some(key), Some(flags), Some(exptime), Some(len)) =
         (tokens.next(), tokens.next(), tokens.next(), tokens.next())
     else {
@@ -177,27 +108,13 @@ fn store(mut tokens: Tokens<'_>, mode: SetMode, cas: bool) -> Line<'_> {
     })
 }
 
-/// The length of a value; `None` is none that may be announced.
-pub(super) fn value_len(token: &[u8]) -> Option<usize> {
-    integer(token).filter(|len| (0..=VALUE_MAX).contains(len)).map(|len| len.unsigned_abs() as usize)
-}
-
-/// A key that is not too long.
-pub(super) fn key(token: Option<&[u8]>) -> Result<&[u8], ProtocolError> {
-    match token {
-        Some(key) if key.len() <= KEY_MAX => Ok(key),
-        Some(_) => Err(ProtocolError::KeyTooLong),
-        None => Err(ProtocolError::BadFormat),
-    }
-}
-
 fn one<'a>(key: &'a [u8], verb: Verb<'a>, reply: Classic, quiet: bool) -> Line<'a> {
     Line::Key(Command { key, key_binary: false, verb }, Reply::Classic(reply, quiet))
 }
 
 /// `<key> <exptime> [noreply]`
 fn touch(mut tokens: Tokens<'_>) -> Result<Line<'_>, ProtocolError> {
-    let quiet = is_noreply(tokens);
+    let quiet = tokens.end_in_noreply();
     let name = tokens.next();
     let exptime = tokens.next().ok_or(ProtocolError::BadFormat)?;
     let name = key(name)?;
@@ -219,7 +136,7 @@ fn delete(mut tokens: Tokens<'_>) -> Result<Line<'_>, ProtocolError> {
 
 /// `<key> <delta> [noreply]`
 fn arithmetic(mut tokens: Tokens<'_>, decrement: bool) -> Result<Line<'_>, ProtocolError> {
-    let quiet = is_noreply(tokens);
+    let quiet = tokens.end_in_noreply();
     let name = tokens.next();
     let delta = tokens.next().ok_or(ProtocolError::BadFormat)?;
     let name = key(name)?;

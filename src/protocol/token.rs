@@ -35,6 +35,11 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
+    /// Whether the last token is `noreply`.
+    pub(super) fn end_in_noreply(self) -> bool {
+        self.last_token() == Some(b"noreply")
+    }
+
     /// The last token; `None` when there is none.
     pub(super) fn last_token(self) -> Option<&'a [u8]> {
         self.0.rsplit(|&byte| byte == b' ').find(|token| !token.is_empty())

@@ -2,7 +2,7 @@
 
 use crate::command::{Failure, Found, Outcome, SetMode};
 use crate::protocol::binary::{AUTH_CONTINUE, HEADER_LEN, Head, Status};
-use crate::protocol::reply::failure_line;
+use crate::protocol::error::failure_line;
 
 /// First byte of every answer (protocol_binary.h, `PROTOCOL_BINARY_RES`).
 const MAGIC: u8 = 0x81;

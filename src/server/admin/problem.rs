@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::command::{Failure, Unavailable};
-use crate::protocol::reply::failure_line;
+use crate::protocol::error::failure_line;
 
 /// Why a request was not answered as it was meant to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
