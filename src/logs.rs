@@ -3,9 +3,7 @@
 //! Whoever says something never waits for it to be written.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io;
 use std::panic;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,10 +18,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 mod limits;
 mod line;
 mod out;
+mod target;
 mod writer;
 
 use limits::Limits;
 use out::Out;
+pub use target::{Error, Target};
 pub use writer::Writer;
 
 /// How long the end of the process waits for the last lines to be written.
@@ -41,34 +41,6 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// Where lines go.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Target {
-    /// To standard error.
-    #[default]
-    Stderr,
-    /// To the end of a file, which is made when it is missing.
-    File(PathBuf),
-    /// To the system's log: syslogd's, or the journal.
-    Syslog,
-}
-
-/// Why nothing can be logged where it was to be. The operator's to mend.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be written.
-    #[error("--log-file {}: {error}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// Nobody takes messages to the system's log.
-    #[error("--log-syslog: no system log at /dev/log: {0}")]
-    Syslog(io::Error),
 }
 
 /// What is said, where and how.

@@ -1,11 +1,11 @@
 //! Builds every room of a node once, and starts and stops it: wiring only.
 
 mod cluster;
+mod options;
 
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,16 +16,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::auth::{self, Users};
+use crate::auth::Users;
 use crate::beats::{Beats, Heart};
 use crate::clock::Clock;
-use crate::cluster::etcd;
 use crate::events::{Events, Kinds};
-use crate::logs;
 use crate::node::cluster::Member;
-use crate::peer;
+pub use crate::node::options::{ClusterOptions, Error, Options};
 use crate::process::rights::Rights;
 use crate::process::{self, signals};
+use crate::server::Door;
 use crate::server::admin::{self, Token};
 use crate::server::connections::Connections;
 use crate::server::history::History;
@@ -35,9 +34,8 @@ use crate::server::prefix::Prefixes;
 use crate::server::quota::Quota;
 use crate::server::strangers::Strangers;
 use crate::server::worker::{Workers, accept, ended};
-use crate::server::{self, Door};
 use crate::stats::Registry;
-use crate::store::{self, Caller, Store};
+use crate::store::{Caller, Store};
 use crate::tls;
 
 /// How often the store is looked through for expired items.
@@ -48,69 +46,6 @@ const SWEEP_REST: u32 = 19;
 
 /// How much longer than the grace period threads may take to end, and then are left behind.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Everything a node is told at start; the command line, the environment and the file fill it
-/// in (`config`), and tests fill it in directly.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// This node's memory.
-    pub store: store::Options,
-    /// The memcached door.
-    pub server: server::Options,
-    /// The HTTP door; none without.
-    pub http: Option<admin::Options>,
-    /// The cluster it belongs to; alone without.
-    pub cluster: Option<ClusterOptions>,
-    /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
-    pub port_file: Option<PathBuf>,
-    /// What the process has logged, for its metrics.
-    pub log_lines: logs::Lines,
-    /// Where it logs, which is opened again at HUP.
-    pub log_writer: logs::Writer,
-    /// See [`Beats::held_by`].
-    pub held_by: Option<PathBuf>,
-}
-
-/// How a node finds its cluster, and how its peers reach it.
-#[derive(Debug, Clone)]
-pub struct ClusterOptions {
-    /// Who it is and where etcd stands. What only binding tells is empty, and filled in then:
-    /// `node_id` is [`etcd::default_node_id`] of the peers' port; `peer_addr` is `peer.listen` with
-    /// that port; `memcached_addr` is what clients are listened for on first, with the host of
-    /// `peer_addr` where that is every address.
-    pub membership: etcd::Options,
-    /// Calls between nodes.
-    pub peer: peer::options::Options,
-}
-
-/// Why a node cannot run. Names what the operator can mend.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Something cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] listen::Error),
-    /// Peers cannot be listened for.
-    #[error("cannot listen for peers on {0}: {1}")]
-    Peers(String, io::Error),
-    /// The cluster cannot be taken part in.
-    #[error(transparent)]
-    Cluster(#[from] crate::cluster::Error),
-    /// HTTP cannot be listened for.
-    #[error(transparent)]
-    Http(#[from] admin::Error),
-    /// The token for HTTP cannot be read.
-    #[error(transparent)]
-    Token(#[from] admin::TokenError),
-    /// The certificates cannot be used.
-    #[error(transparent)]
-    Tls(#[from] tls::Error),
-    /// The users cannot be read.
-    #[error(transparent)]
-    Auth(#[from] auth::Error),
-    /// The system refused a thread, a descriptor or a signal.
-    #[error("cannot start: {0}")]
-    System(#[from] io::Error),
-}
 
 /// What a node needs from outside, got hold of: sockets, certificates, users.
 pub struct Bound {
@@ -357,6 +292,8 @@ fn sweep(door: &Door, caller: &Caller<'_>, at_once: bool, heart: &Heart) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::etcd;
+    use crate::peer;
 
     #[test]
     fn pages_are_told_of_where_a_browser_reaches_them() {

@@ -11,12 +11,7 @@ type Module = Vec<String>;
 const STILL_THERE: &[&str] = &[
     "cluster",
     "cluster::etcd",
-    "cluster::propose",
-    "config::cluster",
     "local_cluster",
-    "logs",
-    "node",
-    "peer",
     "peer::grpc",
     "server",
     "server::admin",

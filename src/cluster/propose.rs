@@ -23,37 +23,17 @@
 //! [`State::is_settled`]: crate::cluster::State::is_settled
 
 pub mod admit;
+mod evidence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::propose::admit::{Electors, Reached};
+use crate::cluster::propose::admit::Electors;
+pub use crate::cluster::propose::evidence::{Doubts, Evidence, Reached};
 use crate::cluster::view::{Member, View};
 
 /// Most members that one view removes: each is a comparison in a transaction, for which etcd has
 /// a limit of 128 (`--max-txn-ops`).
 const REMOVED_LIMIT: usize = 32;
-
-/// Who says about whom that it does not answer: voter to the ids, each with the incarnation that
-/// is meant.
-pub type Doubts = BTreeMap<String, BTreeMap<String, u64>>;
-
-/// What a node knows when it thinks about the next view.
-#[derive(Debug)]
-pub struct Evidence<'a> {
-    /// The nodes with a living lease, by id.
-    pub registered: &'a BTreeMap<String, Member>,
-    /// What the registered nodes say, this one included.
-    pub doubts: &'a Doubts,
-    /// Whom the registered nodes have reached, as they are now.
-    pub reached: &'a Reached,
-    /// The proposing node, when it has waited for long for somebody to decide who enters.
-    pub founder: Option<&'a str>,
-    /// Those who have had no lease for so long that they do not serve unless *every* other member
-    /// of their view vouches for them.
-    pub gone: &'a BTreeSet<String>,
-    /// Whether the present view is old enough for somebody to be removed from it.
-    pub may_remove: bool,
-}
 
 /// The view that should follow `current`; `None` when it is as it should be, or must not change
 /// now. `reachable` is what the proposing node knows itself.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::Refusal;
 use super::address::{self, Address};
-use super::launch::DEFAULT_PORT;
 use super::settings::{Setting, Settings};
 use super::values;
 use crate::cluster::{self, etcd};
@@ -178,7 +177,7 @@ fn client_address(settings: &Settings, door: &server::Options, peer_host: &str) 
     let first = door.listen.first();
     let host = first.and_then(|listen| listen.host.as_deref()).filter(|host| !address::is_wildcard(host));
     let host = host.unwrap_or(peer_host).to_owned();
-    let port = first.map_or(DEFAULT_PORT, |listen| listen.port);
+    let port = first.map_or(values::DEFAULT_PORT, |listen| listen.port);
     Ok(told(&Address { host, port }))
 }
 

@@ -12,7 +12,6 @@ use crate::{node, process, server, store, tls};
 
 /// memcached.c, settings_init.
 pub(super) const DEFAULT_THREADS: usize = 4;
-pub(super) const DEFAULT_PORT: u16 = 11211;
 const DEFAULT_CONNECTIONS: usize = 1024;
 const DEFAULT_BACKLOG: u32 = 1024;
 const DEFAULT_UNIX_MODE: u32 = 0o700;
@@ -197,7 +196,7 @@ impl Reader<'_> {
         let reply_bytes = settings.value("resp-obj-mem-limit", values::buffers)?.or(request_bytes);
         let mut tls = self.tls()?;
         let unix = self.unix()?;
-        let port = settings.value("port", values::port)?.unwrap_or(Some(DEFAULT_PORT));
+        let port = settings.value("port", values::port)?.unwrap_or(Some(values::DEFAULT_PORT));
         let listen = self.listen(port, unix.is_some(), tls.is_some())?;
         if let Some(tls) = &mut tls {
             self.authorities(tls, &listen)?;

@@ -87,7 +87,7 @@ fn local_cluster(words: &[OsString], environment: &[(OsString, OsString)]) -> Re
         values::number(range)(&given.to_string_lossy()).map_err(|why| Refusal::value(said, why))
     };
     let nodes = number("nodes", DEFAULT_NODES, 1..=NODES_MAX)?;
-    let port = number("port", super::launch::DEFAULT_PORT, 0..=u16::MAX)?;
+    let port = number("port", values::DEFAULT_PORT, 0..=u16::MAX)?;
     let node_args: Vec<_> = matches.get_many::<OsString>("of-nodes").into_iter().flatten().cloned().collect();
 
     let hidden_variables: Vec<_> =

@@ -9,6 +9,9 @@ use crate::logs;
 use crate::protocol::codec::Protocol;
 use crate::tls::{ClientVerify, MinVersion};
 
+/// Where memcached listens (memcached.c, `settings_init`).
+pub(super) const DEFAULT_PORT: u16 = 11211;
+
 const MEBIBYTE: u64 = 1 << 20;
 
 /// memcached.h, ITEM_SIZE_MAX_LOWER_LIMIT and ITEM_SIZE_MAX_UPPER_LIMIT.

@@ -14,7 +14,7 @@ use crate::cache::ownership::Ownership;
 use crate::cache::stall::{self, Stall};
 use crate::cache::{self};
 use crate::cluster::{Membership, etcd};
-use crate::node::{ClusterOptions, Error};
+use crate::node::options::{ClusterOptions, Error};
 use crate::peer::grpc::Grpc;
 use crate::peer::identity::Identity;
 use crate::peer::pings::Pings;

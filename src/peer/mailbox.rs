@@ -6,7 +6,18 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::peer::Answer;
+use crate::command::Unavailable;
+use crate::pb;
+use crate::pb::Packed;
+
+/// What came of a [`Job`](crate::peer::Job).
+#[derive(Debug)]
+pub struct Answer {
+    /// What was asked.
+    pub operation: Packed,
+    /// What its owner answered, or why it could not be asked.
+    pub result: Result<pb::Outcome, Unavailable>,
+}
 
 /// What has come in for one connection, by the numbers it gave.
 #[derive(Debug, Default)]

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::command::Unavailable;
 use crate::pb;
 use crate::pb::Packed;
+pub use crate::peer::mailbox::Answer;
 use crate::peer::mailbox::Ticket;
 
 /// A command on its way to its owner. It is answered exactly once; one that is dropped answers
@@ -40,15 +41,6 @@ pub struct Job {
     /// The owner had changed and said so, once: it is not sent on a second time.
     pub rerouted: bool,
     ticket: Option<Ticket>,
-}
-
-/// What came of a [`Job`].
-#[derive(Debug)]
-pub struct Answer {
-    /// What was asked.
-    pub operation: Packed,
-    /// What its owner answered, or why it could not be asked.
-    pub result: Result<pb::Outcome, Unavailable>,
 }
 
 impl Job {

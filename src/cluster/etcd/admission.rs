@@ -20,8 +20,8 @@ use crate::cluster::contacts::Contacts;
 use crate::cluster::etcd::client::Write;
 use crate::cluster::etcd::ledger::Ledger;
 use crate::cluster::etcd::records::{parse, to_json};
-use crate::cluster::propose::Evidence;
-use crate::cluster::propose::admit::{Electors, Reached, is_member, may_found, reaches};
+use crate::cluster::propose::admit::{Electors, is_member, may_found, reaches};
+use crate::cluster::propose::{Evidence, Reached};
 use crate::cluster::view::Member;
 
 /// Most nodes that are pinged besides the members. Those that started last come first: who stays

@@ -4,14 +4,8 @@
 //! What counts is the reach of one incarnation at the address with which it has registered, as
 //! both sides have written it in etcd: so all who propose a view go by the same.
 
-use std::collections::BTreeMap;
-
-use crate::cluster::propose::Evidence;
+use crate::cluster::propose::evidence::{Evidence, Reached};
 use crate::cluster::view::{Member, View};
-
-/// Whom each node has reached lately at its address: ids, each with the incarnation that has
-/// answered.
-pub type Reached = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// Those who decide who enters.
 #[derive(Debug)]
@@ -84,7 +78,7 @@ pub fn reaches(reached: &Reached, from: &Member, to: &Member) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::cluster::propose::tests::member;

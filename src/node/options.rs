@@ -1,0 +1,72 @@
+//! What a node is told, and why it cannot run.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::cluster::etcd;
+use crate::server::admin;
+use crate::server::listen;
+use crate::{auth, logs, peer, server, store, tls};
+
+/// Everything a node is told at start; the command line, the environment and the file fill it
+/// in (`config`), and tests fill it in directly.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// This node's memory.
+    pub store: store::Options,
+    /// The memcached door.
+    pub server: server::Options,
+    /// The HTTP door; none without.
+    pub http: Option<admin::Options>,
+    /// The cluster it belongs to; alone without.
+    pub cluster: Option<ClusterOptions>,
+    /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
+    pub port_file: Option<PathBuf>,
+    /// What the process has logged, for its metrics.
+    pub log_lines: logs::Lines,
+    /// Where it logs, which is opened again at HUP.
+    pub log_writer: logs::Writer,
+    /// See [`Beats::held_by`].
+    pub held_by: Option<PathBuf>,
+}
+
+/// How a node finds its cluster, and how its peers reach it.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Who it is and where etcd stands. What only binding tells is empty, and filled in then:
+    /// `node_id` is [`etcd::default_node_id`] of the peers' port; `peer_addr` is `peer.listen` with
+    /// that port; `memcached_addr` is what clients are listened for on first, with the host of
+    /// `peer_addr` where that is every address.
+    pub membership: etcd::Options,
+    /// Calls between nodes.
+    pub peer: peer::options::Options,
+}
+
+/// Why a node cannot run. Names what the operator can mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] listen::Error),
+    /// Peers cannot be listened for.
+    #[error("cannot listen for peers on {0}: {1}")]
+    Peers(String, io::Error),
+    /// The cluster cannot be taken part in.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::Error),
+    /// HTTP cannot be listened for.
+    #[error(transparent)]
+    Http(#[from] admin::Error),
+    /// The token for HTTP cannot be read.
+    #[error(transparent)]
+    Token(#[from] admin::TokenError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The users cannot be read.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
+    /// The system refused a thread, a descriptor or a signal.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
