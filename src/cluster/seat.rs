@@ -11,9 +11,9 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::moment::now;
 use crate::cluster::propose;
+use crate::cluster::state::{Candidate, Error, Hooks, Standing, State};
 use crate::cluster::tenure::Tenure;
 use crate::cluster::view::{Member, Owners, View};
-use crate::cluster::{Candidate, Error, Hooks, Standing, State};
 
 /// How long a seat that nobody limits may serve.
 const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

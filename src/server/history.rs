@@ -10,9 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::server::Door;
+use crate::server::connections::Connections;
 use crate::stats::histogram::{DURATION, Distribution};
-use crate::stats::{Counter, Ending, Snapshot};
+use crate::stats::{Counter, Ending, Registry, Snapshot};
+use crate::store::Store;
 
 /// How often there is a sample.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -104,19 +105,19 @@ pub struct Reading {
 
 impl Reading {
     /// As it is now.
-    pub fn of(door: &Door) -> Self {
+    pub fn of(registry: &Registry, store: &Store, connections: &Connections) -> Self {
         let mut durations = Ending::ALL.map(|_| Distribution::new(&DURATION));
-        for by_ending in door.registry.durations().as_flattened() {
+        for by_ending in registry.durations().as_flattened() {
             durations.iter_mut().zip(by_ending).for_each(|(sum, more)| sum.add(more));
         }
         Self {
             taken: Instant::now(),
             at: unix_seconds(),
-            counts: door.registry.totals(),
+            counts: registry.totals(),
             durations,
-            used_bytes: door.store.used_bytes(),
-            limit_bytes: door.store.budget_bytes(),
-            connections: door.connections.open() as u64,
+            used_bytes: store.used_bytes(),
+            limit_bytes: store.budget_bytes(),
+            connections: connections.open() as u64,
         }
     }
 

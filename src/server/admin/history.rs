@@ -87,8 +87,9 @@ pub(super) async fn watch(admin: Arc<Admin>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let reading = Reading::of(&admin.door);
-        admin.incidents.look(Look::of(&admin, &reading));
+        let door = &admin.door;
+        let reading = Reading::of(&door.registry, &door.store, &door.connections);
+        admin.incidents.look(Look::of(&admin.name, admin.cluster.as_deref(), &reading));
         admin.door.history.record(reading);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::server::admin::Admin;
+use crate::cache;
 use crate::server::history::Reading;
 use crate::stats::Counter;
 
@@ -135,18 +135,18 @@ struct Peer {
 }
 
 impl Look {
-    /// As it is now.
-    pub(super) fn of(admin: &Admin, reading: &Reading) -> Self {
+    /// As it is now on this node, called `me`.
+    pub(super) fn of(me: &str, cluster: Option<&cache::Shared>, reading: &Reading) -> Self {
         let counts = TROUBLES.map(|(_, counters, ..)| counters.iter().map(|&one| reading.count(one)).sum());
         let alone = Self {
             at: reading.at,
-            me: admin.name.clone(),
+            me: me.to_owned(),
             standing: "alone",
             flushes: reading.count(Counter::CmdFlush),
             counts,
             ..Self::default()
         };
-        let Some(shared) = &admin.cluster else { return alone };
+        let Some(shared) = cluster else { return alone };
         let state = shared.membership.state();
         let links = shared.links.totals(|id| state.view.members.contains_key(id));
         let peer = |(id, member): (&String, &crate::cluster::view::Member)| {

@@ -160,7 +160,7 @@ async fn keep_up(admin: Arc<Admin>) {
 
 fn router(admin: Arc<Admin>) -> Router {
     Router::new()
-        .route("/", get(page::show))
+        .route("/", get(page))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics))
@@ -177,6 +177,10 @@ fn router(admin: Arc<Admin>) -> Router {
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(from_fn_with_state(admin.clone(), guard::admit))
         .with_state(admin)
+}
+
+async fn page(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    admin.page.show()
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {

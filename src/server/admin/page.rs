@@ -1,15 +1,10 @@
 //! `/`: the status page, one file that asks nobody but this node.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
-
-use crate::server::admin::Admin;
 
 const HTML: &str = include_str!("page.html");
 
@@ -33,11 +28,12 @@ impl Page {
         let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
         Self { policy }
     }
-}
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    ([(CONTENT_TYPE, html), (CONTENT_SECURITY_POLICY, admin.page.policy.clone())], HTML)
+    /// The page itself.
+    pub(super) fn show(&self) -> impl IntoResponse + use<> {
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        ([(CONTENT_TYPE, html), (CONTENT_SECURITY_POLICY, self.policy.clone())], HTML)
+    }
 }
 
 /// The text of the one script.
