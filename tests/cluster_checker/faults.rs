@@ -14,6 +14,9 @@ use crate::support::history::Moment;
 /// How long a node stands still at most until the others have gone on without it.
 const FREEZE: Duration = LEASE.saturating_mul(4);
 
+/// How long a node is waited for that may not answer.
+const GLANCE: Duration = Duration::from_millis(200);
+
 /// How long clients ask a node most that has woken up.
 const WAKING: Duration = LEASE.saturating_mul(1);
 
@@ -229,11 +232,14 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Waits until somebody has a view without the node, if that comes about.
+    /// Waits until somebody has a view without the node, if that comes about. Of another one a thread may stand still.
     fn await_removal(&self, node: usize) {
         let deadline = Instant::now() + FREEZE;
         let id = self.cluster.nodes[node].id.as_str();
-        let is_out = || self.cluster.rings().iter().any(|ring| !ring.members.contains_key(id));
+        let is_out = || {
+            let rings = self.cluster.running().filter_map(|node| node.ring_within(GLANCE));
+            rings.into_iter().any(|ring| !ring.members.contains_key(id))
+        };
         while !is_out() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }
