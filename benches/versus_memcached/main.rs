@@ -1,9 +1,11 @@
 //! Filbert beside memcached: the same flags, the same load, in turn, on the same machine.
 //!
-//! Prints throughput, latency, CPU time, instructions and system calls per operation, and memory per item, each as
-//! filbert over memcached. Server and load generator have a CPU each, so throughput also depends on the generator; the
-//! server's CPU time per operation is the figure to judge by. Fails on a wrong reply, never on a slow one.
+//! Prints throughput, latency, CPU time, instructions and system calls per operation, what others notice of busy clients,
+//! memory for what clients leave unfinished, and memory per item, each as filbert over memcached. Server and load
+//! generator have a CPU each, so throughput also depends on the generator; the server's CPU time per operation is the
+//! figure to judge by. Fails on a wrong reply, never on a slow one.
 
+mod buffers;
 mod fairness;
 mod inspect;
 mod inspected;
@@ -92,6 +94,12 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
     drop(scraper);
     if options.fairness {
         for case in fairness::compare(&programs, placement, options)? {
+            println!("{}", case.table());
+            comparison.cases.push(case);
+        }
+    }
+    if options.buffers {
+        for case in buffers::compare(&programs, placement, options)? {
             println!("{}", case.table());
             comparison.cases.push(case);
         }

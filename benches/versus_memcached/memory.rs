@@ -90,12 +90,21 @@ fn settled_bytes(server: &Server) -> io::Result<u64> {
 }
 
 /// Memory of a process that is in RAM. From smaps_rollup: VmRSS in /proc/PID/status may lag.
-fn resident_bytes(pid: u32) -> io::Result<u64> {
-    let file = format!("/proc/{pid}/smaps_rollup");
-    let rollup = fs::read_to_string(&file)?;
-    let kibibytes = rollup
+pub fn resident_bytes(pid: u32) -> io::Result<u64> {
+    bytes_in(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
+}
+
+/// The most of it that there was at any time.
+pub fn most_resident_bytes(pid: u32) -> io::Result<u64> {
+    Ok(bytes_in(&format!("/proc/{pid}/status"), "VmHWM:")?.max(resident_bytes(pid)?))
+}
+
+/// The number in a line such as `Rss: 1024 kB`.
+fn bytes_in(file: &str, name: &str) -> io::Result<u64> {
+    let lines = fs::read_to_string(file)?;
+    let kibibytes = lines
         .lines()
-        .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("cannot make sense of {file}")))?;
     Ok(kibibytes * 1024)
 }

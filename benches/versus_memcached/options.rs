@@ -17,6 +17,7 @@ pub struct Options {
     pub load: LoadOptions,
     pub matrix: bool,
     pub fairness: bool,
+    pub buffers: bool,
     pub memory: bool,
     pub memory_items: u32,
     pub inspect: bool,
@@ -45,7 +46,9 @@ impl Options {
                 "--help" | "-h" => return Ok(None),
                 "--no-matrix" => options.matrix = false,
                 "--no-fairness" => options.fairness = false,
-                "--fairness" => (options.matrix, options.memory) = (false, false),
+                "--fairness" => options.only(|options| &mut options.fairness),
+                "--no-buffers" => options.buffers = false,
+                "--buffers" => options.only(|options| &mut options.buffers),
                 "--no-memory" => options.memory = false,
                 "--no-inspection" => options.inspect = false,
                 "--json" => options.json = Some(value()?.into()),
@@ -75,6 +78,8 @@ cargo bench --bench versus_memcached -- [OPTIONS]
 {}  --no-memory          leave out memory per item
   --no-fairness        leave out what other clients notice of busy ones
   --fairness           nothing but that
+  --no-buffers         leave out resident memory with half-sent sets and with slow readers
+  --buffers            nothing but that (5 repetitions at most)
   --no-inspection      leave out the runs under strace and perf
   --no-matrix          leave out the cases of the matrix
   --json FILE          write the figures there as well
@@ -89,12 +94,19 @@ cargo bench --bench versus_memcached -- [OPTIONS]
         )
     }
 
+    /// Leaves out every part but one.
+    fn only(&mut self, part: fn(&mut Self) -> &mut bool) {
+        (self.matrix, self.fairness, self.buffers, self.memory) = (false, false, false, false);
+        *part(self) = true;
+    }
+
     fn new() -> Self {
         let built = option_env!("CARGO_BIN_EXE_filbert").map(PathBuf::from);
         Self {
             load: LoadOptions::new(REPETITIONS, [OPERATIONS_UNPIPELINED, OPERATIONS_PIPELINED]),
             matrix: true,
             fairness: true,
+            buffers: true,
             memory: true,
             memory_items: 1_000_000,
             inspect: true,
