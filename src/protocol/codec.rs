@@ -22,6 +22,9 @@ use crate::protocol::token::Tokens;
 /// (proto_text.c, `try_read_command_ascii`).
 const LINE_MAX: usize = 2048;
 
+/// Shortest line that is looked at, its end included (proto_parser.c, `process_request`).
+const LINE_MIN: usize = 4;
+
 /// A multiget's line may be longer. Up to here it is read as a whole, so that a key that is too
 /// long is found before anything is answered; beyond, keys are answered as they come, in
 /// bounded memory.
@@ -326,6 +329,9 @@ impl<H: Handler> Codec<H> {
                     return Step::Used(0, Flow::Pause);
                 }
                 (0, self.handler.handle(Request::Key(command, reply)))
+            }
+            Line::Admin(_) | Line::Refused { .. } if after < LINE_MIN => {
+                (0, self.refuse(ProtocolError::BadFormat))
             }
             Line::Admin(admin) => (0, self.handler.handle(Request::Admin(admin))),
             Line::Refused { error, quiet, skip } => {

@@ -23,7 +23,8 @@ fn in_pieces(input: &[u8], piece: usize) -> Feed {
 #[test]
 fn lines_end_with_or_without_a_return() {
     check("get a\r\nget b\nmn \r\n mn\r\n", &["get a", "get b", "NoOp", "NoOp"]);
-    check("\r\n\n  \r\n", &["Unknown", "Unknown", "Unknown"]);
+    check("\r\n\n \r\na\r\nmn\n", &["BadFormat"; 5]);
+    check("  \r\nab\r\nabc\nmn \n", &["Unknown", "Unknown", "Unknown", "NoOp"]);
     check("GET a\r\n", &["Unknown"]);
 }
 
@@ -103,7 +104,7 @@ fn a_value_over_the_limit_is_skipped() {
 
 #[test]
 fn a_value_that_does_not_end_where_it_should_is_refused_alone() {
-    check("set k 0 0 2\r\nabcd\r\nmn\r\n", &["BadDataChunk", "Unknown", "NoOp"]);
+    check("set k 0 0 2\r\nabcd\r\nmn\r\n", &["BadDataChunk", "BadFormat", "NoOp"]);
     check("set k 0 0 2 noreply\r\nabcdmn\r\n", &["BadDataChunk quiet", "NoOp"]);
     check("ms k 2 q\r\nab\n\nmn\r\n", &["BadDataChunk", "NoOp"]);
     check("set k 0 0 0\r\n\r\nset k 0 0 2\r\n\r\n\r\n", &["Set k=", "Set k=\\r\\n"]);
