@@ -309,7 +309,8 @@ impl<H: Handler> Codec<H> {
                     };
                     let error =
                         if too_large { ProtocolError::TooLarge } else { ProtocolError::NoRoomStoring };
-                    (value_len + 2, self.handler.handle(Request::Unstored { key, mode, quiet, error }))
+                    let request = Request::Unstored { key, mode, command: set.name(), quiet, error };
+                    (value_len + 2, self.handler.handle(request))
                 } else {
                     let total = after + value_len + 2;
                     let Some(data) = input.get(after..total) else { return Step::Incomplete(total) };

@@ -180,10 +180,19 @@ impl Session {
         }
     }
 
-    /// A value that is not read: what lies under its key is dropped, where `mode` is that of a
-    /// `set`, and its client is `told` so.
-    pub(super) fn unstored(&mut self, key: &[u8], mode: SetMode, too_large: bool, told: Vec<u8>) {
+    /// A value that `command` had to store, and that is not read: what lies under its key is
+    /// dropped, where `mode` is that of a `set`, and its client is `told` so.
+    pub(super) fn unstored(
+        &mut self,
+        key: &[u8],
+        mode: SetMode,
+        command: &'static str,
+        why: Failure,
+        told: Vec<u8>,
+    ) {
+        let too_large = why == Failure::TooLarge;
         self.counters.bump(if too_large { Counter::StoreTooLarge } else { Counter::StoreNoMemory });
+        self.door.store.tell_unstored(&self.caller(), key, command, why);
         let Self { door, out, now, forward, .. } = self;
         if let Some(forward) = forward
             && mode == SetMode::Set
@@ -372,12 +381,14 @@ impl Handler for Session {
             Request::Admin(admin) => self.admin(admin),
             Request::Refused { quiet: true, .. } => {}
             Request::Refused { error, quiet: false } => self.answer(error.as_str()),
-            Request::Unstored { key, mode, quiet, error } => {
+            Request::Unstored { key, mode, command, quiet, error } => {
                 let mut told = Vec::new();
                 if !quiet {
                     reply::write_line(&mut told, error.as_str());
                 }
-                self.unstored(key, mode, error == ProtocolError::TooLarge, told);
+                let too_large = error == ProtocolError::TooLarge;
+                let why = if too_large { Failure::TooLarge } else { Failure::OutOfMemory };
+                self.unstored(key, mode, command, why, told);
             }
             Request::Binary(head, ask) => self.binary(head, ask),
             Request::Login(login) => self.login(login),
