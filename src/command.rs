@@ -113,6 +113,20 @@ impl Set<'static> {
     };
 }
 
+impl Set<'_> {
+    /// The command's name in memcached's logs (logger.c, `_logger_parse_ise`).
+    pub fn name(&self) -> &'static str {
+        match self.mode {
+            SetMode::Set | SetMode::Replace if self.compare.is_some() => "cas",
+            SetMode::Set => "set",
+            SetMode::Add => "add",
+            SetMode::Replace => "replace",
+            SetMode::Append => "append",
+            SetMode::Prepend => "prepend",
+        }
+    }
+}
+
 /// Under which condition a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetMode {
@@ -141,6 +155,8 @@ pub struct Delete {
     pub touch: Option<Exptime>,
     /// `x`: drop the value and the client flags, keep the item.
     pub clear: bool,
+    /// Whether it is an `md`, which watchers are told.
+    pub meta: bool,
 }
 
 /// Adds to or takes from a decimal number.

@@ -76,6 +76,7 @@ counters! {
     PeerOperations, "peer_operations", "filbert_peer_operations_total", "Operations executed for other nodes.";
     AuthCmds, "auth_cmds", "filbert_logins_total", "Logins tried.";
     AuthErrors, "auth_errors", "filbert_login_failures_total", "Logins that failed.";
+    TlsFailures, "ssl_handshake_errors", "filbert_tls_handshake_failures_total", "Connections that did not come to agree on TLS.";
     IdleKicks, "idle_kicks", "filbert_connections_idle_closed_total", "Connections closed by the idle timeout.";
     BytesRead, "bytes_read", "filbert_network_received_bytes_total", "Bytes read from clients.";
     BytesWritten, "bytes_written", "filbert_network_sent_bytes_total", "Bytes written to clients.";
@@ -322,6 +323,12 @@ impl Snapshot {
     pub fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize]
     }
+
+    /// memcached's `reclaimed`: dead items dropped for their memory, whoever found them. There the
+    /// thread that looks after each LRU's end finds most of them, here the sweep does.
+    pub fn reclaimed(&self) -> u64 {
+        self.get(Counter::Reclaimed) + self.get(Counter::CrawlerReclaimed)
+    }
 }
 
 #[cfg(test)]
@@ -339,6 +346,15 @@ mod tests {
         one.bump(Counter::GetHits);
         assert_eq!(registry.since_reset().get(Counter::GetHits), 1);
         assert_eq!(registry.totals().get(Counter::GetHits), 5);
+    }
+
+    #[test]
+    fn what_a_sweep_drops_is_reclaimed_too() {
+        let registry = Registry::default();
+        let block = registry.block();
+        block.add(Counter::Reclaimed, 2);
+        block.add(Counter::CrawlerReclaimed, 3);
+        assert_eq!(registry.totals().reclaimed(), 5);
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn refuses_the_protocol_that_was_not_asked_for(product: Product) {
     let mut wire = server.connect();
     assert_eq!(wire.setting("binding_protocol"), "ascii");
     let mut wire = server.connect();
-    wire.send(&[&Packet::new(NOOP, "").bytes()[..], b"\r\n"].concat());
+    wire.send(&[&Packet::new(VERSION, "").bytes()[..], b"\r\n"].concat());
     assert_eq!(wire.line().expect("a line comes back"), b"ERROR\r\n");
 }
 

@@ -25,6 +25,7 @@ mod process;
 mod readme;
 mod simulation;
 mod standstill;
+mod statistics;
 mod status_page;
 mod support;
 mod tls;

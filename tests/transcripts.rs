@@ -66,6 +66,7 @@ transcripts! {
     cas_bad_lines
     delete
     dump_disabled
+    empty_lines
     exptime
     flags
     flush_all

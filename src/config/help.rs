@@ -9,10 +9,12 @@ pub fn version() -> String {
     format!("filbert {} (memcached {MEMCACHED_VERSION})\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// What `-h` prints. memcached's own test files look for words in it to decide what to test.
+/// What `-h` prints. memcached's own test files look for words in it to decide what to test; test
+/// suites of clients take no server whose page does not begin with `memcached` and its version
+/// (Test::Memcached; Dalli's memcached_mock.rb).
 pub(super) fn page() -> String {
     format!(
-        "filbert {}, compatible with memcached {MEMCACHED_VERSION}\n{}",
+        "memcached {MEMCACHED_VERSION} compatible server: filbert {}\n{}",
         env!("CARGO_PKG_VERSION"),
         include_str!("help.txt")
     )
@@ -32,6 +34,11 @@ pub(super) fn license() -> String {
 mod tests {
     use super::super::knobs::{Fate, KNOBS, Spelled};
     use super::*;
+
+    #[test]
+    fn the_page_begins_with_a_version_of_memcached() {
+        assert!(page().starts_with(&format!("memcached {MEMCACHED_VERSION} ")), "{}", page());
+    }
 
     #[test]
     fn the_page_names_every_option() {

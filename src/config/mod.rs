@@ -239,8 +239,8 @@ mod tests {
     #[test]
     fn texts_are_asked_for_in_memcacheds_ways() {
         for (flag, beginning) in [
-            ("-h", "filbert 0.1.0, compatible with memcached 1.6."),
-            ("--help", "filbert 0.1.0, compatible with memcached 1.6."),
+            ("-h", "memcached 1.6."),
+            ("--help", "memcached 1.6."),
             ("-V", "filbert 0.1.0 (memcached 1.6."),
             ("--version", "filbert 0.1.0 (memcached 1.6."),
             ("-i", "filbert 0.1.0"),

@@ -80,6 +80,7 @@ pub(super) fn verb<'a>(verb: Verb<'a>, at: Clocked<'_>) -> (pb::operation::Verb,
             invalidate: delete.invalidate,
             touch: delete.touch.map(ttl),
             clear: delete.clear,
+            meta: delete.meta,
         }),
         Verb::Arithmetic(sum) => Wire::Arithmetic(pb::Arithmetic {
             decrement: sum.decrement,
@@ -149,6 +150,7 @@ pub fn command<'a>(operation: &Opened<'a>) -> Result<Command<'a>, Malformed> {
             invalidate: delete.invalidate,
             touch: delete.touch.map(exptime),
             clear: delete.clear,
+            meta: delete.meta,
         }),
         Wire::Arithmetic(sum) => Verb::Arithmetic(Arithmetic {
             decrement: sum.decrement,
@@ -313,7 +315,14 @@ mod tests {
                 invalidate: true,
                 vivify,
             }),
-            Verb::Delete(Delete { compare: Some(3), new_cas: None, invalidate: true, touch, clear: true }),
+            Verb::Delete(Delete {
+                compare: Some(3),
+                new_cas: None,
+                invalidate: true,
+                touch,
+                clear: true,
+                meta: true,
+            }),
             Verb::Arithmetic(Arithmetic {
                 decrement: true,
                 delta: u64::MAX,

@@ -10,6 +10,10 @@ const MEMLIMIT_MEGABYTES: std::ops::RangeInclusive<u32> = 8..=1_000_000_000;
 /// Most microseconds of `lru_crawler sleep`.
 const SLEEP_MICROS_MAX: u32 = 1_000_000;
 
+/// Most percents of memory for the hot and the warm part of an LRU (proto_text.c,
+/// `process_lru_command`).
+const HOT_AND_WARM_MAX: u32 = 80;
+
 /// Something to do that is not about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admin<'a> {
@@ -43,11 +47,14 @@ pub enum Admin<'a> {
         quiet: bool,
     },
     /// `shutdown`
-    Shutdown,
+    Shutdown {
+        /// Whether it says how in a way that there is.
+        is_known: bool,
+    },
     /// `watch` and the kinds of events that follow it.
     Watch(Tokens<'a>),
-    /// `lru_crawler`
-    Crawler(Crawler),
+    /// `lru_crawler`, and the classes it is for; none where it is for no class.
+    Crawler(Crawler, &'a [u8]),
     /// A tuning command that is valid and has no meaning here.
     Tuned {
         /// `noreply`
@@ -82,10 +89,9 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
         b"quit" => Ok(Admin::Quit),
         b"stats" => Ok(Admin::Stats(tokens)),
         b"watch" => Ok(Admin::Watch(tokens)),
-        b"shutdown" => match tokens.next() {
-            None | Some(b"graceful") => Ok(Admin::Shutdown),
-            Some(_) => Err(ProtocolError::ShutdownMode),
-        },
+        b"shutdown" => Ok(Admin::Shutdown {
+            is_known: matches!((tokens.next(), tokens.next()), (None | Some(b"graceful"), None)),
+        }),
         b"flush_all" => match tokens.next() {
             None | Some(b"noreply") => Ok(Admin::FlushAll { delay: Exptime::Never, quiet }),
             Some(delay) => integer(delay)
@@ -118,10 +124,8 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
         b"lru_crawler" => crawler(tokens),
         b"lru" => lru(tokens).map(|()| Admin::Tuned { quiet }),
         b"slabs" => match (tokens.next(), tokens.next()) {
-            (Some(b"automove"), Some(level)) => {
-                number_u32(level).map(|_| Admin::Tuned { quiet }).ok_or(ProtocolError::BadNumber)
-            }
-            (Some(b"reassign"), Some(_)) => Err(ProtocolError::NoSlabs),
+            (Some(b"automove"), Some(what)) => automove(what, tokens.next()).map(|()| Admin::Tuned { quiet }),
+            (Some(b"reassign"), Some(_)) if tokens.count() == 1 => Err(ProtocolError::NoSlabs),
             _ => Err(ProtocolError::Unknown),
         },
         b"extstore" => Err(ProtocolError::NoExtstore),
@@ -130,56 +134,83 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
 }
 
 fn crawler(mut tokens: Tokens<'_>) -> Result<Admin<'_>, ProtocolError> {
-    let (verb, argument) = (tokens.next(), tokens.next());
+    let (verb, argument, more) = (tokens.next(), tokens.next(), tokens.next());
     let number = || argument.and_then(number_u32).ok_or(ProtocolError::BadFormat);
-    Ok(Admin::Crawler(match (verb, argument) {
-        (Some(b"enable"), None) => Crawler::Enable(true),
-        (Some(b"disable"), None) => Crawler::Enable(false),
-        (Some(b"crawl"), Some(classes)) => {
-            has_class(classes)?;
-            Crawler::Crawl
-        }
-        (Some(b"metadump"), Some(classes)) => {
-            has_class(classes)?;
-            Crawler::MetaDump
-        }
-        (Some(b"mgdump"), Some(classes)) => {
-            has_class(classes)?;
-            Crawler::KeyDump
-        }
+    Ok(match (verb, argument) {
+        _ if more.is_some() => return Err(ProtocolError::Unknown),
+        (Some(b"enable"), None) => Admin::Crawler(Crawler::Enable(true), b""),
+        (Some(b"disable"), None) => Admin::Crawler(Crawler::Enable(false), b""),
+        (Some(b"crawl"), Some(classes)) => Admin::Crawler(Crawler::Crawl, classes),
+        (Some(b"metadump"), Some(classes)) => Admin::Crawler(Crawler::MetaDump, classes),
+        (Some(b"mgdump"), Some(classes)) => Admin::Crawler(Crawler::KeyDump, classes),
         (Some(b"tocrawl"), Some(_)) => {
             number()?;
-            return Ok(Admin::Tuned { quiet: false });
+            Admin::Tuned { quiet: false }
         }
         (Some(b"sleep"), Some(_)) => {
             if number()? > SLEEP_MICROS_MAX {
                 return Err(ProtocolError::SleepTooLong);
             }
-            return Ok(Admin::Tuned { quiet: false });
+            Admin::Tuned { quiet: false }
         }
         _ => return Err(ProtocolError::Unknown),
-    }))
+    })
 }
 
-/// There is one class, number 1, which holds everything; memcached has classes up to 63.
-fn has_class(classes: &[u8]) -> Result<(), ProtocolError> {
-    let known = |class: &[u8]| matches!(number_u32(class), Some(1..=63));
-    let all = matches!(classes, b"all" | b"hash");
-    if all || classes.split(|&byte| byte == b',').all(known) { Ok(()) } else { Err(ProtocolError::BadClass) }
+/// Whether `lru_crawler` is to look at the one class there is, number 1, which holds everything;
+/// memcached has classes up to 63 (crawler.c, `lru_crawler_crawl`).
+///
+/// # Errors
+/// When there is no such class, or none is named.
+pub fn names_our_class(classes: &[u8]) -> Result<bool, ProtocolError> {
+    if matches!(classes, b"all" | b"hash") {
+        return Ok(true);
+    }
+    let mut ours = None;
+    for class in classes.split(|&byte| byte == b',').filter(|class| !class.is_empty()) {
+        match number_u32(class) {
+            Some(class @ 1..=63) => ours = Some(ours.unwrap_or(false) || class == 1),
+            _ => return Err(ProtocolError::BadClass),
+        }
+    }
+    ours.ok_or(ProtocolError::NothingToCrawl)
+}
+
+/// `slabs automove 0|1|2`, or one of its settings with a value.
+fn automove(what: &[u8], value: Option<&[u8]>) -> Result<(), ProtocolError> {
+    match what {
+        b"ratio" | b"freeratio" => value.and_then(fraction).map(drop).ok_or(ProtocolError::Unknown),
+        b"window" => value.and_then(number_u32).map(drop).ok_or(ProtocolError::BadNumber),
+        level => match number_u32(level) {
+            Some(0..=2) => Ok(()),
+            Some(_) => Err(ProtocolError::Unknown),
+            None => Err(ProtocolError::BadNumber),
+        },
+    }
 }
 
 /// `tune <hot %> <warm %> <hot factor> <warm factor>`, `mode flat|segmented`, `temp_ttl <ttl>`
 fn lru(mut tokens: Tokens<'_>) -> Result<(), ProtocolError> {
     let valid = match (tokens.next(), tokens.next()) {
-        (Some(b"tune"), Some(hot)) => {
-            let warm = tokens.next().and_then(number_u32);
-            let factors = [tokens.next().and_then(fraction), tokens.next().and_then(fraction)];
-            number_u32(hot).zip(warm).is_some_and(|(hot, warm)| hot.saturating_add(warm) <= 80)
-                && factors.iter().all(|factor| factor.is_some_and(|factor| factor > 0.0))
-        }
+        (Some(b"tune"), Some(hot)) => return tune(hot, tokens),
         (Some(b"mode"), Some(mode)) => matches!(mode, b"flat" | b"segmented"),
         (Some(b"temp_ttl"), Some(ttl)) => integer(ttl).is_some(),
         _ => false,
     };
     if valid { Ok(()) } else { Err(ProtocolError::Unknown) }
+}
+
+fn tune(hot: &[u8], mut tokens: Tokens<'_>) -> Result<(), ProtocolError> {
+    let percents = [Some(hot), tokens.next()].map(|token| token.and_then(number_u32));
+    let factors = [tokens.next(), tokens.next()].map(|token| token.and_then(fraction));
+    let ([Some(hot), Some(warm)], [Some(hot_factor), Some(warm_factor)]) = (percents, factors) else {
+        return Err(ProtocolError::Unknown);
+    };
+    if hot.saturating_add(warm) > HOT_AND_WARM_MAX {
+        return Err(ProtocolError::HotAndWarm);
+    }
+    if hot_factor <= 0.0 || warm_factor <= 0.0 {
+        return Err(ProtocolError::AgeFactor);
+    }
+    Ok(())
 }

@@ -158,6 +158,8 @@ pub enum Ask<'a> {
         key: &'a [u8],
         /// [`SetMode::Set`] drops the old value.
         mode: SetMode,
+        /// The command's name ([`crate::command::Set::name`]).
+        command: &'static str,
         /// Why.
         status: Status,
     },

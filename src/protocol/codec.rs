@@ -19,12 +19,12 @@ use crate::protocol::reply::Reply;
 use crate::protocol::text;
 use crate::protocol::token::Tokens;
 
-/// Bytes of the shortest command with its line end (proto_parser.c, `process_request`).
-const LINE_MIN: usize = 4;
-
 /// Bytes without a line end after which a client is thought to send junk, and is closed
 /// (proto_text.c, `try_read_command_ascii`).
 const LINE_MAX: usize = 2048;
+
+/// Shortest line that is looked at, its end included (proto_parser.c, `process_request`).
+const LINE_MIN: usize = 4;
 
 /// A multiget's line may be longer. Up to here it is read as a whole, so that a key that is too
 /// long is found before anything is answered; beyond, keys are answered as they come, in
@@ -310,7 +310,8 @@ impl<H: Handler> Codec<H> {
                     };
                     let error =
                         if too_large { ProtocolError::TooLarge } else { ProtocolError::NoRoomStoring };
-                    (value_len + 2, self.handler.handle(Request::Unstored { key, mode, quiet, error }))
+                    let request = Request::Unstored { key, mode, command: set.name(), quiet, error };
+                    (value_len + 2, self.handler.handle(request))
                 } else {
                     let total = after + value_len + 2;
                     let Some(data) = input.get(after..total) else { return Step::Incomplete(total) };
@@ -331,10 +332,11 @@ impl<H: Handler> Codec<H> {
                 }
                 (0, self.handler.handle(Request::Key(command, reply)))
             }
-            Line::Admin(Admin::NoOp) if after < LINE_MIN => (0, self.refuse(ProtocolError::BadFormat)),
+            Line::Admin(_) | Line::Refused { .. } if after < LINE_MIN => {
+                (0, self.refuse(ProtocolError::BadFormat))
+            }
             Line::Admin(admin) => (0, self.handler.handle(Request::Admin(admin))),
             Line::Refused { error, quiet, skip } => {
-                let error = if after < LINE_MIN { ProtocolError::BadFormat } else { error };
                 (skip, self.handler.handle(Request::Refused { error, quiet }))
             }
             Line::Http => {

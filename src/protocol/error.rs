@@ -53,6 +53,16 @@ errors! {
     SleepTooLong, "CLIENT_ERROR sleep must be one second or less";
     ShutdownMode, "CLIENT_ERROR invalid shutdown mode";
     BadClass, "BADCLASS invalid class id";
+    NothingToCrawl, "NOTSTARTED no items to crawl";
+    CrawlerEnabled, "ERROR failed to start lru crawler thread";
+    CrawlerDisabled, "CLIENT_ERROR lru crawler disabled";
+    MetaDumpForbidden, "ERROR metadump not allowed";
+    KeyDumpForbidden, "ERROR key dump not allowed";
+    MetaDumpPipelined, "ERROR cannot pipeline other commands before metadump";
+    KeyDumpPipelined, "ERROR cannot pipeline other commands before mgdump";
+    WatchPipelined, "ERROR cannot pipeline other commands before watch";
+    HotAndWarm, "ERROR hot and warm pcts must not exceed 80";
+    AgeFactor, "ERROR hot/warm age factors must be greater than 0";
     DetailUsage, "CLIENT_ERROR usage: stats detail on|off|dump";
     BadLine, "CLIENT_ERROR bad command line";
     NoSlabs, "CLIENT_ERROR this server has no slabs to move";

@@ -242,6 +242,7 @@ pub(super) fn delete<'a>(
         invalidate: flags.invalidate,
         touch: flags.touch,
         clear: flags.clear,
+        meta: true,
     };
     let reply = meta(MetaVerb::Delete, key, tokens, &flags);
     Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Delete(delete) }, reply))

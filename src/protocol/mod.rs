@@ -48,6 +48,8 @@ pub enum Request<'a> {
         key: &'a [u8],
         /// [`SetMode::Set`] drops the old value.
         mode: SetMode,
+        /// The command's name ([`crate::command::Set::name`]).
+        command: &'static str,
         /// Whether the client wants to hear of it.
         quiet: bool,
         /// Why.

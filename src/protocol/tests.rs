@@ -45,7 +45,7 @@ fn short(request: &Request<'_>) -> String {
         Request::End => "end".into(),
         Request::Admin(admin) => format!("{admin:?}"),
         Request::Refused { error, quiet } => format!("{error:?}{}", if *quiet { " quiet" } else { "" }),
-        Request::Unstored { key, mode, quiet, error } => {
+        Request::Unstored { key, mode, quiet, error, .. } => {
             format!("{error:?} {} {mode:?}{}", text(key), if *quiet { " quiet" } else { "" })
         }
         Request::Binary(head, ask) => format!("{:#04x} {ask:?}", head.opcode),

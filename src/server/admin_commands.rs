@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::events::Kinds;
 use crate::item::Exptime;
 use crate::protocol::COMPATIBLE_VERSION;
-use crate::protocol::admin::{Admin, Crawler};
+use crate::protocol::admin::{Admin, Crawler, names_our_class};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token::Tokens;
 use crate::server::cluster_commands::Task;
@@ -21,7 +21,10 @@ impl Session {
     pub(super) fn admin(&mut self, admin: Admin<'_>) {
         let ok_unless = |quiet: bool| if quiet { None } else { Some("OK") };
         let answer = match admin {
-            Admin::NoOp => Some("MN"),
+            Admin::NoOp => {
+                self.note_sent();
+                Some("MN")
+            }
             Admin::Version => {
                 self.answer(&format!("VERSION {COMPATIBLE_VERSION}"));
                 None
@@ -56,14 +59,19 @@ impl Session {
                     (!quiet).then_some("MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust")
                 }
             }
-            Admin::Shutdown if self.door.options.shutdown_allowed => {
+            Admin::Shutdown { .. } if !self.door.options.shutdown_allowed => {
+                Some("SERVER_ERROR: shutdown not enabled")
+            }
+            Admin::Shutdown { is_known: false } => Some(ProtocolError::ShutdownMode.as_str()),
+            Admin::Shutdown { is_known: true } => {
                 self.next = Next::Close(Ended::Shutdown);
                 self.door.stop.cancel();
                 None
             }
-            Admin::Shutdown => Some("SERVER_ERROR: shutdown not enabled"),
             Admin::Watch(kinds) => self.watch(kinds),
-            Admin::Crawler(crawler) => Some(self.crawler(crawler)).filter(|answer| !answer.is_empty()),
+            Admin::Crawler(crawler, classes) => {
+                Some(self.crawler(crawler, classes).map_or_else(ProtocolError::as_str, |()| "OK"))
+            }
             Admin::Tuned { quiet } => ok_unless(quiet),
             Admin::Why(key) => {
                 self.why(key);
@@ -110,6 +118,9 @@ impl Session {
         if !self.door.options.watch_allowed {
             return Some("CLIENT_ERROR watch commands not allowed");
         }
+        if self.is_pipelined() {
+            return Some(ProtocolError::WatchPipelined.as_str());
+        }
         let mut kinds = Kinds::NONE;
         for name in arguments {
             match Kinds::named(name) {
@@ -129,31 +140,29 @@ impl Session {
         }
     }
 
-    /// The answer; empty when a dump follows.
-    fn crawler(&mut self, crawler: Crawler) -> &'static str {
-        let store = &self.door.store;
+    /// Does it, or begins a dump, in the order of proto_text.c, `process_lru_crawler_command`.
+    fn crawler(&mut self, crawler: Crawler, classes: &[u8]) -> Result<(), ProtocolError> {
+        let (store, dump_allowed) = (&self.door.store, self.door.options.dump_allowed);
         match crawler {
+            Crawler::Enable(true) if store.sweep_enabled() => return Err(ProtocolError::CrawlerEnabled),
             Crawler::Enable(enabled) => {
                 store.enable_sweep(enabled);
-                "OK"
+                return Ok(());
             }
-            Crawler::Crawl if !store.sweep_enabled() => "CLIENT_ERROR lru crawler disabled",
-            Crawler::Crawl => {
-                self.door.sweep_now();
-                "OK"
-            }
-            Crawler::MetaDump | Crawler::KeyDump if !self.door.options.dump_allowed => {
-                if crawler == Crawler::MetaDump {
-                    "ERROR metadump not allowed"
-                } else {
-                    "ERROR key dump not allowed"
-                }
-            }
-            Crawler::MetaDump | Crawler::KeyDump => {
-                self.next = Next::Dump(crawler, 0);
-                ""
-            }
+            _ if !store.sweep_enabled() => return Err(ProtocolError::CrawlerDisabled),
+            Crawler::MetaDump if !dump_allowed => return Err(ProtocolError::MetaDumpForbidden),
+            Crawler::KeyDump if !dump_allowed => return Err(ProtocolError::KeyDumpForbidden),
+            Crawler::MetaDump if self.is_pipelined() => return Err(ProtocolError::MetaDumpPipelined),
+            Crawler::KeyDump if self.is_pipelined() => return Err(ProtocolError::KeyDumpPipelined),
+            Crawler::MetaDump | Crawler::KeyDump | Crawler::Crawl => {}
         }
+        let ours = names_our_class(classes)?;
+        if crawler != Crawler::Crawl {
+            self.next = Next::Dump(crawler, if ours { 0 } else { store.shard_count() });
+        } else if ours {
+            self.door.sweep_now();
+        }
+        Ok(())
     }
 
     pub(super) fn stats(&mut self, mut arguments: Tokens<'_>) {

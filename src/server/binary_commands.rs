@@ -1,5 +1,6 @@
 //! What is asked for in the binary protocol besides operations on a key.
 
+use crate::command::Failure;
 use crate::item::Exptime;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::binary::reply::{write_continue, write_done, write_error, write_lines, write_stat};
@@ -38,10 +39,12 @@ impl Session {
                 write_done(&mut self.out, head, MECHANISM);
             }
             Ask::Login { begins, mechanism, message } => self.sasl(head, begins, mechanism, message),
-            Ask::Unstored { key, mode, status } => {
+            Ask::Unstored { key, mode, command, status } => {
                 let mut told = Vec::new();
                 write_error(&mut told, head, status);
-                self.unstored(key, mode, status == Status::TooLarge, told);
+                let too_large = status == Status::TooLarge;
+                let why = if too_large { Failure::TooLarge } else { Failure::OutOfMemory };
+                self.unstored(key, mode, command, why, told);
             }
             Ask::Refused { status, closes } => {
                 write_error(&mut self.out, head, status);

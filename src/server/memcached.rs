@@ -123,6 +123,7 @@ impl Client {
             tight: false,
             high_water: OUT_HIGH_WATER,
             turn_left: 0,
+            unsent_since: 0,
             wanted: 0,
             now,
             next: Next::Read,

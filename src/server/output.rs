@@ -18,9 +18,11 @@ const OUT_TIGHT: usize = 16 << 10;
 const HEAD_BYTES: usize = 1 << 10;
 
 impl Session {
-    /// Looks whether there is room for replies; once for a batch.
+    /// Looks whether there is room for replies; once for a batch, before which all replies have
+    /// been sent.
     #[inline]
     pub(super) fn begin_batch(&mut self) {
+        self.unsent_since = self.turn_left;
         self.tight = self.share.quota().is_tight();
         self.high_water = if self.tight { OUT_TIGHT } else { OUT_HIGH_WATER };
     }

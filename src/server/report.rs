@@ -2,6 +2,7 @@
 //! this server has no such thing of (slabs, segments of an LRU) is 0.
 
 use std::fmt::{Display, Write as _};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -15,6 +16,7 @@ use crate::protocol::token::{Tokens, number_u32};
 use crate::server::Door;
 use crate::server::session::Session;
 use crate::stats::Counter;
+use crate::tls::{self, MinVersion};
 
 /// Bytes after which `stats cachedump` ends, like memcached's (items.c, `item_cachedump`).
 const CACHEDUMP_MAX: usize = 2 << 20;
@@ -27,6 +29,9 @@ const PAGE_BYTES: u64 = 1 << 20;
 
 /// Bytes of a table's slot: a key, an entry, a byte of control.
 const SLOT_BYTES: u64 = 17;
+
+/// What memcached shows for a text that nobody has set.
+const NO_TEXT: &str = "(null)";
 
 /// Lines of statistics.
 pub(super) struct Lines<'a>(pub(super) &'a mut Vec<u8>);
@@ -154,11 +159,13 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
         "slab_reassign_inline_reclaim",
         "slab_reassign_busy_items",
         "slab_reassign_busy_deletes",
+        "slab_reassign_busy_nomem",
         "slab_reassign_running",
         "slabs_moved",
     ] {
         lines.stat(absent, 0);
     }
+    lines.stat("slab_reassign_last_busy_status", "none");
     lines.stat("lru_crawler_running", u8::from(store.is_sweeping()));
     counter(&mut lines, C::CrawlerStarts);
     lines.stat("lru_maintainer_juggles", 0);
@@ -168,6 +175,8 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     lines.stat("log_watcher_skipped", skipped);
     lines.stat("log_watcher_sent", sent);
     lines.stat("log_watchers", door.events.watchers());
+    lines.stat("unexpected_napi_ids", 0);
+    lines.stat("round_robin_fallback", 0);
     lines.stat("bytes", store.item_bytes());
     lines.stat("curr_items", items);
     counter(&mut lines, C::TotalItems);
@@ -175,15 +184,17 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     counter(&mut lines, C::ExpiredUnfetched);
     counter(&mut lines, C::EvictedUnfetched);
     lines.stat("evicted_active", 0);
-    for each in [C::Evictions, C::Reclaimed, C::CrawlerReclaimed, C::CrawlerItemsChecked] {
-        counter(&mut lines, each);
-    }
+    counter(&mut lines, C::Evictions);
+    lines.stat("reclaimed", counts.reclaimed());
+    counter(&mut lines, C::CrawlerReclaimed);
+    counter(&mut lines, C::CrawlerItemsChecked);
     for absent in ["lrutail_reflocked", "moves_to_cold", "moves_to_warm", "moves_within_lru"] {
         lines.stat(absent, 0);
     }
     counter(&mut lines, C::DirectReclaims);
     lines.stat("lru_bumps_dropped", 0);
     if let Some(certificates) = &door.certificates {
+        counter(&mut lines, C::TlsFailures);
         lines.stat("time_since_server_cert_refresh", certificates.age().as_secs());
     }
     lines.end();
@@ -251,21 +262,29 @@ pub(super) fn settings(session: &mut Session) {
     lines.stat("track_sizes", "no");
     lines.stat("inline_ascii_response", "no");
     lines.stat("drop_privileges", "no");
-    lines.stat("ssl_enabled", yes_no(options.tls.is_some()));
-    if let Some(tls) = &options.tls {
-        lines.stat("ssl_chain_cert", tls.chain_cert.display());
-        lines.stat("ssl_key", tls.key.display());
-        lines.stat("ssl_verify_mode", tls.verify as u8);
-        // SSL_FILETYPE_PEM; the library's own choice; a record at most; tickets.
-        lines.stat("ssl_keyformat", 1);
-        lines.stat("ssl_ciphers", "NULL");
-        lines.stat("ssl_ca_cert", or_null(tls.ca_cert.as_ref().map(|path| path.display().to_string())));
-        lines.stat("ssl_wbuf_size", 16384);
-        lines.stat("ssl_session_cache", "yes");
-        lines.stat("ssl_kernel_tls", "no");
-        lines.stat("ssl_min_version", tls.min_version.name());
-    }
+    tls_settings(&mut lines, options.tls.as_ref());
+    lines.stat("num_napi_ids", NO_TEXT);
+    lines.stat("memory_file", NO_TEXT);
+    lines.stat("client_flags_size", size_of::<u32>());
     lines.end();
+}
+
+fn tls_settings(lines: &mut Lines<'_>, tls: Option<&tls::Options>) {
+    let path = |path: Option<&PathBuf>, none: &str| {
+        path.map_or_else(|| none.to_owned(), |path| path.display().to_string())
+    };
+    lines.stat("ssl_enabled", yes_no(tls.is_some()));
+    lines.stat("ssl_chain_cert", path(tls.map(|tls| &tls.chain_cert), NO_TEXT));
+    lines.stat("ssl_key", path(tls.map(|tls| &tls.key), NO_TEXT));
+    lines.stat("ssl_verify_mode", tls.map_or(0, |tls| tls.verify as u8));
+    // SSL_FILETYPE_PEM; the library's own choice; a record at most; tickets.
+    lines.stat("ssl_keyformat", 1);
+    lines.stat("ssl_ciphers", "NULL");
+    lines.stat("ssl_ca_cert", path(tls.and_then(|tls| tls.ca_cert.as_ref()), "NULL"));
+    lines.stat("ssl_wbuf_size", 16384);
+    lines.stat("ssl_session_cache", yes_no(tls.is_some()));
+    lines.stat("ssl_kernel_tls", "no");
+    lines.stat("ssl_min_version", tls.map_or(MinVersion::Tls12, |tls| tls.min_version).name());
 }
 
 pub(super) fn items(session: &mut Session) {
@@ -291,7 +310,7 @@ pub(super) fn items(session: &mut Session) {
             ("evicted_time", u64::from(if counts.get(C::Evictions) > 0 { age } else { 0 })),
             ("outofmemory", counts.get(C::StoreNoMemory)),
             ("tailrepairs", 0),
-            ("reclaimed", counts.get(C::Reclaimed)),
+            ("reclaimed", counts.reclaimed()),
             ("expired_unfetched", counts.get(C::ExpiredUnfetched)),
             ("evicted_unfetched", counts.get(C::EvictedUnfetched)),
             ("evicted_active", 0),

@@ -55,6 +55,8 @@ pub(super) struct Session {
     pub(super) high_water: usize,
     /// Commands that may be executed before others' turn.
     pub(super) turn_left: u32,
+    /// What that was before the first command whose answer has not been sent yet.
+    pub(super) unsent_since: u32,
     /// Room that the next command has to wait for.
     pub(super) wanted: usize,
     /// The time, read once for everything that was read together.
@@ -101,6 +103,18 @@ impl Session {
             self.answer(error.as_str());
         }
         self.next = Next::Close(Ended::Error);
+    }
+
+    /// Whether commands came before this one in the same read, and their answers have not been sent
+    /// yet; those with `noreply` count, too (memcached.c, `resp_has_stack`).
+    pub(super) fn is_pipelined(&self) -> bool {
+        self.turn_left != self.unsent_since
+    }
+
+    /// Takes all that came before, and this command, for answered: memcached sends its answers at
+    /// an `mn`.
+    pub(super) fn note_sent(&mut self) {
+        self.unsent_since = self.turn_left.saturating_sub(1);
     }
 
     /// Goes on, unless there is enough to send, or the connection's turn is over.
@@ -166,10 +180,19 @@ impl Session {
         }
     }
 
-    /// A value that is not read: what lies under its key is dropped, where `mode` is that of a
-    /// `set`, and its client is `told` so.
-    pub(super) fn unstored(&mut self, key: &[u8], mode: SetMode, too_large: bool, told: Vec<u8>) {
+    /// A value that `command` had to store, and that is not read: what lies under its key is
+    /// dropped, where `mode` is that of a `set`, and its client is `told` so.
+    pub(super) fn unstored(
+        &mut self,
+        key: &[u8],
+        mode: SetMode,
+        command: &'static str,
+        why: Failure,
+        told: Vec<u8>,
+    ) {
+        let too_large = why == Failure::TooLarge;
         self.counters.bump(if too_large { Counter::StoreTooLarge } else { Counter::StoreNoMemory });
+        self.door.store.tell_unstored(&self.caller(), key, command, why);
         let Self { door, out, now, forward, .. } = self;
         if let Some(forward) = forward
             && mode == SetMode::Set
@@ -343,7 +366,8 @@ fn describe(line: &mut String, door: &Door, now: Seconds, item: &ItemView<'_>) {
     // Writing to a String cannot fail.
     _ = writeln!(
         line,
-        " exp={exp} la={last_access} cas={} fetch={fetch} cls=1 size={size} flags={}",
+        // Behind the last blank memcached tells of what lies outside of memory.
+        " exp={exp} la={last_access} cas={} fetch={fetch} cls=1 size={size} flags={} ",
         item.cas, item.flags
     );
 }
@@ -357,12 +381,14 @@ impl Handler for Session {
             Request::Admin(admin) => self.admin(admin),
             Request::Refused { quiet: true, .. } => {}
             Request::Refused { error, quiet: false } => self.answer(error.as_str()),
-            Request::Unstored { key, mode, quiet, error } => {
+            Request::Unstored { key, mode, command, quiet, error } => {
                 let mut told = Vec::new();
                 if !quiet {
                     reply::write_line(&mut told, error.as_str());
                 }
-                self.unstored(key, mode, error == ProtocolError::TooLarge, told);
+                let too_large = error == ProtocolError::TooLarge;
+                let why = if too_large { Failure::TooLarge } else { Failure::OutOfMemory };
+                self.unstored(key, mode, command, why, told);
             }
             Request::Binary(head, ask) => self.binary(head, ask),
             Request::Login(login) => self.login(login),

@@ -220,6 +220,9 @@ async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted, cac
                 let now = door.store.clock().now();
                 door.strangers.tell(now, &connection.peer, "plain text to a listener with TLS");
             }
+            if error.kind() != io::ErrorKind::Interrupted {
+                counters.bump(Counter::TlsFailures);
+            }
             debug!("{}: {error}", connection.peer);
             Ended::Error
         }

@@ -274,6 +274,11 @@ impl Store {
         self.shared.used_changed(shard.used() - used);
     }
 
+    /// Tells watchers of a value that `command` did not store, which the store was not shown.
+    pub fn tell_unstored(&self, caller: &Caller<'_>, key: &[u8], command: &str, why: Failure) {
+        tell::tell_unstored(&self.shared, caller.connection, key, command, why);
+    }
+
     /// Makes every item that is there now a miss, or every one that is there after `delay`.
     /// Costs the same however many there are; the memory comes back by sweeps and evictions.
     pub fn flush_all(&self, caller: &Caller<'_>, delay: Exptime) {

@@ -8,11 +8,11 @@ use super::entry::{Dead, FETCHED, Item, KEY_BINARY, MARKS, STALE, WIN_SENT};
 use super::key::{Key, KeyHash, Lookup, Sought};
 use super::meter;
 use super::number::{self, Decimal};
-use super::tell::{tell_deletion, tell_get, tell_store};
+use super::tell::{tell_deletion, tell_get, tell_store, tell_unstored};
 use super::{Caller, Context, Shared};
 use crate::clock::Seconds;
 use crate::command::{Arithmetic, Delete, Failure, Found, Get, Made, Outcome, Set, SetMode};
-use crate::item::item_size;
+use crate::item::{Exptime, item_size};
 use crate::stats::Counter;
 
 /// One shard of the store.
@@ -199,7 +199,12 @@ impl Shard {
                 if matches!(outcome, Outcome::NotStored | Outcome::Exists) {
                     cx.counters.add(Counter::NotStored, u64::from(!is_cas(set)));
                 }
-                tell_store(cx, shared, key.bytes, outcome.name(), set, set.value.len());
+                match outcome {
+                    Outcome::Failed(why) => {
+                        tell_unstored(shared, cx.connection, key.bytes, set.name(), why);
+                    }
+                    _ => tell_store(cx, shared, key.bytes, outcome.name(), set, set.value.len()),
+                }
                 outcome
             }
         };
@@ -328,7 +333,7 @@ impl Shard {
             cx.counters.bump(Counter::DeleteMisses);
             return reply(Outcome::Exists);
         }
-        let len = item.value.len();
+        let len = if delete.clear { 0 } else { item.value.len() };
         let touch = delete.touch.map(|touch| shared.clock.deadline(touch, cx.now));
         if delete.clear {
             item.value = Box::default();
@@ -348,10 +353,14 @@ impl Shard {
         }
         self.used += meter::balance() - before;
         self.note_expiry(touch.unwrap_or(0));
+        // Behind the meter: an event's line is no item's memory.
+        if delete.clear {
+            let empty = Set { exptime: delete.touch.unwrap_or(Exptime::Never), ..Set::PLAIN };
+            tell_store(cx, shared, key.bytes, "stored", &empty, 0);
+        }
         if !delete.invalidate {
             cx.counters.bump(Counter::DeleteHits);
-            // Behind the meter: an event's line is no item's memory.
-            tell_deletion(cx, shared, key.bytes, len);
+            tell_deletion(shared, key.bytes, delete, len);
         }
         reply(Outcome::Deleted)
     }
@@ -388,11 +397,17 @@ impl Shard {
             };
             let outcome = match self.try_set(cx, shared, key, key_binary, &set) {
                 Ok(item) => {
+                    tell_store(cx, shared, key.bytes, "stored", &set, item.value.len());
                     let ttl_before = shared.ttl_before(made, cx.now);
                     let found = Found::plain(item.view(key.bytes, cx.now), ttl_before);
                     Outcome::Found(Found { created: true, ..found })
                 }
-                Err(outcome) => outcome,
+                Err(outcome) => {
+                    if let Outcome::Failed(why) = outcome {
+                        tell_unstored(shared, cx.connection, key.bytes, set.name(), why);
+                    }
+                    outcome
+                }
             };
             return reply(outcome);
         };

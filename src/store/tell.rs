@@ -2,7 +2,7 @@
 
 use super::entry::{FETCHED, Item};
 use super::{Context, Shared};
-use crate::command::{Set, SetMode};
+use crate::command::{Delete, Failure, Outcome, Set};
 use crate::events::{Kinds, write_uri_encoded};
 use crate::item::Exptime;
 
@@ -40,14 +40,7 @@ pub(super) fn tell_store(
 ) {
     if shared.events.watched(Kinds::MUTATIONS) {
         shared.events.tell(Kinds::MUTATIONS, |line| {
-            let command = match set.mode {
-                SetMode::Set | SetMode::Replace if set.compare.is_some() => "cas",
-                SetMode::Set => "set",
-                SetMode::Add => "add",
-                SetMode::Replace => "replace",
-                SetMode::Append => "append",
-                SetMode::Prepend => "prepend",
-            };
+            let command = set.name();
             let ttl = match set.exptime {
                 Exptime::Never => 0,
                 exptime => shared.clock.deadline(exptime, cx.now).saturating_sub(cx.now),
@@ -62,12 +55,25 @@ pub(super) fn tell_store(
     }
 }
 
-pub(super) fn tell_deletion(cx: &Context<'_>, shared: &Shared, key: &[u8], size: usize) {
+/// A value that was too large, or that there was no room for: `command` would have written it.
+pub(super) fn tell_unstored(shared: &Shared, connection: u64, key: &[u8], command: &str, why: Failure) {
+    if shared.events.watched(Kinds::MUTATIONS) {
+        shared.events.tell(Kinds::MUTATIONS, |line| {
+            let status = Outcome::Failed(why).name();
+            line.push_str("type=item_store key=");
+            write_uri_encoded(line, key);
+            line.push_str(&format!(" status={status} cmd={command} ttl=0 clsid=0 cfd={connection} size=0"));
+        });
+    }
+}
+
+pub(super) fn tell_deletion(shared: &Shared, key: &[u8], delete: &Delete, size: usize) {
     if shared.events.watched(Kinds::DELETIONS) {
         shared.events.tell(Kinds::DELETIONS, |line| {
+            let command = if delete.meta { "md" } else { "delete" };
             line.push_str("type=deleted key=");
             write_uri_encoded(line, key);
-            line.push_str(&format!(" cmd=delete clsid=1 cfd={} size={size}", cx.connection));
+            line.push_str(&format!(" cmd={command} clsid=1 size={size}"));
         });
     }
 }

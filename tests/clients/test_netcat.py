@@ -27,7 +27,7 @@ def test_replies_arrive_although_the_sender_closed_its_side(nc):
 
 
 def test_bare_newlines_end_commands(nc):
-    assert nc(b"mn\nget absent\nversion\n").startswith(b"MN\r\nEND\r\nVERSION ")
+    assert nc(b"mn \nget absent\nversion\n").startswith(b"MN\r\nEND\r\nVERSION ")
 
 
 def test_stats_of_a_health_check(nc):

@@ -35,6 +35,23 @@ fn what_is_set_on_one_node_is_read_on_all() {
     }
 }
 
+/// Whoever watches the owner is told by which command an item went, though another node was asked.
+#[test]
+fn an_owner_tells_of_deletions_as_they_were_asked_for() {
+    let cluster = Cluster::steady(3);
+    let (mut watcher, mut asked) = (cluster.nodes[0].connect(), cluster.nodes[1].connect());
+    watcher.ask("watch deletions\r\n", "OK\r\n");
+    for key in cluster.keys_owned_by(0, "k", 2) {
+        for (command, reply) in [("delete", "DELETED\r\n"), ("md", "HD\r\n")] {
+            asked.ask(&format!("set {key} 0 0 5\r\nvalue\r\n"), "STORED\r\n");
+            asked.ask(&format!("{command} {key}\r\n"), reply);
+            let line = String::from_utf8(watcher.line().expect("it is told of")).expect("text");
+            let told = format!(" type=deleted key={key} cmd={command} clsid=1 size=5\n");
+            assert!(line.ends_with(&told), "{line}");
+        }
+    }
+}
+
 #[test]
 fn a_multiget_over_all_owners_is_answered_in_order() {
     const KEYS: usize = 500;

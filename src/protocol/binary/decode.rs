@@ -262,7 +262,7 @@ impl<H: Handler> Codec<H> {
         let too_large = item_size(packet.key.len(), value_len, set.flags) > self.handler.item_size_max();
         if too_large || std::mem::take(&mut self.refused) {
             let status = if too_large { Status::TooLarge } else { Status::OutOfMemory };
-            let ask = Ask::Unstored { key: packet.key, mode, status };
+            let ask = Ask::Unstored { key: packet.key, mode, command: set.name(), status };
             return self.skip(value_len, front, Request::Binary(packet.head, ask));
         }
         let Some(value) = input.get(front..front + value_len) else {

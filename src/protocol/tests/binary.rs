@@ -274,10 +274,10 @@ fn another_first_byte_closes() {
 #[test]
 fn a_value_over_the_limit_is_skipped_and_not_kept() {
     let value = vec![b'x'; ITEM_SIZE_MAX];
-    for (opcode, extras, mode) in [
-        (0x01, &b"\0\0\0\0\0\0\0\0"[..], SetMode::Set),
-        (0x12, b"\0\0\0\0\0\0\0\0", SetMode::Add),
-        (0x19, b"", SetMode::Append),
+    for (opcode, extras, mode, command) in [
+        (0x01, &b"\0\0\0\0\0\0\0\0"[..], SetMode::Set, "cas"),
+        (0x12, b"\0\0\0\0\0\0\0\0", SetMode::Add, "cas"),
+        (0x19, b"", SetMode::Append, "append"),
     ] {
         let input = packet(opcode, 5, extras, b"key", &value);
         let mut feed = Feed::new(Recorder::default());
@@ -287,7 +287,7 @@ fn a_value_over_the_limit_is_skipped_and_not_kept() {
         }
         feed.read(&packet(0x0a, 0, b"", b"", b""));
         let quiet = is_quiet(opcode);
-        let ask = Ask::Unstored { key: b"key", mode, status: Status::TooLarge };
+        let ask = Ask::Unstored { key: b"key", mode, command, status: Status::TooLarge };
         let expected =
             [Request::Binary(head(opcode, quiet), ask), Request::Binary(head(0x0a, false), Ask::NoOp)];
         assert_eq!(feed.codec.handler.whole, expected.map(|request| format!("{request:?}")));
@@ -307,7 +307,8 @@ fn a_value_without_memory_to_read_it_into_is_skipped() {
     feed.codec.refuse_unfinished();
     feed.read(&input[4500..]);
     feed.read(&packet(0x0a, 0, b"", b"", b""));
-    let ask = Ask::Unstored { key: b"key", mode: SetMode::Set, status: Status::OutOfMemory };
+    let status = Status::OutOfMemory;
+    let ask = Ask::Unstored { key: b"key", mode: SetMode::Set, command: "set", status };
     let expected = [Request::Binary(head(0x11, true), ask), Request::Binary(head(0x0a, false), Ask::NoOp)];
     assert_eq!(feed.codec.handler.whole, expected.map(|request| format!("{request:?}")));
 }

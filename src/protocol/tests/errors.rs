@@ -50,10 +50,27 @@ const LINES: &[(&str, ProtocolError)] = &[
     ("cache_memlimit 7", MemlimitTooSmall),
     ("cache_memlimit 1000000001", MemlimitTooLarge),
     ("lru_crawler sleep 1000001", SleepTooLong),
-    ("shutdown now", ShutdownMode),
-    ("lru_crawler crawl 64", BadClass),
-    ("lru_crawler metadump 1,x", BadClass),
+    ("lru_crawler enable 1", Unknown),
+    ("lru_crawler crawl", Unknown),
+    ("lru_crawler crawl all 2", Unknown),
+    ("lru_crawler metadump all 2", Unknown),
+    ("lru_crawler mgdump all 2", Unknown),
+    ("lru_crawler sleep 1 2", Unknown),
+    ("lru_crawler tocrawl 1 2", Unknown),
+    ("lru tune 10 25 0.1", Unknown),
+    ("lru tune x 25 0.1 2", Unknown),
+    ("lru tune 41 40 0.1 2", HotAndWarm),
+    ("lru tune 40 40 0 2", AgeFactor),
+    ("lru tune 40 40 1 -2", AgeFactor),
+    ("slabs automove", Unknown),
+    ("slabs automove 3", Unknown),
+    ("slabs automove x", BadNumber),
+    ("slabs automove ratio", Unknown),
+    ("slabs automove window x", BadNumber),
     ("slabs reassign 1 2", NoSlabs),
+    ("slabs reassign 1", Unknown),
+    ("slabs reassign 1 2 3", Unknown),
+    ("a", BadFormat),
     ("extstore free_memchunks 1 1", NoExtstore),
 ];
 
@@ -66,8 +83,24 @@ const LONG_KEY: &str = concat!(
 );
 
 /// Told by others than the codec: the session, and the commands behind `stats`.
-const ELSEWHERE: [ProtocolError; 6] =
-    [TooLarge, NoRoomStoring, NoRoomReading, NoRoomWriting, DetailUsage, BadLine];
+const ELSEWHERE: [ProtocolError; 16] = [
+    TooLarge,
+    NoRoomStoring,
+    NoRoomReading,
+    NoRoomWriting,
+    DetailUsage,
+    ShutdownMode,
+    BadLine,
+    BadClass,
+    NothingToCrawl,
+    CrawlerEnabled,
+    CrawlerDisabled,
+    MetaDumpForbidden,
+    KeyDumpForbidden,
+    MetaDumpPipelined,
+    KeyDumpPipelined,
+    WatchPipelined,
+];
 
 fn first(input: &str, locked: bool) -> String {
     let mut feed = Feed::new(Recorder { locked, ..Recorder::default() });
@@ -102,6 +135,33 @@ fn noreply_hides_what_is_wrong_with_the_words_alone() {
         ("nonsense noreply", "Unknown"),
     ] {
         assert_eq!(first(&format!("{line}\r\n"), false), seen, "{line}");
+    }
+}
+
+#[test]
+fn a_crawl_is_for_classes_that_there_could_be() {
+    for (classes, named) in [
+        ("all", Ok(true)),
+        ("hash", Ok(true)),
+        ("1", Ok(true)),
+        ("2,1,63", Ok(true)),
+        (",1,", Ok(true)),
+        ("2,63", Ok(false)),
+        (",", Err(NothingToCrawl)),
+        ("0", Err(BadClass)),
+        ("64", Err(BadClass)),
+        ("1,x", Err(BadClass)),
+    ] {
+        assert_eq!(admin::names_our_class(classes.as_bytes()), named, "{classes}");
+    }
+}
+
+#[test]
+fn what_slabs_automove_takes_is_agreed_to() {
+    for line in ["0", "1", "2", "ratio 0.8", "freeratio 0.01", "window 30", "1 noreply"] {
+        let quiet = line.ends_with("noreply");
+        let tuned = format!("Tuned {{ quiet: {quiet} }}");
+        assert_eq!(first(&format!("slabs automove {line}\r\n"), false), tuned, "{line}");
     }
 }
 

@@ -56,6 +56,11 @@ pub const FAMILIES: &[Family] = &[
     counter("filbert_connections_accepted_total", "", "Client connections accepted."),
     counter("filbert_connections_rejected_total", "", "Client connections refused at the limit."),
     counter("filbert_connections_idle_closed_total", "", "Client connections closed by the idle timeout."),
+    counter(
+        "filbert_tls_handshake_failures_total",
+        "",
+        "Client connections that did not come to agree on TLS.",
+    ),
     counter("filbert_connection_yields_total", "", "Times that a busy connection let others go first."),
     counter("filbert_listen_disabled_total", "", "Times that new connections had to wait at the limit."),
     counter(

@@ -119,7 +119,7 @@ fn act() -> impl Strategy<Value = Act> {
     );
     let delete = (new_cas(), any::<bool>(), maybe(exptime()), any::<bool>()).prop_map(
         |(new_cas, invalidate, touch, clear)| {
-            Act::Delete(Delete { compare: None, new_cas, invalidate, touch, clear })
+            Act::Delete(Delete { compare: None, new_cas, invalidate, touch, clear, meta: true })
         },
     );
     let delta = prop_oneof![0..20_u64, Just(u64::MAX)];
