@@ -24,7 +24,7 @@ use faults::{Faults, Log};
 use workload::{Load, Seen};
 
 use crate::support::cluster::Cluster;
-use crate::support::history::{Ending, Found};
+use crate::support::history::{Ending, Found, Moment};
 use crate::support::node::Node;
 use crate::support::shown::kept;
 use crate::support::site::Site;
@@ -142,7 +142,8 @@ fn check(seen: &Seen, log: &Log) -> Result<String, String> {
         let is_known = |outage: &faults::Outage| {
             outage.node == span.node && outage.from <= span.ended && span.began <= outage.until
         };
-        if !log.outages.iter().any(is_known) {
+        let stood_still = |&(from, until): &(Moment, Moment)| from <= span.ended && span.began <= until;
+        if !log.outages.iter().any(is_known) && !seen.standstills.iter().any(stood_still) {
             let _ = writeln!(offences, "no answer in time, though the node ran: {span:?} {:#?}", log.events);
         }
     }

@@ -21,6 +21,10 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Between two commands of a client, so that nodes that share two cores are not starved by their clients.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How often it is seen whether this process runs.
+const PULSE: Duration = Duration::from_millis(20);
+/// A thread that wants to run does so sooner, unless the machine stands still.
+const STANDSTILL: Duration = Duration::from_millis(300);
 
 /// The node that has just woken up, whom clients ask most, each time on a new connection.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ pub struct Seen {
     pub miscounts: Vec<(usize, String)>,
     /// Answers that did not come in time.
     pub silences: Vec<Span>,
+    /// From when to when this process did not run though it wanted to, so that the nodes may not have run either.
+    pub standstills: Vec<(Moment, Moment)>,
 }
 
 impl Load {
@@ -76,7 +82,7 @@ impl Load {
     /// Runs the clients as long as `meanwhile` runs, which is then returned with what they saw.
     pub fn run<T>(&self, seed: u64, meanwhile: impl FnOnce() -> T) -> (T, Seen) {
         let mut writers: Vec<Writer> = (0..KEYS).map(|key| Writer::new(key, &self.name)).collect();
-        let (done, silences, reads) = thread::scope(|scope| {
+        let (done, silences, reads, standstills) = thread::scope(|scope| {
             let stopping = Stop(&self.stop);
             let random = |n: usize| Rng::with_seed(seed.wrapping_add(n as u64));
             let writing: Vec<_> = writers
@@ -86,14 +92,15 @@ impl Load {
                 .collect();
             let reading: Vec<_> =
                 (0..READERS).map(|n| scope.spawn(move || self.read(random(WRITERS + n)))).collect();
+            let pulse = scope.spawn(|| self.feel_the_pulse());
             let done = meanwhile();
             drop(stopping);
             let silences: Vec<_> =
                 writing.into_iter().map(|thread| thread.join().expect("no panic")).collect();
             let reads: Vec<_> = reading.into_iter().map(|thread| thread.join().expect("no panic")).collect();
-            (done, silences, reads)
+            (done, silences, reads, pulse.join().expect("no panic"))
         });
-        let mut seen = Seen { silences: silences.concat(), ..Seen::default() };
+        let mut seen = Seen { silences: silences.concat(), standstills, ..Seen::default() };
         for (key, writer) in writers.into_iter().enumerate() {
             seen.histories.push(writer.history);
             seen.losses.extend(writer.losses);
@@ -106,6 +113,19 @@ impl Load {
             }
         }
         (done, seen)
+    }
+
+    fn feel_the_pulse(&self) -> Vec<(Moment, Moment)> {
+        let (mut standstills, mut last) = (Vec::new(), self.now());
+        while !self.stop.load(Ordering::Relaxed) {
+            thread::sleep(PULSE);
+            let now = self.now();
+            if now - last > STANDSTILL {
+                standstills.push((last, now));
+            }
+            last = now;
+        }
+        standstills
     }
 
     fn write(&self, writers: &mut [Writer], mut rng: Rng) -> Vec<Span> {
