@@ -45,9 +45,9 @@ mod etcd;
 mod leases;
 mod memory;
 mod operator;
+mod parked;
 mod process;
 mod session;
-mod turnstile;
 mod verdict;
 mod world;
 

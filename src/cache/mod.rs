@@ -3,14 +3,14 @@
 //! [`routing`] is what a thread looks a key up in, [`ownership`] makes a new one whenever the
 //! cluster changes and sees to it that nobody acts on an older one. A [`Cache`] is one worker
 //! thread's part in it: it executes what peers send, and sends what peers own. What must wait
-//! for a routing waits in a `turnstile`, in order.
+//! for a routing waits in a `parked`, in order.
 
-pub mod board;
 pub mod ownership;
+mod parked;
+pub mod pauses;
 pub mod routing;
+pub mod routing_watch;
 mod serve;
-pub mod stall;
-mod turnstile;
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::board::Board;
 use crate::cache::ownership::Ownership;
-use crate::cache::routing::{Pane, Place, Routing};
-use crate::cache::stall::Stall;
+use crate::cache::pauses::PauseDetector;
+use crate::cache::routing::{Place, Routing, RoutingHandle};
+use crate::cache::routing_watch::RoutingWatch;
 use crate::clock::Seconds;
 use crate::cluster::Membership;
 use crate::cluster::view::Member;
@@ -49,7 +49,7 @@ const BUFFER_ROOM: usize = 512;
 const BUFFER_BYTES: usize = 8 << 10;
 
 /// Commands that may wait for a routing in one thread.
-const TURNSTILE_LEN: usize = 1 << 14;
+const PARKED_MAX: usize = 1 << 14;
 
 /// What the threads of a node share.
 pub struct Shared {
@@ -60,7 +60,7 @@ pub struct Shared {
     /// Which slots are this node's.
     pub ownership: Arc<Ownership>,
     /// Whether the thread that accepts connections stood still.
-    pub stall: Stall,
+    pub pauses: PauseDetector,
     /// Who this node is to its peers.
     pub me: Arc<Identity>,
     /// How peers are reached.
@@ -76,7 +76,7 @@ pub struct Shared {
 impl Shared {
     /// Whether everybody acts on the present view, and this node answers for all that is its own.
     pub fn is_settled(&self) -> bool {
-        let (state, routing) = (self.membership.state(), self.ownership.board().present());
+        let (state, routing) = (self.membership.state(), self.ownership.routing_watch().present());
         routing.epoch == state.epoch && state.is_settled() && routing.is_open()
     }
 }
@@ -86,9 +86,9 @@ pub struct Cache {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     /// Whether this thread stood still.
-    stall: Stall,
-    pane: Arc<Pane>,
-    board: Arc<Board>,
+    pauses: PauseDetector,
+    routing_handle: Arc<RoutingHandle>,
+    routing_watch: Arc<RoutingWatch>,
     links: Mutex<Links>,
     /// Where commands are written that travel; what is on its way keeps its part.
     buffer: Mutex<BytesMut>,
@@ -110,7 +110,7 @@ impl Cache {
     /// # Panics
     /// Outside of a runtime.
     pub fn start(shared: Arc<Shared>, counters: Arc<Counters>, stop: CancellationToken) -> Arc<Self> {
-        let (returned, queue) = mpsc::channel(TURNSTILE_LEN);
+        let (returned, queue) = mpsc::channel(PARKED_MAX);
         let dialer = Dialer {
             transport: shared.transport.clone(),
             me: shared.me.clone(),
@@ -121,17 +121,17 @@ impl Cache {
             stop,
         };
         let cache = Arc::new(Self {
-            pane: shared.ownership.pane(),
-            board: shared.ownership.board(),
+            routing_handle: shared.ownership.routing_handle(),
+            routing_watch: shared.ownership.routing_watch(),
             shared,
             counters,
-            stall: Stall::default(),
+            pauses: PauseDetector::default(),
             links: Mutex::default(),
             buffer: Mutex::default(),
             outcomes: Mutex::default(),
             dialer,
         });
-        cache.spawn(turnstile::run(Arc::downgrade(&cache), cache.board.clone(), queue));
+        cache.spawn(parked::run(Arc::downgrade(&cache), cache.routing_watch.clone(), queue));
         cache
     }
 
@@ -141,18 +141,18 @@ impl Cache {
     }
 
     /// Whether this thread stood still.
-    pub fn stall(&self) -> &Stall {
-        &self.stall
+    pub fn pauses(&self) -> &PauseDetector {
+        &self.pauses
     }
 
     /// This thread's window on the routing.
-    pub fn pane(&self) -> &Pane {
-        &self.pane
+    pub fn routing_handle(&self) -> &RoutingHandle {
+        &self.routing_handle
     }
 
     /// The version of the present routing.
     pub fn version(&self) -> u64 {
-        self.pane.hold().version
+        self.routing_handle.hold().version
     }
 
     /// Whether this node may answer for what it owns at this moment. Costs a look at the clock.
@@ -212,7 +212,7 @@ impl Cache {
     pub async fn call(&self, command: &Command<'_>) -> Answer {
         let operation = self.pack(command, self.shared.store.clock().now(), Wanted::Value);
         let (sender, answer) = tokio::sync::oneshot::channel();
-        let routing = self.pane.hold().clone();
+        let routing = self.routing_handle.hold().clone();
         let job = Job::new(operation.clone(), routing.epoch, self.deadline(), Ticket::Call(sender));
         self.send(&routing, routing.place(command.key), job);
         // A job is always answered.
@@ -221,7 +221,7 @@ impl Cache {
 
     /// Executes a command here, if this is still where it belongs; gives it back when not.
     fn execute_here(&self, job: Job) -> Option<Job> {
-        let guard = self.pane.hold();
+        let guard = self.routing_handle.hold();
         let Place::Here { since } = guard.place(job.operation().key()) else { return Some(job) };
         let until = self.serves_until();
         let result = match Membership::lasts(until).then(|| self.execute(since, &job)) {

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cache::board::Board;
-use crate::cache::routing::{Pane, Places, Routing, Slots};
+use crate::cache::routing::{Places, Routing, RoutingHandle, Slots};
+use crate::cache::routing_watch::RoutingWatch;
 use crate::cluster::view::{Owners, SLOTS, View};
 use crate::cluster::{Hooks, State};
 use crate::store::Store;
@@ -30,8 +30,8 @@ const CAS_NODE_SHIFT: u32 = 28;
 pub struct Ownership {
     store: Arc<Store>,
     /// Held while a routing is put in force, so that they follow one another everywhere alike.
-    panes: Mutex<Vec<Arc<Pane>>>,
-    board: Arc<Board>,
+    routing_handles: Mutex<Vec<Arc<RoutingHandle>>>,
+    routing_watch: Arc<RoutingWatch>,
     changes: AtomicU64,
 }
 
@@ -41,21 +41,21 @@ impl Ownership {
         let (owners, since) = (Arc::new(Owners::of(&View::default())), since_for_all(0));
         let places = Arc::new(Places::of(&owners, None, &since, 0));
         let routing = Routing { version: 0, epoch: 0, owners, me: None, since, places, shut: None };
-        let board = Arc::new(Board::new(Arc::new(routing)));
-        Arc::new(Self { store, panes: Mutex::default(), board, changes: AtomicU64::new(0) })
+        let routing_watch = Arc::new(RoutingWatch::new(Arc::new(routing)));
+        Arc::new(Self { store, routing_handles: Mutex::default(), routing_watch, changes: AtomicU64::new(0) })
     }
 
     /// A window for one more thread.
-    pub fn pane(&self) -> Arc<Pane> {
-        let mut panes = self.panes.lock();
-        let pane = Arc::new(Pane(Mutex::new(self.board.present())));
-        panes.push(pane.clone());
-        pane
+    pub fn routing_handle(&self) -> Arc<RoutingHandle> {
+        let mut routing_handles = self.routing_handles.lock();
+        let routing_handle = Arc::new(RoutingHandle(Mutex::new(self.routing_watch.present())));
+        routing_handles.push(routing_handle.clone());
+        routing_handle
     }
 
     /// Where the routings are posted, for who waits for one.
-    pub fn board(&self) -> Arc<Board> {
-        self.board.clone()
+    pub fn routing_watch(&self) -> Arc<RoutingWatch> {
+        self.routing_watch.clone()
     }
 
     /// How many views this node has come to.
@@ -73,8 +73,8 @@ impl Ownership {
 
     /// Puts another routing in force. When this returns, nobody acts on the one before.
     fn replace(&self, next: impl FnOnce(&Routing) -> Option<Routing>) {
-        let panes = self.panes.lock();
-        let routing = self.board.present();
+        let routing_handles = self.routing_handles.lock();
+        let routing = self.routing_watch.present();
         let Some(mut next) = next(&routing) else { return };
         next.version = routing.version + 1;
         let next = Arc::new(next);
@@ -82,10 +82,10 @@ impl Ownership {
             // Before anything is written by it, or a sweep might take that for another one's.
             self.store.set_floors(Some(next.clone()));
         }
-        for pane in panes.iter() {
-            *pane.0.lock() = next.clone();
+        for routing_handle in routing_handles.iter() {
+            *routing_handle.0.lock() = next.clone();
         }
-        self.board.post(next);
+        self.routing_watch.post(next);
     }
 }
 

@@ -169,11 +169,11 @@ fn usual(places: &[u16]) -> [u16; 3] {
 }
 
 /// A thread's window on the routing. Whoever executes commands holds it while it does: so a
-/// new routing is in force everywhere once it has been put into every pane.
+/// new routing is in force everywhere once it has been put into every routing handle.
 #[derive(Debug)]
-pub struct Pane(pub(super) Mutex<Arc<Routing>>);
+pub struct RoutingHandle(pub(super) Mutex<Arc<Routing>>);
 
-impl Pane {
+impl RoutingHandle {
     /// The present routing, which stays in force as long as it is held. Not across an await.
     #[inline]
     pub fn hold(&self) -> MutexGuard<'_, Arc<Routing>> {

@@ -20,7 +20,7 @@ const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
 
 impl Executor for Cache {
     fn epoch(&self) -> u64 {
-        self.pane.hold().epoch
+        self.routing_handle.hold().epoch
     }
 
     /// Executes operations in their order, all by the view they were sent by: what comes too early
@@ -30,7 +30,7 @@ impl Executor for Cache {
             if let Some(outcomes) = self.try_execute(batch)? {
                 return Ok(outcomes);
             }
-            let come = self.board.wait_for(|routing| !must_wait(routing, batch));
+            let come = self.routing_watch.wait_for(|routing| !must_wait(routing, batch));
             if timeout_at(batch.expires, come).await.is_err() {
                 return self.refuse(batch, Kind::Unavailable, self.epoch());
             }
@@ -41,7 +41,7 @@ impl Executor for Cache {
 impl Cache {
     /// Executes operations now; `None` when they have to wait for a routing.
     fn try_execute(&self, batch: &mut Batch) -> Result<Option<pb::Outcomes>, Broken> {
-        let routing = self.pane.hold();
+        let routing = self.routing_handle.hold();
         let epoch = routing.epoch;
         if epoch > batch.epoch {
             return self.refuse(batch, Kind::WrongOwner, epoch).map(Some);

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::cache::ownership::Ownership;
-use crate::cache::stall::{self, Stall};
+use crate::cache::pauses::{self, PauseDetector};
 use crate::cache::{self};
 use crate::cluster::{Membership, etcd};
 use crate::node::options::{ClusterOptions, Error};
@@ -107,7 +107,7 @@ impl Member {
             store,
             membership: membership.clone(),
             ownership,
-            stall: Stall::default(),
+            pauses: PauseDetector::default(),
             me,
             transport,
             pings,
@@ -115,7 +115,7 @@ impl Member {
         };
         let shared = Arc::new(shared);
         let watched = shared.clone();
-        let watch = stall::watch(move || _ = watched.stall.ended());
+        let watch = pauses::watch(move || _ = watched.pauses.ended());
         tracker.spawn(stop.clone().run_until_cancelled_owned(watch));
         let cluster = Arc::new(Cluster { shared, peers });
         Ok(Self { cluster, membership, tracker, stop })

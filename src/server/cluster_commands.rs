@@ -196,7 +196,7 @@ async fn stats(cache: &Cache, out: &mut Vec<u8>) {
 }
 
 async fn why(cache: &Cache, key: &[u8], out: &mut Vec<u8>) {
-    let routing = cache.pane().hold().clone();
+    let routing = cache.routing_handle().hold().clone();
     let slot = slot(key);
     let answer = cache.call(&Command { key, key_binary: false, verb: Verb::Inspect }).await;
     let mut lines = Lines(out);

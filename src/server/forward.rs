@@ -41,7 +41,7 @@ pub(super) struct Forward {
     barrier: bool,
     mail: Vec<(u64, Mail)>,
     /// The last standstill of this thread that the connection was not there for.
-    stall: u64,
+    pauses: u64,
     /// Whether the connection may have waited for long to be accepted.
     is_late: bool,
     /// One of the commands that are on their way.
@@ -78,8 +78,8 @@ impl Forward {
             deadline: None,
             barrier: false,
             mail: Vec::new(),
-            stall: cache.stall().before_now(),
-            is_late: cache.shared().stall.is_just_over(),
+            pauses: cache.pauses().before_now(),
+            is_late: cache.shared().pauses.is_just_over(),
             timed: None,
             cache,
         }
@@ -97,7 +97,7 @@ impl Forward {
     /// Whether more requests may be executed now, by this routing. Not while something is on its
     /// way by another one, or a key's later command could overtake an earlier one.
     pub(super) fn begin(&mut self, routing: &Arc<Routing>) -> Begin {
-        if self.is_late || self.cache.stall().ended() != self.stall {
+        if self.is_late || self.cache.pauses().ended() != self.pauses {
             return Begin::Never;
         }
         if self.is_held() {

@@ -180,7 +180,7 @@ impl Client {
         let Some(cache) = self.session().forward.as_ref().map(|forward| forward.cache.clone()) else {
             return self.decode_batch(input);
         };
-        let routing = cache.pane().hold();
+        let routing = cache.routing_handle().hold();
         match self.session().forward.as_mut().map_or(Begin::Now, |forward| forward.begin(&routing)) {
             Begin::Now => self.decode_batch(input),
             Begin::Later => self.paused = true,

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const MOVED_BYTES: usize = 16 << 10;
 
 /// Who has waited for so long is refused. No longer than a standstill after which connections are
-/// closed (`cache::stall`), and for the same reason: a client that gave up may have written
+/// closed (`cache::pauses`), and for the same reason: a client that gave up may have written
 /// something newer elsewhere.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::beats::Beats;
-use crate::cache::{self, Cache, stall};
+use crate::cache::{self, Cache, pauses};
 use crate::server::connections::Connection;
 use crate::server::guests::Arrival;
 use crate::server::listen::{Bound, tcp_name};
@@ -162,7 +162,7 @@ async fn work(
         let cache = Cache::start(cluster.shared.clone(), counters.clone(), links.clone());
         tracker.spawn(cluster.peers.clone().serve(cache.clone(), peers, door.stop.clone()));
         let watched = cache.clone();
-        tokio::spawn(stall::watch(move || _ = watched.stall().ended()));
+        tokio::spawn(pauses::watch(move || _ = watched.pauses().ended()));
         if cfg!(debug_assertions) {
             tokio::spawn(hold_in_a_batch(door.beats.clone(), cache.clone()));
         }
@@ -188,7 +188,7 @@ async fn hold_in_a_batch(beats: Arc<Beats>, cache: Arc<Cache>) {
     let name = format!("{}.batch", std::thread::current().name().unwrap_or_default());
     loop {
         tokio::time::sleep(beats.interval()).await;
-        let _routing = cache.pane().hold();
+        let _routing = cache.routing_handle().hold();
         beats.hold(&name);
     }
 }
@@ -302,7 +302,7 @@ pub async fn accept(
         counters.bump(Counter::TotalConnections);
         if let Some(cluster) = &cluster {
             // Before the worker asks.
-            cluster.shared.stall.ended();
+            cluster.shared.pauses.ended();
         }
         // A worker's inbox closes only when the node stops.
         _ = inbox.send(Accepted { socket, peer, listen: listen.clone(), slot });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filbert::cache::ownership::Ownership;
+use filbert::cache::pauses::PauseDetector;
 use filbert::cache::routing::Place;
-use filbert::cache::stall::Stall;
 use filbert::cache::{self, Cache};
 use filbert::clock::Clock;
 use filbert::cluster::{Membership, etcd};
@@ -68,7 +68,7 @@ impl Memory {
             store: store.clone(),
             membership,
             ownership,
-            stall: Stall::default(),
+            pauses: PauseDetector::default(),
             me: Arc::new(identity.clone()),
             transport: network.transport(id),
             pings: Pings::new(&etcd::Options::default(), &peer),
@@ -89,7 +89,7 @@ impl Memory {
     /// Executes a command in a thread as its door does, when it belongs here.
     pub fn execute_here(&self, thread: usize, command: &Command<'_>) -> Executed {
         let cache = &self.caches[thread % self.caches.len()];
-        let routing = cache.pane().hold();
+        let routing = cache.routing_handle().hold();
         let Place::Here { since } = routing.place(command.key) else { return Executed::Elsewhere };
         if !cache.serves() {
             return Executed::Refused(Unavailable::Fenced);

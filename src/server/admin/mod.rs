@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::guard::{Token, TokenError};
 pub use self::listen::{Error, bind};
-use crate::cache::{self, Cache, stall};
+use crate::cache::{self, Cache, pauses};
 use crate::cluster::etcd::default_node_id;
 use crate::command::{Command, Failure, Outcome, Unavailable};
 use crate::logs::Lines;
@@ -123,7 +123,7 @@ pub fn start(
             let links = CancellationToken::new();
             let cache = cluster.clone().map(|shared| Cache::start(shared, counters.clone(), links.clone()));
             if let Some(cache) = cache.clone() {
-                tokio::spawn(stall::watch(move || _ = cache.stall().ended()));
+                tokio::spawn(pauses::watch(move || _ = cache.pauses().ended()));
             }
             let page = Page::new();
             let counted = requests.clone();

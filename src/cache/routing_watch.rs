@@ -10,13 +10,13 @@ use crate::cache::routing::Routing;
 /// Where the routing in force is posted. Who has waited longest sees the next one first, which a
 /// simulation must be able to count on; tokio's `watch` wakes its receivers in any order.
 #[derive(Debug)]
-pub struct Board {
+pub struct RoutingWatch {
     present: Mutex<Arc<Routing>>,
     posted: Notify,
 }
 
-impl Board {
-    /// A board with the first routing.
+impl RoutingWatch {
+    /// A routing watch with the first routing.
     pub(super) fn new(routing: Arc<Routing>) -> Self {
         Self { present: Mutex::new(routing), posted: Notify::new() }
     }

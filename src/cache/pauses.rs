@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// A standstill is one of more than this; clients that give up sooner are rare.
-const STALL_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// How often a thread has to look at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -23,13 +23,13 @@ const BACKLOG: Duration = Duration::from_millis(200);
 /// When a thread was seen running last, and when a standstill ended last: microseconds since `base`,
 /// which is before both.
 #[derive(Debug)]
-pub struct Stall {
+pub struct PauseDetector {
     base: Instant,
     seen: AtomicU64,
     ended: AtomicU64,
 }
 
-impl Default for Stall {
+impl Default for PauseDetector {
     fn default() -> Self {
         let now = Instant::now();
         // A little back, so that the first connections do not look as if they came after one.
@@ -39,7 +39,7 @@ impl Default for Stall {
     }
 }
 
-impl Stall {
+impl PauseDetector {
     /// When the last standstill of this thread ended; 0 is never. To be asked by that thread alone,
     /// and every tenth of a second at least ([`watch`]).
     #[inline]
@@ -51,7 +51,7 @@ impl Stall {
     fn ended_as_of(&self, now: Instant) -> u64 {
         let now = micros(now.saturating_duration_since(self.base));
         let seen = self.seen.load(Ordering::Acquire);
-        if now.saturating_sub(seen) > micros(STALL_MIN) {
+        if now.saturating_sub(seen) > micros(PAUSE_MIN) {
             // In this order: who sees the new `seen` sees the end, too.
             self.ended.fetch_max(now, Ordering::AcqRel);
         }
@@ -62,7 +62,7 @@ impl Stall {
     }
 
     /// The standstill that a new connection cannot have waited through. To be asked as
-    /// [`Stall::ended`].
+    /// [`PauseDetector::ended`].
     pub fn before_now(&self) -> u64 {
         let ended = self.ended();
         if self.is_just_over() { 0 } else { ended }
@@ -78,7 +78,7 @@ impl Stall {
 }
 
 /// Has a thread look at the clock often enough for a standstill to be told from a lack of clients;
-/// `look` calls [`Stall::ended`].
+/// `look` calls [`PauseDetector::ended`].
 pub async fn watch(look: impl Fn()) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,30 +98,30 @@ mod tests {
 
     #[test]
     fn a_standstill_is_noticed_by_who_looks_first() {
-        let stall = Stall::default();
+        let pauses = PauseDetector::default();
         // Its own beginning: the present may be long after it on a busy machine.
-        let start = stall.base + BACKLOG * 2;
+        let start = pauses.base + BACKLOG * 2;
         let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        assert_eq!(stall.ended_as_of(start), 0);
-        assert_eq!(stall.ended_as_of(after(0.9)), 0, "busy, not standing still");
-        assert_eq!(stall.ended_as_of(after(1.8)), 0);
-        let ended = stall.ended_as_of(after(3.0));
+        assert_eq!(pauses.ended_as_of(start), 0);
+        assert_eq!(pauses.ended_as_of(after(0.9)), 0, "busy, not standing still");
+        assert_eq!(pauses.ended_as_of(after(1.8)), 0);
+        let ended = pauses.ended_as_of(after(3.0));
         assert!(ended > 0);
-        assert_eq!(stall.ended_as_of(after(3.01)), ended);
-        assert_eq!(stall.ended_as_of(after(3.9)), ended);
-        assert!(stall.ended_as_of(after(5.5)) > ended, "and the next one");
+        assert_eq!(pauses.ended_as_of(after(3.01)), ended);
+        assert_eq!(pauses.ended_as_of(after(3.9)), ended);
+        assert!(pauses.ended_as_of(after(5.5)) > ended, "and the next one");
     }
 
     #[test]
     fn what_comes_in_right_after_may_have_waited() {
-        let stall = Stall::default();
-        assert_eq!(stall.before_now(), 0);
-        assert!(!stall.is_just_over());
-        let now = micros(stall.base.elapsed());
-        stall.ended.store(now, Ordering::Release);
-        assert!(stall.is_just_over() || stall.base.elapsed() > BACKLOG * 3);
-        assert!(stall.before_now() == 0 || stall.base.elapsed() > BACKLOG * 3);
-        stall.ended.store(1, Ordering::Release);
-        assert_eq!(stall.before_now(), 1);
+        let pauses = PauseDetector::default();
+        assert_eq!(pauses.before_now(), 0);
+        assert!(!pauses.is_just_over());
+        let now = micros(pauses.base.elapsed());
+        pauses.ended.store(now, Ordering::Release);
+        assert!(pauses.is_just_over() || pauses.base.elapsed() > BACKLOG * 3);
+        assert!(pauses.before_now() == 0 || pauses.base.elapsed() > BACKLOG * 3);
+        pauses.ended.store(1, Ordering::Release);
+        assert_eq!(pauses.before_now(), 1);
     }
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cache::board::Board;
 use crate::cache::routing::{Place, Routing};
-use crate::cache::{Cache, TURNSTILE_LEN};
+use crate::cache::routing_watch::RoutingWatch;
+use crate::cache::{Cache, PARKED_MAX};
 use crate::cluster::view::slot;
 use crate::command::Unavailable;
 use crate::peer::link::Returned;
@@ -19,17 +19,21 @@ use crate::peer::link::Returned;
 const BURST: usize = 256;
 
 /// Lets commands through, those of one slot in their order, each at the latest at its deadline.
-pub(super) async fn run(cache: Weak<Cache>, board: Arc<Board>, mut queue: mpsc::Receiver<Returned>) {
-    let mut turnstile = Turnstile::default();
-    let mut routing = board.present();
+pub(super) async fn run(
+    cache: Weak<Cache>,
+    routing_watch: Arc<RoutingWatch>,
+    mut queue: mpsc::Receiver<Returned>,
+) {
+    let mut parked = ParkedRequests::default();
+    let mut routing = routing_watch.present();
     let mut come = Vec::new();
     loop {
-        let (version, earliest) = (routing.version, turnstile.earliest);
+        let (version, earliest) = (routing.version, parked.earliest);
         tokio::select! {
             biased;
-            next = board.wait_for(|next| next.version > version) => routing = next,
+            next = routing_watch.wait_for(|next| next.version > version) => routing = next,
             () = until(earliest) => {}
-            len = queue.recv_many(&mut come, BURST), if turnstile.waiting.len() < TURNSTILE_LEN => {
+            len = queue.recv_many(&mut come, BURST), if parked.waiting.len() < PARKED_MAX => {
                 if len == 0 {
                     break;
                 }
@@ -38,10 +42,10 @@ pub(super) async fn run(cache: Weak<Cache>, board: Arc<Board>, mut queue: mpsc::
         let Some(cache) = cache.upgrade() else { break };
         let now = Instant::now();
         if routing.version != version || earliest.is_some_and(|earliest| earliest <= now) {
-            turnstile.go_round(&cache, &routing, now);
+            parked.go_round(&cache, &routing, now);
         }
         for returned in come.drain(..) {
-            turnstile.admit(&cache, &routing, returned, now);
+            parked.admit(&cache, &routing, returned, now);
         }
     }
 }
@@ -55,7 +59,7 @@ async fn until(moment: Option<Instant>) {
 
 /// What waits, in the order in which it came.
 #[derive(Default)]
-struct Turnstile {
+struct ParkedRequests {
     waiting: VecDeque<Returned>,
     /// The slots for which some wait.
     slots: HashSet<u16>,
@@ -63,7 +67,7 @@ struct Turnstile {
     earliest: Option<Instant>,
 }
 
-impl Turnstile {
+impl ParkedRequests {
     /// Lets everything through that can go, and answers what is past its deadline.
     fn go_round(&mut self, cache: &Cache, routing: &Routing, now: Instant) {
         let Self { waiting, .. } = std::mem::take(self);
