@@ -31,10 +31,10 @@ use crate::cluster::view::Member;
 use crate::command::{Command, Unavailable};
 use crate::pb;
 use crate::pb::{Packed, Wanted};
+use crate::peer::completions::ReplyTo;
 use crate::peer::identity::Identity;
 use crate::peer::link::stats::AllStats;
-use crate::peer::link::{Dialer, Link, Returned};
-use crate::peer::mailbox::Ticket;
+use crate::peer::link::{Dialer, Link, Redirected};
 use crate::peer::options::Options;
 use crate::peer::transport::Transport;
 use crate::peer::{Answer, Job, pings};
@@ -110,12 +110,12 @@ impl Cache {
     /// # Panics
     /// Outside of a runtime.
     pub fn start(shared: Arc<Shared>, counters: Arc<Counters>, stop: CancellationToken) -> Arc<Self> {
-        let (returned, queue) = mpsc::channel(PARKED_MAX);
+        let (redirected, queue) = mpsc::channel(PARKED_MAX);
         let dialer = Dialer {
             transport: shared.transport.clone(),
             me: shared.me.clone(),
             options: shared.options.clone(),
-            returned,
+            redirected,
             stats: shared.links.clone(),
             tasks: TaskTracker::new(),
             stop,
@@ -197,10 +197,10 @@ impl Cache {
             },
             Place::Here { .. } | Place::Soon => {
                 let epoch = job.epoch;
-                if let Err(error) = self.dialer.returned.try_send(Returned { job, epoch }) {
-                    let (mpsc::error::TrySendError::Full(returned)
-                    | mpsc::error::TrySendError::Closed(returned)) = error;
-                    returned.job.answer(Err(Unavailable::Overloaded));
+                if let Err(error) = self.dialer.redirected.try_send(Redirected { job, epoch }) {
+                    let (mpsc::error::TrySendError::Full(redirected)
+                    | mpsc::error::TrySendError::Closed(redirected)) = error;
+                    redirected.job.answer(Err(Unavailable::Overloaded));
                 }
             }
             Place::Nowhere => job.answer(Err(Unavailable::NoOwner)),
@@ -213,7 +213,7 @@ impl Cache {
         let operation = self.pack(command, self.shared.store.clock().now(), Wanted::Value);
         let (sender, answer) = tokio::sync::oneshot::channel();
         let routing = self.routing_handle.hold().clone();
-        let job = Job::new(operation.clone(), routing.epoch, self.deadline(), Ticket::Call(sender));
+        let job = Job::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));
         self.send(&routing, routing.place(command.key), job);
         // A job is always answered.
         answer.await.unwrap_or(Answer { operation, result: Err(Unavailable::Unanswered) })

@@ -13,7 +13,7 @@ use crate::cache::routing_watch::RoutingWatch;
 use crate::cache::{Cache, PARKED_MAX};
 use crate::cluster::view::slot;
 use crate::command::Unavailable;
-use crate::peer::link::Returned;
+use crate::peer::link::Redirected;
 
 /// Commands that come in at once, at most.
 const BURST: usize = 256;
@@ -22,7 +22,7 @@ const BURST: usize = 256;
 pub(super) async fn run(
     cache: Weak<Cache>,
     routing_watch: Arc<RoutingWatch>,
-    mut queue: mpsc::Receiver<Returned>,
+    mut queue: mpsc::Receiver<Redirected>,
 ) {
     let mut parked = ParkedRequests::default();
     let mut routing = routing_watch.present();
@@ -44,8 +44,8 @@ pub(super) async fn run(
         if routing.version != version || earliest.is_some_and(|earliest| earliest <= now) {
             parked.go_round(&cache, &routing, now);
         }
-        for returned in come.drain(..) {
-            parked.admit(&cache, &routing, returned, now);
+        for redirected in come.drain(..) {
+            parked.admit(&cache, &routing, redirected, now);
         }
     }
 }
@@ -60,7 +60,7 @@ async fn until(moment: Option<Instant>) {
 /// What waits, in the order in which it came.
 #[derive(Default)]
 struct ParkedRequests {
-    waiting: VecDeque<Returned>,
+    waiting: VecDeque<Redirected>,
     /// The slots for which some wait.
     slots: HashSet<u16>,
     /// The first of the deadlines.
@@ -71,36 +71,37 @@ impl ParkedRequests {
     /// Lets everything through that can go, and answers what is past its deadline.
     fn go_round(&mut self, cache: &Cache, routing: &Routing, now: Instant) {
         let Self { waiting, .. } = std::mem::take(self);
-        waiting.into_iter().for_each(|returned| self.admit(cache, routing, returned, now));
+        waiting.into_iter().for_each(|redirected| self.admit(cache, routing, redirected, now));
     }
 
     /// Lets a command through, or has it wait behind all of its slot.
-    fn admit(&mut self, cache: &Cache, routing: &Routing, returned: Returned, now: Instant) {
-        if returned.job.deadline <= now {
-            let why = if returned.job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
-            return returned.job.answer(Err(why));
+    fn admit(&mut self, cache: &Cache, routing: &Routing, redirected: Redirected, now: Instant) {
+        if redirected.job.deadline <= now {
+            let why = if redirected.job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
+            return redirected.job.answer(Err(why));
         }
-        let slot = slot(returned.job.operation().key());
-        let held = if self.slots.contains(&slot) { Some(returned) } else { pass(cache, routing, returned) };
-        if let Some(returned) = held {
-            let deadline = returned.job.deadline;
+        let slot = slot(redirected.job.operation().key());
+        let held =
+            if self.slots.contains(&slot) { Some(redirected) } else { pass(cache, routing, redirected) };
+        if let Some(redirected) = held {
+            let deadline = redirected.job.deadline;
             self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
             self.slots.insert(slot);
-            self.waiting.push_back(returned);
+            self.waiting.push_back(redirected);
         }
     }
 }
 
 /// Gives a command back that is of a later view than this one, or for whose place it is too early.
-fn pass(cache: &Cache, routing: &Routing, returned: Returned) -> Option<Returned> {
-    let Returned { mut job, epoch } = returned;
+fn pass(cache: &Cache, routing: &Routing, redirected: Redirected) -> Option<Redirected> {
+    let Redirected { mut job, epoch } = redirected;
     if routing.epoch < epoch {
-        return Some(Returned { job, epoch });
+        return Some(Redirected { job, epoch });
     }
     match routing.place(job.operation().key()) {
-        Place::Soon => Some(Returned { job, epoch }),
+        Place::Soon => Some(Redirected { job, epoch }),
         // A later routing may be in force already, though it is not posted yet.
-        Place::Here { .. } => cache.execute_here(job).map(|job| Returned { job, epoch }),
+        Place::Here { .. } => cache.execute_here(job).map(|job| Redirected { job, epoch }),
         place => {
             job.epoch = routing.epoch;
             cache.send(routing, place, job);

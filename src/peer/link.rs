@@ -1,13 +1,13 @@
 //! The way from one thread to one member: a queue, a stream, and what came of each job.
 //!
-//! [`jobs`] holds what is on its way, [`batches`] makes messages of it, [`readings`] says until
+//! [`jobs`] holds what is on its way, [`batches`] makes messages of it, [`peer_clock`] says until
 //! when the peer may execute it, and [`breaker`] when the peer is not to be asked. [`shared`]
 //! ties them together.
 
 pub mod batches;
 pub mod breaker;
 pub mod jobs;
-pub mod readings;
+pub mod peer_clock;
 pub mod shared;
 pub mod stats;
 
@@ -41,7 +41,7 @@ pub struct Dialer {
     /// How long to wait, and for how many.
     pub options: Arc<Options>,
     /// Where jobs go whose owner has changed.
-    pub returned: mpsc::Sender<Returned>,
+    pub redirected: mpsc::Sender<Redirected>,
     /// Counts what the links do.
     pub stats: Arc<AllStats>,
     /// Has the tasks of the links.
@@ -53,7 +53,7 @@ pub struct Dialer {
 /// A job whose owner said that it is not the owner. It is to be sent to the owner of a view that
 /// is at least as new as `epoch`, and will not come back a second time.
 #[derive(Debug)]
-pub struct Returned {
+pub struct Redirected {
     /// The job.
     pub job: Job,
     /// The epoch of whoever refused it.
@@ -72,7 +72,7 @@ impl Link {
     /// Begins to connect. Must be called within a runtime, where its tasks then run.
     pub fn open(dialer: &Dialer, to: Member) -> Self {
         let stats = dialer.stats.open(&to.id);
-        let shared = Arc::new(Shared::new(&dialer.options, stats, dialer.returned.clone()));
+        let shared = Arc::new(Shared::new(&dialer.options, stats, dialer.redirected.clone()));
         let conversation = Conversation { shared: shared.clone(), dialer: dialer.clone(), to };
         dialer.tasks.spawn(conversation.run());
         dialer.tasks.spawn(keep_deadlines(shared.clone(), dialer.stop.clone()));

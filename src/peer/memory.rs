@@ -19,9 +19,9 @@ use crate::cluster::view::Member;
 use crate::pb;
 use crate::peer::identity::Identity;
 use crate::peer::link::batches::Batches;
-use crate::peer::outlet::told;
 use crate::peer::receive::{Executor, serve_stream};
 use crate::peer::transport::{Error, Opening, OutcomeStream, Transport};
+use crate::peer::yielder::generate;
 
 /// Messages on their way in one direction of a stream; then it is as if HTTP/2 had no room.
 const ON_THEIR_WAY: usize = 256;
@@ -251,9 +251,9 @@ impl Network {
 
     /// What arrives at a node.
     fn incoming(self, way: Way, mut arriving: mpsc::Receiver<Sent<pb::Operations>>) -> Incoming {
-        Box::pin(told(|mut outlet| async move {
+        Box::pin(generate(|mut yielder| async move {
             while let Some(message) = self.receive(&way, &mut arriving).await {
-                outlet.hand_out(message).await;
+                yielder.hand_out(message).await;
             }
             Ok(())
         }))

@@ -1,7 +1,7 @@
 //! Calls to other nodes.
 //!
 //! A [`Job`] is a command on its way to its owner: whoever sends it holds the other end of its
-//! [`Ticket`], and hears of it exactly once, whatever happens.
+//! [`ReplyTo`], and hears of it exactly once, whatever happens.
 //!
 //! [`link`] sends the jobs of one thread to one member, over a [`transport`]: [`grpc`] between
 //! processes, [`memory`] between the nodes of a simulation. [`receive`] is the other end.
@@ -9,25 +9,25 @@
 //! All time in this room is tokio's, so that it can be paused and simulated.
 
 mod calls;
+pub mod completions;
 pub mod grpc;
 pub mod identity;
 pub mod link;
-pub mod mailbox;
 pub mod memory;
 pub mod options;
-mod outlet;
 pub mod pings;
 pub mod receive;
 pub mod tls;
 pub mod transport;
+mod yielder;
 
 use tokio::time::Instant;
 
 use crate::command::Unavailable;
 use crate::pb;
 use crate::pb::Packed;
-pub use crate::peer::mailbox::Answer;
-use crate::peer::mailbox::Ticket;
+pub use crate::peer::completions::Answer;
+use crate::peer::completions::ReplyTo;
 
 /// A command on its way to its owner. It is answered exactly once; one that is dropped answers
 /// that nobody did.
@@ -40,13 +40,13 @@ pub struct Job {
     pub deadline: Instant,
     /// The owner had changed and said so, once: it is not sent on a second time.
     pub rerouted: bool,
-    ticket: Option<Ticket>,
+    reply_to: Option<ReplyTo>,
 }
 
 impl Job {
     /// A command that sets out.
-    pub fn new(operation: Packed, epoch: u64, deadline: Instant, ticket: Ticket) -> Self {
-        Self { operation, epoch, deadline, rerouted: false, ticket: Some(ticket) }
+    pub fn new(operation: Packed, epoch: u64, deadline: Instant, reply_to: ReplyTo) -> Self {
+        Self { operation, epoch, deadline, rerouted: false, reply_to: Some(reply_to) }
     }
 
     /// What is asked.
@@ -65,8 +65,8 @@ impl Job {
     }
 
     fn finish(&mut self, result: Result<pb::Outcome, Unavailable>) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.answer(Answer { operation: std::mem::take(&mut self.operation), result });
+        if let Some(reply_to) = self.reply_to.take() {
+            reply_to.answer(Answer { operation: std::mem::take(&mut self.operation), result });
         }
     }
 }

@@ -16,10 +16,10 @@ use tracing::debug;
 use crate::pb;
 use crate::pb::Opened;
 use crate::peer::identity::Identity;
-use crate::peer::outlet::{Outlet, told};
+use crate::peer::yielder::{Yielder, generate};
 
 /// Something is sent at least so often, so that the caller's idea of the time here stays fresh
-/// (`link::readings`).
+/// (`link::peer_clock`).
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// While a batch has to wait, the caller is told so often that this node is there.
@@ -116,15 +116,15 @@ pub fn serve_stream<E: Executor>(
     stop: CancellationToken,
     incoming: impl Stream<Item = Result<pb::Operations, Status>> + Send + 'static,
 ) -> impl Stream<Item = Result<pb::Outcomes, Status>> + Send + Unpin + 'static {
-    told(|outlet| async move {
-        let mut server = Server { executor, outlet, base: Instant::now(), last: Instant::now() };
+    generate(|yielder| async move {
+        let mut server = Server { executor, yielder, base: Instant::now(), last: Instant::now() };
         server.serve(&me, &stop, incoming).await
     })
 }
 
 struct Server<E> {
     executor: Arc<E>,
-    outlet: Outlet<pb::Outcomes>,
+    yielder: Yielder<pb::Outcomes>,
     /// When the clock of this stream showed 0.
     base: Instant,
     /// When something was sent last.
@@ -200,6 +200,6 @@ impl<E: Executor> Server<E> {
         self.last = Instant::now();
         let now = self.last.saturating_duration_since(self.base);
         outcomes.now_micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        self.outlet.hand_out(outcomes).await;
+        self.yielder.hand_out(outcomes).await;
     }
 }

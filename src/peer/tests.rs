@@ -22,9 +22,9 @@ use crate::command::{Command, Delete, Set, Unavailable, Verb};
 use crate::pb;
 use crate::pb::outcome::Kind;
 use crate::pb::{Packed, Wanted};
+use crate::peer::completions::ReplyTo;
 use crate::peer::identity::Identity;
-use crate::peer::link::{Dialer, Link, Returned};
-use crate::peer::mailbox::Ticket;
+use crate::peer::link::{Dialer, Link, Redirected};
 use crate::peer::memory::Network;
 use crate::peer::options::Options;
 use crate::peer::receive::{Batch, Broken, Executor};
@@ -121,23 +121,23 @@ struct Caller {
     link: Option<Link>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    returned: mpsc::Receiver<Returned>,
+    redirected: mpsc::Receiver<Redirected>,
 }
 
 impl Caller {
     fn new(transport: Arc<dyn Transport>, options: Options, to: Member) -> Self {
-        let (sender, returned) = mpsc::channel(2);
+        let (sender, redirected) = mpsc::channel(2);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let dialer = Dialer {
             stats: Arc::default(),
             transport,
             me: Arc::new(identity("a")),
             options: Arc::new(options),
-            returned: sender,
+            redirected: sender,
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        Self { link: Some(Link::open(&dialer, to)), tasks, stop, returned }
+        Self { link: Some(Link::open(&dialer, to)), tasks, stop, redirected }
     }
 
     fn link(&self) -> &Link {
@@ -167,7 +167,7 @@ fn job(key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
 fn job_of(verb: Verb<'_>, key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
     let (sender, receiver) = oneshot::channel();
     (
-        Job::new(packed(&key.into(), verb), epoch, deadline, Ticket::Call(sender)),
+        Job::new(packed(&key.into(), verb), epoch, deadline, ReplyTo::Call(sender)),
         Awaited { deadline, receiver },
     )
 }

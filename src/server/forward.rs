@@ -14,7 +14,7 @@ use crate::cluster::Membership;
 use crate::command::{Command, Outcome, Unavailable};
 use crate::pb::Packed;
 use crate::peer::Job;
-use crate::peer::mailbox::{Mail, Mailbox, Ticket};
+use crate::peer::completions::{Completion, CompletionQueue, ReplyTo};
 use crate::server::cluster_commands::Task;
 use crate::server::replies::{Owned, Replies};
 use crate::stats::{Counters, Ending, Kind, Route};
@@ -26,7 +26,7 @@ const WAITING_MAX: usize = 256 << 10;
 pub(super) struct Forward {
     pub(super) cache: Arc<Cache>,
     pub(super) replies: Replies,
-    mailbox: Arc<Mailbox>,
+    completions: Arc<CompletionQueue>,
     /// What the present batch goes by, and what is on its way went by. `None` for a connection that
     /// waits for its client: it would keep an old one in memory.
     routing: Option<Arc<Routing>>,
@@ -39,7 +39,7 @@ pub(super) struct Forward {
     deadline: Option<Instant>,
     /// Nothing is executed until what is on its way has been answered.
     barrier: bool,
-    mail: Vec<(u64, Mail)>,
+    completed: Vec<(u64, Completion)>,
     /// The last standstill of this thread that the connection was not there for.
     pauses: u64,
     /// Whether the connection may have waited for long to be accepted.
@@ -70,14 +70,14 @@ impl Forward {
     pub(super) fn new(cache: Arc<Cache>) -> Self {
         Self {
             replies: Replies::default(),
-            mailbox: Arc::default(),
+            completions: Arc::default(),
             routing: None,
             serves: false,
             serves_until: cache.serves_until(),
             served: false,
             deadline: None,
             barrier: false,
-            mail: Vec::new(),
+            completed: Vec::new(),
             pauses: cache.pauses().before_now(),
             is_late: cache.shared().pauses.is_just_over(),
             timed: None,
@@ -161,8 +161,8 @@ impl Forward {
         let operation = self.cache.pack(command, now, reply.wanted());
         let deadline = *self.deadline.get_or_insert_with(|| self.cache.deadline());
         let number = self.replies.ask(out, reply, operation.payload_bytes());
-        let ticket = Ticket::Mail(self.mailbox.clone(), number);
-        let job = Job::new(operation, self.routing().epoch, deadline, ticket);
+        let reply_to = ReplyTo::Queue(self.completions.clone(), number);
+        let job = Job::new(operation, self.routing().epoch, deadline, reply_to);
         self.cache.send(self.routing(), place, job);
         number
     }
@@ -190,10 +190,10 @@ impl Forward {
     ) -> Poll<()> {
         loop {
             if let Some((number, task)) = self.replies.flush(out, &mut seen) {
-                let (cache, mailbox) = (self.cache.clone(), self.mailbox.clone());
+                let (cache, completions) = (self.cache.clone(), self.completions.clone());
                 self.cache.spawn(async move {
                     let text = task.run(&cache).await;
-                    mailbox.post(number, Mail::Text(text));
+                    completions.post(number, Completion::Text(text));
                 });
             }
             if self.replies.is_empty() {
@@ -201,23 +201,23 @@ impl Forward {
                 self.routing = None;
                 return Poll::Ready(());
             }
-            std::task::ready!(self.mailbox.poll_take(cx, &mut self.mail));
-            for (number, mail) in self.mail.drain(..) {
+            std::task::ready!(self.completions.poll_take(cx, &mut self.completed));
+            for (number, completion) in self.completed.drain(..) {
                 if let Some(timed) = self.timed.take_if(|timed| timed.number == number) {
-                    let ending = if has_failed(&mail) { Ending::Failed } else { Ending::Ok };
+                    let ending = if has_failed(&completion) { Ending::Failed } else { Ending::Ok };
                     counters.time(timed.kind, Route::Forwarded, ending, timed.began.elapsed());
                 }
-                self.replies.fill(number, mail);
+                self.replies.fill(number, completion);
             }
         }
     }
 }
 
 /// Whether an answer says that a command was not executed.
-fn has_failed(mail: &Mail) -> bool {
+fn has_failed(completion: &Completion) -> bool {
     use crate::pb::outcome::Kind;
 
-    let Mail::Answer(answer) = mail else { return false };
+    let Completion::Answer(answer) = completion else { return false };
     let Ok(outcome) = &answer.result else { return true };
     matches!(
         outcome.kind(),

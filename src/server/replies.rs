@@ -9,7 +9,7 @@ use crate::command::{Failure, Outcome};
 use crate::pb;
 use crate::pb::{Packed, Wanted};
 use crate::peer::Answer;
-use crate::peer::mailbox::Mail;
+use crate::peer::completions::Completion;
 use crate::protocol::binary::Head;
 use crate::protocol::binary::reply::{Binary, Form};
 use crate::protocol::reply::{self, Classic, Meta, MetaVerb, Reply};
@@ -213,20 +213,20 @@ impl Replies {
     }
 
     /// Takes what has come in for a slot.
-    pub(super) fn fill(&mut self, number: u64, mail: Mail) {
+    pub(super) fn fill(&mut self, number: u64, completion: Completion) {
         let Some(slot) = number.checked_sub(self.first).and_then(|at| self.slots.get_mut(at as usize)) else {
             return;
         };
-        slot.state = match (std::mem::replace(&mut slot.state, State::Text(Vec::new())), mail) {
-            (State::Asked(reply), Mail::Answer(answer)) => {
+        slot.state = match (std::mem::replace(&mut slot.state, State::Text(Vec::new())), completion) {
+            (State::Asked(reply), Completion::Answer(answer)) => {
                 let len = answer.result.as_ref().ok().and_then(|message| message.item.as_ref());
                 let len = len.map_or(0, |item| item.value.len());
                 self.large = len.max(self.large - self.large / LARGE_LASTS);
                 self.asked = self.asked.saturating_sub(answer.operation.payload_bytes());
                 State::Answered(reply, answer)
             }
-            (_, Mail::Text(text)) => State::Text(text),
-            (state, Mail::Answer(_)) => state,
+            (_, Completion::Text(text)) => State::Text(text),
+            (state, Completion::Answer(_)) => state,
         };
     }
 
@@ -271,8 +271,8 @@ mod tests {
     use crate::command::Unavailable;
     use crate::peer::tests::{packed, set_of};
 
-    fn answer() -> Mail {
-        Mail::Answer(Answer {
+    fn answer() -> Completion {
+        Completion::Answer(Answer {
             operation: Packed::default(),
             result: Ok(pb::Outcome { kind: pb::outcome::Kind::NotStored.into(), ..pb::Outcome::default() }),
         })
@@ -322,15 +322,16 @@ mod tests {
         let task = flush(&mut replies, &mut out);
         assert_eq!(task, Some(first + 1));
         assert_eq!(flush(&mut replies, &mut out), None, "it is begun once");
-        replies.fill(first + 1, Mail::Text(b"END\r\n".to_vec()));
+        replies.fill(first + 1, Completion::Text(b"END\r\n".to_vec()));
         flush(&mut replies, &mut out);
         assert_eq!(out, b"NOT_STORED\r\nEND\r\n");
     }
 
     #[test]
     fn what_failed_is_a_miss_to_a_reader_and_an_error_to_a_writer() {
-        let failed =
-            || Mail::Answer(Answer { operation: Packed::default(), result: Err(Unavailable::Unreachable) });
+        let failed = || {
+            Completion::Answer(Answer { operation: Packed::default(), result: Err(Unavailable::Unreachable) })
+        };
         let mut replies = Replies::default();
         let mut out = Vec::new();
         let get = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
@@ -350,7 +351,7 @@ mod tests {
         let number = replies.ask(&mut out, Owned::Classic(Classic::Store, false), operation.payload_bytes());
         assert!(replies.is_full(usize::MAX));
         let answer = Answer { operation, result: Err(Unavailable::Unanswered) };
-        replies.fill(number, Mail::Answer(answer));
+        replies.fill(number, Completion::Answer(answer));
         assert!(!replies.is_full(usize::MAX));
     }
 
@@ -361,7 +362,7 @@ mod tests {
         let number = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
         let item = pb::Item { value: vec![0; 1 << 20].into(), ..pb::Item::default() };
         let result = Ok(pb::Outcome { item: Some(item), ..pb::Outcome::default() });
-        replies.fill(number, Mail::Answer(Answer { operation: Packed::default(), result }));
+        replies.fill(number, Completion::Answer(Answer { operation: Packed::default(), result }));
         flush(&mut replies, &mut out);
         for _ in 0..4 {
             assert!(!replies.is_full(usize::MAX));

@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
     use crate::command::Verb;
-    use crate::peer::mailbox::Ticket;
+    use crate::peer::completions::ReplyTo;
     use crate::peer::tests::{packed, set_of};
 
     #[derive(Debug, Clone)]
@@ -257,7 +257,7 @@ mod tests {
     fn job_of(number: u64, verb: Verb<'_>, epoch: u64, deadline: Instant) -> Job {
         let operation = packed(number.to_string().as_bytes(), verb);
         let (sender, _) = tokio::sync::oneshot::channel();
-        Job::new(operation, epoch, deadline, Ticket::Call(sender))
+        Job::new(operation, epoch, deadline, ReplyTo::Call(sender))
     }
 
     /// The job of each number as it should be.

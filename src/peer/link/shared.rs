@@ -16,10 +16,10 @@ use crate::command::Unavailable;
 use crate::pb;
 use crate::pb::outcome::Kind;
 use crate::peer::Job;
-use crate::peer::link::Returned;
+use crate::peer::link::Redirected;
 use crate::peer::link::breaker::Breaker;
 use crate::peer::link::jobs::{Jobs, Taken};
-use crate::peer::link::readings::Readings;
+use crate::peer::link::peer_clock::PeerClock;
 use crate::peer::link::stats::{Stats, add};
 use crate::peer::options::Options;
 
@@ -39,7 +39,7 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// How long before its deadline a job sets out.
     operation_timeout: Duration,
-    returned: mpsc::Sender<Returned>,
+    redirected: mpsc::Sender<Redirected>,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ struct State {
     /// The number of the present stream; messages of an older one are not made any more.
     stream: u64,
     /// Once the present stream has come about.
-    readings: Option<Readings>,
+    peer_clock: Option<PeerClock>,
     /// Jobs below this number were sent before the peer was last heard of.
     heard: u64,
     /// Whether jobs of an earlier stream may still be executed: nothing is sent on another one
@@ -64,12 +64,12 @@ struct State {
 
 impl Shared {
     /// A link that holds no more jobs than it may, nor more bytes of keys and values.
-    pub fn new(options: &Options, stats: Arc<Stats>, returned: mpsc::Sender<Returned>) -> Self {
+    pub fn new(options: &Options, stats: Arc<Stats>, redirected: mpsc::Sender<Redirected>) -> Self {
         let state = State {
             jobs: Jobs::new(options.queue_len, options.queue_bytes),
             breaker: Breaker::default(),
             stream: 0,
-            readings: None,
+            peer_clock: None,
             heard: 0,
             draining: false,
             sender: None,
@@ -82,7 +82,7 @@ impl Shared {
             rearm: Notify::new(),
             stats,
             operation_timeout: options.operation_timeout,
-            returned,
+            redirected,
         }
     }
 
@@ -156,13 +156,13 @@ impl Shared {
             return Ok(());
         }
         let now = Instant::now();
-        match &mut state.readings {
-            Some(readings) => {
-                readings.read(message.now_micros, now);
+        match &mut state.peer_clock {
+            Some(peer_clock) => {
+                peer_clock.read(message.now_micros, now);
                 state.breaker.succeed();
             }
             None => {
-                state.readings = Some(Readings::new(message.now_micros, now));
+                state.peer_clock = Some(PeerClock::new(message.now_micros, now));
                 state.breaker.greeted();
                 add(&self.stats.streams, 1);
                 if let Some(sender) = state.sender.take() {
@@ -227,7 +227,7 @@ impl Shared {
         stream: u64,
         buffer: &mut BytesMut,
     ) -> Option<(pb::Operations, usize)> {
-        if state.stream != stream || state.readings.is_none() || state.jobs.queued() == 0 {
+        if state.stream != stream || state.peer_clock.is_none() || state.jobs.queued() == 0 {
             return None;
         }
         let now = Instant::now();
@@ -236,21 +236,21 @@ impl Shared {
             return None;
         }
         // Expired jobs may have ended the stream.
-        let State { jobs, readings: Some(readings), .. } = state else { return None };
-        if now.saturating_duration_since(readings.last()) > READING_AGE_MAX {
+        let State { jobs, peer_clock: Some(peer_clock), .. } = state else { return None };
+        if now.saturating_duration_since(peer_clock.last()) > READING_AGE_MAX {
             state.end_stream();
             self.changed.notify_one();
             return None;
         }
-        jobs.encode(buffer, |deadline| readings.expires_micros(deadline))
+        jobs.encode(buffer, |deadline| peer_clock.expires_micros(deadline))
     }
 
     fn settle(&self, mut job: Job, outcome: pb::Outcome, epoch: u64) {
         match outcome.kind() {
             Kind::WrongOwner if !job.rerouted => {
                 job.rerouted = true;
-                match self.returned.try_send(Returned { job, epoch }) {
-                    Ok(()) => add(&self.stats.returned, 1),
+                match self.redirected.try_send(Redirected { job, epoch }) {
+                    Ok(()) => add(&self.stats.redirected, 1),
                     Err(error) => self.fail(error.into_inner().job, Unavailable::Moved),
                 }
             }
@@ -317,7 +317,7 @@ impl Shared {
 impl State {
     fn end_stream(&mut self) {
         self.stream += 1;
-        self.readings = None;
+        self.peer_clock = None;
         self.draining = self.jobs.in_flight() > 0;
         // So that it hears that its stream is no longer wanted.
         if let Some(sender) = self.sender.take() {

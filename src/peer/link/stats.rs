@@ -32,7 +32,7 @@ pub struct Stats {
     /// Operations that their owner answered.
     pub answered: AtomicU64,
     /// Operations handed back to be sent to another owner.
-    pub returned: AtomicU64,
+    pub redirected: AtomicU64,
     /// Operations that ended at their deadline, after they had been sent.
     pub timeouts: AtomicU64,
     /// [`Unavailable::Unreachable`] answers.
@@ -87,7 +87,7 @@ impl Default for Stats {
             batches: AtomicU64::default(),
             sent: AtomicU64::default(),
             answered: AtomicU64::default(),
-            returned: AtomicU64::default(),
+            redirected: AtomicU64::default(),
             timeouts: AtomicU64::default(),
             unreachable: AtomicU64::default(),
             unanswered: AtomicU64::default(),
@@ -254,8 +254,8 @@ impl Totals {
         self.batches += count(&link.batches);
         self.sent += count(&link.sent);
         self.timeouts += count(&link.timeouts);
-        let Stats { answered, returned, unreachable, unanswered, overloaded, moved, refused, .. } = link;
-        let results = [answered, returned, unreachable, unanswered, overloaded, moved, refused];
+        let Stats { answered, redirected, unreachable, unanswered, overloaded, moved, refused, .. } = link;
+        let results = [answered, redirected, unreachable, unanswered, overloaded, moved, refused];
         self.results.iter_mut().zip(results).for_each(|((_, sum), counter)| *sum += count(counter));
         self.durations.add(&link.durations.histogram.read());
         self.batch_sizes.add(&link.batch_sizes.histogram.read());

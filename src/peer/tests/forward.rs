@@ -114,7 +114,7 @@ async fn a_job_for_another_owner_comes_back_once() {
     *owner.kind.lock() = Kind::WrongOwner;
     owner.epoch.store(7, Ordering::Relaxed);
     let mut awaited = caller.send("k", 1);
-    let Returned { job, epoch } = caller.returned.recv().await.expect("returned");
+    let Redirected { job, epoch } = caller.redirected.recv().await.expect("returned");
     assert_eq!((epoch, job.rerouted, awaited.is_answered()), (7, true, false));
     assert_eq!(job.deadline, awaited.deadline);
     caller.link().send(job);

@@ -16,7 +16,7 @@ const READING_AGE: Duration = Duration::from_secs(5);
 /// operation that the peer refuses from then on is therefore not executed after our `d`. The
 /// largest `r - t` of late is closest to the truth.
 #[derive(Debug)]
-pub struct Readings {
+pub struct PeerClock {
     base: Instant,
     /// The largest `r - t`, in microseconds, since `turned`, and before.
     best: i64,
@@ -25,12 +25,12 @@ pub struct Readings {
     last: Instant,
 }
 
-impl Readings {
+impl PeerClock {
     /// Begins with the first message of a stream.
     pub fn new(clock_micros: u64, now: Instant) -> Self {
-        let mut readings = Self { base: now, best: 0, best_before: i64::MIN, turned: now, last: now };
-        readings.best = readings.ahead(clock_micros, now);
-        readings
+        let mut peer_clock = Self { base: now, best: 0, best_before: i64::MIN, turned: now, last: now };
+        peer_clock.best = peer_clock.ahead(clock_micros, now);
+        peer_clock
     }
 
     /// The peer's clock showed `clock_micros` before the local time `now`.
@@ -78,32 +78,32 @@ mod tests {
     fn the_message_that_was_fastest_counts() {
         let t = Instant::now();
         // The peer's clock is 1,000,000 microseconds ahead of the time since t.
-        let mut readings = Readings::new(1_000_000 - 30_000, t);
-        assert_eq!(readings.expires_micros(t + 100 * MS), 1_070_000);
-        readings.read(1_000_000 + 50_000 - 2_000, t + 50 * MS);
-        assert_eq!(readings.expires_micros(t + 100 * MS), 1_098_000);
-        readings.read(1_000_000 + 60_000 - 40_000, t + 60 * MS);
-        assert_eq!(readings.expires_micros(t + 100 * MS), 1_098_000, "a slow message says less");
-        assert_eq!(readings.last(), t + 60 * MS);
+        let mut peer_clock = PeerClock::new(1_000_000 - 30_000, t);
+        assert_eq!(peer_clock.expires_micros(t + 100 * MS), 1_070_000);
+        peer_clock.read(1_000_000 + 50_000 - 2_000, t + 50 * MS);
+        assert_eq!(peer_clock.expires_micros(t + 100 * MS), 1_098_000);
+        peer_clock.read(1_000_000 + 60_000 - 40_000, t + 60 * MS);
+        assert_eq!(peer_clock.expires_micros(t + 100 * MS), 1_098_000, "a slow message says less");
+        assert_eq!(peer_clock.last(), t + 60 * MS);
     }
 
     #[test]
     fn readings_are_forgotten() {
         let t = Instant::now();
         let slow = |at: u32| u64::from(at) * 1_000 + 1_000_000 - 20_000;
-        let mut readings = Readings::new(1_000_000, t);
-        readings.read(slow(6_000), t + 6_000 * MS);
-        assert_eq!(readings.expires_micros(t), 1_000_000);
-        readings.read(slow(12_000), t + 12_000 * MS);
-        assert_eq!(readings.expires_micros(t), 980_000);
+        let mut peer_clock = PeerClock::new(1_000_000, t);
+        peer_clock.read(slow(6_000), t + 6_000 * MS);
+        assert_eq!(peer_clock.expires_micros(t), 1_000_000);
+        peer_clock.read(slow(12_000), t + 12_000 * MS);
+        assert_eq!(peer_clock.expires_micros(t), 980_000);
     }
 
     #[test]
     fn a_deadline_before_the_peers_clock_began_is_over() {
         let t = Instant::now();
-        let mut readings = Readings::new(0, t);
-        readings.read(10, t + 6_000 * MS);
-        readings.read(20, t + 12_000 * MS);
-        assert_eq!(readings.expires_micros(t), 0);
+        let mut peer_clock = PeerClock::new(0, t);
+        peer_clock.read(10, t + 6_000 * MS);
+        peer_clock.read(20, t + 12_000 * MS);
+        assert_eq!(peer_clock.expires_micros(t), 0);
     }
 }

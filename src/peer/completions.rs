@@ -21,11 +21,11 @@ pub struct Answer {
 
 /// What has come in for one connection, by the numbers it gave.
 #[derive(Debug, Default)]
-pub struct Mailbox(Mutex<Inside>);
+pub struct CompletionQueue(Mutex<Inside>);
 
 /// What comes in.
 #[derive(Debug)]
-pub enum Mail {
+pub enum Completion {
     /// The answer to a command.
     Answer(Answer),
     /// Bytes for the client, as they are.
@@ -34,35 +34,35 @@ pub enum Mail {
 
 #[derive(Debug, Default)]
 struct Inside {
-    mail: Vec<(u64, Mail)>,
+    completed: Vec<(u64, Completion)>,
     waker: Option<Waker>,
 }
 
 /// Where an answer goes.
 #[derive(Debug)]
-pub enum Ticket {
+pub enum ReplyTo {
     /// To a connection, under this number.
-    Mail(Arc<Mailbox>, u64),
+    Queue(Arc<CompletionQueue>, u64),
     /// To whoever waits for this one alone.
     Call(oneshot::Sender<Answer>),
 }
 
-impl Ticket {
+impl ReplyTo {
     pub(super) fn answer(self, answer: Answer) {
         match self {
-            Self::Mail(mailbox, number) => mailbox.post(number, Mail::Answer(answer)),
+            Self::Queue(completions, number) => completions.post(number, Completion::Answer(answer)),
             // Who waited may have gone.
             Self::Call(sender) => _ = sender.send(answer),
         }
     }
 }
 
-impl Mailbox {
+impl CompletionQueue {
     /// Puts something in, under the number that its receiver gave.
-    pub fn post(&self, number: u64, mail: Mail) {
+    pub fn post(&self, number: u64, completion: Completion) {
         let waker = {
             let mut inside = self.0.lock();
-            inside.mail.push((number, mail));
+            inside.completed.push((number, completion));
             inside.waker.take()
         };
         if let Some(waker) = waker {
@@ -70,17 +70,17 @@ impl Mailbox {
         }
     }
 
-    /// Moves what has come in behind what is in `mail`; pending when that is nothing.
-    pub fn poll_take(&self, cx: &mut Context<'_>, mail: &mut Vec<(u64, Mail)>) -> Poll<()> {
+    /// Moves what has come in behind what is in `into`; pending when that is nothing.
+    pub fn poll_take(&self, cx: &mut Context<'_>, into: &mut Vec<(u64, Completion)>) -> Poll<()> {
         let mut inside = self.0.lock();
-        if inside.mail.is_empty() {
+        if inside.completed.is_empty() {
             match &mut inside.waker {
                 Some(waker) => waker.clone_from(cx.waker()),
                 waker => *waker = Some(cx.waker().clone()),
             }
             return Poll::Pending;
         }
-        mail.append(&mut inside.mail);
+        into.append(&mut inside.completed);
         Poll::Ready(())
     }
 }

@@ -12,9 +12,9 @@ use tonic::Status;
 
 /// Where the function hands its items out.
 #[derive(Debug)]
-pub struct Outlet<T>(Arc<Mutex<Option<T>>>);
+pub struct Yielder<T>(Arc<Mutex<Option<T>>>);
 
-impl<T> Outlet<T> {
+impl<T> Yielder<T> {
     /// Returns when the next item is asked for.
     pub async fn hand_out(&mut self, item: T) {
         *self.0.lock() = Some(item);
@@ -24,14 +24,14 @@ impl<T> Outlet<T> {
 }
 
 /// The stream of what a function hands out; an error is its last item.
-pub fn told<T, F: Future<Output = Result<(), Status>> + Send>(
-    function: impl FnOnce(Outlet<T>) -> F,
+pub fn generate<T, F: Future<Output = Result<(), Status>> + Send>(
+    function: impl FnOnce(Yielder<T>) -> F,
 ) -> Told<T, F> {
     let slot = Arc::new(Mutex::new(None));
-    Told { function: Some(Box::pin(function(Outlet(Arc::clone(&slot))))), slot }
+    Told { function: Some(Box::pin(function(Yielder(Arc::clone(&slot))))), slot }
 }
 
-/// See [`told`].
+/// See [`generate`].
 #[derive(Debug)]
 pub struct Told<T, F> {
     function: Option<Pin<Box<F>>>,
