@@ -30,7 +30,7 @@ use crate::cluster::Membership;
 use crate::cluster::view::Member;
 use crate::command::{Command, Unavailable};
 use crate::pb;
-use crate::pb::{Packed, Wanted};
+use crate::pb::{EncodedOp, Projection};
 use crate::peer::completions::ReplyTo;
 use crate::peer::identity::Identity;
 use crate::peer::link::stats::AllStats;
@@ -179,7 +179,7 @@ impl Cache {
     }
 
     /// A command as it travels; `now` is the time of this node.
-    pub fn pack(&self, command: &Command<'_>, now: Seconds, wanted: Wanted) -> Packed {
+    pub fn pack(&self, command: &Command<'_>, now: Seconds, wanted: Projection) -> EncodedOp {
         let at = pb::Clocked { clock: self.shared.store.clock(), now };
         let mut buffer = self.buffer.lock();
         if buffer.capacity() < BUFFER_ROOM || buffer.capacity() > BUFFER_BYTES {
@@ -210,7 +210,7 @@ impl Cache {
     /// Has one command executed by its owner, wherever that is. Cancellation safe; a command that
     /// is not waited for is executed all the same.
     pub async fn call(&self, command: &Command<'_>) -> Answer {
-        let operation = self.pack(command, self.shared.store.clock().now(), Wanted::Value);
+        let operation = self.pack(command, self.shared.store.clock().now(), Projection::Value);
         let (sender, answer) = tokio::sync::oneshot::channel();
         let routing = self.routing_handle.hold().clone();
         let job = Job::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));

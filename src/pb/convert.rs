@@ -7,7 +7,7 @@ use crate::clock::{Clock, Seconds};
 use crate::command::{Arithmetic, Command, Delete, Failure, Found, Get, Outcome, Set, SetMode, Verb};
 use crate::item::{Exptime, ItemView, KEY_MAX};
 use crate::pb;
-use crate::pb::Opened;
+use crate::pb::OpRef;
 
 /// A message that no node of this version sends; the peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +111,7 @@ fn set_mode(mode: SetMode) -> pb::set::Mode {
 ///
 /// # Errors
 /// It has no verb, no mode, or no key that a client could have sent.
-pub fn command<'a>(operation: &Opened<'a>) -> Result<Command<'a>, Malformed> {
+pub fn command<'a>(operation: &OpRef<'a>) -> Result<Command<'a>, Malformed> {
     use pb::operation::Verb as Wire;
 
     if operation.key.is_empty() || operation.key.len() > KEY_MAX {
@@ -270,24 +270,25 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::pb::{Wanted, pack, put_outcome, take_outcome};
+    use crate::pb::{Projection, pack, put_outcome, take_outcome};
 
     const KEY: &[u8] = b"k\xff";
 
-    fn travel(verb: Verb<'_>, check: impl Fn(&Opened<'_>)) {
+    fn travel(verb: Verb<'_>, check: impl Fn(&OpRef<'_>)) {
         let clock = Clock::manual(1_700_000_000);
         clock.advance(100);
         let command = Command { key: KEY, key_binary: true, verb };
         let mut buffer = BytesMut::new();
-        let packed = pack(&command, Clocked { clock: &clock, now: clock.now() }, Wanted::Value, &mut buffer);
+        let encoded =
+            pack(&command, Clocked { clock: &clock, now: clock.now() }, Projection::Value, &mut buffer);
         assert!(buffer.is_empty());
-        assert_eq!((packed.key(), packed.key_binary()), (KEY, true));
-        assert_eq!(packed.open().expect("whole").key, KEY);
-        packed.put_numbered(7, &mut buffer);
+        assert_eq!((encoded.key(), encoded.key_binary()), (KEY, true));
+        assert_eq!(encoded.open().expect("whole").key, KEY);
+        encoded.put_numbered(7, &mut buffer);
         // What is written by hand is what the library would have written.
         let numbered = pb::Operation::decode_length_delimited(&buffer[..]).expect("whole");
         assert_eq!((&numbered.key[..], numbered.key_binary), (KEY, true));
-        check(&Opened::take(&mut &buffer[..]).expect("whole"));
+        check(&OpRef::take(&mut &buffer[..]).expect("whole"));
     }
 
     #[test]
@@ -387,7 +388,7 @@ mod tests {
             let message = outcome(9, &sent);
             assert_eq!(message.id, 9);
             let mut buffer = BytesMut::new();
-            put_outcome(9, Wanted::Value, &sent, &mut buffer);
+            put_outcome(9, Projection::Value, &sent, &mut buffer);
             assert_eq!(take_outcome(&mut buffer.freeze()).expect("whole"), message);
             assert_eq!(format!("{:?}", view(&message, KEY).unwrap()), format!("{sent:?}"));
         }
@@ -396,7 +397,7 @@ mod tests {
     #[test]
     fn what_no_node_sends_is_refused() {
         let key = [b'k'; KEY_MAX + 1];
-        let sent = |key, verb| Opened { id: 1, key, key_binary: false, verb, value: b"" };
+        let sent = |key, verb| OpRef { id: 1, key, key_binary: false, verb, value: b"" };
         let inspect = || Some(pb::operation::Verb::Inspect(pb::Inspect {}));
         assert!(command(&sent(&key[..KEY_MAX], inspect())).is_ok());
         assert!(command(&sent(&key[..KEY_MAX], None)).is_err());

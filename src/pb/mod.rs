@@ -2,9 +2,9 @@
 //! and from commands and outcomes.
 
 mod convert;
+mod encoded;
 mod generated;
-mod packed;
 
 pub use convert::{Clocked, Malformed, command, outcome, view};
+pub use encoded::{EncodedOp, OpRef, Projection, pack, put_kind, put_outcome, take_outcome};
 pub use generated::*;
-pub use packed::{Opened, Packed, Wanted, pack, put_kind, put_outcome, take_outcome};

@@ -8,13 +8,13 @@ use tokio::sync::oneshot;
 
 use crate::command::Unavailable;
 use crate::pb;
-use crate::pb::Packed;
+use crate::pb::EncodedOp;
 
 /// What came of a [`Job`](crate::peer::Job).
 #[derive(Debug)]
 pub struct Answer {
     /// What was asked.
-    pub operation: Packed,
+    pub operation: EncodedOp,
     /// What its owner answered, or why it could not be asked.
     pub result: Result<pb::Outcome, Unavailable>,
 }

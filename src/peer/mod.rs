@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::command::Unavailable;
 use crate::pb;
-use crate::pb::Packed;
+use crate::pb::EncodedOp;
 pub use crate::peer::completions::Answer;
 use crate::peer::completions::ReplyTo;
 
@@ -33,7 +33,7 @@ use crate::peer::completions::ReplyTo;
 /// that nobody did.
 #[derive(Debug)]
 pub struct Job {
-    operation: Packed,
+    operation: EncodedOp,
     /// The epoch of the view by which it was sent on its way.
     pub epoch: u64,
     /// When its sender gives up; it must not be executed later.
@@ -45,12 +45,12 @@ pub struct Job {
 
 impl Job {
     /// A command that sets out.
-    pub fn new(operation: Packed, epoch: u64, deadline: Instant, reply_to: ReplyTo) -> Self {
+    pub fn new(operation: EncodedOp, epoch: u64, deadline: Instant, reply_to: ReplyTo) -> Self {
         Self { operation, epoch, deadline, rerouted: false, reply_to: Some(reply_to) }
     }
 
     /// What is asked.
-    pub fn operation(&self) -> &Packed {
+    pub fn operation(&self) -> &EncodedOp {
         &self.operation
     }
 

@@ -14,7 +14,7 @@ use tonic::Status;
 use tracing::debug;
 
 use crate::pb;
-use crate::pb::Opened;
+use crate::pb::OpRef;
 use crate::peer::identity::Identity;
 use crate::peer::yielder::{Yielder, generate};
 
@@ -73,21 +73,21 @@ impl Batch {
     /// # Errors
     /// It is none: nobody could be told what came of it.
     #[inline]
-    pub fn take(&mut self) -> Result<Option<Opened<'_>>, Broken> {
+    pub fn take(&mut self) -> Result<Option<OpRef<'_>>, Broken> {
         if self.is_over() {
             return Ok(None);
         }
         let mut rest = &self.rest[self.from..];
-        let opened = Opened::take(&mut rest)?;
+        let opened = OpRef::take(&mut rest)?;
         self.from = self.rest.len() - rest.len();
         Ok(Some(opened))
     }
 
     /// Whether there is such a one among those that were not answered yet.
-    pub fn any(&self, mut is_such: impl FnMut(&Opened<'_>) -> bool) -> bool {
+    pub fn any(&self, mut is_such: impl FnMut(&OpRef<'_>) -> bool) -> bool {
         let mut rest = &self.rest[self.from..];
         while !rest.is_empty()
-            && let Ok(opened) = Opened::take(&mut rest)
+            && let Ok(opened) = OpRef::take(&mut rest)
         {
             if is_such(&opened) {
                 return true;

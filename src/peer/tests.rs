@@ -21,7 +21,7 @@ use crate::cluster::view::Member;
 use crate::command::{Command, Delete, Set, Unavailable, Verb};
 use crate::pb;
 use crate::pb::outcome::Kind;
-use crate::pb::{Packed, Wanted};
+use crate::pb::{EncodedOp, Projection};
 use crate::peer::completions::ReplyTo;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Redirected};
@@ -167,16 +167,16 @@ fn job(key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
 fn job_of(verb: Verb<'_>, key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
     let (sender, receiver) = oneshot::channel();
     (
-        Job::new(packed(&key.into(), verb), epoch, deadline, ReplyTo::Call(sender)),
+        Job::new(encoded(&key.into(), verb), epoch, deadline, ReplyTo::Call(sender)),
         Awaited { deadline, receiver },
     )
 }
 
 /// A command as it travels.
-pub(crate) fn packed(key: &[u8], verb: Verb<'_>) -> Packed {
+pub(crate) fn encoded(key: &[u8], verb: Verb<'_>) -> EncodedOp {
     let clock = Clock::manual(1_700_000_000);
     let at = pb::Clocked { clock: &clock, now: clock.now() };
-    pb::pack(&Command { key, key_binary: false, verb }, at, Wanted::Value, &mut BytesMut::new())
+    pb::pack(&Command { key, key_binary: false, verb }, at, Projection::Value, &mut BytesMut::new())
 }
 
 /// A `set` of a value and nothing else.

@@ -12,7 +12,7 @@ use crate::cache::routing::{Place, Routing};
 use crate::clock::Seconds;
 use crate::cluster::Membership;
 use crate::command::{Command, Outcome, Unavailable};
-use crate::pb::Packed;
+use crate::pb::EncodedOp;
 use crate::peer::Job;
 use crate::peer::completions::{Completion, CompletionQueue, ReplyTo};
 use crate::server::cluster_commands::Task;
@@ -186,7 +186,7 @@ impl Forward {
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
         counters: &Counters,
-        mut seen: impl FnMut(&Packed, &Outcome<'_>),
+        mut seen: impl FnMut(&EncodedOp, &Outcome<'_>),
     ) -> Poll<()> {
         loop {
             if let Some((number, task)) = self.replies.flush(out, &mut seen) {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::command::{Failure, Outcome};
 use crate::pb;
-use crate::pb::{Packed, Wanted};
+use crate::pb::{EncodedOp, Projection};
 use crate::peer::Answer;
 use crate::peer::completions::Completion;
 use crate::protocol::binary::Head;
@@ -104,18 +104,18 @@ impl From<&Reply<'_>> for Owned {
 
 impl Owned {
     /// How much of the item it shows.
-    pub(super) fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self) -> Projection {
         match self {
-            Self::Value { .. } => Wanted::Value,
-            Self::Meta(meta) if meta.value => Wanted::Value,
-            Self::Binary(_, Form::Get { with_value: true, .. }) => Wanted::Value,
-            Self::Binary(head, Form::Store(_)) if head.quiet => Wanted::Little,
-            Self::Meta(_) | Self::Binary(..) => Wanted::Item,
-            Self::Classic(..) | Self::Told(_) => Wanted::Little,
+            Self::Value { .. } => Projection::Value,
+            Self::Meta(meta) if meta.value => Projection::Value,
+            Self::Binary(_, Form::Get { with_value: true, .. }) => Projection::Value,
+            Self::Binary(head, Form::Store(_)) if head.quiet => Projection::Status,
+            Self::Meta(_) | Self::Binary(..) => Projection::Item,
+            Self::Classic(..) | Self::Told(_) => Projection::Status,
         }
     }
 
-    fn borrow<'a>(&'a self, operation: &'a Packed) -> Option<Reply<'a>> {
+    fn borrow<'a>(&'a self, operation: &'a EncodedOp) -> Option<Reply<'a>> {
         Some(match self {
             &Self::Value { cas, last } => Reply::Value { cas, last },
             &Self::Classic(verb, quiet) => Reply::Classic(verb, quiet),
@@ -134,7 +134,7 @@ impl Owned {
         })
     }
 
-    fn write(&self, out: &mut Vec<u8>, answer: &Answer, seen: &mut impl FnMut(&Packed, &Outcome<'_>)) {
+    fn write(&self, out: &mut Vec<u8>, answer: &Answer, seen: &mut impl FnMut(&EncodedOp, &Outcome<'_>)) {
         let Some(reply) = self.borrow(&answer.operation) else {
             if let Self::Told(bytes) = self {
                 out.extend_from_slice(bytes);
@@ -236,7 +236,7 @@ impl Replies {
     pub(super) fn flush(
         &mut self,
         out: &mut Vec<u8>,
-        mut seen: impl FnMut(&Packed, &Outcome<'_>),
+        mut seen: impl FnMut(&EncodedOp, &Outcome<'_>),
     ) -> Option<(u64, Task)> {
         while let Some(slot) = self.slots.front_mut() {
             match std::mem::replace(&mut slot.state, State::Text(Vec::new())) {
@@ -269,11 +269,11 @@ impl Replies {
 mod tests {
     use super::*;
     use crate::command::Unavailable;
-    use crate::peer::tests::{packed, set_of};
+    use crate::peer::tests::{encoded, set_of};
 
     fn answer() -> Completion {
         Completion::Answer(Answer {
-            operation: Packed::default(),
+            operation: EncodedOp::default(),
             result: Ok(pb::Outcome { kind: pb::outcome::Kind::NotStored.into(), ..pb::Outcome::default() }),
         })
     }
@@ -330,7 +330,10 @@ mod tests {
     #[test]
     fn what_failed_is_a_miss_to_a_reader_and_an_error_to_a_writer() {
         let failed = || {
-            Completion::Answer(Answer { operation: Packed::default(), result: Err(Unavailable::Unreachable) })
+            Completion::Answer(Answer {
+                operation: EncodedOp::default(),
+                result: Err(Unavailable::Unreachable),
+            })
         };
         let mut replies = Replies::default();
         let mut out = Vec::new();
@@ -347,7 +350,7 @@ mod tests {
         let mut replies = Replies::default();
         let mut out = Vec::new();
         let value = vec![0; ASKED_BYTES];
-        let operation = packed(b"key", set_of(&value));
+        let operation = encoded(b"key", set_of(&value));
         let number = replies.ask(&mut out, Owned::Classic(Classic::Store, false), operation.payload_bytes());
         assert!(replies.is_full(usize::MAX));
         let answer = Answer { operation, result: Err(Unavailable::Unanswered) };
@@ -362,7 +365,7 @@ mod tests {
         let number = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
         let item = pb::Item { value: vec![0; 1 << 20].into(), ..pb::Item::default() };
         let result = Ok(pb::Outcome { item: Some(item), ..pb::Outcome::default() });
-        replies.fill(number, Completion::Answer(Answer { operation: Packed::default(), result }));
+        replies.fill(number, Completion::Answer(Answer { operation: EncodedOp::default(), result }));
         flush(&mut replies, &mut out);
         for _ in 0..4 {
             assert!(!replies.is_full(usize::MAX));

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use crate::command::Verb;
     use crate::peer::completions::ReplyTo;
-    use crate::peer::tests::{packed, set_of};
+    use crate::peer::tests::{encoded, set_of};
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn job_of(number: u64, verb: Verb<'_>, epoch: u64, deadline: Instant) -> Job {
-        let operation = packed(number.to_string().as_bytes(), verb);
+        let operation = encoded(number.to_string().as_bytes(), verb);
         let (sender, _) = tokio::sync::oneshot::channel();
         Job::new(operation, epoch, deadline, ReplyTo::Call(sender))
     }
@@ -293,7 +293,7 @@ mod tests {
                         });
                         let (message, len) = encoded.unwrap_or_default();
                         let mut rest = &message.operations[..];
-                        let take = || (!rest.is_empty()).then(|| pb::Opened::take(&mut rest).expect("whole"));
+                        let take = || (!rest.is_empty()).then(|| pb::OpRef::take(&mut rest).expect("whole"));
                         let operations: Vec<_> = std::iter::from_fn(take).collect();
                         prop_assert_eq!(operations.len(), len);
                         let waiting: Vec<_> = model.iter_mut().filter(|job| !job.sent).collect();

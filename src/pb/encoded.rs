@@ -30,7 +30,7 @@ const ROOM: usize = 128;
 
 /// An operation, encoded but for its number. A part of a buffer that others are parts of, too.
 #[derive(Debug, Clone, Default)]
-pub struct Packed {
+pub struct EncodedOp {
     bytes: Bytes,
     key_start: u8,
     key_len: u8,
@@ -40,9 +40,9 @@ pub struct Packed {
 
 /// How much of an item travels back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Projection {
     /// Nothing of one that was stored, and all but the value of one that was found.
-    Little,
+    Status,
     /// All but the value of one that was found.
     Item,
     /// All.
@@ -53,11 +53,11 @@ pub enum Wanted {
 ///
 /// # Panics
 /// With a key of more than 255 bytes; none has more than 250.
-pub fn pack(command: &Command<'_>, at: Clocked<'_>, wanted: Wanted, buffer: &mut BytesMut) -> Packed {
+pub fn pack(command: &Command<'_>, at: Clocked<'_>, wanted: Projection, buffer: &mut BytesMut) -> EncodedOp {
     let (mut verb, value) = verb(command.verb, at);
     match &mut verb {
-        Wire::Get(get) => get.no_value = wanted != Wanted::Value,
-        Wire::Set(set) => set.no_item = wanted == Wanted::Little,
+        Wire::Get(get) => get.no_value = wanted != Projection::Value,
+        Wire::Set(set) => set.no_item = wanted == Projection::Status,
         _ => {}
     }
     buffer.reserve(command.key.len() + value.len() + ROOM);
@@ -75,7 +75,7 @@ pub fn pack(command: &Command<'_>, at: Clocked<'_>, wanted: Wanted, buffer: &mut
         }
         other => other.encode(buffer),
     }
-    Packed {
+    EncodedOp {
         bytes: buffer.split().freeze(),
         key_start: key_start as u8,
         key_len: u8::try_from(command.key.len()).expect("a key of at most 250 bytes"),
@@ -84,7 +84,7 @@ pub fn pack(command: &Command<'_>, at: Clocked<'_>, wanted: Wanted, buffer: &mut
     }
 }
 
-impl Packed {
+impl EncodedOp {
     /// Its key.
     pub fn key(&self) -> &[u8] {
         let start = usize::from(self.key_start);
@@ -115,14 +115,14 @@ impl Packed {
     ///
     /// # Errors
     /// Never, of what [`pack`] has made.
-    pub fn open(&self) -> Result<Opened<'_>, Malformed> {
-        Opened::read(&self.bytes)
+    pub fn open(&self) -> Result<OpRef<'_>, Malformed> {
+        OpRef::read(&self.bytes)
     }
 }
 
 /// An operation that is read where it lies.
 #[derive(Debug)]
-pub struct Opened<'a> {
+pub struct OpRef<'a> {
     /// Its number within its stream.
     pub id: u64,
     /// Its key.
@@ -135,7 +135,7 @@ pub struct Opened<'a> {
     pub(super) value: &'a [u8],
 }
 
-impl<'a> Opened<'a> {
+impl<'a> OpRef<'a> {
     /// The first of some `Operations.operations`, which is taken off them.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl<'a> Opened<'a> {
     }
 
     fn read(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut opened = Self { id: 0, key: &[], key_binary: false, verb: None, value: &[] };
+        let mut op = Self { id: 0, key: &[], key_binary: false, verb: None, value: &[] };
         while !bytes.is_empty() {
             let (number, wire_type) = decode_key(&mut bytes)?;
             match number {
@@ -153,36 +153,36 @@ impl<'a> Opened<'a> {
                     check_wire_type(WireType::Varint, wire_type)?;
                     let number_is = decode_varint(&mut bytes)?;
                     match number {
-                        field::OPERATION_ID => opened.id = number_is,
-                        _ => opened.key_binary = number_is != 0,
+                        field::OPERATION_ID => op.id = number_is,
+                        _ => op.key_binary = number_is != 0,
                     }
                 }
                 field::OPERATION_KEY => {
                     check_wire_type(WireType::LengthDelimited, wire_type)?;
-                    opened.key = take_bytes(&mut bytes)?;
+                    op.key = take_bytes(&mut bytes)?;
                 }
                 field::OPERATION_SET => {
                     check_wire_type(WireType::LengthDelimited, wire_type)?;
                     let (set, value) = read_set(take_bytes(&mut bytes)?)?;
-                    (opened.verb, opened.value) = (Some(Wire::Set(set)), value);
+                    (op.verb, op.value) = (Some(Wire::Set(set)), value);
                 }
                 number if field::OPERATION_VERBS.contains(&number) => {
                     let context = DecodeContext::default();
-                    Wire::merge(&mut opened.verb, number, wire_type, &mut bytes, context)?;
+                    Wire::merge(&mut op.verb, number, wire_type, &mut bytes, context)?;
                 }
                 number => skip_field(wire_type, number, &mut bytes, DecodeContext::default())?,
             }
         }
-        Ok(opened)
+        Ok(op)
     }
 
     /// How much of an item is to travel.
-    pub fn wanted(&self) -> Wanted {
+    pub fn wanted(&self) -> Projection {
         match &self.verb {
-            Some(Wire::Set(set)) if set.no_item => Wanted::Little,
-            Some(Wire::Get(get)) if get.no_value => Wanted::Item,
-            Some(Wire::Inspect(_)) => Wanted::Item,
-            _ => Wanted::Value,
+            Some(Wire::Set(set)) if set.no_item => Projection::Status,
+            Some(Wire::Get(get)) if get.no_value => Projection::Item,
+            Some(Wire::Inspect(_)) => Projection::Item,
+            _ => Projection::Value,
         }
     }
 }
@@ -209,12 +209,12 @@ fn read_set(bytes: &[u8]) -> Result<(pb::Set, &[u8]), Malformed> {
 }
 
 /// Writes an outcome as one of `Outcomes.outcomes`, with as much of the item as is wanted.
-pub fn put_outcome(id: u64, wanted: Wanted, outcome: &Outcome<'_>, buffer: &mut BytesMut) {
-    if wanted == Wanted::Little && matches!(outcome, Outcome::Stored(_)) {
+pub fn put_outcome(id: u64, wanted: Projection, outcome: &Outcome<'_>, buffer: &mut BytesMut) {
+    if wanted == Projection::Status && matches!(outcome, Outcome::Stored(_)) {
         return put_kind(id, pb::outcome::Kind::Stored, buffer);
     }
     let (mut message, value) = parts(id, outcome);
-    let value = if wanted == Wanted::Value { value } else { &[] };
+    let value = if wanted == Projection::Value { value } else { &[] };
     let item = message.item.take();
     let item_len = item.as_ref().map(|item| item.encoded_len() + bytes_len(field::ITEM_VALUE, value));
     let len = message.encoded_len() + item_len.map_or(0, |len| head_len(field::OUTCOME_ITEM, len) + len);
@@ -299,11 +299,11 @@ mod tests {
         bytes.extend_from_slice(&[0xa0, 0x06, 0x01]);
         bytes[0] += 3;
         let mut rest = &bytes[..];
-        let opened = Opened::take(&mut rest).expect("whole");
+        let op = OpRef::take(&mut rest).expect("whole");
         assert!(rest.is_empty());
-        assert_eq!((opened.id, opened.key, opened.key_binary), (300, &b"key"[..], true));
-        assert_eq!(opened.value, b"value");
-        assert_eq!(opened.verb, Some(Wire::Set(pb::Set { value: Bytes::new(), ..set })));
+        assert_eq!((op.id, op.key, op.key_binary), (300, &b"key"[..], true));
+        assert_eq!(op.value, b"value");
+        assert_eq!(op.verb, Some(Wire::Set(pb::Set { value: Bytes::new(), ..set })));
     }
 
     #[test]
@@ -317,16 +317,16 @@ mod tests {
         };
         let stored = Outcome::Stored(crate::item::ItemView { value: b"", ..item });
         let found = Outcome::Found(crate::command::Found::plain(item, None));
-        assert_eq!(came(Wanted::Little, &stored), None);
-        assert_eq!(came(Wanted::Item, &stored), Some((7, 0)));
-        assert_eq!(came(Wanted::Item, &found), Some((7, 0)));
-        assert_eq!(came(Wanted::Value, &found), Some((7, 5)));
+        assert_eq!(came(Projection::Status, &stored), None);
+        assert_eq!(came(Projection::Item, &stored), Some((7, 0)));
+        assert_eq!(came(Projection::Item, &found), Some((7, 0)));
+        assert_eq!(came(Projection::Value, &found), Some((7, 5)));
     }
 
     proptest! {
         #[test]
         fn junk_is_refused_or_read_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Opened::take(&mut &bytes[..]);
+            let _ = OpRef::take(&mut &bytes[..]);
             let _ = take_outcome(&mut bytes.into());
         }
 
@@ -336,7 +336,7 @@ mod tests {
             let verb = Some(Wire::Set(set));
             let bytes = by_library(&pb::Operation { id, key: "key".into(), key_binary: false, verb });
             let len = bytes.len().saturating_sub(cut);
-            prop_assert!(Opened::take(&mut &bytes[..len]).is_err());
+            prop_assert!(OpRef::take(&mut &bytes[..len]).is_err());
         }
     }
 }
