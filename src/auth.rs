@@ -250,15 +250,18 @@ mod tests {
     fn a_bad_file_keeps_the_old_users() {
         let (_folder, path) = file(b"foo:bar\n");
         let users = Users::load(&path).expect("valid");
-        let door = users.clone();
+        let context = users.clone();
 
         std::fs::write(&path, "half-writ").expect("written");
         assert!(users.reload().is_err());
-        assert!(door.allow(b"foo", b"bar"));
+        assert!(context.allow(b"foo", b"bar"));
 
         std::fs::write(&path, "foo:new\n").expect("written");
         users.reload().expect("valid");
-        assert!(door.allow(b"foo", b"new") && !door.allow(b"foo", b"bar"), "every clone sees the new ones");
+        assert!(
+            context.allow(b"foo", b"new") && !context.allow(b"foo", b"bar"),
+            "every clone sees the new ones"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The rooms, from the ground up: [`item`] and [`command`] say what a cache holds and does;
 //! [`protocol`] turns bytes into commands and outcomes into bytes; [`store`] is this node's
 //! memory; [`cluster`] knows who is there and who owns what, [`peer`] calls the others, [`cache`]
-//! decides who executes a command; [`server`] is the doors; [`node`] builds them all, from what
+//! decides who executes a command; [`server`] is what listens; [`node`] builds them all, from what
 //! [`config`] was told.
 
 pub mod allocator;

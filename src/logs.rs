@@ -30,7 +30,7 @@ pub use writer::Writer;
 pub const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What lines about the commands of clients are marked with. Whoever writes one has asked the
-/// `verbosity` of the door, which clients can raise, and not the level of the log.
+/// `verbosity` of the server, which clients can raise, and not the level of the log.
 pub const CLIENTS: &str = "filbert::clients";
 
 /// How lines look.

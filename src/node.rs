@@ -24,7 +24,7 @@ use crate::node::cluster::Member;
 pub use crate::node::options::{ClusterOptions, Error, Options};
 use crate::process::rights::Rights;
 use crate::process::{self, signals};
-use crate::server::Door;
+use crate::server::ServerContext;
 use crate::server::admin::{self, Token};
 use crate::server::connections::Connections;
 use crate::server::history::History;
@@ -145,7 +145,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let beats = Arc::new(beats.held_by(options.held_by));
     tokio::spawn(beats.watch("main").keep());
     let events = Events::default();
-    let door = Arc::new(Door {
+    let context = Arc::new(ServerContext {
         store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
         events,
         registry: Registry::new(bound.http.is_some()),
@@ -170,30 +170,30 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
         None => (None, None),
         Some((listener, mut options)) => {
             options.membership.beats = beats.clone();
-            let files = process::files_beside(door.options.max_connections as u64);
-            let service = |membership: &_, pings: &_| Service::new(door.clone(), membership, pings, files);
-            (Some(listener), Some(Member::join(options, door.store.clone(), service)?))
+            let files = process::files_beside(context.options.max_connections as u64);
+            let service = |membership: &_, pings: &_| Service::new(context.clone(), membership, pings, files);
+            (Some(listener), Some(Member::join(options, context.store.clone(), service)?))
         }
     };
-    let workers = Workers::start(&door, member.as_ref().map(|member| &member.cluster))?;
+    let workers = Workers::start(&context, member.as_ref().map(|member| &member.cluster))?;
     if let (Some(listener), Some(member)) = (listener, &member) {
         member.accept(listener, workers.peer_inboxes())?;
     }
     let http = bound.http.map(|BoundHttp { listener, options: http, token }| {
         let cluster = member.as_ref().map(|member| member.cluster.shared.clone());
-        admin::start(listener, &http, token, door.clone(), memcached_addr, cluster, options.log_lines)
+        admin::start(listener, &http, token, context.clone(), memcached_addr, cluster, options.log_lines)
     });
     let http = http.transpose()?;
     let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
-        let (door, heart) = (door.clone(), beats.watch("sweeper"));
-        move || sweep_until_stopped(&door, &sweep_asked, &heart)
+        let (context, heart) = (context.clone(), beats.watch("sweeper"));
+        move || sweep_until_stopped(&context, &sweep_asked, &heart)
     })?;
     let mut acceptors = JoinSet::new();
     for listening in bound.listening {
         info!("listening on {}", listening.name());
         let (counters, cluster) =
-            (door.registry.block(), member.as_ref().map(|member| member.cluster.clone()));
-        acceptors.spawn(accept(door.clone(), counters, listening, workers.inboxes(), cluster));
+            (context.registry.block(), member.as_ref().map(|member| member.cluster.clone()));
+        acceptors.spawn(accept(context.clone(), counters, listening, workers.inboxes(), cluster));
     }
 
     loop {
@@ -201,10 +201,10 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = graceful.recv() => break,
-            () = door.stop.cancelled() => break,
+            () = context.stop.cancelled() => break,
             _ = reload.recv() => {
                 options.log_writer.reopen();
-                let problems = door.reload();
+                let problems = context.reload();
                 problems.iter().for_each(|problem| warn!("not reloaded: {problem}"));
                 if problems.is_empty() {
                     info!("reloaded");
@@ -218,12 +218,12 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
 
     info!("stopping");
     if let Some(member) = &member {
-        member.leave(door.options.grace).await;
+        member.leave(context.options.grace).await;
     }
     beats.end();
-    door.stop.cancel();
-    door.drain();
-    let until = Instant::now() + door.options.grace + PATIENCE;
+    context.stop.cancel();
+    context.drain();
+    let until = Instant::now() + context.options.grace + PATIENCE;
     while acceptors.join_next().await.is_some() {}
     workers.join(until).await;
     if let Some(http) = http {
@@ -232,7 +232,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     if let Some(member) = member {
         member.end().await;
     }
-    door.sweep_now();
+    context.sweep_now();
     ended(sweeper, until).await;
     if let Some(path) = unix_path {
         // Somebody may have been faster.
@@ -242,36 +242,36 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
 }
 
 /// Drops expired items in the background, shard by shard, at a bounded share of one core.
-fn sweep_until_stopped(door: &Door, asked: &Receiver<()>, heart: &Heart) {
-    let counters = door.registry.block();
+fn sweep_until_stopped(context: &ServerContext, asked: &Receiver<()>, heart: &Heart) {
+    let counters = context.registry.block();
     let mut due = Instant::now() + SWEEP_INTERVAL;
-    while !door.stop.is_cancelled() {
+    while !context.stop.is_cancelled() {
         heart.beat();
         let pause = due.saturating_duration_since(Instant::now());
-        let at_once = asked.recv_timeout(pause.min(door.beats.interval())).is_ok();
-        if door.stop.is_cancelled() {
+        let at_once = asked.recv_timeout(pause.min(context.beats.interval())).is_ok();
+        if context.stop.is_cancelled() {
             break;
         }
         if !at_once && Instant::now() < due {
             continue;
         }
-        let caller = Caller::new(door.store.clock().now(), &counters, 0);
+        let caller = Caller::new(context.store.clock().now(), &counters, 0);
         // Where `cache_memlimit` has lowered the budget.
-        while door.store.shrink(&caller) && !door.stop.is_cancelled() {
+        while context.store.shrink(&caller) && !context.stop.is_cancelled() {
             heart.beat();
         }
-        if at_once || door.store.sweep_enabled() {
-            sweep(door, &caller, at_once, heart);
+        if at_once || context.store.sweep_enabled() {
+            sweep(context, &caller, at_once, heart);
         }
         due = Instant::now() + SWEEP_INTERVAL;
     }
 }
 
 /// Looks through the whole store once.
-fn sweep(door: &Door, caller: &Caller<'_>, at_once: bool, heart: &Heart) {
+fn sweep(context: &ServerContext, caller: &Caller<'_>, at_once: bool, heart: &Heart) {
     let mut since = Instant::now();
     let (mut checked, began) = (0, since);
-    door.store.sweep(caller, |items| {
+    context.store.sweep(caller, |items| {
         checked += items;
         if at_once {
             heart.beat();
@@ -279,10 +279,10 @@ fn sweep(door: &Door, caller: &Caller<'_>, at_once: bool, heart: &Heart) {
             heart.sleep(since.elapsed() * SWEEP_REST);
         }
         since = Instant::now();
-        if door.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if context.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    if checked > 0 && door.events.watched(Kinds::SYSEVENTS) {
-        door.events.tell(Kinds::SYSEVENTS, |line| {
+    if checked > 0 && context.events.watched(Kinds::SYSEVENTS) {
+        context.events.tell(Kinds::SYSEVENTS, |line| {
             let elapsed = began.elapsed().as_secs();
             line.push_str(&format!("type=lru_crawler crawler=1 elapsed={elapsed} examined={checked}"));
         });

@@ -17,7 +17,7 @@ use filbert::server::prefix::Prefixes;
 use filbert::server::quota::Quota;
 use filbert::server::strangers::Strangers;
 use filbert::server::stream::Stream;
-use filbert::server::{Door, Options as DoorOptions};
+use filbert::server::{Options as ServerOptions, ServerContext};
 use filbert::stats::Registry;
 use filbert::store::{Options, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,9 +70,9 @@ impl Case {
     }
 }
 
-fn door(store: &Options, clock: &Clock) -> Arc<Door> {
+fn context(store: &Options, clock: &Clock) -> Arc<ServerContext> {
     let events = Events::default();
-    Arc::new(Door {
+    Arc::new(ServerContext {
         store: Arc::new(Store::new(store, clock.clone(), events.clone())),
         events,
         registry: Registry::default(),
@@ -90,7 +90,7 @@ fn door(store: &Options, clock: &Clock) -> Arc<Door> {
         draining: AtomicBool::new(false),
         history: History::default(),
         http_addr: String::new(),
-        options: DoorOptions::default(),
+        options: ServerOptions::default(),
     })
 }
 
@@ -98,10 +98,11 @@ fn door(store: &Options, clock: &Clock) -> Arc<Door> {
 /// ended.
 async fn serve(case: &Case) -> (Vec<u8>, Ended) {
     let clock = Clock::manual(1_700_000_000);
-    let door = door(&case.store, &clock);
+    let context = context(&case.store, &clock);
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-    let connection = door.connections.enter(7, "unix:fuzz".into(), "fuzz".into(), clock.now());
-    let client = Client::new(Stream::Unix(theirs), door.clone(), door.registry.block(), connection, None);
+    let connection = context.connections.enter(7, "unix:fuzz".into(), "fuzz".into(), clock.now());
+    let client =
+        Client::new(Stream::Unix(theirs), context.clone(), context.registry.block(), connection, None);
     let (mut from, mut to) = ours.into_split();
 
     let write = async {
@@ -114,7 +115,7 @@ async fn serve(case: &Case) -> (Vec<u8>, Ended) {
             rest = behind;
             clock.advance(case.seconds);
             if case.drain_after == Some(number) {
-                door.drain();
+                context.drain();
             }
             // Lets the server read this piece alone.
             tokio::task::yield_now().await;
@@ -134,7 +135,7 @@ async fn serve(case: &Case) -> (Vec<u8>, Ended) {
     let ((), answers) = tokio::join!(write, read);
     let ended = run.await.unwrap_or_else(|error| resume_unwind(error.into_panic()));
 
-    let (used, budget) = (door.store.used_bytes(), door.store.budget_bytes());
+    let (used, budget) = (context.store.used_bytes(), context.store.budget_bytes());
     let slack = case.store.item_size_max as u64 + (256 << 10);
     assert!(used <= budget.max(case.store.budget_bytes) + slack, "{used} bytes of {budget}");
     (answers, ended)

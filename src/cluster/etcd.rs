@@ -126,7 +126,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// An id for a node that was not given one: its host's name and the port of its peer door.
+/// An id for a node that was not given one: its host's name and the port of its peers.
 pub fn default_node_id(port: u16) -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     format!("{}:{port}", host.as_deref().unwrap_or("localhost"))

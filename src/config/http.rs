@@ -1,4 +1,4 @@
-//! The HTTP door's options: where it listens, and who may ask.
+//! The HTTP server's options: where it listens, and who may ask.
 
 use super::Refusal;
 use super::address::{self, Address};
@@ -14,7 +14,7 @@ const MEMCACHED_NAMES: &str = "memcached-exporter-metrics";
 /// beside a node, memcached_exporter (9150) above all, finds its own free.
 const DEFAULT_LISTEN: &str = "127.0.0.1:11280";
 
-/// Puts them together; `None` when the door is to stay shut.
+/// Puts them together; `None` when HTTP is turned off.
 pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
     let memcached_names = settings.switch(MEMCACHED_NAMES)?;
     let token_file = settings.path(TOKEN_FILE)?;

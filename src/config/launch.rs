@@ -261,7 +261,7 @@ impl Reader<'_> {
                     if listen.security == Security::MutualTls && !tls {
                         return Err(refuse("mtls: needs -Z, and a certificate of this node".into()));
                     }
-                    // An address given twice, by two tools say, is still one door.
+                    // An address given twice, by two tools say, is still one listener.
                     if !all.contains(&listen) {
                         all.push(listen);
                     }

@@ -150,7 +150,7 @@ impl Member {
         Ok(())
     }
 
-    /// Takes this node out of the cluster while its doors are still open, so that nobody sees an
+    /// Takes this node out of the cluster while it still answers, so that nobody sees an
     /// error: from here on what it is asked belongs to others.
     pub(super) async fn leave(&self, grace: Duration) {
         match self.membership.leave(grace / 2).await {

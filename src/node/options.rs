@@ -14,9 +14,9 @@ use crate::{auth, logs, peer, server, store, tls};
 pub struct Options {
     /// This node's memory.
     pub store: store::Options,
-    /// The memcached door.
+    /// The memcached listener.
     pub server: server::Options,
-    /// The HTTP door; none without.
+    /// The HTTP server; none without.
     pub http: Option<admin::Options>,
     /// The cluster it belongs to; alone without.
     pub cluster: Option<ClusterOptions>,

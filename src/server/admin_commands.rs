@@ -43,7 +43,7 @@ impl Session {
             }
             Admin::FlushAll { delay, quiet } => {
                 self.counters.bump(Counter::CmdFlush);
-                if !self.door.options.flush_allowed {
+                if !self.context.options.flush_allowed {
                     (!quiet).then_some("CLIENT_ERROR flush_all not allowed")
                 } else if self.flush(delay, Task::Flush { delay, quiet }) {
                     ok_unless(quiet)
@@ -52,20 +52,20 @@ impl Session {
                 }
             }
             Admin::MemoryLimit { bytes, quiet } => {
-                if self.door.store.set_budget(bytes) {
-                    self.door.sweep_now();
+                if self.context.store.set_budget(bytes) {
+                    self.context.sweep_now();
                     ok_unless(quiet)
                 } else {
                     (!quiet).then_some("MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust")
                 }
             }
-            Admin::Shutdown { .. } if !self.door.options.shutdown_allowed => {
+            Admin::Shutdown { .. } if !self.context.options.shutdown_allowed => {
                 Some("SERVER_ERROR: shutdown not enabled")
             }
             Admin::Shutdown { is_known: false } => Some(ProtocolError::ShutdownMode.as_str()),
             Admin::Shutdown { is_known: true } => {
                 self.next = Next::Close(Ended::Shutdown);
-                self.door.stop.cancel();
+                self.context.stop.cancel();
                 None
             }
             Admin::Watch(kinds) => self.watch(kinds),
@@ -82,7 +82,7 @@ impl Session {
                 None
             }
             Admin::RefreshCerts => {
-                let Some(certificates) = &self.door.certificates else {
+                let Some(certificates) = &self.context.certificates else {
                     return self.answer(ProtocolError::Unknown.as_str());
                 };
                 match certificates.reload() {
@@ -101,7 +101,7 @@ impl Session {
     }
 
     pub(super) fn set_verbosity(&self, level: u32) {
-        self.door.verbosity.store(level.min(VERBOSITY_MAX) as u8, Ordering::Relaxed);
+        self.context.verbosity.store(level.min(VERBOSITY_MAX) as u8, Ordering::Relaxed);
     }
 
     /// Flushes this node, when it is alone, or has the cluster flushed by `task`, which answers
@@ -110,12 +110,12 @@ impl Session {
         if self.later(task) {
             return false;
         }
-        self.door.store.flush_all(&self.caller(), delay);
+        self.context.store.flush_all(&self.caller(), delay);
         true
     }
 
     fn watch(&mut self, arguments: Tokens<'_>) -> Option<&'static str> {
-        if !self.door.options.watch_allowed {
+        if !self.context.options.watch_allowed {
             return Some("CLIENT_ERROR watch commands not allowed");
         }
         if self.is_pipelined() {
@@ -131,7 +131,7 @@ impl Session {
         if arguments.0.trim_ascii().is_empty() {
             kinds = Kinds::FETCHERS;
         }
-        match self.door.events.watch(kinds) {
+        match self.context.events.watch(kinds) {
             Some(lines) => {
                 self.next = Next::Watch(lines);
                 Some("OK")
@@ -142,7 +142,7 @@ impl Session {
 
     /// Does it, or begins a dump, in the order of proto_text.c, `process_lru_crawler_command`.
     fn crawler(&mut self, crawler: Crawler, classes: &[u8]) -> Result<(), ProtocolError> {
-        let (store, dump_allowed) = (&self.door.store, self.door.options.dump_allowed);
+        let (store, dump_allowed) = (&self.context.store, self.context.options.dump_allowed);
         match crawler {
             Crawler::Enable(true) if store.sweep_enabled() => return Err(ProtocolError::CrawlerEnabled),
             Crawler::Enable(enabled) => {
@@ -160,13 +160,13 @@ impl Session {
         if crawler != Crawler::Crawl {
             self.next = Next::Dump(crawler, if ours { 0 } else { store.shard_count() });
         } else if ours {
-            self.door.sweep_now();
+            self.context.sweep_now();
         }
         Ok(())
     }
 
     pub(super) fn stats(&mut self, mut arguments: Tokens<'_>) {
-        let dump_allowed = self.door.options.dump_allowed;
+        let dump_allowed = self.context.options.dump_allowed;
         match arguments.next() {
             None => report::general(self),
             Some(b"settings") => report::settings(self),
@@ -177,22 +177,22 @@ impl Session {
             Some(b"ring") if self.forward.is_some() => self.stats_ring(),
             Some(b"cluster") if self.later(Task::Stats) => {}
             Some(b"reset") => {
-                self.door.registry.reset();
-                self.door.prefixes.clear();
+                self.context.registry.reset();
+                self.context.prefixes.clear();
                 self.answer("RESET");
             }
             Some(b"detail") if !dump_allowed => self.answer("CLIENT_ERROR stats detail not allowed"),
             Some(b"detail") => match arguments.next() {
                 Some(b"on") => {
-                    self.door.prefixes.enable(true);
+                    self.context.prefixes.enable(true);
                     self.answer("OK");
                 }
                 Some(b"off") => {
-                    self.door.prefixes.enable(false);
+                    self.context.prefixes.enable(false);
                     self.answer("OK");
                 }
                 Some(b"dump") => {
-                    let dump = self.door.prefixes.dump();
+                    let dump = self.context.prefixes.dump();
                     self.out.extend_from_slice(&dump);
                 }
                 _ => self.answer(ProtocolError::DetailUsage.as_str()),

@@ -30,7 +30,7 @@ impl Session {
                 self.set_verbosity(level);
                 write_done(&mut self.out, head, &[]);
             }
-            Ask::Mechanisms | Ask::Login { .. } if self.door.auth.is_none() => {
+            Ask::Mechanisms | Ask::Login { .. } if self.context.auth.is_none() => {
                 write_error(&mut self.out, head, Status::Unknown);
             }
             Ask::Mechanisms => {
@@ -56,7 +56,7 @@ impl Session {
     }
 
     fn binary_flush(&mut self, head: Head, delay: Exptime) {
-        if !self.door.options.flush_allowed {
+        if !self.context.options.flush_allowed {
             return write_error(&mut self.out, head, Status::Auth);
         }
         self.counters.bump(Counter::CmdFlush);
@@ -116,7 +116,7 @@ impl Session {
             return false;
         };
         let acts_for_itself = acts_for.is_empty() || acts_for == user;
-        let allowed = self.door.auth.as_ref().is_some_and(|users| users.allow(user, password));
+        let allowed = self.context.auth.as_ref().is_some_and(|users| users.allow(user, password));
         acts_for_itself && allowed
     }
 }

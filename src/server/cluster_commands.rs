@@ -73,12 +73,12 @@ impl Session {
             return;
         }
         let command = Command { key, key_binary: false, verb: Verb::Inspect };
-        let Self { door, out, .. } = self;
+        let Self { context, out, .. } = self;
         let mut lines = Lines(out);
         lines.stat("key", key.escape_ascii());
         lines.stat("slot", slot(key));
         let caller = crate::store::Caller::new(self.now, &self.counters, self.connection.id);
-        door.store.execute(&caller, &command, |outcome| write_presence(&mut lines, &outcome));
+        context.store.execute(&caller, &command, |outcome| write_presence(&mut lines, &outcome));
         lines.end();
     }
 

@@ -24,7 +24,7 @@ use crate::clock::Seconds;
 use crate::events::Kinds;
 use crate::protocol::codec::{Batch, Codec};
 use crate::protocol::error::ProtocolError;
-use crate::server::Door;
+use crate::server::ServerContext;
 use crate::server::connections::{Connection, ConnectionState};
 use crate::server::forward::{Begin, Forward};
 use crate::server::input::{Input, Place, READ_BYTES, Read};
@@ -102,21 +102,22 @@ impl Client {
     /// A connection that has just come in.
     pub fn new(
         stream: Stream,
-        door: Arc<Door>,
+        context: Arc<ServerContext>,
         counters: Arc<Counters>,
         connection: Arc<Connection>,
         cache: Option<Arc<Cache>>,
     ) -> Self {
-        let idle = door.options.idle_timeout.map(|timeout| (timeout, Box::pin(tokio::time::sleep(timeout))));
-        let now = door.store.clock().now();
-        let input = Input::new(door.requests.clone());
-        let protocol = door.options.protocol;
+        let idle =
+            context.options.idle_timeout.map(|timeout| (timeout, Box::pin(tokio::time::sleep(timeout))));
+        let now = context.store.clock().now();
+        let input = Input::new(context.requests.clone());
+        let protocol = context.options.protocol;
         let session = Session {
-            logged_in: door.auth.is_none(),
+            logged_in: context.auth.is_none(),
             login_begun: false,
             is_binary: false,
-            share: Share::new(door.replies.clone()),
-            door,
+            share: Share::new(context.replies.clone()),
+            context,
             counters,
             connection,
             out: Vec::new(),
@@ -163,7 +164,7 @@ impl Client {
             }
             session.counters.add(Counter::BytesWritten, written as u64);
             if session.connection.state() == ConnectionState::Write {
-                *last_taken = session.door.store.clock().now();
+                *last_taken = session.context.store.clock().now();
             }
             session.share.moved(written);
             *sent += written;
@@ -232,7 +233,7 @@ impl Client {
         };
         let session = self.session();
         session.counters.add(Counter::BytesRead, len as u64);
-        session.now = session.door.store.clock().now();
+        session.now = session.context.store.clock().now();
         session.counters.sampler.tick(session.now);
         session.connection.note_command(session.now);
         match place {
@@ -312,7 +313,7 @@ impl Client {
                 }
                 // The client may have taken its time with the answers so far.
                 let session = self.session();
-                session.now = session.door.store.clock().now();
+                session.now = session.context.store.clock().now();
                 self.decode_rest(cx);
                 continue;
             }
@@ -364,7 +365,7 @@ impl Client {
     }
 
     fn draining(&self) -> bool {
-        self.codec.handler.door.draining.load(Ordering::Relaxed)
+        self.codec.handler.context.draining.load(Ordering::Relaxed)
     }
 
     /// Whether it has been silent for too long; one that takes its answers, however slowly, is
@@ -376,7 +377,7 @@ impl Client {
         let Some((timeout, timer)) = &mut self.idle else { return Poll::Pending };
         while timer.as_mut().poll(cx).is_ready() {
             let heard = session.connection.last_command().max(self.last_taken);
-            let silent = session.door.store.clock().now().saturating_sub(heard);
+            let silent = session.context.store.clock().now().saturating_sub(heard);
             // The clock shows whole seconds: only one more than the timeout is surely enough
             // (memcached.c, conn_timeout_thread).
             let left = (*timeout + CLOCK_STEP).saturating_sub(Duration::from_secs(silent.into()));
@@ -428,9 +429,9 @@ impl Future for Client {
 }
 
 /// Tells watchers of a connection that came or went.
-pub(super) fn tell_connection(door: &Door, connection: &Connection, ended: Option<Ended>) {
-    if door.events.watched(Kinds::CONNEVENTS) {
-        door.events.tell(Kinds::CONNEVENTS, |line| {
+pub(super) fn tell_connection(context: &ServerContext, connection: &Connection, ended: Option<Ended>) {
+    if context.events.watched(Kinds::CONNEVENTS) {
+        context.events.tell(Kinds::CONNEVENTS, |line| {
             let (transport, address) = connection.peer.split_once(':').unwrap_or(("", ""));
             let transport = if transport == "unix" { "local" } else { "tcp" };
             let (ip, port) = address.rsplit_once(':').unwrap_or(("unix", "0"));

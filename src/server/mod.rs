@@ -1,4 +1,4 @@
-//! The doors. Here: what the memcached door is told, and what all of its connections share.
+//! What listens. Here: what the memcached listener is told, and what all of its connections share.
 
 pub mod admin;
 pub mod admin_commands;
@@ -44,7 +44,7 @@ use crate::stats::Registry;
 use crate::store::Store;
 use crate::tls::{self, Reloadable as Certificates};
 
-/// How the memcached door listens and what it allows.
+/// How the memcached listener listens and what it allows.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where to listen for TCP; empty with a unix socket alone.
@@ -155,8 +155,8 @@ pub struct UnixListen {
     pub mode: u32,
 }
 
-/// What the connections of the memcached door share.
-pub struct Door {
+/// What the connections of the memcached listener share.
+pub struct ServerContext {
     /// This node's memory.
     pub store: Arc<Store>,
     /// What `watch` shows.
@@ -196,7 +196,7 @@ pub struct Door {
     pub http_addr: String,
 }
 
-impl Door {
+impl ServerContext {
     /// Takes new certificates and users from their files; what is bad leaves the old ones in
     /// force. Returns what went wrong.
     pub fn reload(&self) -> Vec<String> {

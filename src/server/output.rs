@@ -40,7 +40,7 @@ impl Session {
                 let mut bytes = 0;
                 let caller = Caller { since, ..self.caller() };
                 let look = Command { verb: Verb::Inspect, ..*command };
-                self.door.store.execute(&caller, &look, |outcome| {
+                self.context.store.execute(&caller, &look, |outcome| {
                     if let Outcome::Found(found) = outcome {
                         bytes = found.item.value_len;
                     }
@@ -48,7 +48,7 @@ impl Session {
                 bytes
             }
             // Only its owner knows.
-            Err(Elsewhere::At(_)) => self.door.store.item_size_max(),
+            Err(Elsewhere::At(_)) => self.context.store.item_size_max(),
             Err(Elsewhere::Nowhere(_)) => 0,
         };
         if value_bytes <= UNCOUNTED_BYTES {

@@ -1,4 +1,4 @@
-//! The door for other nodes: gRPC on connections that are handed to this thread.
+//! The server for other nodes: gRPC on connections that are handed to this thread.
 
 use std::io;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ use crate::peer::tls;
 use crate::server::guests::hosts::{Claim, Hosts};
 use crate::server::guests::{Arrival, Guest, GuestStream, Guests, OpenCall};
 use crate::server::history::Told;
-use crate::server::{Door, report};
+use crate::server::{ServerContext, report};
 use crate::stats::Counters;
 use crate::store::Caller;
 
@@ -77,11 +77,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Answers for the node behind that door. `files` are those that the process may open for
+    /// Answers for that node. `files` are those that the process may open for
     /// connections between nodes.
-    pub fn new(door: Arc<Door>, membership: &Membership, pings: &Arc<Pings>, files: u64) -> Self {
-        let counters = Mutex::new(door.registry.block());
-        Self::of(Arc::new(Behind { door, counters }), membership, pings, files)
+    pub fn new(context: Arc<ServerContext>, membership: &Membership, pings: &Arc<Pings>, files: u64) -> Self {
+        let counters = Mutex::new(context.registry.block());
+        Self::of(Arc::new(Behind { context, counters }), membership, pings, files)
     }
 
     /// Answers for a node.
@@ -91,7 +91,7 @@ impl Service {
         Self { node, membership: membership.clone(), pings: pings.clone(), guests, hosts }
     }
 
-    /// Who is at the door.
+    /// Who has connected.
     pub fn guests(&self) -> &Arc<Guests> {
         &self.guests
     }
@@ -111,13 +111,13 @@ impl Service {
         stop: CancellationToken,
     ) {
         let tls = self.pings.grpc().options().tls.clone();
-        let door = PeerDoor { executor, service: self, stop: stop.clone() };
+        let context = PeerDoor { executor, service: self, stop: stop.clone() };
         let Some(tls) = tls else {
-            return run(door, ReceiverStream::new(arrivals).map(GuestStream::open), stop).await;
+            return run(context, ReceiverStream::new(arrivals).map(GuestStream::open), stop).await;
         };
         let (shaken, ready) = mpsc::channel(SHAKEN_QUEUE);
         let handshakes = stop.clone().run_until_cancelled_owned(shake_hands(arrivals, tls, shaken));
-        tokio::join!(handshakes, run(door, ReceiverStream::new(ready), stop));
+        tokio::join!(handshakes, run(context, ReceiverStream::new(ready), stop));
     }
 
     /// The id of the caller, when the call is for this node, and the caller's certificate is that of
@@ -168,32 +168,32 @@ impl Visit {
     }
 }
 
-/// The node behind a door.
+/// What a node answers for.
 struct Behind {
-    door: Arc<Door>,
+    context: Arc<ServerContext>,
     /// Of whoever has the lock.
     counters: Mutex<Arc<Counters>>,
 }
 
 impl Node for Behind {
     fn stats(&self) -> Vec<(String, String)> {
-        let mut stats = report::general_stats(&self.door);
-        if !self.door.http_addr.is_empty() {
-            stats.push(("http_addr".to_owned(), self.door.http_addr.clone()));
+        let mut stats = report::general_stats(&self.context);
+        if !self.context.http_addr.is_empty() {
+            stats.push(("http_addr".to_owned(), self.context.http_addr.clone()));
         }
         stats
     }
 
     fn history(&self, seconds: u32) -> Vec<u8> {
-        let told = Told::of(&self.door.history, seconds as usize);
+        let told = Told::of(&self.context.history, seconds as usize);
         // Numbers alone.
         serde_json::to_vec(&told).unwrap_or_default()
     }
 
     fn flush(&self, delay_seconds: u32) {
         let counters = self.counters.lock();
-        let caller = Caller::new(self.door.store.clock().now(), &counters, 0);
-        self.door.store.flush_all(&caller, Exptime::In(delay_seconds));
+        let caller = Caller::new(self.context.store.clock().now(), &counters, 0);
+        self.context.store.flush_all(&caller, Exptime::In(delay_seconds));
     }
 }
 
@@ -205,11 +205,11 @@ struct PeerDoor<E> {
 }
 
 async fn run<E: Executor, S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
-    door: PeerDoor<E>,
+    context: PeerDoor<E>,
     sockets: impl Stream<Item = io::Result<S>>,
     stop: CancellationToken,
 ) {
-    let server = PeerServer::new(door)
+    let server = PeerServer::new(context)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let served = Server::builder()

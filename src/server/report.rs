@@ -13,7 +13,7 @@ use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
 use crate::protocol::token::{Tokens, number_u32};
-use crate::server::Door;
+use crate::server::ServerContext;
 use crate::server::session::Session;
 use crate::stats::Counter;
 use crate::tls::{self, MinVersion};
@@ -58,27 +58,27 @@ fn yes_no(yes: bool) -> &'static str {
 }
 
 /// The general statistics as names and values, for other nodes and for JSON.
-pub(super) fn general_stats(door: &Door) -> Vec<(String, String)> {
+pub(super) fn general_stats(context: &ServerContext) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    write_general(door, door.store.clock().now(), &mut out);
+    write_general(context, context.store.clock().now(), &mut out);
     let text = String::from_utf8_lossy(&out);
     let stats = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
     stats.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 pub(super) fn general(session: &mut Session) {
-    let Session { door, out, now, .. } = session;
-    write_general(door, *now, out);
+    let Session { context, out, now, .. } = session;
+    write_general(context, *now, out);
 }
 
-fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
+fn write_general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) {
     use Counter as C;
 
-    let counts = door.registry.since_reset();
-    let store = &door.store;
+    let counts = context.registry.since_reset();
+    let store = &context.store;
     let items = store.len() as u64;
     let slots = slots(items, store.shard_count());
-    let (sent, skipped) = door.events.sent_and_skipped();
+    let (sent, skipped) = context.events.sent_and_skipped();
     let mut lines = Lines(out);
 
     lines.stat("pid", std::process::id());
@@ -91,14 +91,14 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
         lines.stat("rusage_user", seconds(usage.user_time()));
         lines.stat("rusage_system", seconds(usage.system_time()));
     }
-    lines.stat("max_connections", door.connections.max());
-    lines.stat("curr_connections", door.connections.open());
+    lines.stat("max_connections", context.connections.max());
+    lines.stat("curr_connections", context.connections.open());
     let counter =
         |lines: &mut Lines<'_>, counter: Counter| lines.stat(counter.stats_name(), counts.get(counter));
     counter(&mut lines, C::TotalConnections);
     counter(&mut lines, C::RejectedConnections);
-    lines.stat("connection_structures", door.connections.open());
-    let (requests, replies) = (door.requests.usage(), door.replies.usage());
+    lines.stat("connection_structures", context.connections.open());
+    let (requests, replies) = (context.requests.usage(), context.replies.usage());
     lines.stat("response_obj_oom", replies.refused);
     lines.stat("response_obj_count", replies.holders);
     lines.stat("response_obj_bytes", replies.bytes);
@@ -138,16 +138,16 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     ] {
         counter(&mut lines, each);
     }
-    if door.options.idle_timeout.is_some() {
+    if context.options.idle_timeout.is_some() {
         counter(&mut lines, C::IdleKicks);
     }
     counter(&mut lines, C::BytesRead);
     counter(&mut lines, C::BytesWritten);
     lines.stat("limit_maxbytes", store.budget_bytes());
-    lines.stat("accepting_conns", u8::from(door.connections.accepting.load(Ordering::Relaxed)));
+    lines.stat("accepting_conns", u8::from(context.connections.accepting.load(Ordering::Relaxed)));
     counter(&mut lines, C::ListenDisabled);
     counter(&mut lines, C::ListenDisabledMicros);
-    lines.stat("threads", door.options.threads);
+    lines.stat("threads", context.options.threads);
     counter(&mut lines, C::ConnYields);
     lines.stat("hash_power_level", slots.ilog2());
     lines.stat("hash_bytes", slots * SLOT_BYTES);
@@ -174,7 +174,7 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     lines.stat("log_worker_written", sent);
     lines.stat("log_watcher_skipped", skipped);
     lines.stat("log_watcher_sent", sent);
-    lines.stat("log_watchers", door.events.watchers());
+    lines.stat("log_watchers", context.events.watchers());
     lines.stat("unexpected_napi_ids", 0);
     lines.stat("round_robin_fallback", 0);
     lines.stat("bytes", store.item_bytes());
@@ -193,7 +193,7 @@ fn write_general(door: &Door, now: Seconds, out: &mut Vec<u8>) {
     }
     counter(&mut lines, C::DirectReclaims);
     lines.stat("lru_bumps_dropped", 0);
-    if let Some(certificates) = &door.certificates {
+    if let Some(certificates) = &context.certificates {
         counter(&mut lines, C::TlsFailures);
         lines.stat("time_since_server_cert_refresh", certificates.age().as_secs());
     }
@@ -207,20 +207,20 @@ fn slots(items: u64, shards: usize) -> u64 {
 }
 
 pub(super) fn settings(session: &mut Session) {
-    let Session { door, out, .. } = session;
-    let options = &door.options;
+    let Session { context, out, .. } = session;
+    let options = &context.options;
     let mut lines = Lines(out);
     let inter: Vec<_> = options.listen.iter().filter_map(|listen| listen.host.clone()).collect();
     let or_null = |text: Option<String>| text.unwrap_or_else(|| "NULL".into());
 
-    lines.stat("maxbytes", door.store.budget_bytes());
+    lines.stat("maxbytes", context.store.budget_bytes());
     lines.stat("maxconns", options.max_connections);
     lines.stat("tcpport", options.port);
     lines.stat("udpport", 0);
     lines.stat("inter", if inter.is_empty() { "NULL".into() } else { inter.join(",") });
-    lines.stat("verbosity", door.verbosity.load(Ordering::Relaxed));
+    lines.stat("verbosity", context.verbosity.load(Ordering::Relaxed));
     lines.stat("oldest", 0);
-    lines.stat("evictions", if door.store.evicts() { "on" } else { "off" });
+    lines.stat("evictions", if context.store.evicts() { "on" } else { "off" });
     lines.stat("domain_socket", or_null(options.unix.as_ref().map(|unix| unix.path.display().to_string())));
     lines.stat("umask", format_args!("{:o}", options.unix.as_ref().map_or(0o700, |unix| unix.mode)));
     lines.stat("shutdown_command", yes_no(options.shutdown_allowed));
@@ -228,10 +228,10 @@ pub(super) fn settings(session: &mut Session) {
     lines.stat("chunk_size", 48);
     lines.stat("num_threads", options.threads);
     lines.stat("num_threads_per_udp", 0);
-    lines.stat("stat_key_prefix", char::from(door.prefixes.delimiter()));
-    lines.stat("detail_enabled", yes_no(door.prefixes.enabled()));
+    lines.stat("stat_key_prefix", char::from(context.prefixes.delimiter()));
+    lines.stat("detail_enabled", yes_no(context.prefixes.enabled()));
     lines.stat("reqs_per_event", 20);
-    lines.stat("cas_enabled", yes_no(door.store.has_cas()));
+    lines.stat("cas_enabled", yes_no(context.store.has_cas()));
     lines.stat("tcp_backlog", options.backlog);
     lines.stat("binding_protocol", options.protocol.name());
     lines.stat("auth_enabled_sasl", yes_no(options.sasl));
@@ -239,12 +239,12 @@ pub(super) fn settings(session: &mut Session) {
         "auth_enabled_ascii",
         options.auth_file.as_ref().map_or_else(|| "no".into(), |path| path.display().to_string()),
     );
-    lines.stat("item_size_max", door.store.item_size_max());
+    lines.stat("item_size_max", context.store.item_size_max());
     lines.stat("maxconns_fast", yes_no(options.reject_over_limit));
     lines.stat("hashpower_init", 0);
     lines.stat("slab_reassign", "no");
     lines.stat("slab_automove", 0);
-    lines.stat("lru_crawler", yes_no(door.store.sweep_enabled()));
+    lines.stat("lru_crawler", yes_no(context.store.sweep_enabled()));
     lines.stat("lru_crawler_sleep", 0);
     lines.stat("lru_crawler_tocrawl", 0);
     lines.stat("tail_repair_time", 0);
@@ -256,7 +256,8 @@ pub(super) fn settings(session: &mut Session) {
     lines.stat("lru_segmented", "no");
     lines.stat("temp_lru", "no");
     lines.stat("idle_timeout", options.idle_timeout.map_or(0, |timeout| timeout.as_secs()));
-    let [requests, replies] = [&door.requests, &door.replies].map(|quota| quota.usage().limit.unwrap_or(0));
+    let [requests, replies] =
+        [&context.requests, &context.replies].map(|quota| quota.usage().limit.unwrap_or(0));
     lines.stat("read_buf_mem_limit", requests);
     lines.stat("resp_obj_mem_limit", replies);
     lines.stat("track_sizes", "no");
@@ -290,12 +291,12 @@ fn tls_settings(lines: &mut Lines<'_>, tls: Option<&tls::Options>) {
 pub(super) fn items(session: &mut Session) {
     use Counter as C;
 
-    let Session { door, out, now, .. } = session;
-    let counts = door.registry.since_reset();
-    let items = door.store.len();
+    let Session { context, out, now, .. } = session;
+    let counts = context.registry.since_reset();
+    let items = context.store.len();
     let mut lines = Lines(out);
     if items > 0 {
-        let age = door.store.age(*now);
+        let age = context.store.age(*now);
         for (name, value) in [
             ("number", items as u64),
             ("number_hot", 0),
@@ -304,7 +305,7 @@ pub(super) fn items(session: &mut Session) {
             ("age_hot", 0),
             ("age_warm", 0),
             ("age", u64::from(age)),
-            ("mem_requested", door.store.item_bytes()),
+            ("mem_requested", context.store.item_bytes()),
             ("evicted", counts.get(C::Evictions)),
             ("evicted_nonzero", 0),
             ("evicted_time", u64::from(if counts.get(C::Evictions) > 0 { age } else { 0 })),
@@ -335,10 +336,10 @@ pub(super) fn items(session: &mut Session) {
 pub(super) fn slabs(session: &mut Session) {
     use Counter as C;
 
-    let Session { door, out, .. } = session;
-    let counts = door.registry.since_reset();
-    let items = door.store.len() as u64;
-    let bytes = door.store.item_bytes();
+    let Session { context, out, .. } = session;
+    let counts = context.registry.since_reset();
+    let items = context.store.len() as u64;
+    let bytes = context.store.item_bytes();
     let pages = bytes.div_ceil(PAGE_BYTES);
     let mut lines = Lines(out);
     // The one class has chunks of the mean size, and no more of them than items.
@@ -378,14 +379,14 @@ pub(super) fn sizes(session: &mut Session) {
 }
 
 pub(super) fn connections(session: &mut Session) {
-    let Session { door, out, now, connection: asking, .. } = session;
+    let Session { context, out, now, connection: asking, .. } = session;
     let mut lines = Lines(out);
-    door.connections.each_listener(|id, name| {
+    context.connections.each_listener(|id, name| {
         lines.stat(format_args!("{id}:addr"), name);
         lines.stat(format_args!("{id}:state"), "conn_listening");
         lines.stat(format_args!("{id}:secs_since_last_cmd"), 0);
     });
-    door.connections.each(|connection| {
+    context.connections.each(|connection| {
         let id = connection.id;
         let state = if id == asking.id { "conn_parse_cmd" } else { connection.state().name() };
         lines.stat(format_args!("{id}:addr"), &connection.peer);
@@ -410,13 +411,13 @@ pub(super) fn cachedump(session: &mut Session, mut arguments: Tokens<'_>) {
     let limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
     let mut dump = Vec::new();
     let mut shown = 0;
-    let clock = session.door.store.clock();
-    let shards = if class == 1 { session.door.store.shard_count() } else { 0 };
+    let clock = session.context.store.clock();
+    let shards = if class == 1 { session.context.store.shard_count() } else { 0 };
     for shard in 0..shards {
         if shown >= limit || dump.len() >= CACHEDUMP_MAX {
             break;
         }
-        session.door.store.walk(&session.caller(), shard, |item| {
+        session.context.store.walk(&session.caller(), shard, |item| {
             // A key that came base64-encoded may hold a line end.
             if shown < limit && dump.len() < CACHEDUMP_MAX && !item.key_binary {
                 shown += 1;

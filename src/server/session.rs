@@ -20,7 +20,7 @@ use crate::protocol::admin::Crawler;
 use crate::protocol::codec::{Flow, Handler};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
-use crate::server::Door;
+use crate::server::ServerContext;
 use crate::server::connections::Connection;
 use crate::server::forward::{Elsewhere, Forward, Timed};
 use crate::server::memcached::Ended;
@@ -42,7 +42,7 @@ const HIDDEN_LINE: &[u8] = b"(a line before login)";
 
 /// One client, between its codec and the store.
 pub(super) struct Session {
-    pub(super) door: Arc<Door>,
+    pub(super) context: Arc<ServerContext>,
     pub(super) counters: Arc<Counters>,
     pub(super) connection: Arc<Connection>,
     /// Answers that wait to be sent.
@@ -153,7 +153,7 @@ impl Session {
     /// compiled into one function, the store's part included.
     #[inline]
     fn execute_now(&mut self, command: &Command<'_>, reply: &Reply<'_>) -> Executed {
-        let Self { door, counters, connection, out, now, forward, .. } = self;
+        let Self { context, counters, connection, out, now, forward, .. } = self;
         let since = match forward.as_mut().map(|forward| forward.place(command.key)).transpose() {
             Ok(since) => since,
             Err(elsewhere) => return self.execute_elsewhere(command, reply, elsewhere),
@@ -163,17 +163,17 @@ impl Session {
             counters.bump(Counter::CmdMeta);
         }
         // A key that came base64-encoded may hold a line end, which a dump could not show.
-        if door.prefixes.enabled() && !command.key_binary {
+        if context.prefixes.enabled() && !command.key_binary {
             let mut hit = false;
-            let executed = door.store.execute(&caller, command, |outcome| {
+            let executed = context.store.execute(&caller, command, |outcome| {
                 hit = matches!(outcome, Outcome::Found(_));
                 reply::write(out, reply, &outcome);
                 Executed::here(&outcome)
             });
-            count_prefix(door, command, hit);
+            count_prefix(context, command, hit);
             executed
         } else {
-            door.store.execute(&caller, command, |outcome| {
+            context.store.execute(&caller, command, |outcome| {
                 reply::write(out, reply, &outcome);
                 Executed::here(&outcome)
             })
@@ -192,8 +192,8 @@ impl Session {
     ) {
         let too_large = why == Failure::TooLarge;
         self.counters.bump(if too_large { Counter::StoreTooLarge } else { Counter::StoreNoMemory });
-        self.door.store.tell_unstored(&self.caller(), key, command, why);
-        let Self { door, out, now, forward, .. } = self;
+        self.context.store.tell_unstored(&self.caller(), key, command, why);
+        let Self { context, out, now, forward, .. } = self;
         if let Some(forward) = forward
             && mode == SetMode::Set
             && let Err(Elsewhere::At(place)) = forward.place(key)
@@ -202,7 +202,7 @@ impl Session {
             forward.send(place, &command, *now, out, Owned::Told(told));
             return;
         }
-        door.store.drop_unstored(key, mode);
+        context.store.drop_unstored(key, mode);
         self.out.extend_from_slice(&told);
     }
 
@@ -233,7 +233,7 @@ impl Session {
     /// Takes what has come in from other nodes and writes out what can be; pending while
     /// something is on its way.
     pub(super) fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { door, counters, out, forward, .. } = self;
+        let Self { context, counters, out, forward, .. } = self;
         let Some(forward) = forward else { return Poll::Ready(()) };
         forward.poll(cx, out, counters, |operation, outcome| {
             if matches!(outcome, Outcome::Failed(Failure::Unavailable(_)))
@@ -241,11 +241,11 @@ impl Session {
             {
                 count_unavailable(counters, &command.verb);
             }
-            if door.prefixes.enabled()
+            if context.prefixes.enabled()
                 && !operation.key_binary()
                 && let Ok(command) = operation.open().and_then(|operation| pb::command(&operation))
             {
-                count_prefix(door, &command, matches!(outcome, Outcome::Found(_)));
+                count_prefix(context, &command, matches!(outcome, Outcome::Found(_)));
             }
         })
     }
@@ -284,7 +284,7 @@ impl Session {
             return self.answer("CLIENT_ERROR bad authentication token format");
         };
         self.counters.bump(Counter::AuthCmds);
-        if self.door.auth.as_ref().is_none_or(|users| users.allow(user, password)) {
+        if self.context.auth.as_ref().is_none_or(|users| users.allow(user, password)) {
             self.logged_in = true;
             self.answer("STORED");
         } else {
@@ -295,21 +295,21 @@ impl Session {
 
     /// Writes the next shard's items; done when there is none left.
     pub(super) fn dump(&mut self, kind: Crawler, shard: usize) -> Next {
-        let Self { door, counters, connection, out, now, .. } = self;
-        if shard == door.store.shard_count() {
+        let Self { context, counters, connection, out, now, .. } = self;
+        if shard == context.store.shard_count() {
             out.extend_from_slice(if kind == Crawler::KeyDump { b"EN\r\n" } else { b"END\r\n" });
             return Next::Read;
         }
         let caller = Caller::new(*now, counters, connection.id);
         let mut line = String::new();
-        door.store.walk(&caller, shard, |item| {
+        context.store.walk(&caller, shard, |item| {
             line.clear();
             if kind == Crawler::KeyDump {
                 out.extend_from_slice(b"mg ");
                 reply::write_key_argument(out, item.key, item.key_binary);
                 out.extend_from_slice(b"\r\n");
             } else {
-                describe(&mut line, door, *now, &item);
+                describe(&mut line, context, *now, &item);
                 out.extend_from_slice(line.as_bytes());
             }
         });
@@ -343,20 +343,20 @@ pub(super) fn count_unavailable(counters: &Counters, verb: &Verb<'_>) {
     counters.bump(if is_read { Counter::UnavailableReads } else { Counter::UnavailableWrites });
 }
 
-fn count_prefix(door: &Door, command: &Command<'_>, hit: bool) {
+fn count_prefix(context: &ServerContext, command: &Command<'_>, hit: bool) {
     match command.verb {
-        Verb::Get(get) if get.touch.is_none() => door.prefixes.count(command.key, Event::Get { hit }),
-        Verb::Set(_) => door.prefixes.count(command.key, Event::Set),
-        Verb::Delete(_) => door.prefixes.count(command.key, Event::Delete),
+        Verb::Get(get) if get.touch.is_none() => context.prefixes.count(command.key, Event::Get { hit }),
+        Verb::Set(_) => context.prefixes.count(command.key, Event::Set),
+        Verb::Delete(_) => context.prefixes.count(command.key, Event::Delete),
         _ => {}
     }
 }
 
 /// A line of `lru_crawler metadump` (crawler.c, `crawler_metadump_eval`).
-fn describe(line: &mut String, door: &Door, now: Seconds, item: &ItemView<'_>) {
+fn describe(line: &mut String, context: &ServerContext, now: Seconds, item: &ItemView<'_>) {
     use std::fmt::Write as _;
 
-    let clock = door.store.clock();
+    let clock = context.store.clock();
     line.push_str("key=");
     write_uri_encoded(line, item.key);
     let exp = item.ttl_seconds.map_or(-1, |ttl| clock.unix(now + ttl) as i64);
@@ -407,18 +407,18 @@ impl Handler for Session {
 
     #[cold]
     fn speaks_else(&mut self, what: &str) {
-        self.door.strangers.tell(self.now, &self.connection.peer, what);
+        self.context.strangers.tell(self.now, &self.connection.peer, what);
     }
 
     fn line(&mut self, line: &[u8]) {
         let id = self.connection.id;
         // Before login any line may hold a password, if only by mistake.
         let line = if self.logged_in { &line[..line.len().min(SHOWN_LINE_MAX)] } else { HIDDEN_LINE };
-        if self.door.verbosity.load(Ordering::Relaxed) >= 2 {
+        if self.context.verbosity.load(Ordering::Relaxed) >= 2 {
             trace!(target: logs::CLIENTS, "<{id} {}", line.escape_ascii());
         }
-        if self.door.events.watched(Kinds::RAWCMDS) {
-            self.door.events.tell(Kinds::RAWCMDS, |text| {
+        if self.context.events.watched(Kinds::RAWCMDS) {
+            self.context.events.tell(Kinds::RAWCMDS, |text| {
                 text.push_str(&format!("<{id} {}", line.escape_ascii()));
             });
         }
@@ -426,7 +426,7 @@ impl Handler for Session {
 
     #[inline]
     fn wants_lines(&self) -> bool {
-        self.door.verbosity.load(Ordering::Relaxed) >= 2 || self.door.events.watched(Kinds::RAWCMDS)
+        self.context.verbosity.load(Ordering::Relaxed) >= 2 || self.context.events.watched(Kinds::RAWCMDS)
     }
 
     #[inline]
@@ -435,11 +435,11 @@ impl Handler for Session {
     }
 
     fn has_cas(&self) -> bool {
-        self.door.store.has_cas()
+        self.context.store.has_cas()
     }
 
     #[inline]
     fn item_size_max(&self) -> usize {
-        self.door.store.item_size_max()
+        self.context.store.item_size_max()
     }
 }

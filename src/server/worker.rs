@@ -22,7 +22,7 @@ use crate::server::listen::{Bound, tcp_name};
 use crate::server::memcached::{Client, Ended, tell_connection};
 use crate::server::peer;
 use crate::server::stream::Stream;
-use crate::server::{Door, Security};
+use crate::server::{Security, ServerContext};
 use crate::stats::{Counter, Counters};
 use crate::tls::Reloadable as Certificates;
 
@@ -79,25 +79,25 @@ impl Workers {
     ///
     /// # Errors
     /// The system has no thread or no descriptor to give.
-    pub fn start(door: &Arc<Door>, cluster: Option<&Arc<Cluster>>) -> io::Result<Self> {
+    pub fn start(context: &Arc<ServerContext>, cluster: Option<&Arc<Cluster>>) -> io::Result<Self> {
         let mut workers = Self { inboxes: Vec::new(), peer_inboxes: Vec::new(), threads: Vec::new() };
-        for number in 0..door.options.threads.max(1) {
+        for number in 0..context.options.threads.max(1) {
             let (inbox, accepted) = mpsc::unbounded_channel();
             let (peer_inbox, peers) = mpsc::channel(PEERS_WAITING);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (door, counters) = (door.clone(), door.registry.block());
+            let (context, counters) = (context.clone(), context.registry.block());
             let cluster = cluster.map(|cluster| (cluster.clone(), peers));
             let name = format!("worker-{number}");
-            let heart = door.beats.watch(name.clone());
+            let heart = context.beats.watch(name.clone());
             if number == 0 {
                 // Until the last connection is over, which may be one that waits.
-                let (requests, replies) = (door.requests.clone(), door.replies.clone());
+                let (requests, replies) = (context.requests.clone(), context.replies.clone());
                 runtime.spawn(async move { tokio::join!(requests.watch(), replies.watch()) });
             }
             let thread = std::thread::Builder::new().name(name).spawn(move || {
                 runtime.block_on(async move {
                     tokio::spawn(heart.keep());
-                    work(door, counters, accepted, cluster).await;
+                    work(context, counters, accepted, cluster).await;
                 });
             })?;
             workers.inboxes.push(inbox);
@@ -150,7 +150,7 @@ pub struct Cluster {
 }
 
 async fn work(
-    door: Arc<Door>,
+    context: Arc<ServerContext>,
     counters: Arc<Counters>,
     mut accepted: Inbox,
     cluster: Option<(Arc<Cluster>, mpsc::Receiver<Arrival>)>,
@@ -160,24 +160,24 @@ async fn work(
     let links = CancellationToken::new();
     let cache = cluster.map(|(cluster, peers)| {
         let cache = Cache::start(cluster.shared.clone(), counters.clone(), links.clone());
-        tracker.spawn(cluster.peers.clone().serve(cache.clone(), peers, door.stop.clone()));
+        tracker.spawn(cluster.peers.clone().serve(cache.clone(), peers, context.stop.clone()));
         let watched = cache.clone();
         tokio::spawn(pauses::watch(move || _ = watched.pauses().ended()));
         if cfg!(debug_assertions) {
-            tokio::spawn(hold_in_a_batch(door.beats.clone(), cache.clone()));
+            tokio::spawn(hold_in_a_batch(context.beats.clone(), cache.clone()));
         }
         cache
     });
     loop {
         let next = tokio::select! {
             next = accepted.recv() => next,
-            () = door.stop.cancelled() => None,
+            () = context.stop.cancelled() => None,
         };
         let Some(accepted) = next else { break };
-        tracker.spawn(serve(door.clone(), counters.clone(), accepted, cache.clone()));
+        tracker.spawn(serve(context.clone(), counters.clone(), accepted, cache.clone()));
     }
     tracker.close();
-    if tokio::time::timeout(door.options.grace, tracker.wait()).await.is_err() {
+    if tokio::time::timeout(context.options.grace, tracker.wait()).await.is_err() {
         debug!("{} connections did not take their replies in time", tracker.len());
     }
     links.cancel();
@@ -195,30 +195,35 @@ async fn hold_in_a_batch(beats: Arc<Beats>, cache: Arc<Cache>) {
 
 /// A connection's place in the list and under the limit, given back however it ends.
 struct Place {
-    door: Arc<Door>,
+    context: Arc<ServerContext>,
     connection: Arc<Connection>,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.door.connections.leave(&self.connection);
+        self.context.connections.leave(&self.connection);
     }
 }
 
 /// One connection from its first byte to its last.
-async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted, cache: Option<Arc<Cache>>) {
+async fn serve(
+    context: Arc<ServerContext>,
+    counters: Arc<Counters>,
+    accepted: Accepted,
+    cache: Option<Arc<Cache>>,
+) {
     let Accepted { socket, peer, listen, slot } = accepted;
     let id = u64::from(socket.as_raw_fd().unsigned_abs());
-    let connection = door.connections.enter(id, peer, listen, door.store.clock().now());
-    let _place = Place { door: door.clone(), connection: connection.clone(), _slot: slot };
-    tell_connection(&door, &connection, None);
-    let ended = match open(&door, socket).await {
-        Ok(stream) => Client::new(stream, door.clone(), counters, connection.clone(), cache).await,
+    let connection = context.connections.enter(id, peer, listen, context.store.clock().now());
+    let _place = Place { context: context.clone(), connection: connection.clone(), _slot: slot };
+    tell_connection(&context, &connection, None);
+    let ended = match open(&context, socket).await {
+        Ok(stream) => Client::new(stream, context.clone(), counters, connection.clone(), cache).await,
         Err(error) => {
             if is_plain(&error) {
-                let now = door.store.clock().now();
-                door.strangers.tell(now, &connection.peer, "plain text to a listener with TLS");
+                let now = context.store.clock().now();
+                context.strangers.tell(now, &connection.peer, "plain text to a listener with TLS");
             }
             if error.kind() != io::ErrorKind::Interrupted {
                 counters.bump(Counter::TlsFailures);
@@ -227,15 +232,15 @@ async fn serve(door: Arc<Door>, counters: Arc<Counters>, accepted: Accepted, cac
             Ended::Error
         }
     };
-    tell_connection(&door, &connection, Some(ended));
+    tell_connection(&context, &connection, Some(ended));
 }
 
-async fn open(door: &Door, socket: Socket) -> io::Result<Stream> {
+async fn open(context: &ServerContext, socket: Socket) -> io::Result<Stream> {
     match socket {
         Socket::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
         Socket::Tcp { stream, security } => {
             let stream = TcpStream::from_std(stream)?;
-            let certificates = door.certificates.as_ref();
+            let certificates = context.certificates.as_ref();
             let acceptor = match security {
                 Security::Plain => None,
                 Security::Tls => Some(certificates.map(Certificates::acceptor)),
@@ -248,7 +253,7 @@ async fn open(door: &Door, socket: Socket) -> io::Result<Stream> {
             let stream = tokio::select! {
                 shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => shaken??,
                 // Nothing is begun yet that a stop would have to wait for.
-                () = door.stop.cancelled() => return Err(io::ErrorKind::Interrupted.into()),
+                () = context.stop.cancelled() => return Err(io::ErrorKind::Interrupted.into()),
             };
             Ok(Stream::Tls(Box::new(stream)))
         }
@@ -266,20 +271,21 @@ fn is_plain(error: &io::Error) -> bool {
 /// # Errors
 /// The listener cannot be watched for connections.
 pub async fn accept(
-    door: Arc<Door>,
+    context: Arc<ServerContext>,
     counters: Arc<Counters>,
     bound: Bound,
     inboxes: Vec<mpsc::UnboundedSender<Accepted>>,
     cluster: Option<Arc<Cluster>>,
 ) -> io::Result<()> {
     let listen = bound.name();
-    door.connections.listen(bound.id(), listen.clone());
+    context.connections.listen(bound.id(), listen.clone());
     let listener = Listener::new(bound)?;
     for inbox in inboxes.iter().cycle() {
-        let slot = if door.options.reject_over_limit { None } else { Some(slot(&door, &counters).await) };
+        let slot =
+            if context.options.reject_over_limit { None } else { Some(slot(&context, &counters).await) };
         let next = tokio::select! {
             next = listener.accept() => next,
-            () = door.stop.cancelled() => break,
+            () = context.stop.cancelled() => break,
         };
         let (socket, peer) = match next {
             Ok(next) => next,
@@ -294,7 +300,7 @@ pub async fn accept(
                 continue;
             }
         };
-        let Some(slot) = slot.or_else(|| door.connections.slots().clone().try_acquire_owned().ok()) else {
+        let Some(slot) = slot.or_else(|| context.connections.slots().clone().try_acquire_owned().ok()) else {
             counters.bump(Counter::RejectedConnections);
             refuse(socket);
             continue;
@@ -311,18 +317,18 @@ pub async fn accept(
 }
 
 /// Waits for a free place under the limit; meanwhile clients queue in the backlog.
-async fn slot(door: &Door, counters: &Counters) -> OwnedSemaphorePermit {
-    let slots = door.connections.slots();
+async fn slot(context: &ServerContext, counters: &Counters) -> OwnedSemaphorePermit {
+    let slots = context.connections.slots();
     loop {
         if let Ok(slot) = slots.clone().try_acquire_owned() {
             return slot;
         }
         counters.bump(Counter::ListenDisabled);
-        door.connections.accepting.store(false, Ordering::Relaxed);
+        context.connections.accepting.store(false, Ordering::Relaxed);
         let since = tokio::time::Instant::now();
         // The semaphore is never closed.
         let slot = slots.clone().acquire_owned().await;
-        door.connections.accepting.store(true, Ordering::Relaxed);
+        context.connections.accepting.store(true, Ordering::Relaxed);
         counters.add(Counter::ListenDisabledMicros, since.elapsed().as_micros() as u64);
         if let Ok(slot) = slot {
             return slot;

@@ -107,7 +107,7 @@ struct Item {
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
     let ready = admin.unready().is_none();
-    let draining = admin.door.draining.load(Ordering::Acquire);
+    let draining = admin.context.draining.load(Ordering::Acquire);
     let (node, version) = (admin.name.clone(), env!("CARGO_PKG_VERSION"));
     let Some(shared) = &admin.cluster else {
         return Json(Cluster {

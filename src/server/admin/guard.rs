@@ -1,6 +1,6 @@
 //! Who may ask, and for how long.
 //!
-//! Without a token the door is for this machine alone, and for programs on it: a page from
+//! Without a token HTTP is for this machine alone, and for programs on it: a page from
 //! elsewhere that a browser here shows must not reach it, not even under a name of its own that
 //! leads to this machine (DNS rebinding). So without a token the Host must be an address or
 //! `localhost`. And where memcached's clients need a password or the rights to a unix socket, keys
@@ -118,7 +118,7 @@ fn says_host(request: &Request) -> bool {
     }
 }
 
-/// Why a request is refused at a door that asks for no token.
+/// Why a request is refused where HTTP asks for no token.
 fn tokenless_refusal(admin: &Admin, request: &Request) -> Option<Problem> {
     let authority = request.uri().authority();
     if !is_of_this_machine(request.headers()) || authority.is_some_and(|name| !is_here(name.as_str())) {
@@ -131,9 +131,9 @@ fn tokenless_refusal(admin: &Admin, request: &Request) -> Option<Problem> {
         return Some(Problem::new(StatusCode::FORBIDDEN, "pages of other sites are not answered"));
     }
     let is_data = DATA_PATHS.iter().any(|data| request.uri().path().starts_with(data));
-    let options = &admin.door.options;
+    let options = &admin.context.options;
     let needs_certificate = options.tls.as_ref().is_some_and(|tls| tls.verify == ClientVerify::Require);
-    let is_kept = admin.door.auth.is_some() || options.unix.is_some() || needs_certificate;
+    let is_kept = admin.context.auth.is_some() || options.unix.is_some() || needs_certificate;
     (is_data && is_kept).then(|| {
         let detail =
             "clients need a password (-Y), a certificate or a unix socket (-s) here: keys need --http-token-file";

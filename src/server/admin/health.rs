@@ -12,7 +12,7 @@ use crate::server::admin::problem::Problem;
 
 /// The process runs and answers, and every thread goes on.
 pub(super) async fn alive(State(admin): State<Arc<Admin>>) -> Result<&'static str, Problem> {
-    match admin.door.beats.stuck() {
+    match admin.context.beats.stuck() {
         None => Ok("ok\n"),
         Some(stuck) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, stuck.to_string())),
     }
@@ -29,7 +29,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Result<&'static st
 impl Admin {
     /// Why no client should be sent here; `None` when they may.
     pub(super) fn unready(&self) -> Option<&'static str> {
-        if self.door.draining.load(Ordering::Acquire) || self.door.stop.is_cancelled() {
+        if self.context.draining.load(Ordering::Acquire) || self.context.stop.is_cancelled() {
             return Some("this node is stopping");
         }
         let shared = self.cluster.as_ref()?;

@@ -58,7 +58,7 @@ pub(super) async fn show(
     Ok(Json(Past {
         node: admin.name.clone(),
         time: unix_seconds(),
-        samples: admin.door.history.last(seconds as usize),
+        samples: admin.context.history.last(seconds as usize),
         unanswered: cluster.is_some().then_some(unanswered),
         cluster,
         incidents: admin.incidents.told(),
@@ -68,7 +68,7 @@ pub(super) async fn show(
 impl Admin {
     async fn all_members(&self, seconds: u32, unanswered: &mut Vec<String>) -> Vec<Sample> {
         let Some(shared) = &self.cluster else {
-            return together(vec![Told::of(&self.door.history, seconds as usize)], unix_seconds());
+            return together(vec![Told::of(&self.context.history, seconds as usize)], unix_seconds());
         };
         let mut members = Vec::new();
         for (id, told) in shared.pings.history(seconds, PATIENCE).await {
@@ -87,9 +87,9 @@ pub(super) async fn watch(admin: Arc<Admin>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let door = &admin.door;
-        let reading = Reading::of(&door.registry, &door.store, &door.connections);
+        let context = &admin.context;
+        let reading = Reading::of(&context.registry, &context.store, &context.connections);
         admin.incidents.look(Look::of(&admin.name, admin.cluster.as_deref(), &reading));
-        admin.door.history.record(reading);
+        admin.context.history.record(reading);
     }
 }

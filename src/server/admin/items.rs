@@ -79,7 +79,7 @@ pub(super) async fn write(
     }
     let flags = number::<u32>(&headers, &FLAGS, "a whole number of 32 bits")?.unwrap_or(0);
     let ttl = number::<i64>(&headers, &TTL, "seconds, as memcached's exptime: 0 for no end")?.unwrap_or(0);
-    let value = value(&headers, body, admin.door.store.item_size_max()).await?;
+    let value = value(&headers, body, admin.context.store.item_size_max()).await?;
     let exptime = Exptime::from_wire(ttl);
     let set = Set { mode, value: &value, flags, exptime, compare, ..Set::PLAIN };
     let show = |outcome: Outcome<'_>| match outcome {

@@ -75,10 +75,10 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Listing>, Problem> {
     let Wanted { prefix, limit } = Wanted::parse(query.as_deref().unwrap_or_default())?;
-    if !admin.door.options.dump_allowed {
+    if !admin.context.options.dump_allowed {
         return Err(Problem::new(StatusCode::FORBIDDEN, "listing keys is not allowed here (-X)"));
     }
-    let store = &admin.door.store;
+    let store = &admin.context.store;
     let mut listing = Listing { keys: Vec::new(), truncated: false, examined: 0 };
     for shard in 0..store.shard_count() {
         if listing.truncated || listing.examined >= EXAMINED_MAX {

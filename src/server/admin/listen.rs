@@ -1,4 +1,4 @@
-//! Connections of the HTTP door: bound in number, in time and in memory.
+//! Connections of the HTTP server: bound in number, in time and in memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +38,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// How long requests may still be answered after a stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Why the HTTP door does not open; the operator's to mend.
+/// Why the HTTP server does not open; the operator's to mend.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for HTTP on {address} (--http-listen): {error}")]
 pub struct Error {
@@ -46,7 +46,7 @@ pub struct Error {
     error: io::Error,
 }
 
-/// Binds the door's address; `None` when that is only the usual one, and cannot be had: nobody asked
+/// Binds the address; `None` when that is only the usual one, and cannot be had: nobody asked
 /// for it, and a cache can do without.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! The HTTP door: health, metrics, a small JSON API and the status page, for operators and for
+//! The HTTP server: health, metrics, a small JSON API and the status page, for operators and for
 //! whoever has no memcached client at hand.
 //!
 //! It has a thread of its own, so that a walk through all keys or a slow reader keeps no client
@@ -39,7 +39,7 @@ use crate::cluster::etcd::default_node_id;
 use crate::command::{Command, Failure, Outcome, Unavailable};
 use crate::logs::Lines;
 use crate::pb;
-use crate::server::Door;
+use crate::server::ServerContext;
 use crate::server::admin::incidents::Incidents;
 use crate::server::admin::page::Page;
 use crate::server::admin::problem::Problem;
@@ -54,7 +54,7 @@ const KEEP_UP: Duration = Duration::from_secs(5);
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How the HTTP door listens and what it shows.
+/// How the HTTP server listens and what it shows.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where to listen, `host:port`; port 0 picks a free one.
@@ -75,7 +75,7 @@ pub struct Admin {
     name: String,
     /// Where its clients come in.
     memcached_addr: String,
-    door: Arc<Door>,
+    context: Arc<ServerContext>,
     cluster: Option<Arc<cache::Shared>>,
     /// Executes commands on keys of other nodes; none for a node that is alone.
     cache: Option<Arc<Cache>>,
@@ -87,7 +87,7 @@ pub struct Admin {
     incidents: Incidents,
 }
 
-/// Answers HTTP in a thread of its own until the door's stop, the last request after it included
+/// Answers HTTP in a thread of its own until the server's stop, the last request after it included
 /// if that does not outlive its time.
 ///
 /// # Errors
@@ -96,17 +96,17 @@ pub fn start(
     listener: TcpListener,
     options: &Options,
     token: Option<Token>,
-    door: Arc<Door>,
+    context: Arc<ServerContext>,
     memcached_addr: String,
     cluster: Option<Arc<cache::Shared>>,
     log_lines: Lines,
 ) -> io::Result<JoinHandle<()>> {
     let requests = Arc::<Requests>::default();
-    let node = (door.clone(), cluster.clone());
+    let node = (context.clone(), cluster.clone());
     let exporter = Exporter::new(node, requests.clone(), log_lines, options.memcached_names);
     let exporter = exporter.map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let counters = door.registry.block();
+    let counters = context.registry.block();
     let name = match &cluster {
         Some(shared) => shared.me.id.clone(),
         None => {
@@ -114,11 +114,11 @@ pub fn start(
             default_node_id(port.unwrap_or(0))
         }
     };
-    let heart = door.beats.watch("http");
+    let heart = context.beats.watch("http");
     std::thread::Builder::new().name("http".into()).spawn(move || {
         runtime.block_on(async move {
             tokio::spawn(heart.keep());
-            let stop = door.stop.clone();
+            let stop = context.stop.clone();
             // Outlives the requests, whose commands may still be on their way.
             let links = CancellationToken::new();
             let cache = cluster.clone().map(|shared| Cache::start(shared, counters.clone(), links.clone()));
@@ -130,7 +130,7 @@ pub fn start(
             let admin = Admin {
                 name,
                 memcached_addr,
-                door,
+                context,
                 cluster,
                 cache,
                 counters,
@@ -195,7 +195,7 @@ impl Admin {
     /// Has a command executed where its key lives, and shows what came of it.
     async fn execute<R>(&self, command: &Command<'_>, show: impl FnOnce(Outcome<'_>) -> R) -> R {
         let Some(cache) = &self.cache else {
-            return self.door.store.execute(&self.caller(), command, show);
+            return self.context.store.execute(&self.caller(), command, show);
         };
         match cache.call(command).await.result {
             Ok(message) => match pb::view(&message, command.key) {
@@ -210,6 +210,6 @@ impl Admin {
     }
 
     fn caller(&self) -> Caller<'_> {
-        Caller::new(self.door.store.clock().now(), &self.counters, 0)
+        Caller::new(self.context.store.clock().now(), &self.counters, 0)
     }
 }

@@ -74,12 +74,12 @@ pub(super) async fn show(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Statistics>, Problem> {
     let Query(Wanted { scope }) = wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let own = values(report::general_stats(&admin.door));
+    let own = values(report::general_stats(&admin.context));
     let members = match scope {
         Scope::Node => None,
         Scope::Cluster => Some(admin.members_stats(&own).await),
     };
-    let durations = admin.door.registry.durations();
+    let durations = admin.context.registry.durations();
     let kinds = Kind::ALL.iter().zip(&durations);
     let durations = kinds.flat_map(|(kind, by_route)| {
         Route::ALL.iter().zip(by_route).flat_map(|(route, by_ending)| {

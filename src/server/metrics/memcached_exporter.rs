@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::protocol::COMPATIBLE_VERSION;
-use crate::server::Door;
+use crate::server::ServerContext;
 use crate::stats::{Counter as C, Snapshot};
 
 /// Counters by what they are called there.
@@ -50,8 +50,8 @@ const COMMANDS: [(&str, &str, C); 14] = [
     ("flush", "hit", C::CmdFlush),
 ];
 
-pub(super) fn publish(door: &Door, counts: &Snapshot) {
-    let (store, clock) = (&door.store, door.store.clock());
+pub(super) fn publish(context: &ServerContext, counts: &Snapshot) {
+    let (store, clock) = (&context.store, context.store.clock());
     for (name, counter) in COUNTERS {
         let slab = name.starts_with("memcached_slab_");
         let labels = [("slab", "1")];
@@ -72,7 +72,7 @@ pub(super) fn publish(door: &Door, counts: &Snapshot) {
         metrics::counter!("memcached_process_system_cpu_seconds_total")
             .absolute(seconds(usage.system_time()));
     }
-    let accepting = door.connections.accepting.load(Ordering::Relaxed);
+    let accepting = context.connections.accepting.load(Ordering::Relaxed);
     for (name, value) in [
         ("memcached_up", 1.0),
         ("memcached_time_seconds", clock.unix(clock.now()) as f64),
@@ -80,8 +80,8 @@ pub(super) fn publish(door: &Door, counts: &Snapshot) {
         ("memcached_limit_bytes", store.budget_bytes() as f64),
         ("memcached_malloced_bytes", store.used_bytes() as f64),
         ("memcached_current_items", store.len() as f64),
-        ("memcached_current_connections", door.connections.open() as f64),
-        ("memcached_max_connections", door.connections.max() as f64),
+        ("memcached_current_connections", context.connections.open() as f64),
+        ("memcached_max_connections", context.connections.max() as f64),
         ("memcached_accepting_connections", f64::from(u8::from(accepting))),
         ("memcached_lru_crawler_enabled", f64::from(u8::from(store.sweep_enabled()))),
     ] {

@@ -23,7 +23,7 @@ use crate::cache;
 use crate::logs::Lines;
 use crate::peer::link::stats::Totals;
 use crate::protocol::COMPATIBLE_VERSION;
-use crate::server::Door;
+use crate::server::ServerContext;
 use crate::server::metrics::families::{FAMILIES, Kind};
 use crate::stats::histogram::{AGE, BATCH, DURATION, Distribution, Scale, Tally};
 use crate::stats::{self, Counter, Ending, Route};
@@ -33,7 +33,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// The metrics of one node.
 pub struct Exporter {
-    door: Arc<Door>,
+    context: Arc<ServerContext>,
     cluster: Option<Arc<cache::Shared>>,
     requests: Arc<Requests>,
     log_lines: Lines,
@@ -53,13 +53,13 @@ const SERIES_MAX: usize = 4_096;
 type Series = (&'static str, Vec<Label>);
 
 impl Exporter {
-    /// Those of the node behind this door, and in this cluster. `memcached_names` adds the names
+    /// Those of this node, and in this cluster. `memcached_names` adds the names
     /// of memcached_exporter.
     ///
     /// # Errors
     /// None that a table without buckets could not cause.
     pub fn new(
-        (door, cluster): (Arc<Door>, Option<Arc<cache::Shared>>),
+        (context, cluster): (Arc<ServerContext>, Option<Arc<cache::Shared>>),
         requests: Arc<Requests>,
         log_lines: Lines,
         memcached_names: bool,
@@ -78,7 +78,17 @@ impl Exporter {
         });
         let handle = recorder.handle();
         let published = Mutex::default();
-        Ok(Self { door, cluster, requests, log_lines, memcached_names, recorder, handle, process, published })
+        Ok(Self {
+            context,
+            cluster,
+            requests,
+            log_lines,
+            memcached_names,
+            recorder,
+            handle,
+            process,
+            published,
+        })
     }
 
     /// Everything, as it is now, in Prometheus' text format.
@@ -104,31 +114,31 @@ impl Exporter {
     }
 
     fn publish(&self, links: &BTreeMap<String, Totals>) {
-        let door = &self.door;
-        let counts = door.registry.totals();
+        let context = &self.context;
+        let counts = context.registry.totals();
         for &each in Counter::ALL.iter().filter(|counter| !counter.metric_name().is_empty()) {
             metrics::counter!(each.metric_name(), each.labels()).absolute(counts.get(each));
         }
         let micros = Duration::from_micros(counts.get(Counter::ListenDisabledMicros));
         metrics::counter!("filbert_listen_disabled_seconds_total").absolute(micros.as_secs());
 
-        for (quota, direction) in [(&door.requests, "in"), (&door.replies, "out")] {
+        for (quota, direction) in [(&context.requests, "in"), (&context.replies, "out")] {
             let usage = quota.usage();
             let labels = [("direction", direction)];
             metrics::gauge!("filbert_buffers_used_bytes", &labels).set(usage.bytes as f64);
             metrics::gauge!("filbert_buffers_limit_bytes", &labels).set(usage.limit.unwrap_or(0) as f64);
             metrics::counter!("filbert_buffers_refused_total", &labels).absolute(usage.refused);
         }
-        let accepting = door.connections.accepting.load(Ordering::Relaxed);
+        let accepting = context.connections.accepting.load(Ordering::Relaxed);
         for (name, value) in [
-            ("filbert_connections_open", door.connections.open() as f64),
-            ("filbert_connections_limit", door.connections.max() as f64),
+            ("filbert_connections_open", context.connections.open() as f64),
+            ("filbert_connections_limit", context.connections.max() as f64),
             ("filbert_accepting_connections", f64::from(u8::from(accepting))),
-            ("filbert_items", door.store.len() as f64),
-            ("filbert_item_bytes", door.store.item_bytes() as f64),
-            ("filbert_item_size_limit_bytes", door.store.item_size_max() as f64),
-            ("filbert_memory_used_bytes", door.store.used_bytes() as f64),
-            ("filbert_memory_limit_bytes", door.store.budget_bytes() as f64),
+            ("filbert_items", context.store.len() as f64),
+            ("filbert_item_bytes", context.store.item_bytes() as f64),
+            ("filbert_item_size_limit_bytes", context.store.item_size_max() as f64),
+            ("filbert_memory_used_bytes", context.store.used_bytes() as f64),
+            ("filbert_memory_limit_bytes", context.store.budget_bytes() as f64),
         ] {
             metrics::gauge!(name).set(value);
         }
@@ -143,7 +153,7 @@ impl Exporter {
             metrics::counter!("filbert_log_lines_total", "level" => level).absolute(lines);
         }
         metrics::counter!("filbert_log_lines_lost_total").absolute(self.log_lines.lost());
-        for (thread, age) in door.beats.ages() {
+        for (thread, age) in context.beats.ages() {
             metrics::gauge!("filbert_thread_beat_age_seconds", "thread" => thread).set(age.as_secs_f64());
         }
         self.process.collect();
@@ -151,13 +161,13 @@ impl Exporter {
             cluster::publish(shared, links);
         }
         if self.memcached_names {
-            memcached_exporter::publish(door, &counts);
+            memcached_exporter::publish(context, &counts);
         }
         self.publish_distributions(links);
     }
 
     fn publish_distributions(&self, links: &BTreeMap<String, Totals>) {
-        let durations = self.door.registry.durations();
+        let durations = self.context.registry.durations();
         for (kind, by_route) in stats::Kind::ALL.iter().zip(&durations) {
             // Alone, nothing is ever forwarded.
             let routes = Route::ALL.iter().zip(by_route).take(1 + usize::from(self.cluster.is_some()));
@@ -172,7 +182,7 @@ impl Exporter {
                 }
             }
         }
-        let ages = self.door.registry.eviction_ages();
+        let ages = self.context.registry.eviction_ages();
         self.hand_on(("filbert_eviction_age_seconds", Vec::new()), &ages);
         for (peer, totals) in links {
             let labels = || vec![Label::new("peer", peer.clone())];
