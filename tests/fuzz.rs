@@ -10,9 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use filbert::clock::Clock;
 use filbert::events::Events;
+use filbert::server::connections::CloseReason;
 use filbert::server::connections::Connections;
 use filbert::server::history::History;
-use filbert::server::memcached::{Client, Ended};
+use filbert::server::memcached::Client;
 use filbert::server::prefix::Prefixes;
 use filbert::server::quota::Quota;
 use filbert::server::strangers::Strangers;
@@ -96,7 +97,7 @@ fn context(store: &Options, clock: &Clock) -> Arc<ServerContext> {
 
 /// Sends the input of a case to a connection of its own, and returns the answers and why it
 /// ended.
-async fn serve(case: &Case) -> (Vec<u8>, Ended) {
+async fn serve(case: &Case) -> (Vec<u8>, CloseReason) {
     let clock = Clock::manual(1_700_000_000);
     let context = context(&case.store, &clock);
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
@@ -155,10 +156,10 @@ fn run(seed: u64) {
     };
     let (answers, ended) = served(&case);
     match ended {
-        Ended::Normal | Ended::Shutdown => {}
+        CloseReason::Normal | CloseReason::Shutdown => {}
         // The client went away with answers under way, or sent on after a quit.
-        Ended::Error => {}
-        Ended::Idle => panic!("there is no idle timeout"),
+        CloseReason::Error => {}
+        CloseReason::Idle => panic!("there is no idle timeout"),
     }
     if let Err(what) = replies::check(&answers) {
         panic!("{}, in the answers to {}", Cut(what), Cut(case.input.escape_ascii()));

@@ -9,7 +9,7 @@ use crate::protocol::admin::{Admin, Crawler, names_our_class};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token::Tokens;
 use crate::server::cluster_commands::Task;
-use crate::server::memcached::Ended;
+use crate::server::connections::CloseReason;
 use crate::server::report;
 use crate::server::session::{Next, Session};
 use crate::stats::Counter;
@@ -30,7 +30,7 @@ impl Session {
                 None
             }
             Admin::Quit => {
-                self.next = Next::Close(Ended::Normal);
+                self.next = Next::Close(CloseReason::Normal);
                 None
             }
             Admin::Stats(arguments) => {
@@ -64,7 +64,7 @@ impl Session {
             }
             Admin::Shutdown { is_known: false } => Some(ProtocolError::ShutdownMode.as_str()),
             Admin::Shutdown { is_known: true } => {
-                self.next = Next::Close(Ended::Shutdown);
+                self.next = Next::Close(CloseReason::Shutdown);
                 self.context.stop.cancel();
                 None
             }

@@ -7,7 +7,7 @@ use crate::protocol::binary::reply::{write_continue, write_done, write_error, wr
 use crate::protocol::binary::{Ask, Head, Status};
 use crate::protocol::token::Tokens;
 use crate::server::cluster_commands::Task;
-use crate::server::memcached::Ended;
+use crate::server::connections::CloseReason;
 use crate::server::session::{Next, Session};
 use crate::stats::Counter;
 
@@ -22,7 +22,7 @@ impl Session {
             Ask::Version => write_done(&mut self.out, head, COMPATIBLE_VERSION.as_bytes()),
             Ask::Quit => {
                 write_done(&mut self.out, head, &[]);
-                self.next = Next::Close(Ended::Normal);
+                self.next = Next::Close(CloseReason::Normal);
             }
             Ask::Flush(delay) => self.binary_flush(head, delay),
             Ask::Stats(group) => self.binary_stats(head, group),
@@ -49,7 +49,7 @@ impl Session {
             Ask::Refused { status, closes } => {
                 write_error(&mut self.out, head, status);
                 if closes {
-                    self.next = Next::Close(Ended::Error);
+                    self.next = Next::Close(CloseReason::Error);
                 }
             }
         }

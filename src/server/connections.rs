@@ -11,6 +11,31 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Seconds;
 
+/// Why a connection ended (memcached logger.h, `log_entry` close reasons).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client or the server closed it.
+    Normal,
+    /// The network failed.
+    Error,
+    /// It said nothing for too long.
+    Idle,
+    /// The node is stopping.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// Its name in `watch connevents`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Error => "error",
+            Self::Idle => "idle_timeout",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// What a connection is doing, in memcached's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -16,7 +16,7 @@ use crate::pb::EncodedOp;
 use crate::peer::Job;
 use crate::peer::completions::{Completion, CompletionQueue, ReplyTo};
 use crate::server::cluster_commands::Task;
-use crate::server::replies::{Owned, Replies};
+use crate::server::replies::{PendingReply, Replies};
 use crate::stats::{Counters, Ending, Kind, Route};
 
 /// Bytes of answers that wait for others after which no more is asked for.
@@ -137,15 +137,15 @@ impl Forward {
     /// Where a command is executed: here, for which it returns from which generation on items
     /// count, or somewhere else.
     #[inline]
-    pub(super) fn place(&mut self, key: &[u8]) -> Result<u32, Elsewhere> {
+    pub(super) fn place(&mut self, key: &[u8]) -> Result<u32, NotHere> {
         match self.routing().place(key) {
             Place::Here { since } if self.serves => {
                 self.served = true;
                 Ok(since)
             }
-            Place::Here { .. } => Err(Elsewhere::Nowhere(Unavailable::Fenced)),
-            Place::Nowhere => Err(Elsewhere::Nowhere(Unavailable::NoOwner)),
-            place @ (Place::Member(_) | Place::Soon) => Err(Elsewhere::At(place)),
+            Place::Here { .. } => Err(NotHere::Unknown(Unavailable::Fenced)),
+            Place::Nowhere => Err(NotHere::Unknown(Unavailable::NoOwner)),
+            place @ (Place::Member(_) | Place::Soon) => Err(NotHere::At(place)),
         }
     }
 
@@ -156,7 +156,7 @@ impl Forward {
         command: &Command<'_>,
         now: Seconds,
         out: &mut Vec<u8>,
-        reply: Owned,
+        reply: PendingReply,
     ) -> u64 {
         let operation = self.cache.pack(command, now, reply.wanted());
         let deadline = *self.deadline.get_or_insert_with(|| self.cache.deadline());
@@ -231,9 +231,9 @@ fn has_failed(completion: &Completion) -> bool {
 }
 
 /// Why a command is not executed here and now.
-pub(super) enum Elsewhere {
+pub(super) enum NotHere {
     /// It is to be sent there.
     At(Place),
     /// It cannot be executed anywhere.
-    Nowhere(Unavailable),
+    Unknown(Unavailable),
 }

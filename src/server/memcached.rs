@@ -25,7 +25,7 @@ use crate::events::Kinds;
 use crate::protocol::codec::{Batch, Codec};
 use crate::protocol::error::ProtocolError;
 use crate::server::ServerContext;
-use crate::server::connections::{Connection, ConnectionState};
+use crate::server::connections::{CloseReason, Connection, ConnectionState};
 use crate::server::forward::{Begin, Forward};
 use crate::server::input::{Input, Place, READ_BYTES, Read};
 use crate::server::quota::Share;
@@ -71,31 +71,6 @@ pub struct Client {
     /// When the client last took answers that had had to wait for it.
     last_taken: Seconds,
     woken_for_all: bool,
-}
-
-/// Why a connection ended (memcached logger.h, `log_entry` close reasons).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The client or the server closed it.
-    Normal,
-    /// The network failed.
-    Error,
-    /// It said nothing for too long.
-    Idle,
-    /// The node is stopping.
-    Shutdown,
-}
-
-impl Ended {
-    /// Its name in `watch connevents`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Error => "error",
-            Self::Idle => "idle_timeout",
-            Self::Shutdown => "shutdown",
-        }
-    }
 }
 
 impl Client {
@@ -203,7 +178,7 @@ impl Client {
                 self.paused = false;
                 // Closed by the codec alone: what came was junk.
                 if !matches!(self.session().next, Next::Close(_)) {
-                    self.session().next = Next::Close(Ended::Error);
+                    self.session().next = Next::Close(CloseReason::Error);
                 }
             }
         }
@@ -271,14 +246,14 @@ impl Client {
                 buffer.clear();
                 buffer.reserve(READ_BYTES);
                 if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, buffer))? == 0 {
-                    session.next = Next::Close(Ended::Normal);
+                    session.next = Next::Close(CloseReason::Normal);
                 }
                 Poll::Ready(Ok(()))
             }
         }
     }
 
-    fn poll_run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<Ended>> {
+    fn poll_run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<CloseReason>> {
         self.session().turn_left = TURN_COMMANDS;
         let mut began = None;
         for round in 0_u32.. {
@@ -320,15 +295,15 @@ impl Client {
             if self.draining() {
                 ready!(answered);
                 ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-                return Poll::Ready(Ok(Ended::Shutdown));
+                return Poll::Ready(Ok(CloseReason::Shutdown));
             }
             if !ready!(self.poll_turn(cx, &mut buffers.read))? {
                 if !self.session().is_awaited() {
                     self.stream.take_leave(cx);
-                    return Poll::Ready(Ok(Ended::Normal));
+                    return Poll::Ready(Ok(CloseReason::Normal));
                 }
                 // A client that says no more may still listen.
-                self.session().next = Next::Close(Ended::Normal);
+                self.session().next = Next::Close(CloseReason::Normal);
             }
         }
         self.session().counters.bump(Counter::ConnYields);
@@ -353,10 +328,10 @@ impl Client {
 
     /// Makes room for others, who need the memory that this connection holds and does not move.
     #[cold]
-    fn make_room(&mut self, cx: &Context<'_>) -> Option<Ended> {
+    fn make_room(&mut self, cx: &Context<'_>) -> Option<CloseReason> {
         if self.session().share.is_evicted() {
             // Its client takes nothing, so that there is nobody to be told, by TLS neither.
-            return Some(Ended::Error);
+            return Some(CloseReason::Error);
         }
         self.input.clear(cx);
         self.paused = false;
@@ -371,7 +346,7 @@ impl Client {
     /// Whether it has been silent for too long; one that takes its answers, however slowly, is
     /// not. A timer that has run out is set anew when there was a command meanwhile, so that a
     /// command costs nothing here.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let session = &self.codec.handler;
         let watching = matches!(session.next, Next::Watch(_));
         let Some((timeout, timer)) = &mut self.idle else { return Poll::Pending };
@@ -384,7 +359,7 @@ impl Client {
             if left.is_zero() && !watching {
                 session.counters.bump(Counter::IdleKicks);
                 self.stream.take_leave(cx);
-                return Poll::Ready(Ended::Idle);
+                return Poll::Ready(CloseReason::Idle);
             }
             timer.as_mut().reset(Instant::now() + left.max(CLOCK_STEP));
         }
@@ -393,9 +368,9 @@ impl Client {
 }
 
 impl Future for Client {
-    type Output = Ended;
+    type Output = CloseReason;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let this = &mut *self;
         if !this.woken_for_all {
             this.woken_for_all = true;
@@ -422,14 +397,14 @@ impl Future for Client {
             ended
         });
         match ended {
-            Poll::Ready(result) => Poll::Ready(result.unwrap_or(Ended::Error)),
+            Poll::Ready(result) => Poll::Ready(result.unwrap_or(CloseReason::Error)),
             Poll::Pending => this.poll_idle(cx),
         }
     }
 }
 
 /// Tells watchers of a connection that came or went.
-pub(super) fn tell_connection(context: &ServerContext, connection: &Connection, ended: Option<Ended>) {
+pub(super) fn tell_connection(context: &ServerContext, connection: &Connection, ended: Option<CloseReason>) {
     if context.events.watched(Kinds::CONNEVENTS) {
         context.events.tell(Kinds::CONNEVENTS, |line| {
             let (transport, address) = connection.peer.split_once(':').unwrap_or(("", ""));

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::command::{Command, Outcome, Verb};
 use crate::protocol::error::ProtocolError;
-use crate::server::forward::Elsewhere;
+use crate::server::forward::NotHere;
 use crate::server::input::UNCOUNTED_BYTES;
 use crate::server::quota::Refused;
 use crate::server::session::{OUT_HIGH_WATER, Session};
@@ -48,8 +48,8 @@ impl Session {
                 bytes
             }
             // Only its owner knows.
-            Err(Elsewhere::At(_)) => self.context.store.item_size_max(),
-            Err(Elsewhere::Nowhere(_)) => 0,
+            Err(NotHere::At(_)) => self.context.store.item_size_max(),
+            Err(NotHere::Unknown(_)) => 0,
         };
         if value_bytes <= UNCOUNTED_BYTES {
             return true;

@@ -58,15 +58,15 @@ struct Slot {
 
 enum State {
     /// On its way.
-    Asked(Owned),
-    Answered(Owned, Answer),
+    Asked(PendingReply),
+    Answered(PendingReply, Answer),
     Text(Vec<u8>),
     /// Begins when everything before it has been answered.
     Later(Task),
 }
 
 /// A [`Reply`] that outlives the request it was read from. The key is in the operation.
-pub(super) enum Owned {
+pub(super) enum PendingReply {
     Value {
         cas: bool,
         last: bool,
@@ -88,7 +88,7 @@ pub(super) struct OwnedMeta {
     value_len: usize,
 }
 
-impl From<&Reply<'_>> for Owned {
+impl From<&Reply<'_>> for PendingReply {
     fn from(reply: &Reply<'_>) -> Self {
         match *reply {
             Reply::Value { cas, last } => Self::Value { cas, last },
@@ -102,7 +102,7 @@ impl From<&Reply<'_>> for Owned {
     }
 }
 
-impl Owned {
+impl PendingReply {
     /// How much of the item it shows.
     pub(super) fn wanted(&self) -> Projection {
         match self {
@@ -189,7 +189,7 @@ impl Replies {
 
     /// Takes a slot for a command of so many bytes that is on its way, behind what is in `out`; its
     /// number.
-    pub(super) fn ask(&mut self, out: &mut Vec<u8>, reply: Owned, bytes: usize) -> u64 {
+    pub(super) fn ask(&mut self, out: &mut Vec<u8>, reply: PendingReply, bytes: usize) -> u64 {
         self.asked += bytes;
         self.push(out, State::Asked(reply))
     }
@@ -247,7 +247,7 @@ impl Replies {
                     return None;
                 }
                 State::Later(task) => {
-                    slot.state = State::Asked(Owned::Classic(Classic::Store, true));
+                    slot.state = State::Asked(PendingReply::Classic(Classic::Store, true));
                     return Some((self.first, task));
                 }
             }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn ask(replies: &mut Replies, out: &mut Vec<u8>) -> u64 {
-        replies.ask(out, Owned::Classic(Classic::Store, false), 0)
+        replies.ask(out, PendingReply::Classic(Classic::Store, false), 0)
     }
 
     fn flush(replies: &mut Replies, out: &mut Vec<u8>) -> Option<u64> {
@@ -337,7 +337,7 @@ mod tests {
         };
         let mut replies = Replies::default();
         let mut out = Vec::new();
-        let get = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
+        let get = replies.ask(&mut out, PendingReply::Value { cas: false, last: true }, 0);
         let set = ask(&mut replies, &mut out);
         replies.fill(get, failed());
         replies.fill(set, failed());
@@ -351,7 +351,8 @@ mod tests {
         let mut out = Vec::new();
         let value = vec![0; ASKED_BYTES];
         let operation = encoded(b"key", set_of(&value));
-        let number = replies.ask(&mut out, Owned::Classic(Classic::Store, false), operation.payload_bytes());
+        let number =
+            replies.ask(&mut out, PendingReply::Classic(Classic::Store, false), operation.payload_bytes());
         assert!(replies.is_full(usize::MAX));
         let answer = Answer { operation, result: Err(Unavailable::Unanswered) };
         replies.fill(number, Completion::Answer(answer));
@@ -362,7 +363,7 @@ mod tests {
     fn large_values_leave_fewer_slots() {
         let mut replies = Replies::default();
         let mut out = Vec::new();
-        let number = replies.ask(&mut out, Owned::Value { cas: false, last: true }, 0);
+        let number = replies.ask(&mut out, PendingReply::Value { cas: false, last: true }, 0);
         let item = pb::Item { value: vec![0; 1 << 20].into(), ..pb::Item::default() };
         let result = Ok(pb::Outcome { item: Some(item), ..pb::Outcome::default() });
         replies.fill(number, Completion::Answer(Answer { operation: EncodedOp::default(), result }));

@@ -21,12 +21,11 @@ use crate::protocol::codec::{Flow, Handler};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
 use crate::server::ServerContext;
-use crate::server::connections::Connection;
-use crate::server::forward::{Elsewhere, Forward, Timed};
-use crate::server::memcached::Ended;
+use crate::server::connections::{CloseReason, Connection};
+use crate::server::forward::{Forward, NotHere, Timed};
 use crate::server::prefix::Event;
 use crate::server::quota::Share;
-use crate::server::replies::Owned;
+use crate::server::replies::PendingReply;
 use crate::stats::{Counter, Counters, Ending, Kind, Route};
 use crate::store::Caller;
 
@@ -78,7 +77,7 @@ pub(super) enum Next {
     /// Reads on.
     Read,
     /// Closes, once the answers are sent.
-    Close(Ended),
+    Close(CloseReason),
     /// Shows all items, from this shard on.
     Dump(Crawler, usize),
     /// Shows events, until the client closes.
@@ -102,7 +101,7 @@ impl Session {
         if !self.is_binary {
             self.answer(error.as_str());
         }
-        self.next = Next::Close(Ended::Error);
+        self.next = Next::Close(CloseReason::Error);
     }
 
     /// Whether commands came before this one in the same read, and their answers have not been sent
@@ -196,10 +195,10 @@ impl Session {
         let Self { context, out, now, forward, .. } = self;
         if let Some(forward) = forward
             && mode == SetMode::Set
-            && let Err(Elsewhere::At(place)) = forward.place(key)
+            && let Err(NotHere::At(place)) = forward.place(key)
         {
             let command = Command { key, key_binary: false, verb: Verb::Delete(Delete::default()) };
-            forward.send(place, &command, *now, out, Owned::Told(told));
+            forward.send(place, &command, *now, out, PendingReply::Told(told));
             return;
         }
         context.store.drop_unstored(key, mode);
@@ -211,22 +210,22 @@ impl Session {
         &mut self,
         command: &Command<'_>,
         reply: &Reply<'_>,
-        elsewhere: Elsewhere,
+        elsewhere: NotHere,
     ) -> Executed {
         let Self { counters, out, now, forward, .. } = self;
         match (elsewhere, forward) {
-            (Elsewhere::At(place), Some(forward)) => {
+            (NotHere::At(place), Some(forward)) => {
                 if matches!(reply, Reply::Meta(_)) {
                     counters.bump(Counter::CmdMeta);
                 }
                 Executed::Sent(forward.send(place, command, *now, out, reply.into()))
             }
-            (Elsewhere::Nowhere(why), _) => {
+            (NotHere::Unknown(why), _) => {
                 count_unavailable(counters, &command.verb);
                 reply::write(out, reply, &Outcome::Failed(Failure::Unavailable(why)));
                 Executed::Failed
             }
-            (Elsewhere::At(_), None) => Executed::Failed,
+            (NotHere::At(_), None) => Executed::Failed,
         }
     }
 
@@ -255,7 +254,7 @@ impl Session {
     pub(super) fn abandon(&mut self) {
         self.out.clear();
         self.forward = None;
-        self.next = Next::Close(Ended::Error);
+        self.next = Next::Close(CloseReason::Error);
     }
 
     /// Whether something is on its way from other nodes.

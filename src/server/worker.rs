@@ -16,10 +16,10 @@ use tracing::{debug, warn};
 
 use crate::beats::Beats;
 use crate::cache::{self, Cache, pauses};
-use crate::server::connections::Connection;
+use crate::server::connections::{CloseReason, Connection};
 use crate::server::guests::Arrival;
 use crate::server::listen::{Bound, tcp_name};
-use crate::server::memcached::{Client, Ended, tell_connection};
+use crate::server::memcached::{Client, tell_connection};
 use crate::server::peer;
 use crate::server::stream::Stream;
 use crate::server::{Security, ServerContext};
@@ -229,7 +229,7 @@ async fn serve(
                 counters.bump(Counter::TlsFailures);
             }
             debug!("{}: {error}", connection.peer);
-            Ended::Error
+            CloseReason::Error
         }
     };
     tell_connection(&context, &connection, Some(ended));
