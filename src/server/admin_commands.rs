@@ -8,11 +8,12 @@ use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::admin::{Admin, Crawler, names_our_class};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token::Tokens;
-use crate::server::cluster_commands::Task;
+use crate::server::cluster_tasks::Task;
 use crate::server::connections::CloseReason;
 use crate::server::report;
 use crate::server::session::{Next, Session};
 use crate::stats::Counter;
+use crate::store::Caller;
 
 /// Highest level of `verbosity` (memcached.h, `MAX_VERBOSITY_LEVEL`).
 const VERBOSITY_MAX: u32 = 2;
@@ -168,12 +169,12 @@ impl Session {
     pub(super) fn stats(&mut self, mut arguments: Tokens<'_>) {
         let dump_allowed = self.context.options.dump_allowed;
         match arguments.next() {
-            None => report::general(self),
-            Some(b"settings") => report::settings(self),
-            Some(b"items") => report::items(self),
-            Some(b"slabs") => report::slabs(self),
-            Some(b"sizes") => report::sizes(self),
-            Some(b"conns") => report::connections(self),
+            None => report::general(&self.context, self.now, &mut self.out),
+            Some(b"settings") => report::settings(&self.context, &mut self.out),
+            Some(b"items") => report::items(&self.context, self.now, &mut self.out),
+            Some(b"slabs") => report::slabs(&self.context, &mut self.out),
+            Some(b"sizes") => report::sizes(&mut self.out),
+            Some(b"conns") => report::connections(&self.context, self.connection.id, self.now, &mut self.out),
             Some(b"ring") if self.forward.is_some() => self.stats_ring(),
             Some(b"cluster") if self.later(Task::Stats) => {}
             Some(b"reset") => {
@@ -198,7 +199,10 @@ impl Session {
                 _ => self.answer(ProtocolError::DetailUsage.as_str()),
             },
             Some(b"cachedump") if !dump_allowed => self.answer("CLIENT_ERROR stats cachedump not allowed"),
-            Some(b"cachedump") => report::cachedump(self, arguments),
+            Some(b"cachedump") => {
+                let caller = Caller::new(self.now, &self.counters, self.connection.id);
+                report::cachedump(&self.context.store, &caller, &mut self.out, arguments);
+            }
             Some(_) => self.answer(ProtocolError::Unknown.as_str()),
         }
     }

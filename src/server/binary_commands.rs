@@ -6,7 +6,7 @@ use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::binary::reply::{write_continue, write_done, write_error, write_lines, write_stat};
 use crate::protocol::binary::{Ask, Head, Status};
 use crate::protocol::token::Tokens;
-use crate::server::cluster_commands::Task;
+use crate::server::cluster_tasks::Task;
 use crate::server::connections::CloseReason;
 use crate::server::session::{Next, Session};
 use crate::stats::Counter;

@@ -15,7 +15,7 @@ use crate::command::{Command, Outcome, Unavailable};
 use crate::pb::EncodedOp;
 use crate::peer::Job;
 use crate::peer::completions::{Completion, CompletionQueue, ReplyTo};
-use crate::server::cluster_commands::Task;
+use crate::server::cluster_tasks::Task;
 use crate::server::replies::{PendingReply, Replies};
 use crate::stats::{Counters, Ending, Kind, Route};
 

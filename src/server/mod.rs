@@ -4,6 +4,7 @@ pub mod admin;
 pub mod admin_commands;
 mod binary_commands;
 mod cluster_commands;
+mod cluster_tasks;
 pub mod connections;
 mod forward;
 pub mod guests;

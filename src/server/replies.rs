@@ -14,7 +14,7 @@ use crate::protocol::binary::Head;
 use crate::protocol::binary::reply::{Binary, Form};
 use crate::protocol::reply::{self, Classic, Meta, MetaVerb, Reply};
 use crate::protocol::token::Tokens;
-use crate::server::cluster_commands::Task;
+use crate::server::cluster_tasks::Task;
 
 /// Slots of one connection. Enough for owners to work at the same time; more would only wait for
 /// them longer.

@@ -14,8 +14,8 @@ use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
 use crate::protocol::token::{Tokens, number_u32};
 use crate::server::ServerContext;
-use crate::server::session::Session;
 use crate::stats::Counter;
+use crate::store::{Caller, Store};
 use crate::tls::{self, MinVersion};
 
 /// Bytes after which `stats cachedump` ends, like memcached's (items.c, `item_cachedump`).
@@ -60,18 +60,13 @@ fn yes_no(yes: bool) -> &'static str {
 /// The general statistics as names and values, for other nodes and for JSON.
 pub(super) fn general_stats(context: &ServerContext) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    write_general(context, context.store.clock().now(), &mut out);
+    general(context, context.store.clock().now(), &mut out);
     let text = String::from_utf8_lossy(&out);
     let stats = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
     stats.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-pub(super) fn general(session: &mut Session) {
-    let Session { context, out, now, .. } = session;
-    write_general(context, *now, out);
-}
-
-fn write_general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) {
+pub(super) fn general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) {
     use Counter as C;
 
     let counts = context.registry.since_reset();
@@ -206,8 +201,7 @@ fn slots(items: u64, shards: usize) -> u64 {
     (items.div_ceil(shards) * 8 / 7 + 1).next_power_of_two().max(4) * shards
 }
 
-pub(super) fn settings(session: &mut Session) {
-    let Session { context, out, .. } = session;
+pub(super) fn settings(context: &ServerContext, out: &mut Vec<u8>) {
     let options = &context.options;
     let mut lines = Lines(out);
     let inter: Vec<_> = options.listen.iter().filter_map(|listen| listen.host.clone()).collect();
@@ -288,15 +282,14 @@ fn tls_settings(lines: &mut Lines<'_>, tls: Option<&tls::Options>) {
     lines.stat("ssl_min_version", tls.map_or(MinVersion::Tls12, |tls| tls.min_version).name());
 }
 
-pub(super) fn items(session: &mut Session) {
+pub(super) fn items(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) {
     use Counter as C;
 
-    let Session { context, out, now, .. } = session;
     let counts = context.registry.since_reset();
     let items = context.store.len();
     let mut lines = Lines(out);
     if items > 0 {
-        let age = context.store.age(*now);
+        let age = context.store.age(now);
         for (name, value) in [
             ("number", items as u64),
             ("number_hot", 0),
@@ -333,10 +326,9 @@ pub(super) fn items(session: &mut Session) {
     lines.end();
 }
 
-pub(super) fn slabs(session: &mut Session) {
+pub(super) fn slabs(context: &ServerContext, out: &mut Vec<u8>) {
     use Counter as C;
 
-    let Session { context, out, .. } = session;
     let counts = context.registry.since_reset();
     let items = context.store.len() as u64;
     let bytes = context.store.item_bytes();
@@ -372,14 +364,14 @@ pub(super) fn slabs(session: &mut Session) {
 }
 
 /// As memcached answers without `-o track_sizes`: a histogram would have to look at every item.
-pub(super) fn sizes(session: &mut Session) {
-    let mut lines = Lines(&mut session.out);
+pub(super) fn sizes(out: &mut Vec<u8>) {
+    let mut lines = Lines(out);
     lines.stat("sizes_status", "disabled");
     lines.end();
 }
 
-pub(super) fn connections(session: &mut Session) {
-    let Session { context, out, now, connection: asking, .. } = session;
+/// `asking` is the connection that wants to know.
+pub(super) fn connections(context: &ServerContext, asking: u64, now: Seconds, out: &mut Vec<u8>) {
     let mut lines = Lines(out);
     context.connections.each_listener(|id, name| {
         lines.stat(format_args!("{id}:addr"), name);
@@ -388,7 +380,7 @@ pub(super) fn connections(session: &mut Session) {
     });
     context.connections.each(|connection| {
         let id = connection.id;
-        let state = if id == asking.id { "conn_parse_cmd" } else { connection.state().name() };
+        let state = if id == asking { "conn_parse_cmd" } else { connection.state().name() };
         lines.stat(format_args!("{id}:addr"), &connection.peer);
         lines.stat(format_args!("{id}:listen_addr"), &connection.listen);
         lines.stat(format_args!("{id}:state"), state);
@@ -398,36 +390,36 @@ pub(super) fn connections(session: &mut Session) {
 }
 
 /// `stats cachedump <class> <limit>`: keys with size and expiry time; a limit of 0 is none.
-pub(super) fn cachedump(session: &mut Session, mut arguments: Tokens<'_>) {
+pub(super) fn cachedump(store: &Store, caller: &Caller<'_>, out: &mut Vec<u8>, mut arguments: Tokens<'_>) {
     let (Some(class), Some(limit)) = (arguments.next(), arguments.next()) else {
-        return session.answer(ProtocolError::BadLine.as_str());
+        return write_line(out, ProtocolError::BadLine.as_str());
     };
     let (Some(class), Some(limit)) = (number_u32(class), number_u32(limit)) else {
-        return session.answer(ProtocolError::BadFormat.as_str());
+        return write_line(out, ProtocolError::BadFormat.as_str());
     };
     if class >= CLASSES {
-        return session.answer("CLIENT_ERROR Illegal slab id");
+        return write_line(out, "CLIENT_ERROR Illegal slab id");
     }
     let limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
     let mut dump = Vec::new();
     let mut shown = 0;
-    let clock = session.context.store.clock();
-    let shards = if class == 1 { session.context.store.shard_count() } else { 0 };
+    let clock = store.clock();
+    let shards = if class == 1 { store.shard_count() } else { 0 };
     for shard in 0..shards {
         if shown >= limit || dump.len() >= CACHEDUMP_MAX {
             break;
         }
-        session.context.store.walk(&session.caller(), shard, |item| {
+        store.walk(caller, shard, |item| {
             // A key that came base64-encoded may hold a line end.
             if shown < limit && dump.len() < CACHEDUMP_MAX && !item.key_binary {
                 shown += 1;
-                let exptime = item.ttl_seconds.map_or(0, |ttl| clock.unix(session.now + ttl));
+                let exptime = item.ttl_seconds.map_or(0, |ttl| clock.unix(caller.now + ttl));
                 dump.extend_from_slice(b"ITEM ");
                 dump.extend_from_slice(item.key);
                 write_line(&mut dump, &format!(" [{} b; {exptime} s]", item.value.len()));
             }
         });
     }
-    session.out.extend_from_slice(&dump);
-    session.answer("END");
+    out.extend_from_slice(&dump);
+    write_line(out, "END");
 }
