@@ -8,12 +8,10 @@
 mod child;
 mod parts;
 mod probe;
+mod start;
 pub mod tether;
 
-use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,9 +20,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::local_cluster::child::Child;
 use crate::local_cluster::parts::{Folder, Node};
-
-/// How long all of it may take to start.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub use crate::local_cluster::start::{Error, Options};
+use crate::local_cluster::start::{START_LIMIT, say, system};
 
 /// How often a condition that has no event of its own is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -37,51 +34,6 @@ const ETCD_GRACE: Duration = Duration::from_secs(5);
 
 /// etcd is started again on other ports when somebody else was faster to take one.
 const ETCD_TRIES: usize = 3;
-
-/// What to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Nodes, at least one.
-    pub nodes: u16,
-    /// The first node's port for clients; the others' follow. A free one takes the place of one
-    /// that is taken. 0: free ones for all.
-    pub port: u16,
-    /// What each node is told beside its addresses and its name.
-    pub node_args: Vec<OsString>,
-    /// Variables of the environment that the nodes must not see.
-    pub hidden_variables: Vec<String>,
-    /// Where the temporary directory is made.
-    pub scratch: PathBuf,
-}
-
-/// Why there is no cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no etcd on this machine.
-    #[error("etcd is not on the PATH; on Debian and Ubuntu: apt-get install etcd-server")]
-    NoEtcd,
-    /// The system refused what is needed.
-    #[error("{what}: {error}")]
-    System {
-        /// What was being done.
-        what: &'static str,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// etcd or a node ended before all was ready.
-    #[error("{name} ended at start: {status}{said}")]
-    Ended {
-        /// Its name.
-        name: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// The last of what it wrote, where that has not been shown already.
-        said: String,
-    },
-    /// Something did not come about in time.
-    #[error("not ready after {START_LIMIT:?}: {0}")]
-    Late(String),
-}
 
 /// Starts the cluster, says where it is, and runs it until INT, TERM or HUP. Everything that was
 /// started has ended on return.
@@ -286,14 +238,4 @@ impl Stop {
             _ = self.hang_up.recv() => {}
         }
     }
-}
-
-/// Writes a line to stderr, with whose it is before it.
-fn say(name: &str, line: &str) {
-    // A terminal that is gone is no reason to stop what runs.
-    _ = writeln!(io::stderr().lock(), "{name:<8} | {line}");
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
-    move |error| Error::System { what, error }
 }

@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-use crate::local_cluster::{say, tether};
+use crate::local_cluster::start::say;
+use crate::local_cluster::tether;
 
 /// A longer line is shown in pieces.
 const LINE_MAX_BYTES: usize = 8 << 10;

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use tokio::process::Command;
 
 use crate::local_cluster::child::Child;
-use crate::local_cluster::{Error, Options, probe, system};
+use crate::local_cluster::probe;
+use crate::local_cluster::start::{Error, Options, system};
 
 /// The first node's port for HTTP, the usual one.
 const HTTP_PORT: u16 = 11280;

@@ -13,7 +13,7 @@ use crate::pb::peer_client::PeerClient;
 use crate::peer::link::batches::Batches;
 use crate::peer::options::Options;
 use crate::peer::tls;
-use crate::peer::transport::{Error, Opening, OutcomeStream, Transport};
+use crate::peer::transport::{Error, Opening, OutcomeStream, Transport, innermost};
 
 /// The largest message: an item of the largest size that can be set, 1 GiB, and what a full
 /// batch adds to it.
@@ -98,13 +98,4 @@ impl Transport for Grpc {
     fn open(&self, to: &Member, batches: Batches) -> Opening {
         Box::pin(self.clone().forward(to.clone(), batches))
     }
-}
-
-/// The error at the bottom: those above it only say that there is one.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

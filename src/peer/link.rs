@@ -26,6 +26,7 @@ use crate::cluster::view::Member;
 use crate::peer::Job;
 use crate::peer::identity::Identity;
 use crate::peer::link::batches::Batches;
+pub use crate::peer::link::shared::Redirected;
 use crate::peer::link::shared::Shared;
 use crate::peer::link::stats::{AllStats, Stats};
 use crate::peer::options::Options;
@@ -48,16 +49,6 @@ pub struct Dialer {
     pub tasks: TaskTracker,
     /// Closes all links.
     pub stop: CancellationToken,
-}
-
-/// A job whose owner said that it is not the owner. It is to be sent to the owner of a view that
-/// is at least as new as `epoch`, and will not come back a second time.
-#[derive(Debug)]
-pub struct Redirected {
-    /// The job.
-    pub job: Job,
-    /// The epoch of whoever refused it.
-    pub epoch: u64,
 }
 
 /// The way from one thread to one member, in one incarnation and at one address.

@@ -21,10 +21,11 @@ use crate::cluster::view::{Member, View};
 use crate::cluster::{Membership, State};
 use crate::pb;
 use crate::pb::peer_client::PeerClient;
-use crate::peer::grpc::{Grpc, MESSAGE_BYTES_MAX, innermost};
+use crate::peer::grpc::{Grpc, MESSAGE_BYTES_MAX};
 use crate::peer::identity::Identity;
 use crate::peer::options::Options;
 use crate::peer::transport::Error;
+use crate::peer::transport::innermost;
 
 /// How soon one is asked again that has not answered yet, and how often: it may have registered a
 /// moment before it takes calls.

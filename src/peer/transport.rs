@@ -7,7 +7,6 @@ use tokio_stream::Stream;
 
 use crate::cluster::view::Member;
 use crate::pb;
-use crate::peer::grpc::innermost;
 use crate::peer::link::batches::Batches;
 
 /// A way to reach other nodes.
@@ -55,4 +54,13 @@ impl From<tonic::Status> for Error {
         };
         Self::Ended(format!("{}: {why}", status.code()))
     }
+}
+
+/// The error at the bottom: those above it only say that there is one.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }

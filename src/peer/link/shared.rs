@@ -16,12 +16,21 @@ use crate::command::Unavailable;
 use crate::pb;
 use crate::pb::outcome::Kind;
 use crate::peer::Job;
-use crate::peer::link::Redirected;
 use crate::peer::link::breaker::Breaker;
 use crate::peer::link::jobs::{Jobs, Taken};
 use crate::peer::link::peer_clock::PeerClock;
 use crate::peer::link::stats::{Stats, add};
 use crate::peer::options::Options;
+
+/// A job whose owner said that it is not the owner. It is to be sent to the owner of a view that
+/// is at least as new as `epoch`, and will not come back a second time.
+#[derive(Debug)]
+pub struct Redirected {
+    /// The job.
+    pub job: Job,
+    /// The epoch of whoever refused it.
+    pub epoch: u64,
+}
 
 /// Without a reading of the peer's clock for so long, nothing is sent: the two clocks may have
 /// drifted apart. The peer writes one every few seconds.
