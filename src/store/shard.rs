@@ -8,11 +8,11 @@ use super::entry::{Dead, FETCHED, Item, KEY_BINARY, MARKS, STALE, WIN_SENT};
 use super::key::{Key, KeyHash, Lookup, Sought};
 use super::meter;
 use super::number::{self, Decimal};
-use super::tell::{tell_deletion, tell_get, tell_store, tell_unstored};
+use super::tell::{tell_deletion, tell_get, tell_refused, tell_stored, tell_unstored};
 use super::{Caller, Context, Shared};
 use crate::clock::Seconds;
 use crate::command::{Arithmetic, Delete, Failure, Found, Get, Made, Outcome, Set, SetMode};
-use crate::item::{Exptime, item_size};
+use crate::item::item_size;
 use crate::stats::Counter;
 
 /// One shard of the store.
@@ -192,7 +192,7 @@ impl Shard {
         let outcome = match self.try_set(cx, shared, key, key_binary, set) {
             Ok(stored) => {
                 cx.counters.add(Counter::Stored, u64::from(!is_cas(set)));
-                tell_store(cx, shared, key.bytes, "stored", set, stored.value.len());
+                tell_stored(cx, shared, key.bytes, set.name(), (stored.exptime, stored.value.len()));
                 Outcome::Stored(stored.view(key.bytes, cx.now))
             }
             Err(outcome) => {
@@ -203,7 +203,7 @@ impl Shard {
                     Outcome::Failed(why) => {
                         tell_unstored(shared, cx.connection, key.bytes, set.name(), why);
                     }
-                    _ => tell_store(cx, shared, key.bytes, outcome.name(), set, set.value.len()),
+                    _ => tell_refused(cx, shared, key.bytes, outcome.name(), set),
                 }
                 outcome
             }
@@ -355,8 +355,7 @@ impl Shard {
         self.note_expiry(touch.unwrap_or(0));
         // Behind the meter: an event's line is no item's memory.
         if delete.clear {
-            let empty = Set { exptime: delete.touch.unwrap_or(Exptime::Never), ..Set::PLAIN };
-            tell_store(cx, shared, key.bytes, "stored", &empty, 0);
+            tell_stored(cx, shared, key.bytes, Set::PLAIN.name(), (touch.unwrap_or(0), 0));
         }
         if !delete.invalidate {
             cx.counters.bump(Counter::DeleteHits);
@@ -397,7 +396,7 @@ impl Shard {
             };
             let outcome = match self.try_set(cx, shared, key, key_binary, &set) {
                 Ok(item) => {
-                    tell_store(cx, shared, key.bytes, "stored", &set, item.value.len());
+                    tell_stored(cx, shared, key.bytes, set.name(), (item.exptime, item.value.len()));
                     let ttl_before = shared.ttl_before(made, cx.now);
                     let found = Found::plain(item.view(key.bytes, cx.now), ttl_before);
                     Outcome::Found(Found { created: true, ..found })

@@ -2,9 +2,9 @@
 
 use super::entry::{FETCHED, Item};
 use super::{Context, Shared};
+use crate::clock::Seconds;
 use crate::command::{Delete, Failure, Outcome, Set};
 use crate::events::{Kinds, write_uri_encoded};
-use crate::item::Exptime;
 
 pub(super) fn tell_get(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, size: usize) {
     if shared.events.watched(Kinds::FETCHERS) {
@@ -30,21 +30,34 @@ pub(super) fn tell_eviction(cx: &Context<'_>, shared: &Shared, key: &[u8], item:
     }
 }
 
-pub(super) fn tell_store(
+/// What came of a `set`, as it said when it ends.
+pub(super) fn tell_refused(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, set: &Set<'_>) {
+    let exptime = shared.clock.deadline(set.exptime, cx.now);
+    tell_mutation(cx, shared, key, (status, set.name()), exptime, set.value.len());
+}
+
+/// What lies there now, by this command: when it ends, and its bytes.
+pub(super) fn tell_stored(
     cx: &Context<'_>,
     shared: &Shared,
     key: &[u8],
-    status: &str,
-    set: &Set<'_>,
+    command: &str,
+    (exptime, size): (Seconds, usize),
+) {
+    tell_mutation(cx, shared, key, ("stored", command), exptime, size);
+}
+
+fn tell_mutation(
+    cx: &Context<'_>,
+    shared: &Shared,
+    key: &[u8],
+    (status, command): (&str, &str),
+    exptime: Seconds,
     size: usize,
 ) {
     if shared.events.watched(Kinds::MUTATIONS) {
         shared.events.tell(Kinds::MUTATIONS, |line| {
-            let command = set.name();
-            let ttl = match set.exptime {
-                Exptime::Never => 0,
-                exptime => shared.clock.deadline(exptime, cx.now).saturating_sub(cx.now),
-            };
+            let ttl = exptime.saturating_sub(cx.now);
             line.push_str("type=item_store key=");
             write_uri_encoded(line, key);
             line.push_str(&format!(
