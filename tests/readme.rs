@@ -1,6 +1,9 @@
-//! The README's examples, run as they stand there, in a shell, against a real cluster: what they show is what comes.
+//! The documents: their examples, run as they stand there, in a shell, against a real cluster, show what comes; and their
+//! links lead somewhere.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -23,7 +26,8 @@ struct Example {
 
 #[test]
 fn the_examples_of_the_http_api_show_what_comes() {
-    let (cluster, examples) = (Cluster::start(3), examples("### HTTP API"));
+    let (cluster, examples) =
+        (Cluster::start(3), examples(include_str!("../docs/http-api.md"), "# HTTP API"));
     assert!(examples.len() >= 4, "{examples:?}");
     let (mut told, mut came) = (Values::default(), Values::default());
     for example in &examples {
@@ -41,17 +45,59 @@ fn the_examples_of_the_http_api_show_what_comes() {
 
 #[test]
 fn the_examples_of_a_cluster_show_what_comes() {
-    let (cluster, examples) = (Cluster::start(3), examples("Set a key on one node"));
+    let (cluster, examples) =
+        (Cluster::start(3), examples(include_str!("../README.md"), "Set a key on one node"));
     assert_eq!(examples.len(), 2, "{examples:?}");
     for example in &examples {
         assert_eq!(stable(&example.shown), stable(&run(&cluster, &example.command)), "{}", example.command);
     }
 }
 
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).expect("there are documents").map(|entry| {
+        let path = entry.expect("the directory is readable").path();
+        path.strip_prefix(root).expect("it was found there").to_owned()
+    });
+    let others = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(PathBuf::from);
+    let mut dead = Vec::new();
+    for document in docs.chain(others) {
+        let text = fs::read_to_string(root.join(&document)).expect("it was listed");
+        for link in links(&text) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let folder = root.join(&document).parent().expect("a file is in a folder").to_owned();
+            let target = if file.is_empty() { root.join(&document) } else { folder.join(file) };
+            let is_there = heading.is_empty() && target.exists()
+                || fs::read_to_string(&target)
+                    .is_ok_and(|text| anchors(&text).any(|anchor| anchor == heading));
+            if !is_there {
+                dead.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// Where a document's links to others lead, and to its own headings.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// What headings are called in links, as GitHub makes it.
+fn anchors(text: &str) -> impl Iterator<Item = String> {
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    headings.map(|heading| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        words.chars().filter(|&letter| letter.is_alphanumeric() || letter == '-').collect()
+    })
+}
+
 /// The commands of the first console block behind a line that begins so.
-fn examples(heading: &str) -> Vec<Example> {
-    let readme = include_str!("../README.md");
-    let (_, rest) = readme.split_once(&format!("\n{heading}")).expect("there is such a line");
+fn examples(document: &str, line: &str) -> Vec<Example> {
+    let document = format!("\n{document}");
+    let (_, rest) = document.split_once(&format!("\n{line}")).expect("there is such a line");
     let (_, rest) = rest.split_once("```console\n").expect("a block");
     let (block, _) = rest.split_once("```").expect("an end");
     let mut examples: Vec<Example> = Vec::new();

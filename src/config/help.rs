@@ -61,15 +61,15 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_a_row_for_every_option() {
-        let readme = include_str!("../../README.md");
+    fn the_documents_have_a_row_for_every_option() {
+        let document = include_str!("../../docs/configuration.md");
         for knob in KNOBS.iter().filter(|knob| knob.fate == Fate::Used) {
             let name = match knob.spelled {
                 Spelled::Extended => format!("| `-o {}` |", knob.extended_word()),
                 _ => format!("| `--{}` |", knob.name),
             };
             for word in [name, format!("| `{}` |", knob.variable())] {
-                assert!(readme.contains(&word), "{word} is missing");
+                assert!(document.contains(&word), "{word} is missing");
             }
         }
     }
