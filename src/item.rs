@@ -29,12 +29,12 @@ pub enum Exptime {
 impl Exptime {
     /// Reads the number of the wire: 0 is never, up to 30 days are relative seconds, above
     /// that it is a Unix time, and negative is long past.
-    pub fn from_wire(number: i64) -> Self {
-        match number {
+    pub fn from_wire(number: impl Into<i64>) -> Self {
+        match number.into() {
             0 => Self::Never,
-            1..=RELATIVE_MAX => Self::In(number.unsigned_abs() as u32),
-            _ if number < 0 => Self::At(0),
-            _ => Self::At(number.unsigned_abs()),
+            number @ 1..=RELATIVE_MAX => Self::In(number.unsigned_abs() as u32),
+            number if number < 0 => Self::At(0),
+            number => Self::At(number.unsigned_abs()),
         }
     }
 }

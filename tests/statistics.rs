@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::support::node::stats;
 use crate::support::server::{Product, Server, eventually};
-use crate::support::wire::Wire;
 
 /// Names that memcached 1.6.45 shows and 1.6.18 does not yet.
 const NEWER: [(&str, &[&str]); 2] = [
@@ -22,9 +22,9 @@ fn every_name_of_memcacheds_is_there_or_left_out_for_a_reason() {
     let left_out = left_out();
     let mut shown = BTreeSet::new();
     for (request, newer) in NEWER {
-        let mut wanted = names(&mut memcached.connect(), request);
+        let mut wanted = names(&memcached, request);
         wanted.extend(newer.iter().map(|&name| name.to_owned()));
-        let there = names(&mut filbert.connect(), request);
+        let there = names(&filbert, request);
         let missing: Vec<_> = wanted.difference(&there).filter(|name| !left_out.contains(*name)).collect();
         assert!(missing.is_empty(), "{request} lacks {missing:?}");
         shown.extend(there);
@@ -56,11 +56,8 @@ fn counts_what_it_reclaims(product: Product) {
 }
 
 /// The names of the lines that a request is answered with.
-fn names(wire: &mut Wire, request: &str) -> BTreeSet<String> {
-    wire.send(format!("{request}\r\n").as_bytes());
-    let text = wire.until_end();
-    let names = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split(' ').next());
-    names.map(str::to_owned).collect()
+fn names(server: &Server, request: &str) -> BTreeSet<String> {
+    stats(&mut server.connect(), request).into_keys().collect()
 }
 
 /// The names that `DIFFERENCES.md` says are left out.

@@ -53,12 +53,12 @@ const FORSAKEN_LEASES: u32 = 4;
 /// A client waits no longer than a minute for anything.
 const WAIT_MILLIS: RangeInclusive<u64> = 1..=60_000;
 
-/// Puts the cluster's options together; `None` without etcd. `listen` is where clients come in.
+/// Puts the cluster's options together; `None` without etcd. `server` says where clients come in.
 ///
 /// What only binding can tell stays empty, as [`ClusterOptions`] says.
 pub(super) fn options(
     settings: &Settings,
-    context: &server::Options,
+    server: &server::Options,
     warnings: &mut Vec<String>,
 ) -> Result<Option<ClusterOptions>, Refusal> {
     let Some(given) = settings.of(ENDPOINTS) else {
@@ -84,7 +84,7 @@ pub(super) fn options(
     let membership = etcd::Options {
         endpoints,
         peer_addr: told(&advertised),
-        memcached_addr: client_address(settings, context, &advertised.host)?,
+        memcached_addr: client_address(settings, server, &advertised.host)?,
         node_id: match settings.value("node-id", name)? {
             Some(id) => id,
             None if listen.port == 0 => String::new(),
@@ -170,15 +170,11 @@ fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, Refu
 
 /// Where clients reach this node: unless told, where it listens first, or on the host that the
 /// peers know when that is every address or a unix socket. Empty when the port is not known yet.
-fn client_address(
-    settings: &Settings,
-    context: &server::Options,
-    peer_host: &str,
-) -> Result<String, Refusal> {
+fn client_address(settings: &Settings, server: &server::Options, peer_host: &str) -> Result<String, Refusal> {
     if let Some(given) = settings.value("advertise", address::advertised)? {
         return Ok(given.to_string());
     }
-    let first = context.listen.first();
+    let first = server.listen.first();
     let host = first.and_then(|listen| listen.host.as_deref()).filter(|host| !address::is_wildcard(host));
     let host = host.unwrap_or(peer_host).to_owned();
     let port = first.map_or(values::DEFAULT_PORT, |listen| listen.port);

@@ -4,9 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cluster::etcd;
-use crate::server::admin;
-use crate::server::listen;
-use crate::{auth, logs, peer, server, store, tls};
+use crate::server::{self, admin, listen};
+use crate::{auth, logs, peer, store, tls};
 
 /// Everything a node is told at start; the command line, the environment and the file fill it
 /// in (`config`), and tests fill it in directly.

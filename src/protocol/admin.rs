@@ -95,7 +95,7 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
         b"flush_all" => match tokens.next() {
             None | Some(b"noreply") => Ok(Admin::FlushAll { delay: Exptime::Never, quiet }),
             Some(delay) => integer(delay)
-                .map(|delay| Admin::FlushAll { delay: Exptime::from_wire(delay.max(0).into()), quiet })
+                .map(|delay| Admin::FlushAll { delay: Exptime::from_wire(delay.max(0)), quiet })
                 .ok_or(ProtocolError::InvalidExptime),
         },
         b"verbosity" => match tokens.next() {

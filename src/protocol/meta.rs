@@ -68,7 +68,7 @@ impl Flags {
     fn set(&mut self, letter: u8, argument: &[u8]) -> Result<Result<(), ProtocolError>, ProtocolError> {
         let exptime = |into: &mut Option<Exptime>| match integer(argument) {
             Some(number) => {
-                *into = Some(Exptime::from_wire(number.into()));
+                *into = Some(Exptime::from_wire(number));
                 Ok(())
             }
             None => Err(ProtocolError::BadToken),
@@ -144,8 +144,8 @@ fn decoded<'a>(
     }
 }
 
-fn meta<'a>(verb: MetaVerb, key: &'a [u8], tokens: Tokens<'a>, flags: &Flags) -> Reply<'a> {
-    Reply::Meta(Meta {
+fn meta<'a>(verb: MetaVerb, key: &'a [u8], tokens: Tokens<'a>, flags: &Flags) -> Meta<'a> {
+    Meta {
         verb,
         flags: tokens,
         key,
@@ -154,7 +154,7 @@ fn meta<'a>(verb: MetaVerb, key: &'a [u8], tokens: Tokens<'a>, flags: &Flags) ->
         known: None,
         quiet: flags.quiet,
         value_len: 0,
-    })
+    }
 }
 
 /// `mg <key> <flags>*`
@@ -175,10 +175,7 @@ pub(super) fn get<'a>(
         bump: !flags.no_bump,
         wins: true,
     };
-    let mut reply = meta(MetaVerb::Get, key, tokens, &flags);
-    if let Reply::Meta(meta) = &mut reply {
-        meta.known = flags.compare;
-    }
+    let reply = Reply::Meta(Meta { known: flags.compare, ..meta(MetaVerb::Get, key, tokens, &flags) });
     Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Get(get) }, reply))
 }
 
@@ -221,10 +218,7 @@ fn set_line<'a>(
         invalidate: flags.invalidate,
         vivify: flags.vivify,
     };
-    let mut reply = meta(MetaVerb::Set, key, tokens, &flags);
-    if let Reply::Meta(meta) = &mut reply {
-        meta.value_len = value_len;
-    }
+    let reply = Reply::Meta(Meta { value_len, ..meta(MetaVerb::Set, key, tokens, &flags) });
     Ok(Store { key, key_binary: flags.base64, set, value_len, reply })
 }
 
@@ -244,7 +238,7 @@ pub(super) fn delete<'a>(
         clear: flags.clear,
         meta: true,
     };
-    let reply = meta(MetaVerb::Delete, key, tokens, &flags);
+    let reply = Reply::Meta(meta(MetaVerb::Delete, key, tokens, &flags));
     Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Delete(delete) }, reply))
 }
 
@@ -270,7 +264,7 @@ pub(super) fn arithmetic<'a>(
         compare: flags.compare,
         new_cas: flags.new_cas,
     };
-    let reply = meta(MetaVerb::Arithmetic, key, tokens, &flags);
+    let reply = Reply::Meta(meta(MetaVerb::Arithmetic, key, tokens, &flags));
     Ok(Line::Key(Command { key, key_binary: flags.base64, verb: Verb::Arithmetic(sum) }, reply))
 }
 
@@ -282,7 +276,7 @@ pub(super) fn inspect<'a>(
     let key = line::key(tokens.next())?;
     let base64 = tokens.clone().any(|token| token == b"b");
     let key = decoded(key, base64, buffer).map_err(|_| ProtocolError::BadFormat)?;
-    let reply = meta(MetaVerb::Inspect, key, tokens, &Flags { base64, ..Flags::default() });
+    let reply = Reply::Meta(meta(MetaVerb::Inspect, key, tokens, &Flags { base64, ..Flags::default() }));
     Ok(Line::Key(Command { key, key_binary: base64, verb: Verb::Inspect }, reply))
 }
 

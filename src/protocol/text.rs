@@ -68,7 +68,7 @@ fn gat(mut tokens: Tokens<'_>, cas: bool) -> Result<Line<'_>, ProtocolError> {
     let exptime = tokens.next().ok_or(ProtocolError::BadFormat)?;
     tokens.next().ok_or(ProtocolError::BadFormat)?;
     let exptime = integer(exptime).ok_or(ProtocolError::InvalidExptime)?;
-    Ok(Line::Get(Multiget { cas, touch: Some(Exptime::from_wire(exptime.into())) }))
+    Ok(Line::Get(Multiget { cas, touch: Some(Exptime::from_wire(exptime)) }))
 }
 
 /// `<key> <flags> <exptime> <bytes> [<cas>] [noreply]`
@@ -93,7 +93,7 @@ fn store(mut tokens: Tokens<'_>, mode: SetMode, cas: bool) -> Line<'_> {
         mode,
         value: &[],
         flags,
-        exptime: Exptime::from_wire(exptime.into()),
+        exptime: Exptime::from_wire(exptime),
         compare,
         new_cas: None,
         invalidate: false,
@@ -119,7 +119,7 @@ fn touch(mut tokens: Tokens<'_>) -> Result<Line<'_>, ProtocolError> {
     let exptime = tokens.next().ok_or(ProtocolError::BadFormat)?;
     let name = key(name)?;
     let exptime = integer(exptime).ok_or(ProtocolError::InvalidExptime)?;
-    let get = Get { touch: Some(Exptime::from_wire(exptime.into())), ..Get::PLAIN };
+    let get = Get { touch: Some(Exptime::from_wire(exptime)), ..Get::PLAIN };
     Ok(one(name, Verb::Get(get), Classic::Touch, quiet))
 }
 

@@ -8,7 +8,7 @@ use super::entry::{Dead, FETCHED, Item, KEY_BINARY, MARKS, STALE, WIN_SENT};
 use super::key::{Key, KeyHash, Lookup, Sought};
 use super::meter;
 use super::number::{self, Decimal};
-use super::tell::{tell_deletion, tell_get, tell_refused, tell_stored, tell_unstored};
+use super::tell::{tell_deletion, tell_get, tell_refused, tell_stored};
 use super::{Caller, Context, Shared};
 use crate::clock::Seconds;
 use crate::command::{Arithmetic, Delete, Failure, Found, Get, Made, Outcome, Set, SetMode};
@@ -199,12 +199,7 @@ impl Shard {
                 if matches!(outcome, Outcome::NotStored | Outcome::Exists) {
                     cx.counters.add(Counter::NotStored, u64::from(!is_cas(set)));
                 }
-                match outcome {
-                    Outcome::Failed(why) => {
-                        tell_unstored(shared, cx.connection, key.bytes, set.name(), why);
-                    }
-                    _ => tell_refused(cx, shared, key.bytes, outcome.name(), set),
-                }
+                tell_refused(cx, shared, key.bytes, &outcome, set);
                 outcome
             }
         };
@@ -402,9 +397,7 @@ impl Shard {
                     Outcome::Found(Found { created: true, ..found })
                 }
                 Err(outcome) => {
-                    if let Outcome::Failed(why) = outcome {
-                        tell_unstored(shared, cx.connection, key.bytes, set.name(), why);
-                    }
+                    tell_refused(cx, shared, key.bytes, &outcome, &set);
                     outcome
                 }
             };

@@ -30,10 +30,19 @@ pub(super) fn tell_eviction(cx: &Context<'_>, shared: &Shared, key: &[u8], item:
     }
 }
 
-/// What came of a `set`, as it said when it ends.
-pub(super) fn tell_refused(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, set: &Set<'_>) {
+/// Why a `set` stored nothing.
+pub(super) fn tell_refused(
+    cx: &Context<'_>,
+    shared: &Shared,
+    key: &[u8],
+    outcome: &Outcome<'_>,
+    set: &Set<'_>,
+) {
+    if let &Outcome::Failed(why) = outcome {
+        return tell_unstored(shared, cx.connection, key, set.name(), why);
+    }
     let exptime = shared.clock.deadline(set.exptime, cx.now);
-    tell_mutation(cx, shared, key, (status, set.name()), exptime, set.value.len());
+    tell_mutation(cx, shared, key, (outcome.name(), set.name()), exptime, set.value.len());
 }
 
 /// What lies there now, by this command: when it ends, and its bytes.

@@ -128,7 +128,7 @@ impl<'a> Packet<'a> {
     }
 
     fn exptime(&self, at: usize) -> Exptime {
-        Exptime::from_wire(self.number(at).into())
+        Exptime::from_wire(self.number(at))
     }
 
     fn command<'b>(&self, verb: Verb<'b>) -> Command<'b>

@@ -90,6 +90,6 @@ pub(super) async fn watch(admin: Arc<Admin>) {
         let context = &admin.context;
         let reading = Reading::of(&context.registry, &context.store, &context.connections);
         admin.incidents.look(Look::of(&admin.name, admin.cluster.as_deref(), &reading));
-        admin.context.history.record(reading);
+        context.history.record(reading);
     }
 }
