@@ -20,8 +20,8 @@ mod pid_file;
 pub mod rights;
 pub mod signals;
 
-use pid_file::PidFile;
-use rights::Rights;
+use crate::process::pid_file::PidFile;
+use crate::process::rights::{Rights, is_root};
 
 /// How the process runs.
 #[derive(Debug, Clone, Default)]
@@ -200,10 +200,6 @@ fn whom_to_run_as(name: Option<String>) -> Result<Option<User>, Error> {
             Ok(None)
         }
     }
-}
-
-fn is_root() -> bool {
-    Uid::current().is_root() || Uid::effective().is_root()
 }
 
 fn look_up(name: &str) -> Result<User, Error> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use filbert::cluster::Standing;
 use filbert::cluster::etcd::Options;
 
-use self::node::{Network, Node, TTL, agree, await_agreement, block_on, options, start, stored};
+use crate::membership::node::{Network, Node, TTL, agree, await_agreement, block_on, options, start, stored};
 use crate::support::etcd::Etcd;
 use crate::support::server::{always, always_since, eventually};
 

@@ -2,8 +2,8 @@
 
 use std::net::{TcpListener, ToSocketAddrs};
 
-use super::{Launch, Refusal};
 use crate::auth::Users;
+use crate::config::{Launch, Refusal};
 use crate::server::admin::Token;
 use crate::server::listen;
 use crate::{process, tls};
@@ -84,7 +84,7 @@ fn unknown(option: &str, address: &str) -> Option<String> {
 mod tests {
     use std::ffi::OsString;
 
-    use super::super::{Outcome, load};
+    use crate::config::{Outcome, load};
 
     fn check(args: &[&str]) -> String {
         let args = ["filbert", "--check"].iter().chain(args).map(OsString::from);

@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Refusal;
-use super::address::{self, Address};
-use super::settings::{Setting, Settings};
-use super::values;
 use crate::cluster::{self, etcd};
+use crate::config::Refusal;
+use crate::config::address::{self, Address};
+use crate::config::settings::{Setting, Settings};
+use crate::config::values;
 use crate::node::ClusterOptions;
 use crate::peer::options as peer;
 use crate::server;

@@ -3,9 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::Refusal;
-use super::knobs::{KNOBS, Knob, VARIABLE_PREFIX, nearest};
-use super::settings::{Settings, Source};
+use crate::config::Refusal;
+use crate::config::knobs::{KNOBS, Knob, VARIABLE_PREFIX, nearest};
+use crate::config::settings::{Settings, Source};
 
 /// What the environment says.
 #[derive(Debug, Default)]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Refusal;
-use super::knobs::{self, KNOBS, Knob, Spelled, Takes};
-use super::settings::{Settings, Source};
+use crate::config::Refusal;
+use crate::config::knobs::{self, KNOBS, Knob, Spelled, Takes};
+use crate::config::settings::{Settings, Source};
 
 /// Reads the file.
 pub(super) fn read(path: &Path) -> Result<Settings, Refusal> {

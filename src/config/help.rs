@@ -32,8 +32,8 @@ pub(super) fn license() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::knobs::{Fate, KNOBS, Spelled};
     use super::*;
+    use crate::config::knobs::{Fate, KNOBS, Spelled};
 
     #[test]
     fn the_page_begins_with_a_version_of_memcached() {

@@ -1,8 +1,8 @@
 //! The HTTP server's options: where it listens, and who may ask.
 
-use super::Refusal;
-use super::address::{self, Address};
-use super::settings::Settings;
+use crate::config::Refusal;
+use crate::config::address::{self, Address};
+use crate::config::settings::Settings;
 use crate::server::admin::Options;
 
 const LISTEN: &str = "http-listen";
@@ -43,9 +43,9 @@ pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::knobs;
-    use super::super::settings::Source;
     use super::*;
+    use crate::config::knobs;
+    use crate::config::settings::Source;
 
     fn read(given: &[(&str, &str)]) -> Result<Option<Options>, String> {
         let mut settings = Settings::default();

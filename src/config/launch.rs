@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::settings::Settings;
-use super::{Launch, Refusal, cluster, http, knobs, listen, values};
+use crate::config::settings::Settings;
+use crate::config::{Launch, Refusal, cluster, http, knobs, listen, values};
 use crate::logs;
 use crate::protocol::codec::Protocol;
 use crate::server::{Listen, Security, UnixListen, guests};

@@ -6,9 +6,9 @@ use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-use super::Refusal;
-use super::knobs::{self, KNOBS, Spelled, Takes};
-use super::settings::{Settings, Source};
+use crate::config::Refusal;
+use crate::config::knobs::{self, KNOBS, Spelled, Takes};
+use crate::config::settings::{Settings, Source};
 
 /// Words that are no flag. getopt_long puts them behind the flags, and memcached does not look at
 /// them: `memcached -m 64`, the command of a container whose program is named already, starts it.

@@ -1,6 +1,6 @@
 //! `-l`: addresses, as memcached reads them (memcached.c, server_sockets).
 
-use super::address;
+use crate::config::address;
 use crate::server::{Listen, Security};
 
 /// Reads one value of `-l`: addresses divided by commas. `port` is for those without one.
@@ -48,7 +48,7 @@ fn one_address(word: &str, default_port: u16) -> Result<Listen, String> {
 
 /// 0 and -1 both pick a free port here, as in memcached.
 fn listen_port(text: &str) -> Result<u16, String> {
-    match super::values::port(text) {
+    match crate::config::values::port(text) {
         Ok(port) => Ok(port.unwrap_or(0)),
         Err(_) => Err(format!("{text} is no port from 0 to 65535")),
     }

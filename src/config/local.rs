@@ -6,8 +6,8 @@ use clap::builder::OsStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
-use super::line::{self, Asked};
-use super::{Outcome, Refusal, knobs, values};
+use crate::config::line::{self, Asked};
+use crate::config::{Outcome, Refusal, knobs, node, values};
 use crate::local_cluster::Options;
 use crate::local_cluster::tether::{self, Tether};
 
@@ -119,11 +119,11 @@ fn check_node(
     environment: &[(OsString, OsString)],
     hidden: &[String],
 ) -> Result<(), Refusal> {
-    let node = |more: &[&str]| {
+    let with = |more: &[&str]| {
         let words = std::iter::once("filbert".into()).chain(node_args.iter().cloned());
         words.chain(more.iter().map(OsString::from)).collect::<Vec<_>>()
     };
-    let Asked::Run(settings) = line::read(node(&[]).into_iter())? else {
+    let Asked::Run(settings) = line::read(with(&[]).into_iter())? else {
         return Err(Refusal::Usage(format!(
             "{WORD}: behind -- only what a node can be started with is taken"
         )));
@@ -132,8 +132,8 @@ fn check_node(
         return Err(given.refuse(format!("cannot be told to the nodes of {WORD}")));
     }
     let seen = environment.iter().filter(|(name, _)| !hidden.iter().any(|hidden| name == hidden.as_str()));
-    let all = node(&["--etcd-endpoints=127.0.0.1:2379", "--peer-listen=127.0.0.1:0"]);
-    super::load(all.into_iter(), seen.cloned()).map(drop)
+    let all = with(&["--etcd-endpoints=127.0.0.1:2379", "--peer-listen=127.0.0.1:0"]);
+    node::load(all, seen.cloned().collect()).map(drop)
 }
 
 fn tether(words: &[OsString]) -> Result<Outcome, Refusal> {
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn asked(args: &str, variables: &[(&str, &str)]) -> Result<Outcome, Refusal> {
-        super::super::load(
+        crate::config::load(
             format!("filbert {args}").split_whitespace().map(OsString::from),
             variables.iter().map(|(name, value)| (name.into(), value.into())),
         )

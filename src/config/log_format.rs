@@ -3,8 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::knobs::{self, Knob};
-use super::values;
+use crate::config::knobs::{self, Knob};
+use crate::config::values;
 use crate::logs::Format;
 
 /// The format that was asked for, as far as that can be told: whoever collects JSON wants to read

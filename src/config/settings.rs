@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::Refusal;
-use super::knobs::{self, Fate, Knob, Spelled, Takes};
+use crate::config::Refusal;
+use crate::config::knobs::{self, Fate, Knob, Spelled, Takes};
 
 /// Options that were given, by name; later layers win.
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ impl Settings {
 
     /// A switch, where it was given.
     pub fn switch_given(&self, name: &str) -> Result<Option<bool>, Refusal> {
-        self.of(name).map(|setting| setting.parse(super::values::boolean)).transpose()
+        self.of(name).map(|setting| setting.parse(crate::config::values::boolean)).transpose()
     }
 
     /// An option's value through `parse`, where it was given.

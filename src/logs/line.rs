@@ -9,7 +9,7 @@ use tracing::{Event, Level};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::Format;
+use crate::logs::Format;
 
 /// How many lines of the same kind were not written before this one.
 const LEFT_OUT: &str = "left_out";

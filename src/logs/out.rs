@@ -15,7 +15,7 @@ use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 use nix::unistd::{self, Gid, Uid};
 use tracing::Level;
 
-use super::target::{Error, Target};
+use crate::logs::target::{Error, Target};
 
 /// Lines are written together up to this size: pipe(7), `PIPE_BUF`, what a pipe takes whole, and
 /// without blocking once it is ready.

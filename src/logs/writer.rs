@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tracing::{Level, info, warn};
 
-use super::out::{Out, PIECE_BYTES};
-use super::{Format, Lines, line};
+use crate::logs::out::{Out, PIECE_BYTES};
+use crate::logs::{Format, Lines, line};
 
 /// What waits to be written, at most; lines on top are lost and counted. It holds some ten
 /// thousand usual lines: more than a second of `-vv` under load.

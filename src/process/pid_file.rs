@@ -10,7 +10,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tracing::warn;
 
-use super::rights::Rights;
+use crate::process::rights::Rights;
 
 /// The file that names this process, there as long as this is.
 #[derive(Debug)]

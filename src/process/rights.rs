@@ -22,9 +22,9 @@ pub struct Rights {
 
 impl Rights {
     /// The rights of a process that will become this user. A name that nobody has counts as none:
-    /// [`super::prepare`] refuses it.
+    /// [`prepare`](crate::process::prepare) refuses it.
     pub fn of(user: Option<&str>) -> Self {
-        let bounded = super::is_root() && !passes_over_owners();
+        let bounded = is_root() && !passes_over_owners();
         let user = user.filter(|_| bounded).and_then(|name| User::from_name(name).ok().flatten());
         Self { user: user.map(|user| (user.uid, user.gid)) }
     }
@@ -80,4 +80,8 @@ fn passes_over_owners() -> bool {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     effective.is_none_or(|bits| bits >> PASS_OVER_OWNERS & 1 == 1)
+}
+
+pub(super) fn is_root() -> bool {
+    Uid::current().is_root() || Uid::effective().is_root()
 }

@@ -21,8 +21,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-pub use self::stream::GuestStream;
 use crate::peer::options::Options;
+pub use stream::GuestStream;
 
 /// Strangers from addresses that are no member's.
 const STRANGERS_MAX: usize = 128;

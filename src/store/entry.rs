@@ -1,9 +1,9 @@
 //! An item as it lies in a table.
 
-use super::{Context, Shared, generation};
 use crate::clock::Seconds;
 use crate::command::{Found, Get};
 use crate::item::ItemView;
+use crate::store::{Context, Shared, generation};
 
 /// An item, in the entry of the table; its key lies before it and its value behind a pointer.
 pub(super) struct Item {

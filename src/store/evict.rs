@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Caller, Store};
 use crate::stats::Counter;
+use crate::store::{Caller, Store};
 
 /// When over budget, one visit to a shard frees this much at once, so that a full cache does
 /// not look for a victim at every write. More for a write of more: a 64th of it.

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::entry::{Dead, Item};
-use super::generation::{self, later};
-use super::{Context, Floors};
+use crate::store::entry::{Dead, Item};
+use crate::store::generation::{self, later};
+use crate::store::{Context, Floors};
 
 /// The floors that are in force, and whether a sweep has seen them.
 #[derive(Default)]

@@ -4,16 +4,16 @@ mod whole;
 
 use lru::LruCache;
 
-use super::entry::{Dead, FETCHED, Item, KEY_BINARY, MARKS, STALE, WIN_SENT};
-use super::key::{Key, KeyHash, Lookup, Sought};
-use super::meter;
-use super::number::{self, Decimal};
-use super::tell::{tell_deletion, tell_get, tell_refused, tell_stored};
-use super::{Caller, Context, Shared};
 use crate::clock::Seconds;
 use crate::command::{Arithmetic, Delete, Failure, Found, Get, Made, Outcome, Set, SetMode};
 use crate::item::item_size;
 use crate::stats::Counter;
+use crate::store::entry::{Dead, FETCHED, Item, KEY_BINARY, MARKS, STALE, WIN_SENT};
+use crate::store::key::{Key, KeyHash, Lookup, Sought};
+use crate::store::meter;
+use crate::store::number::{self, Decimal};
+use crate::store::tell::{tell_deletion, tell_get, tell_refused, tell_stored};
+use crate::store::{Caller, Context, Shared};
 
 /// One shard of the store.
 pub(super) struct Shard {

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use super::{Caller, Store};
 use crate::stats::Counter;
+use crate::store::{Caller, Store};
 
 impl Store {
     /// Sweeps the shards in which something may be dead, one lock at a time, and drops what

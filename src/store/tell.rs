@@ -1,10 +1,10 @@
 //! What watchers are told of items, in memcached's words (logger.c).
 
-use super::entry::{FETCHED, Item};
-use super::{Context, Shared};
 use crate::clock::Seconds;
 use crate::command::{Delete, Failure, Outcome, Set};
 use crate::events::{Kinds, write_uri_encoded};
+use crate::store::entry::{FETCHED, Item};
+use crate::store::{Context, Shared};
 
 pub(super) fn tell_get(cx: &Context<'_>, shared: &Shared, key: &[u8], status: &str, size: usize) {
     if shared.events.watched(Kinds::FETCHERS) {

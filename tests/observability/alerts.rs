@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Watched, rules};
+use crate::observability::{Watched, rules};
 use crate::support::http::Http;
 use crate::support::prometheus::Prometheus;
 use crate::support::server::{Server, eventually, program};

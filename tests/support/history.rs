@@ -195,8 +195,8 @@ fn latest(numbers: &[(Moment, u64)], moment: Moment) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::Ending::{Acknowledged, Refused, Unknown};
     use super::*;
+    use crate::support::history::Ending::{Acknowledged, Refused, Unknown};
 
     fn span(began: u64, ended: u64) -> Span {
         Span { began: Moment::from_millis(began), ended: Moment::from_millis(ended), node: 0 }

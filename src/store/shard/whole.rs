@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 
-use super::Shard;
 use crate::clock::Seconds;
 use crate::item::ItemView;
 use crate::stats::Counter;
@@ -10,6 +9,7 @@ use crate::store::Shared;
 use crate::store::entry::{Dead, FETCHED};
 use crate::store::floors::Survey;
 use crate::store::meter;
+use crate::store::shard::Shard;
 use crate::store::tell::tell_eviction;
 
 /// A table is fitted to its items when there are fewer than this part of what there were.

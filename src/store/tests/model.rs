@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::UNIX_START;
 use crate::clock::Seconds;
 use crate::command::{Arithmetic, Delete, Failure, Found, Get, Outcome, Set, SetMode, Verb};
 use crate::item::{Exptime, ItemView, item_size};
+use crate::store::tests::{SET, UNIX_START};
 
 /// Stands for a token that the store draws; the test puts the drawn one in its place.
 pub(super) const DRAWN: u64 = u64::MAX;
@@ -207,7 +207,7 @@ impl Model {
         let Some(mut item) = self.items.get(key).cloned() else {
             let Some(vivify) = get.vivify else { return Seen::NotFound };
             let (ends, before) = self.ends_made(vivify, get.touch, get.touch_last);
-            self.create(key, binary, &Set { new_cas: get.new_cas, ..super::SET }, ends);
+            self.create(key, binary, &Set { new_cas: get.new_cas, ..SET }, ends);
             let seen = self.made(&self.items[key], true, before);
             // Who made it has asked for it, and is the one to fill it.
             self.items.entry(key.to_vec()).and_modify(|item| {
@@ -325,7 +325,7 @@ impl Model {
             let Some(vivify) = sum.vivify else { return Seen::NotFound };
             let initial = sum.initial.to_string();
             let (ends, before) = self.ends_made(vivify, sum.touch, sum.touch_last);
-            let set = Set { value: initial.as_bytes(), new_cas: sum.new_cas, ..super::SET };
+            let set = Set { value: initial.as_bytes(), new_cas: sum.new_cas, ..SET };
             self.create(key, binary, &set, ends);
             return self.made(&self.items[key], false, before);
         };

@@ -3,10 +3,10 @@
 
 use proptest::prelude::*;
 
-use super::model::{DRAWN, Model, Seen};
 use super::*;
 use crate::command::Arithmetic;
 use crate::shown::Cut;
+use crate::store::tests::model::{DRAWN, Model, Seen};
 
 /// Limit of an item, low enough for appends to meet it.
 const ITEM_SIZE_MAX: usize = 400;

@@ -32,8 +32,6 @@ use axum::routing::get;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-pub use self::guard::{Token, TokenError};
-pub use self::listen::{Error, bind};
 use crate::cache::{self, Cache, pauses};
 use crate::cluster::etcd::default_node_id;
 use crate::command::{Command, Failure, Outcome, Unavailable};
@@ -47,6 +45,8 @@ use crate::server::metrics::{Exporter, Requests};
 use crate::server::session::count_unavailable;
 use crate::stats::Counters;
 use crate::store::Caller;
+pub use guard::{Token, TokenError};
+pub use listen::{Error, bind};
 
 /// How often what was timed is handed on to the metrics when nobody asks for them.
 const KEEP_UP: Duration = Duration::from_secs(5);
@@ -188,7 +188,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn openapi() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+    ([(CONTENT_TYPE, "application/json")], include_str!("admin/openapi.json"))
 }
 
 impl Admin {

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::local_cluster::{self, tether::Tether};
-use crate::{logs, node, process};
+use crate::{logs, process};
 
 mod address;
 mod check;
@@ -25,6 +25,7 @@ mod line;
 mod listen;
 mod local;
 mod log_format;
+mod node;
 mod settings;
 mod values;
 
@@ -48,7 +49,7 @@ pub enum Outcome {
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// What the node does.
-    pub node: node::Options,
+    pub node: crate::node::Options,
     /// What the process does around it.
     pub process: process::Options,
     /// What is logged, where and how.
@@ -108,51 +109,7 @@ pub fn load(
     if let Some(asked) = local::read(&args, &environment) {
         return asked;
     }
-    let (line, check_only) = match line::read(args.into_iter())? {
-        line::Asked::Run(settings) => (settings, false),
-        line::Asked::Check(settings) => (settings, true),
-        line::Asked::Help => return Ok(Outcome::Print(help::page())),
-        line::Asked::License => return Ok(Outcome::Print(help::license())),
-        line::Asked::Version => return Ok(Outcome::Print(version())),
-    };
-    let environment = environment::read(environment.into_iter())?;
-    let file = match line.path(knobs::CONFIG)?.or(environment.config) {
-        Some(path) => file::read(&path)?,
-        None => settings::Settings::default(),
-    };
-
-    let mut all = file;
-    all.overlay(environment.settings);
-    all.overlay(line);
-    // A machine that does not tell has as many CPUs as memcached's default assumes.
-    let cpus = std::thread::available_parallelism().map_or(launch::DEFAULT_THREADS, usize::from);
-    let mut launch = launch::launch(&all, cpus, environment.sasl_users)?;
-    launch.node.port_file = environment.port_file;
-    launch.node.held_by = environment.held_by;
-    launch.warnings.splice(0..0, environment.warnings);
-    let bound = process::memory::bound();
-    launch.warnings.extend(memory_warning(&all, launch.node.store.budget_bytes, bound));
-    if check_only {
-        return check::check(&launch).map(Outcome::Print);
-    }
-    if launch.process.daemon {
-        launch::make_paths_absolute(&mut launch);
-    }
-    Ok(Outcome::Launch(Box::new(launch)))
-}
-
-/// What is to be said of a budget that is more than there is. `bound` is the memory, and what sets it.
-fn memory_warning(
-    settings: &settings::Settings,
-    budget_bytes: u64,
-    bound: Option<(u64, &str)>,
-) -> Option<String> {
-    let (bytes, whose) = bound.filter(|(bytes, _)| budget_bytes > *bytes)?;
-    let said = settings.of("memory-limit").map_or("the default of -m".to_owned(), |given| given.said());
-    Some(format!(
-        "{said}: more than the {} MiB that {whose}: the system may end the process when the cache fills up",
-        bytes >> 20
-    ))
+    node::load(args, environment)
 }
 
 #[cfg(test)]
@@ -262,14 +219,14 @@ mod tests {
         );
         assert_eq!(launch(&["-m", "2"], &[]).warnings, [""; 0]);
         let settings = settings::Settings::default();
-        let warning = memory_warning(&settings, 64 << 20, Some((32 << 20, "the machine has")));
+        let warning = node::memory_warning(&settings, 64 << 20, Some((32 << 20, "the machine has")));
         assert!(
             warning
                 .expect("less")
                 .starts_with("the default of -m: more than the 32 MiB that the machine has")
         );
-        assert_eq!(memory_warning(&settings, 64 << 20, Some((64 << 20, "the machine has"))), None);
-        assert_eq!(memory_warning(&settings, 64 << 20, None), None);
+        assert_eq!(node::memory_warning(&settings, 64 << 20, Some((64 << 20, "the machine has"))), None);
+        assert_eq!(node::memory_warning(&settings, 64 << 20, None), None);
     }
 
     #[test]

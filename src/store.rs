@@ -22,16 +22,16 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use self::evict::Need;
-use self::floors::{Posted, Survey};
-use self::generation::{Generations, Span};
-use self::key::{KeyHash, Lookup};
-use self::shard::Shard;
 use crate::clock::{Clock, Seconds};
 use crate::command::{Command, Failure, Made, Outcome, SetMode, Unavailable, Verb};
 use crate::events::Events;
 use crate::item::{Exptime, ItemView};
 use crate::stats::Counters;
+use crate::store::evict::Need;
+use crate::store::floors::{Posted, Survey};
+use crate::store::generation::{Generations, Span};
+use crate::store::key::{KeyHash, Lookup};
+use crate::store::shard::Shard;
 
 /// Budget of one shard. The smallest item costs about 110 bytes with its share of the table,
 /// so a table stays under some 5,000 entries, and growing it takes well under a millisecond.
