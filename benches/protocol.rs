@@ -34,14 +34,14 @@ impl Handler for Idle {
 
 fn parse(bencher: Bencher, request: &[u8], keys: usize) {
     let input = request.repeat(PIPELINE);
-    let mut codec = Codec::new(Idle, Protocol::Auto);
+    let mut codec = Codec::new(Protocol::Auto);
     // As a connection does: each read goes to the front of one buffer.
     let mut buffer = BytesMut::with_capacity(2 * input.len());
     bencher.counter(ItemsCount::new(PIPELINE * keys)).counter(BytesCount::new(input.len())).bench_local(
         || {
             buffer.clear();
             buffer.extend_from_slice(&input);
-            codec.decode(&mut buffer)
+            codec.with(&mut Idle).decode(&mut buffer)
         },
     );
 }

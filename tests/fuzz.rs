@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use filbert::cache::Cache;
 use filbert::clock::Clock;
 use filbert::events::Events;
 use filbert::server::connections::CloseReason;
 use filbert::server::connections::Connections;
 use filbert::server::history::History;
-use filbert::server::memcached::Client;
+use filbert::server::memcached::connection::ClientConnection;
 use filbert::server::prefix::Prefixes;
 use filbert::server::quota::Quota;
 use filbert::server::strangers::Strangers;
@@ -102,8 +103,9 @@ async fn serve(case: &Case) -> (Vec<u8>, CloseReason) {
     let context = context(&case.store, &clock);
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let connection = context.connections.enter(7, "unix:fuzz".into(), "fuzz".into(), clock.now());
-    let client =
-        Client::new(Stream::Unix(theirs), context.clone(), context.registry.block(), connection, None);
+    let counters = context.registry.block();
+    let cache = Cache::start(&context.store, None, counters.clone(), context.stop.clone());
+    let client = ClientConnection::new(Stream::Unix(theirs), context.clone(), counters, connection, cache);
     let (mut from, mut to) = ours.into_split();
 
     let write = async {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::cache::clustered::{Clustered, PARKED_MAX};
 use crate::cache::routing::{Place, Routing};
 use crate::cache::routing_watch::RoutingWatch;
-use crate::cache::{Cache, PARKED_MAX};
 use crate::cluster::view::slot;
 use crate::command::Unavailable;
 use crate::peer::link::Redirected;
@@ -20,7 +20,7 @@ const BURST: usize = 256;
 
 /// Lets commands through, those of one slot in their order, each at the latest at its deadline.
 pub(super) async fn run(
-    cache: Weak<Cache>,
+    clustered: Weak<Clustered>,
     routing_watch: Arc<RoutingWatch>,
     mut queue: mpsc::Receiver<Redirected>,
 ) {
@@ -39,13 +39,13 @@ pub(super) async fn run(
                 }
             }
         }
-        let Some(cache) = cache.upgrade() else { break };
+        let Some(clustered) = clustered.upgrade() else { break };
         let now = Instant::now();
         if routing.version != version || earliest.is_some_and(|earliest| earliest <= now) {
-            parked.go_round(&cache, &routing, now);
+            parked.go_round(&clustered, &routing, now);
         }
         for redirected in come.drain(..) {
-            parked.admit(&cache, &routing, redirected, now);
+            parked.admit(&clustered, &routing, redirected, now);
         }
     }
 }
@@ -69,20 +69,20 @@ struct ParkedRequests {
 
 impl ParkedRequests {
     /// Lets everything through that can go, and answers what is past its deadline.
-    fn go_round(&mut self, cache: &Cache, routing: &Routing, now: Instant) {
+    fn go_round(&mut self, clustered: &Clustered, routing: &Routing, now: Instant) {
         let Self { waiting, .. } = std::mem::take(self);
-        waiting.into_iter().for_each(|redirected| self.admit(cache, routing, redirected, now));
+        waiting.into_iter().for_each(|redirected| self.admit(clustered, routing, redirected, now));
     }
 
     /// Lets a command through, or has it wait behind all of its slot.
-    fn admit(&mut self, cache: &Cache, routing: &Routing, redirected: Redirected, now: Instant) {
+    fn admit(&mut self, clustered: &Clustered, routing: &Routing, redirected: Redirected, now: Instant) {
         if redirected.job.deadline <= now {
             let why = if redirected.job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
             return redirected.job.answer(Err(why));
         }
         let slot = slot(redirected.job.operation().key());
         let held =
-            if self.slots.contains(&slot) { Some(redirected) } else { pass(cache, routing, redirected) };
+            if self.slots.contains(&slot) { Some(redirected) } else { pass(clustered, routing, redirected) };
         if let Some(redirected) = held {
             let deadline = redirected.job.deadline;
             self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
@@ -93,7 +93,7 @@ impl ParkedRequests {
 }
 
 /// Gives a command back that is of a later view than this one, or for whose place it is too early.
-fn pass(cache: &Cache, routing: &Routing, redirected: Redirected) -> Option<Redirected> {
+fn pass(clustered: &Clustered, routing: &Routing, redirected: Redirected) -> Option<Redirected> {
     let Redirected { mut job, epoch } = redirected;
     if routing.epoch < epoch {
         return Some(Redirected { job, epoch });
@@ -101,10 +101,10 @@ fn pass(cache: &Cache, routing: &Routing, redirected: Redirected) -> Option<Redi
     match routing.place(job.operation().key()) {
         Place::Soon => Some(Redirected { job, epoch }),
         // A later routing may be in force already, though it is not posted yet.
-        Place::Here { .. } => cache.execute_here(job).map(|job| Redirected { job, epoch }),
+        Place::Here { .. } => clustered.execute_here(job).map(|job| Redirected { job, epoch }),
         place => {
             job.epoch = routing.epoch;
-            cache.send(routing, place, job);
+            clustered.send(routing, place, job);
             None
         }
     }

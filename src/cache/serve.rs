@@ -6,21 +6,22 @@ use bytes::BytesMut;
 use parking_lot::MutexGuard;
 use tokio::time::{Instant, timeout_at};
 
-use crate::cache::Cache;
+use crate::cache::clustered::Clustered;
 use crate::cache::routing::{Place, Routing};
-use crate::cluster::Membership;
+use crate::cache::turn::{Fenced, NotHere};
+use crate::command::{Outcome, Unavailable};
 use crate::pb;
 use crate::pb::outcome::Kind;
+use crate::peer::Job;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
 use crate::stats::Counter;
-use crate::store::Caller;
 
 /// A thread keeps its buffer for outcomes up to this size.
 const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
 
-impl Executor for Cache {
+impl Executor for Clustered {
     fn epoch(&self) -> u64 {
-        self.routing_handle.hold().epoch
+        self.routing_handle().hold().epoch
     }
 
     /// Executes operations in their order, all by the view they were sent by: what comes too early
@@ -38,48 +39,65 @@ impl Executor for Cache {
     }
 }
 
-impl Cache {
+impl Clustered {
+    /// Executes a command here, if this is still where it belongs; gives it back when not.
+    pub(super) fn execute_here(&self, job: Job) -> Option<Job> {
+        let operation = job.operation().open();
+        let Some(command) = operation.ok().and_then(|operation| pb::command(&operation).ok()) else {
+            job.answer(Err(Unavailable::Moved));
+            return None;
+        };
+        let mut turn = self.begin(self.context().store.clock().now(), 0);
+        let result = match turn.execute(&command, |outcome| pb::outcome(0, &outcome)) {
+            // Of an owner that is not known yet a later routing may know.
+            Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => return Some(job),
+            Err(NotHere::Unavailable(why)) => Err(why),
+            // It may have been executed by a node that was not the owner any more.
+            Ok(outcome) => turn.finish().map(|()| outcome).map_err(|Fenced| Unavailable::Unanswered),
+        };
+        job.answer(result);
+        None
+    }
+
     /// Executes operations now; `None` when they have to wait for a routing.
     fn try_execute(&self, batch: &mut Batch) -> Result<Option<pb::Outcomes>, Broken> {
-        let routing = self.routing_handle.hold();
+        let mut turn = self.begin(self.context().store.clock().now(), 0);
+        let Some(routing) = turn.routing() else { return Ok(None) };
         let epoch = routing.epoch;
         if epoch > batch.epoch {
             return self.refuse(batch, Kind::WrongOwner, epoch).map(Some);
         }
-        if must_wait(&routing, batch) {
+        if must_wait(routing, batch) {
             return Ok(None);
         }
         // Before the time that is left, so that a thread that stands still in between has less of it.
         let started = StdInstant::now();
         let left = batch.expires.saturating_duration_since(Instant::now());
-        let until = self.serves_until();
-        if left.is_zero() || !Membership::lasts(until) {
+        if left.is_zero() || !turn.serves() {
             return self.refuse(batch, Kind::Unavailable, epoch).map(Some);
         }
-        let caller = Caller { expires: Some(started + left), ..self.caller() };
+        turn.expire_at(started + left);
         let mut outcomes = self.lock_outcomes();
         let mut executed = 0;
         while outcomes.len() < OUTCOMES_BYTES
             && let Some(operation) = batch.take()?
         {
-            match (routing.place(operation.key), pb::command(&operation)) {
-                (Place::Here { since }, Ok(command)) => {
-                    let caller = Caller { since: Some(since), ..caller };
-                    executed += 1;
-                    self.shared.store.execute(&caller, &command, |outcome| {
-                        pb::put_outcome(operation.id, operation.wanted(), &outcome, &mut outcomes);
-                    });
-                }
-                _ => pb::put_kind(operation.id, Kind::WrongOwner, &mut outcomes),
+            let (id, wanted) = (operation.id, operation.wanted());
+            let done = pb::command(&operation).is_ok_and(|command| {
+                let put = |outcome: Outcome<'_>| pb::put_outcome(id, wanted, &outcome, &mut outcomes);
+                turn.execute(&command, put).is_ok()
+            });
+            if done {
+                executed += 1;
+            } else {
+                pb::put_kind(id, Kind::WrongOwner, &mut outcomes);
             }
         }
-        self.counters.add(Counter::PeerOperations, executed);
-        if Membership::lasts(until) {
-            Ok(Some(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }))
-        } else {
-            // Something may have been executed by who is not the owner any more.
-            Err(Broken("this node lost touch with its cluster while it executed".into()))
-        }
+        self.counters().add(Counter::PeerOperations, executed);
+        // Something may have been executed by a node that is not the owner any more.
+        turn.finish()
+            .map_err(|Fenced| Broken("this node lost touch with its cluster while it executed".into()))?;
+        Ok(Some(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }))
     }
 
     fn refuse(&self, batch: &mut Batch, kind: Kind, epoch: u64) -> Result<pb::Outcomes, Broken> {

@@ -10,22 +10,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::cache::clustered::ClusterContext;
 use crate::cache::ownership::Ownership;
 use crate::cache::pauses::{self, PauseDetector};
-use crate::cache::{self};
 use crate::cluster::{Membership, etcd};
 use crate::node::options::{ClusterOptions, Error};
 use crate::peer::grpc::Grpc;
 use crate::peer::identity::Identity;
 use crate::peer::pings::Pings;
+use crate::server::acceptor;
 use crate::server::guests::Arrival;
 use crate::server::listen::Bound as Listening;
 use crate::server::peer::Service;
 use crate::server::worker::Cluster;
 use crate::store::Store;
-
-/// How long accepting rests when the system has no file or memory for one more connection.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// How long the others may take to hear that this node has left.
 const PARTING: Duration = Duration::from_secs(1);
@@ -102,7 +100,7 @@ impl Member {
         tracker.spawn(stop.clone().run_until_cancelled_owned(settle(ownership.clone(), membership.clone())));
         let peers = service(&membership, &pings);
         tracker.spawn(stop.clone().run_until_cancelled_owned(peers.clone().follow()));
-        let shared = cache::Shared {
+        let shared = ClusterContext {
             links: Arc::default(),
             store,
             membership: membership.clone(),
@@ -129,24 +127,18 @@ impl Member {
     ) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let guests = self.cluster.peers.guests().clone();
-        self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
             for inbox in inboxes.iter().cycle() {
-                let accepted = listener.accept().await;
-                match accepted.and_then(|(stream, from)| Ok((stream.into_std()?, from.ip()))) {
-                    Ok((stream, from)) => {
-                        if let Some(arrival) = guests.admit(stream, from) {
-                            // One whose worker does not get round to it is closed, and comes again:
-                            // to another worker.
-                            _ = inbox.try_send(arrival);
-                        }
-                    }
-                    Err(error) => {
-                        warn!("cannot accept a peer: {error}");
-                        tokio::time::sleep(ACCEPT_BACKOFF).await;
-                    }
+                let Some((stream, from)) = acceptor::next(&listener, "a peer", &stop).await else { break };
+                // A stream that cannot leave this thread's runtime is closed.
+                let Ok(stream) = stream.into_std() else { continue };
+                if let Some(arrival) = guests.admit(stream, from.ip()) {
+                    // One whose worker does not get round to it is closed, and comes again: to another worker.
+                    _ = inbox.try_send(arrival);
                 }
             }
-        }));
+        });
         Ok(())
     }
 

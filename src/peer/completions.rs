@@ -38,11 +38,35 @@ struct Inside {
     waker: Option<Waker>,
 }
 
+/// Fills one slot of a connection, once.
+#[derive(Debug)]
+pub struct Completer {
+    queue: Arc<CompletionQueue>,
+    number: u64,
+}
+
+impl Completer {
+    /// For the slot of this number.
+    pub fn new(queue: Arc<CompletionQueue>, number: u64) -> Self {
+        Self { queue, number }
+    }
+
+    /// The slot's number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Hands in what the connection waits for.
+    pub fn complete(self, completion: Completion) {
+        self.queue.post(self.number, completion);
+    }
+}
+
 /// Where an answer goes.
 #[derive(Debug)]
 pub enum ReplyTo {
-    /// To a connection, under this number.
-    Queue(Arc<CompletionQueue>, u64),
+    /// To a connection.
+    Queue(Completer),
     /// To whoever waits for this one alone.
     Call(oneshot::Sender<Answer>),
 }
@@ -50,7 +74,7 @@ pub enum ReplyTo {
 impl ReplyTo {
     pub(super) fn answer(self, answer: Answer) {
         match self {
-            Self::Queue(completions, number) => completions.post(number, Completion::Answer(answer)),
+            Self::Queue(completer) => completer.complete(Completion::Answer(answer)),
             // Who waited may have gone.
             Self::Call(sender) => _ = sender.send(answer),
         }

@@ -84,19 +84,16 @@ pub trait Handler {
 
 /// Why decoding stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Batch {
+pub enum BatchEnd {
     /// The handler asked for a pause; there may be more.
     Paused,
     /// The handler asked for the end, or the client sent what no client would.
     Closed,
 }
 
-/// Decodes what a connection sends. Its errors are answered to the client, so decoding itself
-/// never fails.
+/// What is known of a connection's input between two reads.
 #[derive(Debug)]
-pub struct Codec<H> {
-    /// Where requests go.
-    pub handler: H,
+pub struct Codec {
     pub(super) state: State,
     /// Whether the line at hand has been shown, and waits for its value.
     pub(super) shown: bool,
@@ -173,31 +170,39 @@ pub(super) enum Step {
     Incomplete(usize),
 }
 
-impl<H: Handler> Decoder for Codec<H> {
-    type Item = Batch;
+/// A codec with the handler of one batch. What is wrong with a request is answered to its client, so decoding itself
+/// never fails.
+#[derive(Debug)]
+pub struct Decoding<'a, H> {
+    pub(super) codec: &'a mut Codec,
+    pub(super) handler: &'a mut H,
+}
+
+impl<H: Handler> Decoder for Decoding<'_, H> {
+    type Item = BatchEnd;
     type Error = std::io::Error;
 
     /// Takes every complete request out of `source`. `None` is the usual end: more bytes are
     /// needed, [`Codec::wanted`] in all.
-    fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Batch>, Self::Error> {
+    fn decode(&mut self, source: &mut BytesMut) -> Result<Option<BatchEnd>, Self::Error> {
         let mut used = 0;
-        self.wanted = 0;
+        self.codec.wanted = 0;
         let ended = loop {
             match self.step(&source[used..]) {
                 Step::Used(bytes, flow) => {
                     used += bytes;
                     match flow {
                         Flow::Continue => {}
-                        Flow::Pause => break Some(Batch::Paused),
+                        Flow::Pause => break Some(BatchEnd::Paused),
                         Flow::Close => {
-                            self.state = State::Closed;
-                            break Some(Batch::Closed);
+                            self.codec.state = State::Closed;
+                            break Some(BatchEnd::Closed);
                         }
                     }
                 }
                 Step::Incomplete(wanted) => {
                     source.advance(used);
-                    self.wanted = wanted;
+                    self.codec.wanted = wanted;
                     return Ok(None);
                 }
             }
@@ -207,11 +212,10 @@ impl<H: Handler> Decoder for Codec<H> {
     }
 }
 
-impl<H: Handler> Codec<H> {
+impl Codec {
     /// A codec at the start of a connection.
-    pub fn new(handler: H, protocol: Protocol) -> Self {
+    pub fn new(protocol: Protocol) -> Self {
         Self {
-            handler,
             state: State::First,
             shown: false,
             wanted: 0,
@@ -219,6 +223,11 @@ impl<H: Handler> Codec<H> {
             key_buffer: [0; KEY_MAX],
             protocol,
         }
+    }
+
+    /// Decodes for this handler.
+    pub fn with<'a, H>(&'a mut self, handler: &'a mut H) -> Decoding<'a, H> {
+        Decoding { codec: self, handler }
     }
 
     /// How many bytes the request takes whose beginning is left after decoding, as far as that is
@@ -231,10 +240,12 @@ impl<H: Handler> Codec<H> {
     pub fn refuse_unfinished(&mut self) {
         self.refused = true;
     }
+}
 
+impl<H: Handler> Decoding<'_, H> {
     #[inline]
     fn step(&mut self, input: &[u8]) -> Step {
-        match self.state {
+        match self.codec.state {
             State::Line | State::First if input.is_empty() => Step::Incomplete(0),
             State::Line => self.line(input),
             State::First => self.first(input),
@@ -244,7 +255,7 @@ impl<H: Handler> Codec<H> {
             State::SkipPacket(bytes) => self.skipped(bytes, input, State::Packet, State::SkipPacket),
             State::SkipLine => match memchr(b'\n', input) {
                 Some(end) => {
-                    self.state = State::Line;
+                    self.codec.state = State::Line;
                     Step::Used(end + 1, Flow::Continue)
                 }
                 None if input.is_empty() => Step::Incomplete(0),
@@ -256,24 +267,24 @@ impl<H: Handler> Codec<H> {
 
     fn skipped(&mut self, bytes: usize, input: &[u8], then: State, more: fn(usize) -> State) -> Step {
         let used = bytes.min(input.len());
-        self.state = if used == bytes { then } else { more(bytes - used) };
+        self.codec.state = if used == bytes { then } else { more(bytes - used) };
         if used == 0 && bytes > 0 { Step::Incomplete(0) } else { Step::Used(used, Flow::Continue) }
     }
 
     #[cold]
     fn first(&mut self, input: &[u8]) -> Step {
-        let is_binary = match self.protocol {
+        let is_binary = match self.codec.protocol {
             Protocol::Auto => input[0] == binary::MAGIC,
             Protocol::Ascii => false,
             Protocol::Binary => true,
         };
-        if let Some(what) = foreign(input[0], self.protocol) {
+        if let Some(what) = foreign(input[0], self.codec.protocol) {
             self.handler.speaks_else(what);
         }
         if is_binary {
             self.handler.speaks_binary();
         }
-        self.state = if is_binary { State::Packet } else { State::Line };
+        self.codec.state = if is_binary { State::Packet } else { State::Line };
         Step::Used(0, Flow::Continue)
     }
 
@@ -281,11 +292,11 @@ impl<H: Handler> Codec<H> {
     fn line(&mut self, input: &[u8]) -> Step {
         let Some(newline) = memchr(b'\n', input) else { return self.unfinished_line(input) };
         let line = input[..newline].strip_suffix(b"\r").unwrap_or(&input[..newline]);
-        if !self.shown && self.handler.wants_lines() {
+        if !self.codec.shown && self.handler.wants_lines() {
             self.handler.line(line);
         }
         let step = self.whole_line(line, newline + 1, input);
-        self.shown = matches!(step, Step::Incomplete(_) | Step::Used(0, _));
+        self.codec.shown = matches!(step, Step::Incomplete(_) | Step::Used(0, _));
         step
     }
 
@@ -295,12 +306,12 @@ impl<H: Handler> Codec<H> {
         if !self.handler.authenticated() {
             return self.login(line, after, input);
         }
-        let (skip, flow) = match text::parse(line, &mut self.key_buffer) {
+        let (skip, flow) = match text::parse(line, &mut self.codec.key_buffer) {
             Line::Get(multiget) => return self.multiget(multiget, line, after),
             Line::Store(store) => {
                 let Store { key, key_binary, set, value_len, reply } = store;
                 let too_large = item_size(key.len(), value_len, set.flags) > self.handler.item_size_max();
-                if too_large || std::mem::take(&mut self.refused) {
+                if too_large || std::mem::take(&mut self.codec.refused) {
                     let (mode, quiet) = match reply {
                         // A meta error shows despite q, and drops the old value in any mode.
                         Reply::Meta(_) => (SetMode::Set, false),
@@ -345,7 +356,7 @@ impl<H: Handler> Codec<H> {
             }
         };
         if skip > 0 {
-            self.state = State::Skip(skip);
+            self.codec.state = State::Skip(skip);
         }
         Step::Used(after, flow)
     }
@@ -353,7 +364,7 @@ impl<H: Handler> Codec<H> {
     /// The line has not come to its end yet: wait, or see that it will not.
     #[cold]
     fn unfinished_line(&mut self, input: &[u8]) -> Step {
-        if std::mem::take(&mut self.refused) {
+        if std::mem::take(&mut self.codec.refused) {
             self.refuse(ProtocolError::NoRoomReading);
             return Step::Used(input.len(), Flow::Close);
         }
@@ -368,7 +379,7 @@ impl<H: Handler> Codec<H> {
         }
         let mut tokens = Tokens(input);
         let cas = tokens.next() == Some(b"gets");
-        self.state = State::Keys(Multiget { cas, touch: None });
+        self.codec.state = State::Keys(Multiget { cas, touch: None });
         Step::Used(input.len() - tokens.0.len(), Flow::Continue)
     }
 
@@ -395,7 +406,7 @@ impl<H: Handler> Codec<H> {
         if Tokens(start).any(|key| key.len() > KEY_MAX) {
             return Step::Used(after, self.refuse(ProtocolError::BadFormat));
         }
-        self.state = State::Keys(multiget);
+        self.codec.state = State::Keys(multiget);
         Step::Used(line.len() - start.len(), Flow::Continue)
     }
 
@@ -412,14 +423,14 @@ impl<H: Handler> Codec<H> {
                     Step::Incomplete(KEY_MAX)
                 };
             }
-            self.state = State::SkipLine;
+            self.codec.state = State::SkipLine;
             return Step::Used(blanks + KEY_MAX + 2, self.refuse(ProtocolError::BadFormat));
         };
         let ends_line = rest[end] == b'\n';
         let key =
             if ends_line { rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]) } else { &rest[..end] };
         if key.len() > KEY_MAX {
-            self.state = if ends_line { State::Line } else { State::SkipLine };
+            self.codec.state = if ends_line { State::Line } else { State::SkipLine };
             return Step::Used(blanks + end + 1, self.refuse(ProtocolError::BadFormat));
         }
         let request = if key.is_empty() {
@@ -432,7 +443,7 @@ impl<H: Handler> Codec<H> {
             Request::Key(command, reply)
         };
         if ends_line {
-            self.state = State::Line;
+            self.codec.state = State::Line;
         }
         Step::Used(blanks + end + 1, self.handler.handle(request))
     }
@@ -450,7 +461,7 @@ impl<H: Handler> Codec<H> {
             return Step::Used(after, self.refuse(ProtocolError::Unauthenticated));
         };
         if len > LINE_MAX {
-            self.state = State::Skip(len + 2);
+            self.codec.state = State::Skip(len + 2);
             return Step::Used(after, self.refuse(ProtocolError::Unauthenticated));
         }
         let total = after + len + 2;

@@ -11,7 +11,7 @@ use tokio_util::codec::Decoder;
 
 use super::*;
 use crate::command::Verb;
-use crate::protocol::codec::{Batch, Codec, Flow, Handler, Protocol};
+use crate::protocol::codec::{BatchEnd, Codec, Flow, Handler, Protocol};
 
 const ITEM_SIZE_MAX: usize = 8 << 10;
 
@@ -92,24 +92,25 @@ impl Handler for Recorder {
 
 /// A codec and the buffer of its connection.
 struct Feed {
-    codec: Codec<Recorder>,
+    codec: Codec,
+    recorder: Recorder,
     buffer: BytesMut,
     closed: bool,
 }
 
 impl Feed {
     fn new(recorder: Recorder) -> Self {
-        Self { codec: Codec::new(recorder, Protocol::Auto), buffer: BytesMut::new(), closed: false }
+        Self { codec: Codec::new(Protocol::Auto), recorder, buffer: BytesMut::new(), closed: false }
     }
 
     /// Takes one read, and decodes until more is needed.
     fn read(&mut self, piece: &[u8]) {
         self.buffer.extend_from_slice(piece);
         while !self.closed {
-            match self.codec.decode(&mut self.buffer).unwrap() {
+            match self.codec.with(&mut self.recorder).decode(&mut self.buffer).unwrap() {
                 None => break,
-                Some(Batch::Paused) => {}
-                Some(Batch::Closed) => self.closed = true,
+                Some(BatchEnd::Paused) => {}
+                Some(BatchEnd::Closed) => self.closed = true,
             }
         }
     }
@@ -132,7 +133,7 @@ impl Feed {
     }
 
     fn seen(&self) -> &[String] {
-        &self.codec.handler.seen
+        &self.recorder.seen
     }
 }
 
@@ -140,7 +141,7 @@ impl Feed {
 fn seen(input: &[u8]) -> Vec<String> {
     let mut feed = Feed::new(Recorder::default());
     feed.read(input);
-    let mut seen = std::mem::take(&mut feed.codec.handler.seen);
+    let mut seen = std::mem::take(&mut feed.recorder.seen);
     if feed.closed {
         seen.push("closed".into());
     }

@@ -32,17 +32,15 @@ use axum::routing::get;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{self, Cache, pauses};
+use crate::cache::Cache;
+use crate::cache::clustered::ClusterContext;
 use crate::cluster::etcd::default_node_id;
-use crate::command::{Command, Failure, Outcome, Unavailable};
 use crate::logs::Lines;
-use crate::pb;
 use crate::server::ServerContext;
 use crate::server::admin::incidents::Incidents;
 use crate::server::admin::page::Page;
 use crate::server::admin::problem::Problem;
 use crate::server::metrics::{Exporter, Requests};
-use crate::server::session::count_unavailable;
 use crate::stats::Counters;
 use crate::store::Caller;
 pub use guard::{Token, TokenError};
@@ -76,9 +74,8 @@ pub struct Admin {
     /// Where its clients come in.
     memcached_addr: String,
     context: Arc<ServerContext>,
-    cluster: Option<Arc<cache::Shared>>,
-    /// Executes commands on keys of other nodes; none for a node that is alone.
-    cache: Option<Arc<Cache>>,
+    /// This thread's way to the items.
+    cache: Cache,
     counters: Arc<Counters>,
     exporter: Exporter,
     requests: Arc<Requests>,
@@ -98,7 +95,7 @@ pub fn start(
     token: Option<Token>,
     context: Arc<ServerContext>,
     memcached_addr: String,
-    cluster: Option<Arc<cache::Shared>>,
+    cluster: Option<Arc<ClusterContext>>,
     log_lines: Lines,
 ) -> io::Result<JoinHandle<()>> {
     let requests = Arc::<Requests>::default();
@@ -121,17 +118,13 @@ pub fn start(
             let stop = context.stop.clone();
             // Outlives the requests, whose commands may still be on their way.
             let links = CancellationToken::new();
-            let cache = cluster.clone().map(|shared| Cache::start(shared, counters.clone(), links.clone()));
-            if let Some(cache) = cache.clone() {
-                tokio::spawn(pauses::watch(move || _ = cache.pauses().ended()));
-            }
+            let cache = Cache::start(&context.store, cluster, counters.clone(), links.clone());
             let page = Page::new();
             let counted = requests.clone();
             let admin = Admin {
                 name,
                 memcached_addr,
                 context,
-                cluster,
                 cache,
                 counters,
                 exporter,
@@ -192,21 +185,9 @@ async fn openapi() -> impl IntoResponse {
 }
 
 impl Admin {
-    /// Has a command executed where its key lives, and shows what came of it.
-    async fn execute<R>(&self, command: &Command<'_>, show: impl FnOnce(Outcome<'_>) -> R) -> R {
-        let Some(cache) = &self.cache else {
-            return self.context.store.execute(&self.caller(), command, show);
-        };
-        match cache.call(command).await.result {
-            Ok(message) => match pb::view(&message, command.key) {
-                Some(outcome) => show(outcome),
-                None => show(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered))),
-            },
-            Err(why) => {
-                count_unavailable(&self.counters, &command.verb);
-                show(Outcome::Failed(Failure::Unavailable(why)))
-            }
-        }
+    /// What the threads of the node share, when it is in a cluster.
+    fn cluster(&self) -> Option<&ClusterContext> {
+        self.cache.cluster().map(|clustered| clustered.context())
     }
 
     fn caller(&self) -> Caller<'_> {

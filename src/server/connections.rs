@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::clock::Seconds;
+use crate::events::{Events, Kinds};
 
 /// Why a connection ended (memcached logger.h, `log_entry` close reasons).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,25 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Tells watchers that it has come, or has `ended`.
+    pub fn tell(&self, events: &Events, ended: Option<CloseReason>) {
+        if !events.watched(Kinds::CONNEVENTS) {
+            return;
+        }
+        events.tell(Kinds::CONNEVENTS, |line| {
+            let (transport, address) = self.peer.split_once(':').unwrap_or(("", ""));
+            let transport = if transport == "unix" { "local" } else { "tcp" };
+            let (ip, port) = address.rsplit_once(':').unwrap_or(("unix", "0"));
+            let ip = ip.trim_matches(['[', ']']);
+            let kind = if ended.is_some() { "conn_close" } else { "conn_new" };
+            line.push_str(&format!("type={kind} rip={ip} rport={port} transport={transport} "));
+            if let Some(ended) = ended {
+                line.push_str(&format!("reason={} ", ended.name()));
+            }
+            line.push_str(&format!("cfd={}", self.id));
+        });
+    }
+
     /// What it is doing.
     pub fn state(&self) -> ConnectionState {
         ConnectionState::ALL[usize::from(self.state.load(Ordering::Relaxed))]

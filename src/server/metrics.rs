@@ -19,7 +19,7 @@ use metrics_process::Collector;
 use metrics_util::MetricKindMask;
 use parking_lot::Mutex;
 
-use crate::cache;
+use crate::cache::clustered::ClusterContext;
 use crate::logs::Lines;
 use crate::peer::link::stats::Totals;
 use crate::protocol::COMPATIBLE_VERSION;
@@ -34,7 +34,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 /// The metrics of one node.
 pub struct Exporter {
     context: Arc<ServerContext>,
-    cluster: Option<Arc<cache::Shared>>,
+    cluster: Option<Arc<ClusterContext>>,
     requests: Arc<Requests>,
     log_lines: Lines,
     memcached_names: bool,
@@ -59,7 +59,7 @@ impl Exporter {
     /// # Errors
     /// None that a table without buckets could not cause.
     pub fn new(
-        (context, cluster): (Arc<ServerContext>, Option<Arc<cache::Shared>>),
+        (context, cluster): (Arc<ServerContext>, Option<Arc<ClusterContext>>),
         requests: Arc<Requests>,
         log_lines: Lines,
         memcached_names: bool,

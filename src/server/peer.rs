@@ -36,7 +36,7 @@ use crate::peer::tls;
 use crate::server::guests::hosts::{Claim, Hosts};
 use crate::server::guests::{Arrival, Guest, GuestStream, Guests, OpenCall};
 use crate::server::history::Told;
-use crate::server::{ServerContext, report};
+use crate::server::{ServerContext, statistics};
 use crate::stats::Counters;
 use crate::store::Caller;
 
@@ -177,7 +177,7 @@ struct Behind {
 
 impl Node for Behind {
     fn stats(&self) -> Vec<(String, String)> {
-        let mut stats = report::general_stats(&self.context);
+        let mut stats = statistics::general_stats(&self.context);
         if !self.context.http_addr.is_empty() {
             stats.push(("http_addr".to_owned(), self.context.http_addr.clone()));
         }

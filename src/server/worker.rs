@@ -15,22 +15,20 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::beats::Beats;
-use crate::cache::{self, Cache, pauses};
+use crate::cache::Cache;
+use crate::cache::clustered::ClusterContext;
 use crate::server::connections::{CloseReason, Connection};
 use crate::server::guests::Arrival;
 use crate::server::listen::{Bound, tcp_name};
-use crate::server::memcached::{Client, tell_connection};
+use crate::server::memcached::connection::ClientConnection;
 use crate::server::peer;
 use crate::server::stream::Stream;
-use crate::server::{Security, ServerContext};
+use crate::server::{Security, ServerContext, acceptor};
 use crate::stats::{Counter, Counters};
 use crate::tls::Reloadable as Certificates;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long accepting rests when the system has no file or memory for one more connection.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether a thread has ended; the standard library has no event for it.
 const ENDED_POLL: Duration = Duration::from_millis(2);
@@ -144,7 +142,7 @@ pub async fn ended(thread: JoinHandle<()>, until: Instant) {
 /// What a worker needs to be a part of a cluster.
 pub struct Cluster {
     /// What the threads of the node share.
-    pub shared: Arc<cache::Shared>,
+    pub shared: Arc<ClusterContext>,
     /// Who answers peers.
     pub peers: peer::Service,
 }
@@ -158,16 +156,14 @@ async fn work(
     let tracker = TaskTracker::new();
     // Outlives the clients, whose commands may still be on their way.
     let links = CancellationToken::new();
-    let cache = cluster.map(|(cluster, peers)| {
-        let cache = Cache::start(cluster.shared.clone(), counters.clone(), links.clone());
-        tracker.spawn(cluster.peers.clone().serve(cache.clone(), peers, context.stop.clone()));
-        let watched = cache.clone();
-        tokio::spawn(pauses::watch(move || _ = watched.pauses().ended()));
+    let shared = cluster.as_ref().map(|(cluster, _)| cluster.shared.clone());
+    let cache = Cache::start(&context.store, shared, counters.clone(), links.clone());
+    if let (Some(clustered), Some((cluster, peers))) = (cache.cluster(), cluster) {
+        tracker.spawn(cluster.peers.clone().serve(clustered.clone(), peers, context.stop.clone()));
         if cfg!(debug_assertions) {
             tokio::spawn(hold_in_a_batch(context.beats.clone(), cache.clone()));
         }
-        cache
-    });
+    }
     loop {
         let next = tokio::select! {
             next = accepted.recv() => next,
@@ -184,11 +180,11 @@ async fn work(
 }
 
 /// Stands still in the midst of a batch, with its lock, while a test wants that.
-async fn hold_in_a_batch(beats: Arc<Beats>, cache: Arc<Cache>) {
+async fn hold_in_a_batch(beats: Arc<Beats>, cache: Cache) {
     let name = format!("{}.batch", std::thread::current().name().unwrap_or_default());
     loop {
         tokio::time::sleep(beats.interval()).await;
-        let _routing = cache.routing_handle().hold();
+        let _turn = cache.begin(0, 0);
         beats.hold(&name);
     }
 }
@@ -207,19 +203,16 @@ impl Drop for Place {
 }
 
 /// One connection from its first byte to its last.
-async fn serve(
-    context: Arc<ServerContext>,
-    counters: Arc<Counters>,
-    accepted: Accepted,
-    cache: Option<Arc<Cache>>,
-) {
+async fn serve(context: Arc<ServerContext>, counters: Arc<Counters>, accepted: Accepted, cache: Cache) {
     let Accepted { socket, peer, listen, slot } = accepted;
     let id = u64::from(socket.as_raw_fd().unsigned_abs());
     let connection = context.connections.enter(id, peer, listen, context.store.clock().now());
     let _place = Place { context: context.clone(), connection: connection.clone(), _slot: slot };
-    tell_connection(&context, &connection, None);
+    connection.tell(&context.events, None);
     let ended = match open(&context, socket).await {
-        Ok(stream) => Client::new(stream, context.clone(), counters, connection.clone(), cache).await,
+        Ok(stream) => {
+            ClientConnection::new(stream, context.clone(), counters, connection.clone(), cache).await
+        }
         Err(error) => {
             if is_plain(&error) {
                 let now = context.store.clock().now();
@@ -232,7 +225,7 @@ async fn serve(
             CloseReason::Error
         }
     };
-    tell_connection(&context, &connection, Some(ended));
+    connection.tell(&context.events, Some(ended));
 }
 
 async fn open(context: &ServerContext, socket: Socket) -> io::Result<Stream> {
@@ -280,26 +273,12 @@ pub async fn accept(
     let listen = bound.name();
     context.connections.listen(bound.id(), listen.clone());
     let listener = Listener::new(bound)?;
+    let what = format!("on {listen}");
     for inbox in inboxes.iter().cycle() {
         let slot =
             if context.options.reject_over_limit { None } else { Some(slot(&context, &counters).await) };
-        let next = tokio::select! {
-            next = listener.accept() => next,
-            () = context.stop.cancelled() => break,
-        };
-        let (socket, peer) = match next {
-            Ok(next) => next,
-            Err(error) => {
-                // The client is gone already, or there are no descriptors left: neither ends
-                // the server, and the second passes.
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
-                {
-                    warn!("cannot accept on {listen}: {error}");
-                    tokio::time::sleep(ACCEPT_BACKOFF).await;
-                }
-                continue;
-            }
-        };
+        let accepted = acceptor::next(&listener, &what, &context.stop).await;
+        let Some((socket, peer)) = accepted else { break };
         let Some(slot) = slot.or_else(|| context.connections.slots().clone().try_acquire_owned().ok()) else {
             counters.bump(Counter::RejectedConnections);
             refuse(socket);
@@ -361,8 +340,12 @@ impl Listener {
             Bound::Unix { listener, .. } => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
         })
     }
+}
 
-    async fn accept(&self) -> io::Result<(Socket, String)> {
+impl acceptor::Listener for Listener {
+    type Connection = (Socket, String);
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
         Ok(match self {
             Self::Tcp { listener, security } => {
                 let (stream, peer) = listener.accept().await?;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use filbert::cache;
+use filbert::cache::clustered::{ClusterContext, Clustered};
 use filbert::cache::ownership::Ownership;
 use filbert::cache::pauses::PauseDetector;
-use filbert::cache::routing::Place;
-use filbert::cache::{self, Cache};
+use filbert::cache::turn::NotHere;
 use filbert::clock::Clock;
 use filbert::cluster::{Membership, etcd};
 use filbert::command::{Command, Unavailable};
@@ -16,8 +17,8 @@ use filbert::peer::identity::Identity;
 use filbert::peer::memory::Network;
 use filbert::peer::options::Options;
 use filbert::peer::pings::Pings;
-use filbert::stats::{Counters, Registry};
-use filbert::store::{self, Caller, Store};
+use filbert::stats::Registry;
+use filbert::store::{self, Store};
 use tokio_util::sync::CancellationToken;
 
 /// How long a command is waited for.
@@ -30,8 +31,7 @@ const BEGINNING: u64 = 1_700_000_000;
 pub struct Memory {
     store: Arc<Store>,
     /// One of each thread.
-    caches: Vec<Arc<Cache>>,
-    counters: Arc<Counters>,
+    caches: Vec<Arc<Clustered>>,
     dead: CancellationToken,
 }
 
@@ -63,7 +63,7 @@ impl Memory {
     ) -> Self {
         let identity = Identity { cluster: "simulation".to_owned(), id: id.to_owned() };
         let peer = Options { operation_timeout: PATIENCE, ..Options::default() };
-        let shared = cache::Shared {
+        let shared = ClusterContext {
             links: Arc::default(),
             store: store.clone(),
             membership,
@@ -75,10 +75,10 @@ impl Memory {
             options: Arc::new(peer),
         };
         let (shared, counters) = (Arc::new(shared), Registry::default().block());
-        let cache = || Cache::start(shared.clone(), counters.clone(), dead.clone());
+        let cache = || cache::join(shared.clone(), counters.clone(), dead.clone());
         let caches: Vec<_> = std::iter::repeat_with(cache).take(threads).collect();
         network.start(identity, caches[0].clone());
-        Self { store, caches, counters, dead }
+        Self { store, caches, dead }
     }
 
     /// Moves its clock.
@@ -86,18 +86,18 @@ impl Memory {
         self.store.clock().advance(1);
     }
 
-    /// Executes a command in a thread as its door does, when it belongs here.
+    /// Executes a command in a thread as a client's connection does, when it belongs here.
     pub fn execute_here(&self, thread: usize, command: &Command<'_>) -> Executed {
         let cache = &self.caches[thread % self.caches.len()];
-        let routing = cache.routing_handle().hold();
-        let Place::Here { since } = routing.place(command.key) else { return Executed::Elsewhere };
-        if !cache.serves() {
-            return Executed::Refused(Unavailable::Fenced);
+        let mut turn = cache.begin(self.store.clock().now(), 0);
+        match turn.execute(command, |outcome| pb::outcome(0, &outcome)) {
+            Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => Executed::Elsewhere,
+            Err(NotHere::Unavailable(why)) => Executed::Refused(why),
+            Ok(outcome) => {
+                turn.finish().expect("no time passes here");
+                Executed::Here(outcome)
+            }
         }
-        let clock = self.store.clock();
-        let caller = Caller { since: Some(since), ..Caller::new(clock.now(), &self.counters, 0) };
-        let outcome = self.store.execute(&caller, command, |outcome| pb::outcome(0, &outcome));
-        Executed::Here(outcome)
     }
 
     /// Has a command executed wherever it belongs; `None` when the process dies meanwhile.

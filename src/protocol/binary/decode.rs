@@ -6,7 +6,7 @@ use crate::item::{Exptime, KEY_MAX, item_size};
 use crate::protocol::Request;
 use crate::protocol::binary::reply::{Binary, Form};
 use crate::protocol::binary::{Ask, HEADER_LEN, Head, MAGIC, Operation, Status};
-use crate::protocol::codec::{Codec, Flow, Handler, State, Step};
+use crate::protocol::codec::{Decoding, Flow, Handler, State, Step};
 use crate::protocol::reply::Reply;
 
 /// Longest name of a mechanism (memcached.h, `MAX_SASL_MECH_LEN`).
@@ -180,7 +180,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-impl<H: Handler> Codec<H> {
+impl<H: Handler> Decoding<'_, H> {
     /// The next packet of a client that speaks the binary protocol.
     #[inline(never)]
     pub(in crate::protocol) fn packet(&mut self, input: &[u8]) -> Step {
@@ -214,11 +214,11 @@ impl<H: Handler> Codec<H> {
         };
         let (extras, key) = front[HEADER_LEN..].split_at(header.extras_len);
         let packet = Packet { header, head, extras, key };
-        if !self.shown && self.handler.wants_lines() {
+        if !self.codec.shown && self.handler.wants_lines() {
             self.show(operation, &packet);
         }
         let step = self.operation(operation, &packet, input);
-        self.shown = matches!(step, Step::Incomplete(_) | Step::Used(0, _));
+        self.codec.shown = matches!(step, Step::Incomplete(_) | Step::Used(0, _));
         step
     }
 
@@ -260,7 +260,7 @@ impl<H: Handler> Codec<H> {
         let set = packet.set(mode, || self.handler.has_cas());
         let (value_len, front) = (packet.header.value_len(), packet.header.front_len());
         let too_large = item_size(packet.key.len(), value_len, set.flags) > self.handler.item_size_max();
-        if too_large || std::mem::take(&mut self.refused) {
+        if too_large || std::mem::take(&mut self.codec.refused) {
             let status = if too_large { Status::TooLarge } else { Status::OutOfMemory };
             let ask = Ask::Unstored { key: packet.key, mode, command: set.name(), status };
             return self.skip(value_len, front, Request::Binary(packet.head, ask));
@@ -298,7 +298,7 @@ impl<H: Handler> Codec<H> {
     #[cold]
     fn skip(&mut self, bytes: usize, front: usize, request: Request<'_>) -> Step {
         if bytes > 0 {
-            self.state = State::SkipPacket(bytes);
+            self.codec.state = State::SkipPacket(bytes);
         }
         Step::Used(front, self.handler.handle(request))
     }

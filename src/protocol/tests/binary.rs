@@ -86,7 +86,7 @@ fn whole(input: &[u8]) -> (Vec<String>, bool) {
     let mut feed = Feed::new(Recorder::default());
     feed.read(input);
     assert!(feed.closed || feed.buffer.is_empty(), "{} bytes are left", feed.buffer.len());
-    (feed.codec.handler.whole, feed.closed)
+    (feed.recorder.whole, feed.closed)
 }
 
 #[track_caller]
@@ -290,7 +290,7 @@ fn a_value_over_the_limit_is_skipped_and_not_kept() {
         let ask = Ask::Unstored { key: b"key", mode, command, status: Status::TooLarge };
         let expected =
             [Request::Binary(head(opcode, quiet), ask), Request::Binary(head(0x0a, false), Ask::NoOp)];
-        assert_eq!(feed.codec.handler.whole, expected.map(|request| format!("{request:?}")));
+        assert_eq!(feed.recorder.whole, expected.map(|request| format!("{request:?}")));
     }
     // The largest that can be announced, without a byte of it.
     let mut feed = Feed::new(Recorder::default());
@@ -310,7 +310,7 @@ fn a_value_without_memory_to_read_it_into_is_skipped() {
     let status = Status::OutOfMemory;
     let ask = Ask::Unstored { key: b"key", mode: SetMode::Set, command: "set", status };
     let expected = [Request::Binary(head(0x11, true), ask), Request::Binary(head(0x0a, false), Ask::NoOp)];
-    assert_eq!(feed.codec.handler.whole, expected.map(|request| format!("{request:?}")));
+    assert_eq!(feed.recorder.whole, expected.map(|request| format!("{request:?}")));
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn a_token_means_nothing_to_a_set_where_items_carry_none() {
     let command = Command { key: b"key", key_binary: false, verb };
     let (head, form) = (head(0x02, false), Form::Store(SetMode::Add));
     let request = Request::Key(command, Reply::Binary(Binary { head, form, key: b"key" }));
-    assert_eq!(feed.codec.handler.whole, [format!("{request:?}")]);
+    assert_eq!(feed.recorder.whole, [format!("{request:?}")]);
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn lines_that_are_shown_hold_no_value_and_no_password() {
     feed.read(&packet(0x21, 0, b"", b"PLAIN", b"\0ann\0apple"));
     feed.read(&packet(0x11, 0, &[0; 8], b"key", b"value"));
     feed.read(&packet(0x0a, 0, b"", b"", b""));
-    let shown: Vec<_> = feed.codec.handler.lines.iter().map(|line| line.escape_ascii().to_string()).collect();
+    let shown: Vec<_> = feed.recorder.lines.iter().map(|line| line.escape_ascii().to_string()).collect();
     assert_eq!(shown, ["sasl_auth PLAIN", "setq key", "noop"]);
 }
 
@@ -477,8 +477,8 @@ proptest! {
             prop_assert!(feed.closed || feed.buffer.len() <= ITEM_SIZE_MAX + 400);
             Ok(())
         })?;
-        prop_assert_eq!(Cut(&feed.codec.handler.whole), Cut(&expected.codec.handler.whole));
-        prop_assert_eq!(Cut(&feed.codec.handler.lines), Cut(&expected.codec.handler.lines));
+        prop_assert_eq!(Cut(&feed.recorder.whole), Cut(&expected.recorder.whole));
+        prop_assert_eq!(Cut(&feed.recorder.lines), Cut(&expected.recorder.lines));
         prop_assert_eq!(feed.closed, expected.closed);
     }
 }
@@ -496,7 +496,7 @@ fn every_packet_is_cut_at_every_byte() {
             feed.read(&input[..cut]);
             assert!(feed.seen().is_empty(), "{opcode:#04x} cut at {cut}");
             feed.read(&input[cut..]);
-            assert_eq!((feed.codec.handler.whole, feed.closed), expected, "{opcode:#04x} cut at {cut}");
+            assert_eq!((feed.recorder.whole, feed.closed), expected, "{opcode:#04x} cut at {cut}");
         }
     }
 }

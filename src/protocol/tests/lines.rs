@@ -64,7 +64,10 @@ fn what_is_behind_a_quit_is_not_looked_at() {
     feed.read(b"mn\r\nquit\r\nmn\r\n");
     assert_eq!(feed.seen(), ["NoOp", "Quit"]);
     assert!(feed.closed);
-    assert_eq!(feed.codec.decode(&mut BytesMut::from(&b"mn\r\n"[..])).unwrap(), Some(Batch::Closed));
+    assert_eq!(
+        feed.codec.with(&mut feed.recorder).decode(&mut BytesMut::from(&b"mn\r\n"[..])).unwrap(),
+        Some(BatchEnd::Closed)
+    );
     assert_eq!(feed.seen().len(), 2);
 }
 

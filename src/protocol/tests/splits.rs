@@ -88,8 +88,8 @@ proptest! {
         let expected = whole(&input, 0);
         let mut feed = Feed::new(Recorder { pause_every, ..Recorder::default() });
         feed.read_cut(&input, &cuts, |_| Ok(()))?;
-        prop_assert_eq!(Cut(&feed.codec.handler.whole), Cut(&expected.codec.handler.whole));
-        prop_assert_eq!(Cut(&feed.codec.handler.lines), Cut(&expected.codec.handler.lines));
+        prop_assert_eq!(Cut(&feed.recorder.whole), Cut(&expected.recorder.whole));
+        prop_assert_eq!(Cut(&feed.recorder.lines), Cut(&expected.recorder.lines));
         prop_assert_eq!(feed.closed, expected.closed);
         prop_assert_eq!(feed.buffer.len(), expected.buffer.len());
     }
@@ -161,10 +161,11 @@ fn room_is_made_for_what_has_come_and_not_for_what_was_announced() {
             1 << 30
         }
     }
-    let mut codec = Codec::new(Large(Recorder::default()), Protocol::Auto);
+    let mut codec = Codec::new(Protocol::Auto);
+    let mut handler = Large(Recorder::default());
     let mut buffer = BytesMut::from(&b"set k 0 0 1000000000\r\n"[..]);
     for _ in 0..20 {
-        assert_eq!(codec.decode(&mut buffer).unwrap(), None);
+        assert_eq!(codec.with(&mut handler).decode(&mut buffer).unwrap(), None);
         assert!(buffer.capacity() <= 4 * buffer.len().max(4096), "{}", buffer.capacity());
         buffer.extend_from_slice(&[b'x'; 1000]);
     }

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
 
-use crate::cache::Shared;
+use crate::cache::clustered::ClusterContext;
 use crate::cluster::etcd::health;
 use crate::cluster::view::{Member, SLOTS, slot};
 use crate::cluster::{self, Candidate};
@@ -109,7 +109,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
     let ready = admin.unready().is_none();
     let draining = admin.context.draining.load(Ordering::Acquire);
     let (node, version) = (admin.name.clone(), env!("CARGO_PKG_VERSION"));
-    let Some(shared) = &admin.cluster else {
+    let Some(shared) = admin.cluster() else {
         return Json(Cluster {
             node,
             cluster: String::new(),
@@ -150,7 +150,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
 pub(super) async fn owner(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Ownership>, Problem> {
     let key = items::key(&uri, "/api/v1/owner/")?;
     let slot = slot(&key);
-    let (epoch, owner) = match &admin.cluster {
+    let (epoch, owner) = match admin.cluster() {
         None => {
             let MemberView { id, memcached_addr, .. } = admin.alone();
             (0, Some(Owner { id, memcached_addr, here: true }))
@@ -173,7 +173,7 @@ pub(super) async fn owner(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<J
         Outcome::Failed(Failure::Unavailable(why)) => Err(format!("{why:?}").to_lowercase()),
         _ => Ok(Item { present: false, ttl_seconds: None, size_bytes: 0 }),
     };
-    let (item, unavailable) = match admin.execute(&items::command(&key, Verb::Inspect), show).await {
+    let (item, unavailable) = match admin.cache.execute(&items::command(&key, Verb::Inspect), show).await {
         Ok(item) => (Some(item), None),
         Err(why) => (None, Some(why)),
     };
@@ -191,7 +191,7 @@ fn candidates(state: &cluster::State) -> Vec<CandidateView> {
     state.candidates.iter().map(view).collect()
 }
 
-fn members(shared: &Shared) -> Vec<MemberView> {
+fn members(shared: &ClusterContext) -> Vec<MemberView> {
     let state = shared.membership.state();
     let mut links = shared.links.totals(|id| state.view.members.contains_key(id));
     let view = |member: &Member| {

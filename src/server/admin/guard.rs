@@ -86,7 +86,7 @@ pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, nex
 
 /// Why nothing is changed right after a standstill: whoever asked may have given up meanwhile.
 fn out_of_date(admin: &Admin, method: &Method) -> Option<Response> {
-    let pauses = admin.cache.as_ref().filter(|_| !method.is_safe())?.pauses();
+    let pauses = admin.cache.cluster().filter(|_| !method.is_safe())?.pauses();
     pauses.ended();
     let refuse = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node stood still: try again");
     pauses.is_just_over().then(|| refuse().into_response())

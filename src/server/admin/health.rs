@@ -32,7 +32,7 @@ impl Admin {
         if self.context.draining.load(Ordering::Acquire) || self.context.stop.is_cancelled() {
             return Some("this node is stopping");
         }
-        let shared = self.cluster.as_ref()?;
+        let shared = self.cluster()?;
         let state = shared.membership.state();
         match state.standing {
             Standing::Joining => Some("this node has not joined its cluster yet"),

@@ -67,7 +67,7 @@ pub(super) async fn show(
 
 impl Admin {
     async fn all_members(&self, seconds: u32, unanswered: &mut Vec<String>) -> Vec<Sample> {
-        let Some(shared) = &self.cluster else {
+        let Some(shared) = self.cluster() else {
             return together(vec![Told::of(&self.context.history, seconds as usize)], unix_seconds());
         };
         let mut members = Vec::new();
@@ -89,7 +89,7 @@ pub(super) async fn watch(admin: Arc<Admin>) {
         ticks.tick().await;
         let context = &admin.context;
         let reading = Reading::of(&context.registry, &context.store, &context.connections);
-        admin.incidents.look(Look::of(&admin.name, admin.cluster.as_deref(), &reading));
+        admin.incidents.look(Look::of(&admin.name, admin.cluster(), &reading));
         context.history.record(reading);
     }
 }

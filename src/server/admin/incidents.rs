@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::cache;
+use crate::cache::clustered::ClusterContext;
 use crate::server::history::Reading;
 use crate::stats::Counter;
 
@@ -136,7 +136,7 @@ struct Peer {
 
 impl Look {
     /// As it is now on this node, called `me`.
-    pub(super) fn of(me: &str, cluster: Option<&cache::Shared>, reading: &Reading) -> Self {
+    pub(super) fn of(me: &str, cluster: Option<&ClusterContext>, reading: &Reading) -> Self {
         let counts = TROUBLES.map(|(_, counters, ..)| counters.iter().map(|&one| reading.count(one)).sum());
         let alone = Self {
             at: reading.at,

@@ -55,7 +55,7 @@ pub(super) async fn read(
         }
         outcome => Err(refusal(outcome)),
     };
-    admin.execute(&command(&key, Verb::Get(Get::PLAIN)), show).await
+    admin.cache.execute(&command(&key, Verb::Get(Get::PLAIN)), show).await
 }
 
 pub(super) async fn write(
@@ -88,7 +88,7 @@ pub(super) async fn write(
         Outcome::NotFound | Outcome::NotStored | Outcome::Exists => Err(unmet()),
         outcome => Err(refusal(outcome)),
     };
-    admin.execute(&command(&key, Verb::Set(set)), show).await
+    admin.cache.execute(&command(&key, Verb::Set(set)), show).await
 }
 
 pub(super) async fn remove(
@@ -107,7 +107,7 @@ pub(super) async fn remove(
         Outcome::Exists => Err(unmet()),
         outcome => Err(refusal(outcome)),
     };
-    admin.execute(&command(&key, Verb::Delete(Delete { compare, ..Delete::default() })), show).await
+    admin.cache.execute(&command(&key, Verb::Delete(Delete { compare, ..Delete::default() })), show).await
 }
 
 /// The key at the end of a path: any bytes, percent-encoded where they are not of a path.

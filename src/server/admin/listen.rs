@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::server::acceptor;
 use crate::server::admin::Options;
 use crate::server::metrics::Requests;
 
@@ -31,9 +32,6 @@ const TAKE_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a request's head: room for the longest key with every byte encoded, and for the
 /// headers of browsers and proxies.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-
-/// How long accepting rests when the system has no file or memory for one more connection.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// How long requests may still be answered after a stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -90,29 +88,20 @@ pub(super) async fn serve(
     let tasks = TaskTracker::new();
     // The oldest first; those that have ended by themselves are found out in passing.
     let mut open = VecDeque::<CancellationToken>::new();
-    loop {
-        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { break };
-        match accepted {
-            Ok((stream, _)) => {
-                open.retain(|connection| !connection.is_cancelled());
-                if open.len() >= CONNECTIONS_MAX
-                    && let Some(oldest) = open.pop_front()
-                {
-                    oldest.cancel();
-                }
-                let ended = CancellationToken::new();
-                open.push_back(ended.clone());
-                let conversation = converse(stream, router.clone(), requests.clone(), stop.clone());
-                tasks.spawn(async move {
-                    ended.run_until_cancelled(conversation).await;
-                    ended.cancel();
-                });
-            }
-            Err(error) => {
-                warn!("cannot accept an HTTP connection: {error}");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-            }
+    while let Some((stream, _)) = acceptor::next(&listener, "an HTTP connection", &stop).await {
+        open.retain(|connection| !connection.is_cancelled());
+        if open.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.cancel();
         }
+        let ended = CancellationToken::new();
+        open.push_back(ended.clone());
+        let conversation = converse(stream, router.clone(), requests.clone(), stop.clone());
+        tasks.spawn(async move {
+            ended.run_until_cancelled(conversation).await;
+            ended.cancel();
+        });
     }
     tasks.close();
     _ = tokio::time::timeout(GRACE, tasks.wait()).await;

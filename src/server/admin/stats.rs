@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
-use crate::server::report;
+use crate::server::statistics;
 use crate::stats::histogram::Distribution;
 use crate::stats::{Ending, Kind, Route};
 
@@ -74,7 +74,7 @@ pub(super) async fn show(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Statistics>, Problem> {
     let Query(Wanted { scope }) = wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let own = values(report::general_stats(&admin.context));
+    let own = values(statistics::general_stats(&admin.context));
     let members = match scope {
         Scope::Node => None,
         Scope::Cluster => Some(admin.members_stats(&own).await),
@@ -102,7 +102,7 @@ pub(super) async fn show(
 
 impl Admin {
     async fn members_stats(&self, own: &Map<String, Value>) -> Vec<MemberStats> {
-        let Some(shared) = &self.cluster else {
+        let Some(shared) = self.cluster() else {
             return vec![MemberStats { id: self.name.clone(), stats: Some(own.clone()) }];
         };
         let answers = shared.pings.stats(PATIENCE).await.into_iter();

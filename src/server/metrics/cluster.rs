@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::cache::Shared;
+use crate::cache::clustered::ClusterContext;
 use crate::cluster::Standing;
 use crate::cluster::view::SLOTS;
 use crate::peer::link::stats::Totals;
 
 /// What the links to each of the other members have done.
-pub(super) fn links(shared: &Shared) -> BTreeMap<String, Totals> {
+pub(super) fn links(shared: &ClusterContext) -> BTreeMap<String, Totals> {
     let state = shared.membership.state();
     let is_peer = |id: &str| id != state.me && state.view.members.contains_key(id);
     shared.links.totals(is_peer)
 }
 
-pub(super) fn publish(shared: &Shared, links: &BTreeMap<String, Totals>) {
+pub(super) fn publish(shared: &ClusterContext, links: &BTreeMap<String, Totals>) {
     publish_view(shared);
     publish_etcd(shared);
     for (peer, totals) in links {
@@ -27,7 +27,7 @@ pub(super) fn publish(shared: &Shared, links: &BTreeMap<String, Totals>) {
     }
 }
 
-fn publish_view(shared: &Shared) {
+fn publish_view(shared: &ClusterContext) {
     let state = shared.membership.state();
     let owned = state.owners.slots_of(&state.me) as f64 / SLOTS as f64;
     metrics::counter!("filbert_cluster_view_changes_total").absolute(shared.ownership.changes());
@@ -57,7 +57,7 @@ fn publish_view(shared: &Shared) {
     }
 }
 
-fn publish_etcd(shared: &Shared) {
+fn publish_etcd(shared: &ClusterContext) {
     let Some(etcd) = shared.membership.etcd_health() else { return };
     for (name, value) in [
         ("filbert_etcd_connected", truth(etcd.connected)),
@@ -99,7 +99,7 @@ fn publish_links(peer: &str, totals: &Totals) {
 }
 
 /// Leaves out the histograms of peers that have gone, which the recorder keeps.
-pub(super) fn without_others(text: &str, shared: &Shared) -> String {
+pub(super) fn without_others(text: &str, shared: &ClusterContext) -> String {
     let state = shared.membership.state();
     let labels: Vec<String> = state.view.members.keys().map(|id| format!("peer={id:?}")).collect();
     let is_of_another = |line: &str| {

@@ -1,7 +1,7 @@
-//! The answers to `stats`: memcached's fields, with true values. What memcached counts and
-//! this server has no such thing of (slabs, segments of an LRU) is 0.
+//! This node's statistics: memcached's fields, with true values, for `stats`, other nodes and JSON. What memcached counts
+//! and this server does not have (slabs, segments of an LRU) is 0.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -10,19 +10,10 @@ use nix::sys::time::TimeVal;
 
 use crate::clock::Seconds;
 use crate::protocol::COMPATIBLE_VERSION;
-use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
-use crate::protocol::token::{Tokens, number_u32};
 use crate::server::ServerContext;
-use crate::stats::Counter;
-use crate::store::{Caller, Store};
+use crate::stats::{Counter, Snapshot};
 use crate::tls::{self, MinVersion};
-
-/// Bytes after which `stats cachedump` ends, like memcached's (items.c, `item_cachedump`).
-const CACHEDUMP_MAX: usize = 2 << 20;
-
-/// Classes of memcached's slabs (slabs.h, `MAX_NUMBER_OF_SLAB_CLASSES`); here all is in 1.
-const CLASSES: u32 = 64;
 
 /// memcached's page size; `stats slabs` shows memory as so many pages.
 const PAGE_BYTES: u64 = 1 << 20;
@@ -33,20 +24,46 @@ const SLOT_BYTES: u64 = 17;
 /// What memcached shows for a text that nobody has set.
 const NO_TEXT: &str = "(null)";
 
-/// Lines of statistics.
+/// Takes statistics, one after the other.
+pub(super) trait Sink {
+    /// Takes the next one.
+    fn take(&mut self, name: fmt::Arguments<'_>, value: fmt::Arguments<'_>);
+
+    /// Takes the next one.
+    fn stat(&mut self, name: impl Display, value: impl Display)
+    where
+        Self: Sized,
+    {
+        self.take(format_args!("{name}"), format_args!("{value}"));
+    }
+}
+
+/// Lines of `stats`.
 pub(super) struct Lines<'a>(pub(super) &'a mut Vec<u8>);
 
-impl Lines<'_> {
-    pub(super) fn stat(&mut self, name: impl Display, value: impl Display) {
-        let mut line = String::new();
-        // Writing to a String cannot fail.
-        _ = write!(line, "STAT {name} {value}");
-        write_line(self.0, &line);
+impl Sink for Lines<'_> {
+    fn take(&mut self, name: fmt::Arguments<'_>, value: fmt::Arguments<'_>) {
+        write_line(self.0, &format!("STAT {name} {value}"));
     }
+}
 
+impl Lines<'_> {
     pub(super) fn end(self) {
         write_line(self.0, "END");
     }
+}
+
+impl Sink for Vec<(String, String)> {
+    fn take(&mut self, name: fmt::Arguments<'_>, value: fmt::Arguments<'_>) {
+        self.push((name.to_string(), value.to_string()));
+    }
+}
+
+/// Writes the lines that `tell` tells, and their end.
+pub(super) fn write(out: &mut Vec<u8>, tell: impl FnOnce(&mut Lines<'_>)) {
+    let mut lines = Lines(out);
+    tell(&mut lines);
+    lines.end();
 }
 
 fn seconds(time: TimeVal) -> String {
@@ -59,26 +76,34 @@ fn yes_no(yes: bool) -> &'static str {
 
 /// The general statistics as names and values, for other nodes and for JSON.
 pub(super) fn general_stats(context: &ServerContext) -> Vec<(String, String)> {
-    let mut out = Vec::new();
-    general(context, context.store.clock().now(), &mut out);
-    let text = String::from_utf8_lossy(&out);
-    let stats = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
-    stats.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let mut stats = Vec::new();
+    general(context, context.store.clock().now(), &mut stats);
+    stats
 }
 
-pub(super) fn general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) {
-    use Counter as C;
-
+/// `stats` without a group, in memcached's order.
+pub(super) fn general(context: &ServerContext, now: Seconds, lines: &mut impl Sink) {
     let counts = context.registry.since_reset();
-    let store = &context.store;
-    let items = store.len() as u64;
-    let slots = slots(items, store.shard_count());
-    let (sent, skipped) = context.events.sent_and_skipped();
-    let mut lines = Lines(out);
+    process(context, now, lines);
+    connection_counts(context, &counts, lines);
+    command_counts(context, &counts, lines);
+    threads(context, &counts, lines);
+    memory(context, &counts, lines);
+    if let Some(certificates) = &context.certificates {
+        counter(lines, &counts, Counter::TlsFailures);
+        lines.stat("time_since_server_cert_refresh", certificates.age().as_secs());
+    }
+}
 
+fn counter(lines: &mut impl Sink, counts: &Snapshot, counter: Counter) {
+    lines.stat(counter.stats_name(), counts.get(counter));
+}
+
+fn process(context: &ServerContext, now: Seconds, lines: &mut impl Sink) {
+    let clock = context.store.clock();
     lines.stat("pid", std::process::id());
-    lines.stat("uptime", store.clock().uptime());
-    lines.stat("time", store.clock().unix(now));
+    lines.stat("uptime", clock.uptime());
+    lines.stat("time", clock.unix(now));
     lines.stat("version", COMPATIBLE_VERSION);
     lines.stat("filbert_version", env!("CARGO_PKG_VERSION"));
     lines.stat("pointer_size", usize::BITS);
@@ -86,12 +111,13 @@ pub(super) fn general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) 
         lines.stat("rusage_user", seconds(usage.user_time()));
         lines.stat("rusage_system", seconds(usage.system_time()));
     }
+}
+
+fn connection_counts(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
     lines.stat("max_connections", context.connections.max());
     lines.stat("curr_connections", context.connections.open());
-    let counter =
-        |lines: &mut Lines<'_>, counter: Counter| lines.stat(counter.stats_name(), counts.get(counter));
-    counter(&mut lines, C::TotalConnections);
-    counter(&mut lines, C::RejectedConnections);
+    counter(lines, counts, Counter::TotalConnections);
+    counter(lines, counts, Counter::RejectedConnections);
     lines.stat("connection_structures", context.connections.open());
     let (requests, replies) = (context.requests.usage(), context.replies.usage());
     lines.stat("response_obj_oom", replies.refused);
@@ -103,6 +129,11 @@ pub(super) fn general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) 
     lines.stat("read_buf_bytes_free", 0);
     lines.stat("read_buf_oom", requests.refused);
     lines.stat("reserved_fds", 0);
+}
+
+fn command_counts(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
+    use Counter as C;
+
     for each in [
         C::CmdGet,
         C::CmdSet,
@@ -131,19 +162,27 @@ pub(super) fn general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) 
         C::AuthCmds,
         C::AuthErrors,
     ] {
-        counter(&mut lines, each);
+        counter(lines, counts, each);
     }
     if context.options.idle_timeout.is_some() {
-        counter(&mut lines, C::IdleKicks);
+        counter(lines, counts, C::IdleKicks);
     }
-    counter(&mut lines, C::BytesRead);
-    counter(&mut lines, C::BytesWritten);
+    counter(lines, counts, C::BytesRead);
+    counter(lines, counts, C::BytesWritten);
+}
+
+fn threads(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
+    use Counter as C;
+
+    let store = &context.store;
+    let slots = slots(store.len() as u64, store.shard_count());
+    let (sent, skipped) = context.events.sent_and_skipped();
     lines.stat("limit_maxbytes", store.budget_bytes());
     lines.stat("accepting_conns", u8::from(context.connections.accepting.load(Ordering::Relaxed)));
-    counter(&mut lines, C::ListenDisabled);
-    counter(&mut lines, C::ListenDisabledMicros);
+    counter(lines, counts, C::ListenDisabled);
+    counter(lines, counts, C::ListenDisabledMicros);
     lines.stat("threads", context.options.threads);
-    counter(&mut lines, C::ConnYields);
+    counter(lines, counts, C::ConnYields);
     lines.stat("hash_power_level", slots.ilog2());
     lines.stat("hash_bytes", slots * SLOT_BYTES);
     lines.stat("hash_is_expanding", 0);
@@ -162,7 +201,7 @@ pub(super) fn general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) 
     }
     lines.stat("slab_reassign_last_busy_status", "none");
     lines.stat("lru_crawler_running", u8::from(store.is_sweeping()));
-    counter(&mut lines, C::CrawlerStarts);
+    counter(lines, counts, C::CrawlerStarts);
     lines.stat("lru_maintainer_juggles", 0);
     lines.stat("malloc_fails", 0);
     lines.stat("log_worker_dropped", 0);
@@ -172,27 +211,28 @@ pub(super) fn general(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) 
     lines.stat("log_watchers", context.events.watchers());
     lines.stat("unexpected_napi_ids", 0);
     lines.stat("round_robin_fallback", 0);
+}
+
+fn memory(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
+    use Counter as C;
+
+    let store = &context.store;
     lines.stat("bytes", store.item_bytes());
-    lines.stat("curr_items", items);
-    counter(&mut lines, C::TotalItems);
+    lines.stat("curr_items", store.len());
+    counter(lines, counts, C::TotalItems);
     lines.stat("slab_global_page_pool", 0);
-    counter(&mut lines, C::ExpiredUnfetched);
-    counter(&mut lines, C::EvictedUnfetched);
+    counter(lines, counts, C::ExpiredUnfetched);
+    counter(lines, counts, C::EvictedUnfetched);
     lines.stat("evicted_active", 0);
-    counter(&mut lines, C::Evictions);
+    counter(lines, counts, C::Evictions);
     lines.stat("reclaimed", counts.reclaimed());
-    counter(&mut lines, C::CrawlerReclaimed);
-    counter(&mut lines, C::CrawlerItemsChecked);
+    counter(lines, counts, C::CrawlerReclaimed);
+    counter(lines, counts, C::CrawlerItemsChecked);
     for absent in ["lrutail_reflocked", "moves_to_cold", "moves_to_warm", "moves_within_lru"] {
         lines.stat(absent, 0);
     }
-    counter(&mut lines, C::DirectReclaims);
+    counter(lines, counts, C::DirectReclaims);
     lines.stat("lru_bumps_dropped", 0);
-    if let Some(certificates) = &context.certificates {
-        counter(&mut lines, C::TlsFailures);
-        lines.stat("time_since_server_cert_refresh", certificates.age().as_secs());
-    }
-    lines.end();
 }
 
 /// Slots of the tables that hold so many items: powers of two, seven eighths full at most.
@@ -201,9 +241,8 @@ fn slots(items: u64, shards: usize) -> u64 {
     (items.div_ceil(shards) * 8 / 7 + 1).next_power_of_two().max(4) * shards
 }
 
-pub(super) fn settings(context: &ServerContext, out: &mut Vec<u8>) {
+pub(super) fn settings(context: &ServerContext, lines: &mut impl Sink) {
     let options = &context.options;
-    let mut lines = Lines(out);
     let inter: Vec<_> = options.listen.iter().filter_map(|listen| listen.host.clone()).collect();
     let or_null = |text: Option<String>| text.unwrap_or_else(|| "NULL".into());
 
@@ -257,14 +296,13 @@ pub(super) fn settings(context: &ServerContext, out: &mut Vec<u8>) {
     lines.stat("track_sizes", "no");
     lines.stat("inline_ascii_response", "no");
     lines.stat("drop_privileges", "no");
-    tls_settings(&mut lines, options.tls.as_ref());
+    tls_settings(lines, options.tls.as_ref());
     lines.stat("num_napi_ids", NO_TEXT);
     lines.stat("memory_file", NO_TEXT);
     lines.stat("client_flags_size", size_of::<u32>());
-    lines.end();
 }
 
-fn tls_settings(lines: &mut Lines<'_>, tls: Option<&tls::Options>) {
+fn tls_settings(lines: &mut impl Sink, tls: Option<&tls::Options>) {
     let path = |path: Option<&PathBuf>, none: &str| {
         path.map_or_else(|| none.to_owned(), |path| path.display().to_string())
     };
@@ -282,12 +320,11 @@ fn tls_settings(lines: &mut Lines<'_>, tls: Option<&tls::Options>) {
     lines.stat("ssl_min_version", tls.map_or(MinVersion::Tls12, |tls| tls.min_version).name());
 }
 
-pub(super) fn items(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) {
+pub(super) fn items(context: &ServerContext, now: Seconds, lines: &mut impl Sink) {
     use Counter as C;
 
     let counts = context.registry.since_reset();
     let items = context.store.len();
-    let mut lines = Lines(out);
     if items > 0 {
         let age = context.store.age(now);
         for (name, value) in [
@@ -323,17 +360,15 @@ pub(super) fn items(context: &ServerContext, now: Seconds, out: &mut Vec<u8>) {
             lines.stat(format_args!("items:1:{name}"), value);
         }
     }
-    lines.end();
 }
 
-pub(super) fn slabs(context: &ServerContext, out: &mut Vec<u8>) {
+pub(super) fn slabs(context: &ServerContext, lines: &mut impl Sink) {
     use Counter as C;
 
     let counts = context.registry.since_reset();
     let items = context.store.len() as u64;
     let bytes = context.store.item_bytes();
     let pages = bytes.div_ceil(PAGE_BYTES);
-    let mut lines = Lines(out);
     // The one class has chunks of the mean size, and no more of them than items.
     if let Some(mean) = bytes.checked_div(items) {
         let chunk_size = mean.max(1);
@@ -360,19 +395,10 @@ pub(super) fn slabs(context: &ServerContext, out: &mut Vec<u8>) {
     }
     lines.stat("active_slabs", u8::from(items > 0));
     lines.stat("total_malloced", pages * PAGE_BYTES);
-    lines.end();
-}
-
-/// As memcached answers without `-o track_sizes`: a histogram would have to look at every item.
-pub(super) fn sizes(out: &mut Vec<u8>) {
-    let mut lines = Lines(out);
-    lines.stat("sizes_status", "disabled");
-    lines.end();
 }
 
 /// `asking` is the connection that wants to know.
-pub(super) fn connections(context: &ServerContext, asking: u64, now: Seconds, out: &mut Vec<u8>) {
-    let mut lines = Lines(out);
+pub(super) fn connections(context: &ServerContext, asking: u64, now: Seconds, lines: &mut impl Sink) {
     context.connections.each_listener(|id, name| {
         lines.stat(format_args!("{id}:addr"), name);
         lines.stat(format_args!("{id}:state"), "conn_listening");
@@ -386,40 +412,4 @@ pub(super) fn connections(context: &ServerContext, asking: u64, now: Seconds, ou
         lines.stat(format_args!("{id}:state"), state);
         lines.stat(format_args!("{id}:secs_since_last_cmd"), now.saturating_sub(connection.last_command()));
     });
-    lines.end();
-}
-
-/// `stats cachedump <class> <limit>`: keys with size and expiry time; a limit of 0 is none.
-pub(super) fn cachedump(store: &Store, caller: &Caller<'_>, out: &mut Vec<u8>, mut arguments: Tokens<'_>) {
-    let (Some(class), Some(limit)) = (arguments.next(), arguments.next()) else {
-        return write_line(out, ProtocolError::BadLine.as_str());
-    };
-    let (Some(class), Some(limit)) = (number_u32(class), number_u32(limit)) else {
-        return write_line(out, ProtocolError::BadFormat.as_str());
-    };
-    if class >= CLASSES {
-        return write_line(out, "CLIENT_ERROR Illegal slab id");
-    }
-    let limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
-    let mut dump = Vec::new();
-    let mut shown = 0;
-    let clock = store.clock();
-    let shards = if class == 1 { store.shard_count() } else { 0 };
-    for shard in 0..shards {
-        if shown >= limit || dump.len() >= CACHEDUMP_MAX {
-            break;
-        }
-        store.walk(caller, shard, |item| {
-            // A key that came base64-encoded may hold a line end.
-            if shown < limit && dump.len() < CACHEDUMP_MAX && !item.key_binary {
-                shown += 1;
-                let exptime = item.ttl_seconds.map_or(0, |ttl| clock.unix(caller.now + ttl));
-                dump.extend_from_slice(b"ITEM ");
-                dump.extend_from_slice(item.key);
-                write_line(&mut dump, &format!(" [{} b; {exptime} s]", item.value.len()));
-            }
-        });
-    }
-    out.extend_from_slice(&dump);
-    write_line(out, "END");
 }

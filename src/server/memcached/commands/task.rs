@@ -1,17 +1,21 @@
-//! What concerns all of the cluster and takes its time.
+//! What takes its time: what concerns all of the cluster, and what reads files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Cache;
+use crate::cache::clustered::Clustered;
 use crate::cluster;
 use crate::cluster::view::slot;
 use crate::command::{Command, Outcome, Verb};
 use crate::item::Exptime;
 use crate::pb;
 use crate::protocol::binary::{self, Head};
+use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
-use crate::server::report::Lines;
+use crate::server::ServerContext;
+use crate::server::statistics::{Lines, Sink as _};
 
 /// How many times as long as for a command (`--peer-timeout`) every member may take to confirm a
 /// `flush_all`, and to send its statistics: a second by default.
@@ -20,55 +24,82 @@ const ALL_MEMBERS: u32 = 4;
 /// Statistics of a process that mean nothing as a sum.
 const NOT_SUMMED: [&str; 6] = ["pid", "pointer_size", "threads", "time", "uptime", "verbosity"];
 
-/// Something that concerns the whole cluster and takes its time.
+/// Something that takes its time, and replies when it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Task {
-    /// `flush_all`
+pub(in crate::server::memcached) enum Task {
+    /// `flush_all` in a cluster.
     Flush { delay: Exptime, quiet: bool },
     /// `stats cluster`
     Stats,
-    /// `why`
+    /// `why` in a cluster.
     Why { key: Vec<u8> },
+    /// `refresh_certs`
+    RefreshCerts,
     /// One of these, asked for in the binary protocol.
     Binary(Head, Box<Task>),
 }
 
 impl Task {
     /// Does it, and returns what the client is told.
-    pub(super) async fn run(self, cache: &Cache) -> Vec<u8> {
+    pub(in crate::server::memcached) async fn run(
+        self,
+        cache: &Cache,
+        context: Arc<ServerContext>,
+    ) -> Vec<u8> {
         let mut out = Vec::new();
-        match self {
-            Self::Flush { delay, quiet } => {
-                let line = match flush(cache, delay).await {
+        match (self, cache.cluster()) {
+            (Self::RefreshCerts, _) => write_line(&mut out, &refresh_certs(context).await),
+            (Self::Binary(head, task), _) => {
+                let lines = Box::pin(task.run(cache, context)).await;
+                binary::reply::write_lines(&mut out, head, &lines);
+            }
+            (Self::Flush { delay, quiet }, Some(cluster)) => {
+                let line = match flush(cluster, delay).await {
                     Ok(()) => "OK".to_owned(),
-                    Err(why) => format!("SERVER_ERROR {why}").replace(['\r', '\n'], " "),
+                    Err(why) => server_error(why),
                 };
                 if !quiet {
                     write_line(&mut out, &line);
                 }
             }
-            Self::Stats => stats(cache, &mut out).await,
-            Self::Why { key } => why(cache, &key, &mut out).await,
-            Self::Binary(head, task) => {
-                let lines = Box::pin(task.run(cache)).await;
-                binary::reply::write_lines(&mut out, head, &lines);
+            (Self::Stats, Some(cluster)) => stats(cluster, &mut out).await,
+            (Self::Why { key }, Some(cluster)) => why(cluster, &key, &mut out).await,
+            (Self::Flush { .. } | Self::Stats | Self::Why { .. }, None) => {
+                write_line(&mut out, ProtocolError::Unknown.as_str());
             }
         }
         out
     }
 }
 
-fn patience(cache: &Cache) -> Duration {
-    cache.shared().options.operation_timeout * ALL_MEMBERS
+fn server_error(why: impl std::fmt::Display) -> String {
+    format!("SERVER_ERROR {why}").replace(['\r', '\n'], " ")
 }
 
-async fn flush(cache: &Cache, delay: Exptime) -> Result<(), String> {
-    let shared = cache.shared();
+/// Reads the files in a thread where they keep no client waiting.
+async fn refresh_certs(context: Arc<ServerContext>) -> String {
+    let reloaded = tokio::task::spawn_blocking(move || {
+        context.certificates.as_ref().map(|certificates| certificates.reload().map_err(server_error))
+    });
+    match reloaded.await {
+        Ok(Some(Ok(()))) => "OK".to_owned(),
+        Ok(Some(Err(line))) => line,
+        Ok(None) => ProtocolError::Unknown.as_str().to_owned(),
+        Err(error) => server_error(error),
+    }
+}
+
+fn patience(cluster: &Clustered) -> Duration {
+    cluster.context().options.operation_timeout * ALL_MEMBERS
+}
+
+async fn flush(cluster: &Clustered, delay: Exptime) -> Result<(), String> {
+    let shared = cluster.context();
     let clock = shared.store.clock();
     let now = clock.now();
     let due = clock.deadline(delay, now);
     if due > now {
-        let failed = shared.pings.flush(due - now, patience(cache)).await;
+        let failed = shared.pings.flush(due - now, patience(cluster)).await;
         return if failed.is_empty() { Ok(()) } else { Err(unconfirmed(&failed)) };
     }
     let generation = shared
@@ -76,7 +107,7 @@ async fn flush(cache: &Cache, delay: Exptime) -> Result<(), String> {
         .raise_flush_generation()
         .await
         .map_err(|error: cluster::Error| error.to_string())?;
-    shared.membership.flushed(generation, patience(cache)).await.map_err(|ids| unconfirmed(&ids))
+    shared.membership.flushed(generation, patience(cluster)).await.map_err(|ids| unconfirmed(&ids))
 }
 
 fn unconfirmed(ids: &[String]) -> String {
@@ -84,8 +115,8 @@ fn unconfirmed(ids: &[String]) -> String {
 }
 
 /// Sums what can be summed, and lists what each member said.
-async fn stats(cache: &Cache, out: &mut Vec<u8>) {
-    let members = cache.shared().pings.stats(patience(cache)).await;
+async fn stats(cluster: &Clustered, out: &mut Vec<u8>) {
+    let members = cluster.context().pings.stats(patience(cluster)).await;
     let mut sums = BTreeMap::<&str, u64>::new();
     let mut order = Vec::new();
     for stat in members.iter().filter_map(|(_, stats)| stats.as_ref()).flatten() {
@@ -119,10 +150,10 @@ async fn stats(cache: &Cache, out: &mut Vec<u8>) {
     lines.end();
 }
 
-async fn why(cache: &Cache, key: &[u8], out: &mut Vec<u8>) {
-    let routing = cache.routing_handle().hold().clone();
+async fn why(cluster: &Clustered, key: &[u8], out: &mut Vec<u8>) {
+    let routing = cluster.routing_handle().hold().clone();
     let slot = slot(key);
-    let answer = cache.call(&Command { key, key_binary: false, verb: Verb::Inspect }).await;
+    let answer = cluster.call(&Command { key, key_binary: false, verb: Verb::Inspect }).await;
     let mut lines = Lines(out);
     lines.stat("key", key.escape_ascii());
     lines.stat("slot", slot);
@@ -142,6 +173,7 @@ async fn why(cache: &Cache, key: &[u8], out: &mut Vec<u8>) {
     lines.end();
 }
 
+/// What `why` says of an item.
 pub(super) fn write_presence(lines: &mut Lines<'_>, outcome: &Outcome<'_>) {
     let Outcome::Found(found) = outcome else { return lines.stat("present", "no") };
     lines.stat("present", "yes");

@@ -1,0 +1,192 @@
+//! One thread's part in a cluster.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::links::Links;
+use crate::cache::ownership::Ownership;
+use crate::cache::pauses::PauseDetector;
+use crate::cache::routing::{Place, Routing, RoutingHandle};
+use crate::cache::routing_watch::RoutingWatch;
+use crate::clock::Seconds;
+use crate::cluster::Membership;
+use crate::command::{Command, Unavailable};
+use crate::pb;
+use crate::pb::{EncodedOp, Projection};
+use crate::peer::completions::ReplyTo;
+use crate::peer::identity::Identity;
+use crate::peer::link::stats::AllStats;
+use crate::peer::link::{Dialer, Redirected};
+use crate::peer::options::Options;
+use crate::peer::transport::Transport;
+use crate::peer::{Answer, Job, pings};
+use crate::stats::Counters;
+use crate::store::Store;
+
+/// The buffer of a thread is replaced when there is less room left in it: seldom enough for what
+/// travels to be of one piece, in pieces that the allocator does not give back to the system.
+const BUFFER_ROOM: usize = 512;
+
+/// See [`BUFFER_ROOM`].
+const BUFFER_BYTES: usize = 8 << 10;
+
+/// Commands that may wait for a routing in one thread.
+pub(super) const PARKED_MAX: usize = 1 << 14;
+
+/// What the threads of a node share that is in a cluster.
+pub struct ClusterContext {
+    /// This node's memory.
+    pub store: Arc<Store>,
+    /// Who is in the cluster.
+    pub membership: Membership,
+    /// Which slots are this node's.
+    pub ownership: Arc<Ownership>,
+    /// Whether the thread that accepts connections stood still.
+    pub pauses: PauseDetector,
+    /// Who this node is to its peers.
+    pub me: Arc<Identity>,
+    /// How peers are reached.
+    pub transport: Arc<dyn Transport>,
+    /// Calls to peers that are not about one key.
+    pub pings: Arc<pings::Pings>,
+    /// How long they are waited for.
+    pub options: Arc<Options>,
+    /// What the links to them have done.
+    pub links: Arc<AllStats>,
+}
+
+impl ClusterContext {
+    /// Whether everybody acts on the present view, and this node answers for all that is its own.
+    pub fn is_settled(&self) -> bool {
+        let (state, routing) = (self.membership.state(), self.ownership.routing_watch().present());
+        routing.epoch == state.epoch && state.is_settled() && routing.is_open()
+    }
+}
+
+/// One thread's part in the cluster: executes what peers send, and sends what peers own.
+pub struct Clustered {
+    context: Arc<ClusterContext>,
+    counters: Arc<Counters>,
+    /// Whether this thread stood still.
+    pauses: PauseDetector,
+    routing_handle: Arc<RoutingHandle>,
+    pub(super) routing_watch: Arc<RoutingWatch>,
+    links: Mutex<Links>,
+    /// Where commands are written that travel; what is on its way keeps its part.
+    buffer: Mutex<BytesMut>,
+    /// Where outcomes are written.
+    pub(super) outcomes: Mutex<BytesMut>,
+    dialer: Dialer,
+}
+
+impl Clustered {
+    /// A thread's part, and what it has to wait with until it is sure where it belongs: for [`parked::run`].
+    ///
+    /// [`parked::run`]: crate::cache::parked::run
+    pub(super) fn new(
+        context: Arc<ClusterContext>,
+        counters: Arc<Counters>,
+        stop: CancellationToken,
+    ) -> (Self, mpsc::Receiver<Redirected>) {
+        let (redirected, queue) = mpsc::channel(PARKED_MAX);
+        let dialer = Dialer {
+            transport: context.transport.clone(),
+            me: context.me.clone(),
+            options: context.options.clone(),
+            redirected,
+            stats: context.links.clone(),
+            tasks: TaskTracker::new(),
+            stop,
+        };
+        let clustered = Self {
+            routing_handle: context.ownership.routing_handle(),
+            routing_watch: context.ownership.routing_watch(),
+            context,
+            counters,
+            pauses: PauseDetector::default(),
+            links: Mutex::default(),
+            buffer: Mutex::default(),
+            outcomes: Mutex::default(),
+            dialer,
+        };
+        (clustered, queue)
+    }
+
+    /// What the threads of the node share.
+    pub fn context(&self) -> &ClusterContext {
+        &self.context
+    }
+
+    /// Whether this thread stood still.
+    pub fn pauses(&self) -> &PauseDetector {
+        &self.pauses
+    }
+
+    /// This thread's window on the routing.
+    pub fn routing_handle(&self) -> &RoutingHandle {
+        &self.routing_handle
+    }
+
+    /// When a command that sets out now is given up.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.context.options.operation_timeout
+    }
+
+    /// Runs something until the thread stops.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.dialer.stop.clone();
+        self.dialer.tasks.spawn(async move { _ = stop.run_until_cancelled(task).await });
+    }
+
+    /// A command as it travels; `now` is the time of this node.
+    pub fn encode(&self, command: &Command<'_>, now: Seconds, wanted: Projection) -> EncodedOp {
+        let at = pb::Clocked { clock: self.context.store.clock(), now };
+        let mut buffer = self.buffer.lock();
+        if buffer.capacity() < BUFFER_ROOM || buffer.capacity() > BUFFER_BYTES {
+            *buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        }
+        pb::pack(command, at, wanted, &mut buffer)
+    }
+
+    /// Sends a command on its way to where `routing` says.
+    pub fn send(&self, routing: &Routing, place: Place, job: Job) {
+        match place {
+            Place::Member(index) => match self.links.lock().at(index, routing, &self.dialer) {
+                Some(link) => link.send(job),
+                None => job.answer(Err(Unavailable::Moved)),
+            },
+            Place::Here { .. } | Place::Soon => {
+                let epoch = job.epoch;
+                if let Err(error) = self.dialer.redirected.try_send(Redirected { job, epoch }) {
+                    let (mpsc::error::TrySendError::Full(redirected)
+                    | mpsc::error::TrySendError::Closed(redirected)) = error;
+                    redirected.job.answer(Err(Unavailable::Overloaded));
+                }
+            }
+            Place::Nowhere => job.answer(Err(Unavailable::NoOwner)),
+        }
+    }
+
+    /// Has one command executed by its owner, wherever that is. Cancellation safe; a command that
+    /// is not waited for is executed all the same.
+    pub async fn call(&self, command: &Command<'_>) -> Answer {
+        let operation = self.encode(command, self.context.store.clock().now(), Projection::Value);
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let routing = self.routing_handle.hold().clone();
+        let job = Job::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));
+        self.send(&routing, routing.place(command.key), job);
+        // A job is always answered.
+        answer.await.unwrap_or(Answer { operation, result: Err(Unavailable::Unanswered) })
+    }
+
+    /// Where this thread counts.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}

@@ -1,0 +1,191 @@
+//! The decision, once: where does a key belong, may this node answer for it, under which generation is it executed, and
+//! may what was executed be answered?
+
+use std::sync::Arc;
+use std::time::Instant as StdInstant;
+
+use parking_lot::MutexGuard;
+use tokio::time::Instant;
+
+use crate::cache::clustered::Clustered;
+use crate::cache::routing::{Place, Routing};
+use crate::clock::Seconds;
+use crate::cluster::Membership;
+use crate::command::{Command, Outcome, SetMode, Unavailable};
+use crate::pb::{EncodedOp, Projection};
+use crate::peer::Job;
+use crate::peer::completions::ReplyTo;
+use crate::stats::Counters;
+use crate::store::{Caller, Store};
+
+/// The right to execute one batch of commands. While it lives, the routing that it began with stays in force: it must not
+/// be kept across an await.
+///
+/// What was executed may be answered only once [`Turn::finish`] has said so.
+pub struct Turn<'a> {
+    store: &'a Store,
+    caller: Caller<'a>,
+    /// `None` on a node that is alone: every key is its own, for ever.
+    hold: Option<Hold<'a>>,
+}
+
+/// A turn's part in a cluster.
+struct Hold<'a> {
+    clustered: &'a Clustered,
+    routing: MutexGuard<'a, Arc<Routing>>,
+    /// Until when this node may answer as an owner, as of the beginning of the turn.
+    serves_until: StdInstant,
+    /// Whether that was in the future then.
+    serves: bool,
+    /// Whether anything was executed.
+    executed: bool,
+    /// When what the turn sends to other nodes is given up; set by the first of it.
+    deadline: Option<Instant>,
+}
+
+/// Why a command is not executed here and now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotHere {
+    /// It is to be sent there ([`Turn::send`]).
+    At(Place),
+    /// It cannot be executed anywhere.
+    Unavailable(Unavailable),
+}
+
+/// The node lost its right to serve while it executed a turn: another node may own the keys by now, and what was
+/// executed must not be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fenced;
+
+impl<'a> Turn<'a> {
+    pub(super) fn alone(store: &'a Store, caller: Caller<'a>) -> Self {
+        Self { store, caller, hold: None }
+    }
+
+    pub(super) fn clustered(clustered: &'a Clustered, caller: Caller<'a>) -> Self {
+        let context = clustered.context();
+        let routing = clustered.routing_handle().hold();
+        let serves_until = context.membership.serves_until();
+        let serves = Membership::lasts(serves_until);
+        let hold = Hold { clustered, routing, serves_until, serves, executed: false, deadline: None };
+        Self { store: &context.store, caller, hold: Some(hold) }
+    }
+
+    /// Refuses, as [`Unavailable::Unanswered`], each command that has not begun by then.
+    pub fn expire_at(&mut self, moment: StdInstant) {
+        self.caller.expires = Some(moment);
+    }
+
+    /// Executes a command here, and hands what came of it to `reply` while the item lies still.
+    ///
+    /// # Errors
+    /// The command is not to be executed here and now; nothing has happened.
+    #[inline]
+    pub fn execute<R>(
+        &mut self,
+        command: &Command<'_>,
+        reply: impl FnOnce(Outcome<'_>) -> R,
+    ) -> Result<R, NotHere> {
+        let caller = Caller { since: self.admit(command.key)?, ..self.caller };
+        Ok(self.store.execute(&caller, command, reply))
+    }
+
+    /// Drops what lies under a key whose `set` could not be stored.
+    ///
+    /// # Errors
+    /// The key belongs to another node, which is to drop it.
+    pub fn drop_unstored(&mut self, key: &[u8], mode: SetMode) -> Result<(), Place> {
+        if mode == SetMode::Set
+            && let Err(NotHere::At(place)) = self.admit(key)
+        {
+            return Err(place);
+        }
+        self.store.drop_unstored(key, mode);
+        Ok(())
+    }
+
+    /// Whether a command on this key is executed here, and from which generation on items under it count.
+    #[inline]
+    fn admit(&mut self, key: &[u8]) -> Result<Option<u32>, NotHere> {
+        let Some(hold) = &mut self.hold else { return Ok(None) };
+        match hold.routing.place(key) {
+            Place::Here { since } if hold.serves => {
+                hold.executed = true;
+                Ok(Some(since))
+            }
+            Place::Here { .. } => Err(NotHere::Unavailable(Unavailable::Fenced)),
+            Place::Nowhere => Err(NotHere::Unavailable(Unavailable::NoOwner)),
+            place @ (Place::Member(_) | Place::Soon) => Err(NotHere::At(place)),
+        }
+    }
+
+    /// Ends the turn.
+    ///
+    /// # Errors
+    /// Something was executed that must not be answered. A process that stood still meanwhile may not have been the owner
+    /// any more, even if it is again by now.
+    pub fn finish(self) -> Result<(), Fenced> {
+        match self.hold {
+            Some(hold) if hold.executed && !Membership::lasts(hold.serves_until) => Err(Fenced),
+            _ => Ok(()),
+        }
+    }
+
+    /// A command as it travels to other nodes; `None` on a node that is alone.
+    pub fn encode(&self, command: &Command<'_>, projection: Projection) -> Option<EncodedOp> {
+        let hold = self.hold.as_ref()?;
+        Some(hold.clustered.encode(command, self.caller.now, projection))
+    }
+
+    /// Sends a command on its way to where [`NotHere::At`] said. It is answered exactly once.
+    pub fn send(&mut self, place: Place, operation: EncodedOp, reply_to: ReplyTo) {
+        // A node that is alone sends nothing; a reply that is dropped is answered.
+        let Some(hold) = &mut self.hold else { return };
+        let deadline = *hold.deadline.get_or_insert_with(|| hold.clustered.deadline());
+        let job = Job::new(operation, hold.routing.epoch, deadline, reply_to);
+        hold.clustered.send(&hold.routing, place, job);
+    }
+
+    /// Whether this node could answer as an owner when the turn began.
+    pub fn serves(&self) -> bool {
+        self.hold.as_ref().is_none_or(|hold| hold.serves)
+    }
+
+    /// The routing that the turn goes by; `None` on a node that is alone.
+    pub fn routing(&self) -> Option<&Arc<Routing>> {
+        self.hold.as_ref().map(|hold| &*hold.routing)
+    }
+
+    /// Counts the routings of this process; 0 on a node that is alone.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.hold.as_ref().map_or(0, |hold| hold.routing.version)
+    }
+
+    /// This thread's part in the cluster; `None` on a node that is alone.
+    pub fn cluster(&self) -> Option<&'a Clustered> {
+        self.hold.as_ref().map(|hold| hold.clustered)
+    }
+
+    /// When the turn began.
+    pub fn now(&self) -> Seconds {
+        self.caller.now
+    }
+
+    /// Where what is executed is counted.
+    pub fn counters(&self) -> &'a Counters {
+        self.caller.counters
+    }
+
+    /// For what concerns this node's memory, and no single key.
+    pub fn caller(&self) -> Caller<'a> {
+        self.caller
+    }
+}
+
+impl Clustered {
+    /// Begins a batch of commands from this connection at this time.
+    pub fn begin(&self, now: Seconds, connection: u64) -> Turn<'_> {
+        Turn::clustered(self, Caller::new(now, self.counters(), connection))
+    }
+}

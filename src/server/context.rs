@@ -1,0 +1,83 @@
+//! What every listener needs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Users;
+use crate::beats::Beats;
+use crate::events::Events;
+use crate::server::connections::Connections;
+use crate::server::history::History;
+use crate::server::options::Options;
+use crate::server::prefix::Prefixes;
+use crate::server::quota::Quota;
+use crate::server::strangers::Strangers;
+use crate::stats::Registry;
+use crate::store::Store;
+use crate::tls::Reloadable as Certificates;
+
+/// What the connections of the memcached listener share.
+pub struct ServerContext {
+    /// This node's memory.
+    pub store: Arc<Store>,
+    /// What `watch` shows.
+    pub events: Events,
+    /// Every thread's counters.
+    pub registry: Registry,
+    /// What was asked for at start.
+    pub options: Options,
+    /// 2 and above shows every command line; `-v` counted, until `verbosity` changes it.
+    pub verbosity: AtomicU8,
+    /// Who is connected.
+    pub connections: Connections,
+    /// Clients that speak something else.
+    pub strangers: Strangers,
+    /// What requests on their way in may hold.
+    pub requests: Arc<Quota>,
+    /// What replies on their way out may hold.
+    pub replies: Arc<Quota>,
+    /// `stats detail`.
+    pub prefixes: Prefixes,
+    /// Who may log in; `None` lets everybody in.
+    pub auth: Option<Users>,
+    /// The certificates for clients.
+    pub certificates: Option<Certificates>,
+    /// Whether every thread goes on.
+    pub beats: Arc<Beats>,
+    /// Cancelled when the node is to stop.
+    pub stop: CancellationToken,
+    /// Asks for a sweep at once (`lru_crawler crawl`).
+    pub sweep: SyncSender<()>,
+    /// Connections close once they have answered what they have read.
+    pub draining: AtomicBool,
+    /// What it did in the last minutes.
+    pub history: History,
+    /// Where a browser reaches its status page, `host:port`; empty without one, or when nobody but
+    /// this machine does.
+    pub http_addr: String,
+}
+
+impl ServerContext {
+    /// Takes new certificates and users from their files; what is bad leaves the old ones in
+    /// force. Returns what went wrong.
+    pub fn reload(&self) -> Vec<String> {
+        let certificates = self.certificates.as_ref().and_then(|certificates| certificates.reload().err());
+        let users = self.auth.as_ref().and_then(|users| users.reload().err());
+        certificates.iter().map(ToString::to_string).chain(users.iter().map(ToString::to_string)).collect()
+    }
+
+    /// Starts a sweep for expired items now.
+    pub fn sweep_now(&self) {
+        // When the queue is full, one is about to begin anyway.
+        _ = self.sweep.try_send(());
+    }
+
+    /// Lets every connection finish what it has read, and closes it.
+    pub fn drain(self: &Arc<Self>) {
+        self.draining.store(true, Ordering::Release);
+        self.connections.wake_all();
+    }
+}

@@ -1,0 +1,156 @@
+//! What is not about one key: tuning, watching, stopping.
+
+use std::sync::atomic::Ordering;
+
+use crate::events::Kinds;
+use crate::item::Exptime;
+use crate::protocol::COMPATIBLE_VERSION;
+use crate::protocol::admin::{Admin, Crawler, names_our_class};
+use crate::protocol::error::ProtocolError;
+use crate::protocol::token::Tokens;
+use crate::server::ServerContext;
+use crate::server::connections::CloseReason;
+use crate::server::memcached::commands::scope::{Done, Next, Scope};
+use crate::server::memcached::commands::task::Task;
+use crate::server::memcached::commands::{cluster, stats};
+use crate::stats::Counter;
+
+/// Highest level of `verbosity` (memcached.h, `MAX_VERBOSITY_LEVEL`).
+const VERBOSITY_MAX: u32 = 2;
+
+pub(in crate::server::memcached) fn run(scope: &mut Scope<'_, '_>, admin: Admin<'_>) -> Done {
+    match admin {
+        Admin::NoOp => {
+            scope.answer("MN");
+            Done::Sent
+        }
+        Admin::Version => scope.answer(&format!("VERSION {COMPATIBLE_VERSION}")),
+        Admin::Quit => Done::Next(Next::Close(CloseReason::Normal)),
+        Admin::Stats(arguments) => stats::run(scope, arguments),
+        Admin::Verbosity { level, quiet } => {
+            set_verbosity(scope.context, level);
+            ok(scope, quiet)
+        }
+        Admin::FlushAll { delay, quiet } => flush_all(scope, delay, quiet),
+        Admin::MemoryLimit { bytes, quiet } => {
+            if scope.context.store.set_budget(bytes) {
+                scope.context.sweep_now();
+                return ok(scope, quiet);
+            }
+            unless(scope, quiet, "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust")
+        }
+        Admin::Shutdown { is_known } => shutdown(scope, is_known),
+        Admin::Watch(kinds) => watch(scope, kinds),
+        Admin::Crawler(crawler, classes) => crawl(scope, crawler, classes),
+        Admin::Tuned { quiet } => ok(scope, quiet),
+        Admin::Why(key) => cluster::why(scope, key),
+        Admin::ClusterConfig => cluster::config(scope),
+        Admin::RefreshCerts if scope.context.certificates.is_none() => {
+            scope.answer(ProtocolError::Unknown.as_str())
+        }
+        Admin::RefreshCerts => Done::Later(Task::RefreshCerts),
+    }
+}
+
+/// Says `OK`, unless its client does not want to hear of it.
+fn ok(scope: &mut Scope<'_, '_>, quiet: bool) -> Done {
+    unless(scope, quiet, "OK")
+}
+
+fn unless(scope: &mut Scope<'_, '_>, quiet: bool, line: &str) -> Done {
+    if quiet { Done::Now } else { scope.answer(line) }
+}
+
+pub(super) fn set_verbosity(context: &ServerContext, level: u32) {
+    context.verbosity.store(level.min(VERBOSITY_MAX) as u8, Ordering::Relaxed);
+}
+
+/// Flushes this node, when it is alone, or has the cluster flushed, which answers later.
+fn flush_all(scope: &mut Scope<'_, '_>, delay: Exptime, quiet: bool) -> Done {
+    scope.turn.counters().bump(Counter::CmdFlush);
+    if !scope.context.options.flush_allowed {
+        return unless(scope, quiet, "CLIENT_ERROR flush_all not allowed");
+    }
+    if let Some(later) = scope.in_cluster(Task::Flush { delay, quiet }) {
+        return later;
+    }
+    scope.context.store.flush_all(&scope.turn.caller(), delay);
+    ok(scope, quiet)
+}
+
+fn shutdown(scope: &mut Scope<'_, '_>, is_known: bool) -> Done {
+    if !scope.context.options.shutdown_allowed {
+        return scope.answer("SERVER_ERROR: shutdown not enabled");
+    }
+    if !is_known {
+        return scope.answer(ProtocolError::ShutdownMode.as_str());
+    }
+    scope.context.stop.cancel();
+    Done::Next(Next::Close(CloseReason::Shutdown))
+}
+
+fn watch(scope: &mut Scope<'_, '_>, arguments: Tokens<'_>) -> Done {
+    if !scope.context.options.watch_allowed {
+        return scope.answer("CLIENT_ERROR watch commands not allowed");
+    }
+    if scope.is_pipelined {
+        return scope.answer(ProtocolError::WatchPipelined.as_str());
+    }
+    let mut kinds = Kinds::NONE;
+    for name in arguments {
+        match Kinds::named(name) {
+            Some(kind) => kinds = kinds.with(kind),
+            None => return scope.answer("ERROR"),
+        }
+    }
+    if arguments.0.trim_ascii().is_empty() {
+        kinds = Kinds::FETCHERS;
+    }
+    match scope.context.events.watch(kinds) {
+        Some(lines) => {
+            scope.answer("OK");
+            Done::Next(Next::Watch(lines))
+        }
+        None => scope.answer("WATCHER_TOO_MANY log watcher limit reached"),
+    }
+}
+
+/// `lru_crawler`: does what it asks for, or begins a dump.
+fn crawl(scope: &mut Scope<'_, '_>, crawler: Crawler, classes: &[u8]) -> Done {
+    let next = match crawler_step(scope, crawler, classes) {
+        Err(error) => return scope.answer(error.as_str()),
+        Ok(next) => next,
+    };
+    scope.answer("OK");
+    next.map_or(Done::Now, Done::Next)
+}
+
+/// In the order of proto_text.c, `process_lru_crawler_command`.
+fn crawler_step(
+    scope: &Scope<'_, '_>,
+    crawler: Crawler,
+    classes: &[u8],
+) -> Result<Option<Next>, ProtocolError> {
+    let (store, dump_allowed) = (&scope.context.store, scope.context.options.dump_allowed);
+    match crawler {
+        Crawler::Enable(true) if store.sweep_enabled() => return Err(ProtocolError::CrawlerEnabled),
+        Crawler::Enable(enabled) => {
+            store.enable_sweep(enabled);
+            return Ok(None);
+        }
+        _ if !store.sweep_enabled() => return Err(ProtocolError::CrawlerDisabled),
+        Crawler::MetaDump if !dump_allowed => return Err(ProtocolError::MetaDumpForbidden),
+        Crawler::KeyDump if !dump_allowed => return Err(ProtocolError::KeyDumpForbidden),
+        Crawler::MetaDump if scope.is_pipelined => return Err(ProtocolError::MetaDumpPipelined),
+        Crawler::KeyDump if scope.is_pipelined => return Err(ProtocolError::KeyDumpPipelined),
+        Crawler::MetaDump | Crawler::KeyDump | Crawler::Crawl => {}
+    }
+    let ours = names_our_class(classes)?;
+    if crawler != Crawler::Crawl {
+        return Ok(Some(Next::Dump(crawler, if ours { 0 } else { store.shard_count() })));
+    }
+    if ours {
+        scope.context.sweep_now();
+    }
+    Ok(None)
+}
