@@ -56,10 +56,8 @@ fn the_examples_of_a_cluster_show_what_comes() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = fs::read_dir(root.join("docs")).expect("there are documents").map(|entry| {
-        let path = entry.expect("the directory is readable").path();
-        path.strip_prefix(root).expect("it was found there").to_owned()
-    });
+    let docs = files(&root.join("docs"), "md");
+    let docs = docs.iter().map(|path| path.strip_prefix(root).expect("it was found there").to_owned());
     let others = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(PathBuf::from);
     let mut dead = Vec::new();
     for document in docs.chain(others) {
@@ -77,6 +75,57 @@ fn links_lead_somewhere() {
         }
     }
     assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// The files below a folder whose names end so.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the folder is readable") {
+            let path = entry.expect("the folder is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|is| is == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn bounds_are_where_the_document_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/design/bounds.md")).expect("it is there");
+    let sources: Vec<_> = files(&root.join("src"), "rs")
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).expect("it was listed")))
+        .collect();
+    let rows = document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what |"));
+    let mut wrong = Vec::new();
+    let mut constants = 0;
+    for place in rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next()) {
+        let mut file = "";
+        for name in place.split('`').skip(1).step_by(2) {
+            if name.ends_with(".rs") {
+                file = name;
+                if !sources.iter().any(|(path, _)| path.ends_with(file)) {
+                    wrong.push(format!("{file}: no such file"));
+                }
+            } else if name.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_') {
+                constants += 1;
+                let is_there = sources
+                    .iter()
+                    .any(|(path, text)| path.ends_with(file) && text.contains(&format!("const {name}:")));
+                if !is_there {
+                    wrong.push(format!("{file}: no constant {name}"));
+                }
+            }
+        }
+    }
+    assert!(constants > 50, "the table was not read: {constants} constants");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// Where a document's links to others lead, and to its own headings.
