@@ -10,5 +10,6 @@ pub mod connection;
 mod input;
 mod pending_reply;
 mod pipeline;
+mod prefixes;
 mod reply_memory;
-pub(super) mod session;
+mod session;

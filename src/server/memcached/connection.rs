@@ -27,7 +27,8 @@ use crate::server::ServerContext;
 use crate::server::connections::{CloseReason, Connection, ConnectionState};
 use crate::server::memcached::commands::scope::Next;
 use crate::server::memcached::input::{Input, Place, READ_BYTES, Read};
-use crate::server::memcached::session::{Batch, Session};
+use crate::server::memcached::session::Session;
+use crate::server::memcached::session::batch::Batch;
 use crate::server::stream::Stream;
 use crate::stats::{Counter, Counters};
 

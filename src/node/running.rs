@@ -1,0 +1,152 @@
+//! A node while it runs: every room, built once.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::beats::Beats;
+use crate::clock::Clock;
+use crate::events::Events;
+use crate::node::bound::{Bound, BoundHttp, http_addr};
+use crate::node::cluster::Member;
+use crate::node::options::{Error, Options};
+use crate::node::sweeper::sweep_until_stopped;
+use crate::process;
+use crate::server::ServerContext;
+use crate::server::admin;
+use crate::server::connections::Connections;
+use crate::server::history::History;
+use crate::server::listen::Bound as Listening;
+use crate::server::peer::Service;
+use crate::server::prefix::Prefixes;
+use crate::server::quota::Quota;
+use crate::server::strangers::Strangers;
+use crate::server::worker::{Workers, accept, ended};
+use crate::stats::Registry;
+use crate::store::Store;
+
+/// How much longer than the grace period threads may take to end, and then are left behind.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What has been started.
+pub(super) struct Running {
+    pub(super) context: Arc<ServerContext>,
+    pub(super) acceptors: JoinSet<io::Result<()>>,
+    member: Option<Member>,
+    workers: Workers,
+    http: Option<JoinHandle<()>>,
+    sweeper: JoinHandle<()>,
+    unix_path: Option<PathBuf>,
+}
+
+impl Running {
+    /// Starts every thread.
+    ///
+    /// # Errors
+    /// The system refuses what a node cannot do without.
+    pub(super) fn start(mut bound: Bound, options: Options) -> Result<Self, Error> {
+        let memcached_addr = bound.listening.first().map_or_else(String::new, Listening::address);
+        let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
+        let (sweep, sweep_asked) = sync_channel(1);
+        let log_lines = options.log_lines.clone();
+        let context = context(&mut bound, options, sweep);
+        let beats = context.beats.clone();
+        tokio::spawn(beats.watch("main").keep());
+
+        let (listener, member) = match bound.peers {
+            None => (None, None),
+            Some((listener, mut options)) => {
+                options.membership.beats = beats.clone();
+                let files = process::files_beside(context.options.max_connections as u64);
+                let service =
+                    |membership: &_, pings: &_| Service::new(context.clone(), membership, pings, files);
+                (Some(listener), Some(Member::join(options, context.store.clone(), service)?))
+            }
+        };
+        let workers = Workers::start(&context, member.as_ref().map(|member| &member.cluster))?;
+        if let (Some(listener), Some(member)) = (listener, &member) {
+            member.accept(listener, workers.peer_inboxes())?;
+        }
+        let http = bound.http.map(|BoundHttp { listener, options: http, token }| {
+            let cluster = member.as_ref().map(|member| member.cluster.shared.clone());
+            admin::start(listener, &http, token, context.clone(), memcached_addr, cluster, log_lines)
+        });
+        let http = http.transpose()?;
+        let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
+            let (context, heart) = (context.clone(), beats.watch("sweeper"));
+            move || sweep_until_stopped(&context, &sweep_asked, &heart)
+        })?;
+        let mut acceptors = JoinSet::new();
+        for listening in bound.listening {
+            info!("listening on {}", listening.name());
+            let (counters, cluster) =
+                (context.registry.block(), member.as_ref().map(|member| member.cluster.clone()));
+            acceptors.spawn(accept(context.clone(), counters, listening, workers.inboxes(), cluster));
+        }
+
+        Ok(Self { context, acceptors, member, workers, http, sweeper, unix_path })
+    }
+
+    /// Stops every thread: a member leaves its cluster first, while it still answers.
+    pub(super) async fn stop(self) {
+        let Self { context, mut acceptors, member, workers, http, sweeper, unix_path } = self;
+        if let Some(member) = &member {
+            member.leave(context.options.grace).await;
+        }
+        context.beats.end();
+        context.stop.cancel();
+        context.drain();
+        let until = Instant::now() + context.options.grace + PATIENCE;
+        while acceptors.join_next().await.is_some() {}
+        workers.join(until).await;
+        if let Some(http) = http {
+            ended(http, until).await;
+        }
+        if let Some(member) = member {
+            member.end().await;
+        }
+        context.sweep_now();
+        ended(sweeper, until).await;
+        if let Some(path) = unix_path {
+            // Somebody may have been faster.
+            _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// What every listener needs.
+fn context(bound: &mut Bound, options: Options, sweep: SyncSender<()>) -> Arc<ServerContext> {
+    let beats = match &bound.peers {
+        Some((_, cluster)) => Beats::new(cluster.membership.lease_ttl),
+        None => Beats::default(),
+    };
+    let events = Events::default();
+    Arc::new(ServerContext {
+        store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
+        events,
+        registry: Registry::new(bound.http.is_some()),
+        verbosity: AtomicU8::new(options.server.verbosity),
+        connections: Connections::new(options.server.max_connections),
+        strangers: Strangers::default(),
+        requests: Quota::new(options.server.request_bytes),
+        replies: Quota::new(options.server.reply_bytes),
+        prefixes: Prefixes::new(options.server.prefix_delimiter),
+        auth: bound.users.take(),
+        certificates: bound.certificates.take(),
+        beats: Arc::new(beats.held_by(options.held_by)),
+        stop: CancellationToken::new(),
+        sweep,
+        draining: AtomicBool::new(false),
+        history: History::default(),
+        http_addr: http_addr(bound.http.as_ref(), bound.peers.as_ref().map(|(_, options)| options)),
+        options: options.server,
+    })
+}
