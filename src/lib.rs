@@ -5,6 +5,9 @@
 //! memory; [`cluster`] knows who is there and who owns what, [`peer`] calls the others, [`cache`]
 //! decides who executes a command; [`server`] is what listens; [`node`] builds them all, from what
 //! [`config`] was told.
+//!
+//! With the feature `testkit`, which only tests ask for, there is a module of that name: views and a
+//! network that a test scripts.
 
 pub mod allocator;
 pub mod auth;
@@ -26,6 +29,8 @@ pub mod protocol;
 pub mod server;
 pub mod stats;
 pub mod store;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod tls;
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! A [`Job`] is a command on its way to its owner: whoever sends it holds the other end of its
 //! [`ReplyTo`], and hears of it exactly once, whatever happens.
 //!
-//! [`link`] sends the jobs of one thread to one member, over a [`transport`]: [`grpc`] between
-//! processes, [`memory`] between the nodes of a simulation. [`receive`] is the other end.
+//! [`link`] sends the jobs of one thread to one member, over a [`transport`]: [`grpc`]
+//! between processes. [`receive`] is the other end.
 //!
 //! All time in this room is tokio's, so that it can be paused and simulated.
 
@@ -13,13 +13,12 @@ pub mod completions;
 pub mod grpc;
 pub mod identity;
 pub mod link;
-pub mod memory;
 pub mod options;
 pub mod pings;
 pub mod receive;
 pub mod tls;
 pub mod transport;
-mod yielder;
+pub(crate) mod yielder;
 
 use tokio::time::Instant;
 

@@ -184,7 +184,7 @@ pub fn part(
         leaving: CancellationToken::new(),
         left: CancellationToken::new(),
     };
-    let membership = Membership::of_task(&seat, options.timing(), task.clone());
+    let membership = Membership::new(&seat, options.timing(), Arc::new(task.clone()));
     let (tick, beats) = (options.tick(), options.beats.clone());
     let ledger = Arc::new(Mutex::new(Ledger::new(seat, contacts, &options)));
     let leaving = task.leaving.clone();

@@ -25,11 +25,11 @@ use crate::pb::{EncodedOp, Projection};
 use crate::peer::completions::ReplyTo;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Redirected};
-use crate::peer::memory::Network;
 use crate::peer::options::Options;
 use crate::peer::receive::{Batch, Broken, Executor};
 use crate::peer::transport::Transport;
 use crate::peer::{Answer, Job};
+use crate::testkit::network::Network;
 
 const MS: Duration = Duration::from_millis(1);
 const TIMEOUT: Duration = Duration::from_millis(250);

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::memory::{self, Delay};
 use crate::shown::Cut;
+use crate::testkit::network::{self, Delay};
 
 const STEPS: usize = 60;
 
@@ -21,7 +21,7 @@ enum Step {
     },
     Cut {
         back: bool,
-        cut: memory::Cut,
+        cut: network::Cut,
     },
     Heal {
         back: bool,
@@ -32,7 +32,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let delay = prop_oneof![4 => 0..5_u64, 1 => 0..200_u64];
-    let cut = prop_oneof![Just(memory::Cut::Lost), Just(memory::Cut::Held), Just(memory::Cut::Broken)];
+    let cut = prop_oneof![Just(network::Cut::Lost), Just(network::Cut::Held), Just(network::Cut::Broken)];
     prop_oneof![
         8 => (1..20_u8, 20..250_u64).prop_map(|(jobs, left)| Step::Send(jobs, left)),
         6 => (0..150_u64).prop_map(Step::Wait),

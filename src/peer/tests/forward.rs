@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::peer::memory::{Cut, Delay};
+use crate::testkit::network::{Cut, Delay};
 
 #[tokio::test(start_paused = true)]
 async fn everything_that_waits_leaves_in_one_message_in_order() {

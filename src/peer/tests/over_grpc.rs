@@ -12,7 +12,6 @@ use tonic::Code;
 use super::*;
 use crate::cluster::contacts::Contacts as _;
 use crate::cluster::etcd;
-use crate::cluster::fixed::Script;
 use crate::cluster::view::View;
 use crate::cluster::{Hooks, Membership};
 use crate::pb::peer_client::PeerClient;
@@ -20,6 +19,7 @@ use crate::peer::grpc::Grpc;
 use crate::peer::options::Tls;
 use crate::peer::pings::Pings;
 use crate::server::peer::{Node, Service};
+use crate::testkit::membership::Script;
 
 /// Real time is less exact; nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
