@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
 use crate::config::line::{self, Asked};
-use crate::config::{Outcome, Refusal, knobs, node, values};
+use crate::config::{ConfigError, Outcome, node, option_specs, values};
 use crate::local_cluster::Options;
 use crate::local_cluster::tether::{self, Tether};
 
@@ -42,7 +42,7 @@ const DECIDED: [&str; 21] = [
     "pidfile",
     "user",
     // Could hold any of them.
-    knobs::CONFIG,
+    option_specs::CONFIG,
 ];
 
 const HELP: &str = "\
@@ -64,7 +64,7 @@ PATH (Debian and Ubuntu: apt-get install etcd-server).
 pub(super) fn read(
     args: &[OsString],
     environment: &[(OsString, OsString)],
-) -> Option<Result<Outcome, Refusal>> {
+) -> Option<Result<Outcome, ConfigError>> {
     let (word, rest) = args.get(1..)?.split_first()?;
     match word.to_str()? {
         WORD => Some(local_cluster(rest, environment)),
@@ -73,25 +73,25 @@ pub(super) fn read(
     }
 }
 
-fn local_cluster(words: &[OsString], environment: &[(OsString, OsString)]) -> Result<Outcome, Refusal> {
+fn local_cluster(words: &[OsString], environment: &[(OsString, OsString)]) -> Result<Outcome, ConfigError> {
     let matches = match command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Outcome::Print(HELP.into())),
-        Err(error) => return Err(Refusal::Usage(format!("{WORD}: {}", line::explain(&error)))),
+        Err(error) => return Err(ConfigError::Usage(format!("{WORD}: {}", line::explain(&error)))),
     };
-    let number = |name: &str, default, range| -> Result<u16, Refusal> {
+    let number = |name: &str, default, range| -> Result<u16, ConfigError> {
         let Some(given) = matches.get_one::<OsString>(name) else {
             return Ok(default);
         };
         let said = format!("{WORD} --{name} {}", given.display());
-        values::number(range)(&given.to_string_lossy()).map_err(|why| Refusal::value(said, why))
+        values::number(range)(&given.to_string_lossy()).map_err(|why| ConfigError::value(said, why))
     };
     let nodes = number("nodes", DEFAULT_NODES, 1..=NODES_MAX)?;
     let port = number("port", values::DEFAULT_PORT, 0..=u16::MAX)?;
     let node_args: Vec<_> = matches.get_many::<OsString>("of-nodes").into_iter().flatten().cloned().collect();
 
     let hidden_variables: Vec<_> =
-        DECIDED.into_iter().filter_map(knobs::named).map(knobs::Knob::variable).collect();
+        DECIDED.into_iter().filter_map(option_specs::named).map(option_specs::OptionSpec::variable).collect();
     check_node(&node_args, environment, &hidden_variables)?;
     Ok(Outcome::LocalCluster(Options {
         nodes,
@@ -118,13 +118,13 @@ fn check_node(
     node_args: &[OsString],
     environment: &[(OsString, OsString)],
     hidden: &[String],
-) -> Result<(), Refusal> {
+) -> Result<(), ConfigError> {
     let with = |more: &[&str]| {
         let words = std::iter::once("filbert".into()).chain(node_args.iter().cloned());
         words.chain(more.iter().map(OsString::from)).collect::<Vec<_>>()
     };
     let Asked::Run(settings) = line::read(with(&[]).into_iter())? else {
-        return Err(Refusal::Usage(format!(
+        return Err(ConfigError::Usage(format!(
             "{WORD}: behind -- only what a node can be started with is taken"
         )));
     };
@@ -136,11 +136,11 @@ fn check_node(
     node::load(all, seen.cloned().collect()).map(drop)
 }
 
-fn tether(words: &[OsString]) -> Result<Outcome, Refusal> {
+fn tether(words: &[OsString]) -> Result<Outcome, ConfigError> {
     let parent = words.first().and_then(|word| word.to_str()?.parse().ok());
     match parent {
         Some(parent) => Ok(Outcome::Tether(Tether { parent, command: words[1..].to_vec() })),
-        None => Err(Refusal::Usage(format!("{} is for {WORD} alone", tether::WORD))),
+        None => Err(ConfigError::Usage(format!("{} is for {WORD} alone", tether::WORD))),
     }
 }
 
@@ -148,7 +148,7 @@ fn tether(words: &[OsString]) -> Result<Outcome, Refusal> {
 mod tests {
     use super::*;
 
-    fn asked(args: &str, variables: &[(&str, &str)]) -> Result<Outcome, Refusal> {
+    fn asked(args: &str, variables: &[(&str, &str)]) -> Result<Outcome, ConfigError> {
         crate::config::load(
             format!("filbert {args}").split_whitespace().map(OsString::from),
             variables.iter().map(|(name, value)| (name.into(), value.into())),
