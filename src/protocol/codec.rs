@@ -443,7 +443,7 @@ impl<H: Handler> Codec<H> {
         let mut tokens = Tokens(line);
         let verb = tokens.next();
         if verb == Some(b"quit") {
-            return Step::Used(after, self.handler.handle(Request::Admin(Admin::Quit)));
+            return Step::Used(after, self.handler.handle(Request::Admin(AdminCommand::Quit)));
         }
         let is_set = verb == Some(b"set");
         let Some(len) = tokens.nth(3).filter(|_| is_set).and_then(value_len) else {

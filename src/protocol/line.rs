@@ -20,7 +20,7 @@ pub enum Line<'a> {
     /// Any other operation on one key.
     Key(Command<'a>, Reply<'a>),
     /// Everything that is not about one key.
-    Admin(Admin<'a>),
+    Admin(AdminCommand<'a>),
     /// Not understood; so many bytes behind the line are its value, and to be skipped.
     Refused {
         /// Why.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::events::Kinds;
 use crate::item::Exptime;
 use crate::protocol::COMPATIBLE_VERSION;
-use crate::protocol::admin::{Admin, Crawler, names_our_class};
+use crate::protocol::admin::{AdminCommand, Crawler, names_our_class};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token::Tokens;
 use crate::server::cluster_tasks::Task;
@@ -19,30 +19,30 @@ use crate::store::Caller;
 const VERBOSITY_MAX: u32 = 2;
 
 impl Session {
-    pub(super) fn admin(&mut self, admin: Admin<'_>) {
+    pub(super) fn admin(&mut self, admin: AdminCommand<'_>) {
         let ok_unless = |quiet: bool| if quiet { None } else { Some("OK") };
         let answer = match admin {
-            Admin::NoOp => {
+            AdminCommand::NoOp => {
                 self.note_sent();
                 Some("MN")
             }
-            Admin::Version => {
+            AdminCommand::Version => {
                 self.answer(&format!("VERSION {COMPATIBLE_VERSION}"));
                 None
             }
-            Admin::Quit => {
+            AdminCommand::Quit => {
                 self.next = Next::Close(CloseReason::Normal);
                 None
             }
-            Admin::Stats(arguments) => {
+            AdminCommand::Stats(arguments) => {
                 self.stats(arguments);
                 None
             }
-            Admin::Verbosity { level, quiet } => {
+            AdminCommand::Verbosity { level, quiet } => {
                 self.set_verbosity(level);
                 ok_unless(quiet)
             }
-            Admin::FlushAll { delay, quiet } => {
+            AdminCommand::FlushAll { delay, quiet } => {
                 self.counters.bump(Counter::CmdFlush);
                 if !self.context.options.flush_allowed {
                     (!quiet).then_some("CLIENT_ERROR flush_all not allowed")
@@ -52,7 +52,7 @@ impl Session {
                     None
                 }
             }
-            Admin::MemoryLimit { bytes, quiet } => {
+            AdminCommand::MemoryLimit { bytes, quiet } => {
                 if self.context.store.set_budget(bytes) {
                     self.context.sweep_now();
                     ok_unless(quiet)
@@ -60,29 +60,29 @@ impl Session {
                     (!quiet).then_some("MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust")
                 }
             }
-            Admin::Shutdown { .. } if !self.context.options.shutdown_allowed => {
+            AdminCommand::Shutdown { .. } if !self.context.options.shutdown_allowed => {
                 Some("SERVER_ERROR: shutdown not enabled")
             }
-            Admin::Shutdown { is_known: false } => Some(ProtocolError::ShutdownMode.as_str()),
-            Admin::Shutdown { is_known: true } => {
+            AdminCommand::Shutdown { is_known: false } => Some(ProtocolError::ShutdownMode.as_str()),
+            AdminCommand::Shutdown { is_known: true } => {
                 self.next = Next::Close(CloseReason::Shutdown);
                 self.context.stop.cancel();
                 None
             }
-            Admin::Watch(kinds) => self.watch(kinds),
-            Admin::Crawler(crawler, classes) => {
+            AdminCommand::Watch(kinds) => self.watch(kinds),
+            AdminCommand::Crawler(crawler, classes) => {
                 Some(self.crawler(crawler, classes).map_or_else(ProtocolError::as_str, |()| "OK"))
             }
-            Admin::Tuned { quiet } => ok_unless(quiet),
-            Admin::Why(key) => {
+            AdminCommand::Tuned { quiet } => ok_unless(quiet),
+            AdminCommand::Why(key) => {
                 self.why(key);
                 None
             }
-            Admin::ClusterConfig => {
+            AdminCommand::ClusterConfig => {
                 self.cluster_config();
                 None
             }
-            Admin::RefreshCerts => {
+            AdminCommand::RefreshCerts => {
                 let Some(certificates) = &self.context.certificates else {
                     return self.answer(ProtocolError::Unknown.as_str());
                 };
