@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::local_cluster::{self, tether::Tether};
+use crate::local_cluster::{self, die_with_parent::DieWithParent};
 use crate::{logs, process};
 
 mod address;
@@ -42,7 +42,7 @@ pub enum Outcome {
     /// Run several nodes, as children.
     LocalCluster(local_cluster::Options),
     /// Be such a child.
-    Tether(Tether),
+    DieWithParent(DieWithParent),
 }
 
 /// How to run a node.

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, ExitCode::FAILURE),
         },
-        Ok(Outcome::Tether(tether)) => complain(&tether.tie(), ExitCode::FAILURE),
+        Ok(Outcome::DieWithParent(child)) => complain(&child.exec(), ExitCode::FAILURE),
         Err(refusal) => refuse(&refusal, config::log_format(&args, &environment)),
     }
 }

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, Command};
 use crate::config::line::{self, Asked};
 use crate::config::{ConfigError, Outcome, node, option_specs, values};
 use crate::local_cluster::Options;
-use crate::local_cluster::tether::{self, Tether};
+use crate::local_cluster::die_with_parent::{self, DieWithParent};
 
 /// The first word of a command line that asks for a local cluster.
 const WORD: &str = "local-cluster";
@@ -68,7 +68,7 @@ pub(super) fn read(
     let (word, rest) = args.get(1..)?.split_first()?;
     match word.to_str()? {
         WORD => Some(local_cluster(rest, environment)),
-        tether::WORD => Some(tether(rest)),
+        die_with_parent::WORD => Some(die_with_parent(rest)),
         _ => None,
     }
 }
@@ -136,11 +136,11 @@ fn check_node(
     node::load(all, seen.cloned().collect()).map(drop)
 }
 
-fn tether(words: &[OsString]) -> Result<Outcome, ConfigError> {
+fn die_with_parent(words: &[OsString]) -> Result<Outcome, ConfigError> {
     let parent = words.first().and_then(|word| word.to_str()?.parse().ok());
     match parent {
-        Some(parent) => Ok(Outcome::Tether(Tether { parent, command: words[1..].to_vec() })),
-        None => Err(ConfigError::Usage(format!("{} is for {WORD} alone", tether::WORD))),
+        Some(parent) => Ok(Outcome::DieWithParent(DieWithParent { parent, command: words[1..].to_vec() })),
+        None => Err(ConfigError::Usage(format!("{} is for {WORD} alone", die_with_parent::WORD))),
     }
 }
 
@@ -220,12 +220,12 @@ mod tests {
 
     #[test]
     fn a_child_is_told_its_parent_and_its_program() {
-        let Ok(Outcome::Tether(tether)) = asked("local-cluster-child 7 etcd --name a", &[]) else {
-            panic!("no tether");
+        let Ok(Outcome::DieWithParent(child)) = asked("local-cluster-child 7 etcd --name a", &[]) else {
+            panic!("no child");
         };
         assert_eq!(
-            tether,
-            Tether { parent: 7, command: ["etcd", "--name", "a"].map(OsString::from).to_vec() }
+            child,
+            DieWithParent { parent: 7, command: ["etcd", "--name", "a"].map(OsString::from).to_vec() }
         );
     }
 }

@@ -82,7 +82,10 @@ pub enum Crawler {
 }
 
 /// Understands an admin command; `None` when `name` is none.
-pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<AdminCommand<'a>, ProtocolError>> {
+pub(super) fn parse<'a>(
+    name: &[u8],
+    mut tokens: Tokens<'a>,
+) -> Option<Result<AdminCommand<'a>, ProtocolError>> {
     let quiet = tokens.end_in_noreply();
     Some(match name {
         b"version" => Ok(AdminCommand::Version),
@@ -124,7 +127,9 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
         b"lru_crawler" => crawler(tokens),
         b"lru" => lru(tokens).map(|()| AdminCommand::Tuned { quiet }),
         b"slabs" => match (tokens.next(), tokens.next()) {
-            (Some(b"automove"), Some(what)) => automove(what, tokens.next()).map(|()| AdminCommand::Tuned { quiet }),
+            (Some(b"automove"), Some(what)) => {
+                automove(what, tokens.next()).map(|()| AdminCommand::Tuned { quiet })
+            }
             (Some(b"reassign"), Some(_)) if tokens.count() == 1 => Err(ProtocolError::NoSlabs),
             _ => Err(ProtocolError::Unknown),
         },
