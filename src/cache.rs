@@ -37,7 +37,7 @@ use crate::peer::link::stats::AllStats;
 use crate::peer::link::{Dialer, Link, Redirected};
 use crate::peer::options::Options;
 use crate::peer::transport::Transport;
-use crate::peer::{Answer, Job, pings};
+use crate::peer::{Answer, PendingOp, pings};
 use crate::stats::Counters;
 use crate::store::{Caller, Store};
 
@@ -189,21 +189,21 @@ impl Cache {
     }
 
     /// Sends a command on its way to where `routing` says.
-    pub fn send(&self, routing: &Routing, place: Place, job: Job) {
+    pub fn send(&self, routing: &Routing, place: Place, op: PendingOp) {
         match place {
             Place::Member(index) => match self.links.lock().at(index, routing, &self.dialer) {
-                Some(link) => link.send(job),
-                None => job.answer(Err(Unavailable::Moved)),
+                Some(link) => link.send(op),
+                None => op.answer(Err(Unavailable::Moved)),
             },
             Place::Here { .. } | Place::Soon => {
-                let epoch = job.epoch;
-                if let Err(error) = self.dialer.redirected.try_send(Redirected { job, epoch }) {
+                let epoch = op.epoch;
+                if let Err(error) = self.dialer.redirected.try_send(Redirected { op, epoch }) {
                     let (mpsc::error::TrySendError::Full(redirected)
                     | mpsc::error::TrySendError::Closed(redirected)) = error;
-                    redirected.job.answer(Err(Unavailable::Overloaded));
+                    redirected.op.answer(Err(Unavailable::Overloaded));
                 }
             }
-            Place::Nowhere => job.answer(Err(Unavailable::NoOwner)),
+            Place::Nowhere => op.answer(Err(Unavailable::NoOwner)),
         }
     }
 
@@ -213,30 +213,30 @@ impl Cache {
         let operation = self.pack(command, self.shared.store.clock().now(), Projection::Value);
         let (sender, answer) = tokio::sync::oneshot::channel();
         let routing = self.routing_handle.hold().clone();
-        let job = Job::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));
-        self.send(&routing, routing.place(command.key), job);
-        // A job is always answered.
+        let op = PendingOp::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));
+        self.send(&routing, routing.place(command.key), op);
+        // An operation is always answered.
         answer.await.unwrap_or(Answer { operation, result: Err(Unavailable::Unanswered) })
     }
 
     /// Executes a command here, if this is still where it belongs; gives it back when not.
-    fn execute_here(&self, job: Job) -> Option<Job> {
+    fn execute_here(&self, op: PendingOp) -> Option<PendingOp> {
         let guard = self.routing_handle.hold();
-        let Place::Here { since } = guard.place(job.operation().key()) else { return Some(job) };
+        let Place::Here { since } = guard.place(op.operation().key()) else { return Some(op) };
         let until = self.serves_until();
-        let result = match Membership::lasts(until).then(|| self.execute(since, &job)) {
+        let result = match Membership::lasts(until).then(|| self.execute(since, &op)) {
             None => Err(Unavailable::Fenced),
             // It may have been executed by who was not the owner any more.
             Some(_) if !Membership::lasts(until) => Err(Unavailable::Unanswered),
             Some(result) => result,
         };
-        job.answer(result);
+        op.answer(result);
         drop(guard);
         None
     }
 
-    fn execute(&self, since: u32, job: &Job) -> Result<pb::Outcome, Unavailable> {
-        let opened = job.operation().open();
+    fn execute(&self, since: u32, op: &PendingOp) -> Result<pb::Outcome, Unavailable> {
+        let opened = op.operation().open();
         let command = opened.and_then(|operation| pb::command(&operation)).map_err(|_| Unavailable::Moved)?;
         let caller = Caller { since: Some(since), ..self.caller() };
         Ok(self.shared.store.execute(&caller, &command, |outcome| pb::outcome(0, &outcome)))

@@ -15,7 +15,7 @@ pub mod text;
 pub mod token;
 
 use crate::command::{Command, SetMode};
-use crate::protocol::admin::Admin;
+use crate::protocol::admin::AdminCommand;
 use crate::protocol::binary::{Ask, Head};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;

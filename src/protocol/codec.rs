@@ -11,7 +11,7 @@ use tokio_util::codec::Decoder;
 use crate::command::{Command, SetMode, Verb};
 use crate::item::{KEY_MAX, item_size};
 use crate::protocol::Request;
-use crate::protocol::admin::Admin;
+use crate::protocol::admin::AdminCommand;
 use crate::protocol::binary;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::line::{Line, Multiget, Store, value_len};

@@ -2,7 +2,7 @@
 
 use crate::command::{Command, Get, Set, Verb};
 use crate::item::{Exptime, KEY_MAX};
-use crate::protocol::admin::Admin;
+use crate::protocol::admin::AdminCommand;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;
 use crate::protocol::token::integer;

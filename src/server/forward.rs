@@ -13,7 +13,7 @@ use crate::clock::Seconds;
 use crate::cluster::Membership;
 use crate::command::{Command, Outcome, Unavailable};
 use crate::pb::EncodedOp;
-use crate::peer::Job;
+use crate::peer::PendingOp;
 use crate::peer::completions::{Completion, CompletionQueue, ReplyTo};
 use crate::server::cluster_tasks::Task;
 use crate::server::replies::{PendingReply, Replies};
@@ -162,8 +162,8 @@ impl Forward {
         let deadline = *self.deadline.get_or_insert_with(|| self.cache.deadline());
         let number = self.replies.ask(out, reply, operation.payload_bytes());
         let reply_to = ReplyTo::Queue(self.completions.clone(), number);
-        let job = Job::new(operation, self.routing().epoch, deadline, reply_to);
-        self.cache.send(self.routing(), place, job);
+        let op = PendingOp::new(operation, self.routing().epoch, deadline, reply_to);
+        self.cache.send(self.routing(), place, op);
         number
     }
 

@@ -122,10 +122,10 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(PATIENCE, waits).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
-/// A job that may take its time.
+/// An operation that may take its time.
 fn patient(caller: &Caller, key: impl Into<Bytes>, value: Bytes) -> Awaited {
-    let (job, awaited) = job_of(set_of(&value), key, 1, Instant::now() + PATIENCE);
-    caller.link().send(job);
+    let (op, awaited) = op_of(set_of(&value), key, 1, Instant::now() + PATIENCE);
+    caller.link().send(op);
     awaited
 }
 
