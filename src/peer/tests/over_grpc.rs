@@ -18,7 +18,7 @@ use crate::pb::peer_client::PeerClient;
 use crate::peer::grpc::Grpc;
 use crate::peer::options::Tls;
 use crate::peer::pings::Pings;
-use crate::server::peer::{Node, Service};
+use crate::server::peer::{PeerHandler, Service};
 use crate::testkit::membership::Script;
 
 /// Real time is less exact; nothing here takes so long.
@@ -33,7 +33,7 @@ impl Hooks for NoHooks {
 #[derive(Default)]
 struct Flushed(Mutex<Vec<u32>>);
 
-impl Node for Flushed {
+impl PeerHandler for Flushed {
     fn stats(&self) -> Vec<(String, String)> {
         vec![("flushes".to_owned(), self.0.lock().len().to_string())]
     }
