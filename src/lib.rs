@@ -11,7 +11,6 @@
 
 pub mod allocator;
 pub mod auth;
-pub mod beats;
 pub mod cache;
 pub mod clock;
 pub mod cluster;
@@ -32,6 +31,7 @@ pub mod store;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod tls;
+pub mod watchdog;
 
 #[cfg(test)]
 #[path = "../tests/support/shown.rs"]

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Users;
-use crate::beats::{Beats, Heart};
 use crate::clock::Clock;
 use crate::events::{Events, Kinds};
 use crate::node::cluster::Member;
@@ -37,6 +36,7 @@ use crate::server::worker::{Workers, accept, ended};
 use crate::stats::Registry;
 use crate::store::{Caller, Store};
 use crate::tls;
+use crate::watchdog::{Heartbeat, Watchdog};
 
 /// How often the store is looked through for expired items.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -138,12 +138,12 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let memcached_addr = bound.listening.first().map_or_else(String::new, Listening::address);
     let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
     let (sweep, sweep_asked) = sync_channel(1);
-    let beats = match &bound.peers {
-        Some((_, cluster)) => Beats::new(cluster.membership.lease_ttl),
-        None => Beats::default(),
+    let watchdog = match &bound.peers {
+        Some((_, cluster)) => Watchdog::new(cluster.membership.lease_ttl),
+        None => Watchdog::default(),
     };
-    let beats = Arc::new(beats.held_by(options.held_by));
-    tokio::spawn(beats.watch("main").keep());
+    let watchdog = Arc::new(watchdog.held_by(options.held_by));
+    tokio::spawn(watchdog.watch("main").keep());
     let events = Events::default();
     let context = Arc::new(ServerContext {
         store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
@@ -157,7 +157,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
         prefixes: Prefixes::new(options.server.prefix_delimiter),
         auth: bound.users,
         certificates: bound.certificates,
-        beats: beats.clone(),
+        watchdog: watchdog.clone(),
         stop: CancellationToken::new(),
         sweep,
         draining: AtomicBool::new(false),
@@ -169,7 +169,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     let (listener, member) = match bound.peers {
         None => (None, None),
         Some((listener, mut options)) => {
-            options.membership.beats = beats.clone();
+            options.membership.watchdog = watchdog.clone();
             let files = process::files_beside(context.options.max_connections as u64);
             let service = |membership: &_, pings: &_| Service::new(context.clone(), membership, pings, files);
             (Some(listener), Some(Member::join(options, context.store.clone(), service)?))
@@ -185,8 +185,8 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     });
     let http = http.transpose()?;
     let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
-        let (context, heart) = (context.clone(), beats.watch("sweeper"));
-        move || sweep_until_stopped(&context, &sweep_asked, &heart)
+        let (context, heartbeat) = (context.clone(), watchdog.watch("sweeper"));
+        move || sweep_until_stopped(&context, &sweep_asked, &heartbeat)
     })?;
     let mut acceptors = JoinSet::new();
     for listening in bound.listening {
@@ -220,7 +220,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     if let Some(member) = &member {
         member.leave(context.options.grace).await;
     }
-    beats.end();
+    watchdog.end();
     context.stop.cancel();
     context.drain();
     let until = Instant::now() + context.options.grace + PATIENCE;
@@ -242,13 +242,13 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
 }
 
 /// Drops expired items in the background, shard by shard, at a bounded share of one core.
-fn sweep_until_stopped(context: &ServerContext, asked: &Receiver<()>, heart: &Heart) {
+fn sweep_until_stopped(context: &ServerContext, asked: &Receiver<()>, heartbeat: &Heartbeat) {
     let counters = context.registry.block();
     let mut due = Instant::now() + SWEEP_INTERVAL;
     while !context.stop.is_cancelled() {
-        heart.beat();
+        heartbeat.beat();
         let pause = due.saturating_duration_since(Instant::now());
-        let at_once = asked.recv_timeout(pause.min(context.beats.interval())).is_ok();
+        let at_once = asked.recv_timeout(pause.min(context.watchdog.interval())).is_ok();
         if context.stop.is_cancelled() {
             break;
         }
@@ -258,25 +258,25 @@ fn sweep_until_stopped(context: &ServerContext, asked: &Receiver<()>, heart: &He
         let caller = Caller::new(context.store.clock().now(), &counters, 0);
         // Where `cache_memlimit` has lowered the budget.
         while context.store.shrink(&caller) && !context.stop.is_cancelled() {
-            heart.beat();
+            heartbeat.beat();
         }
         if at_once || context.store.sweep_enabled() {
-            sweep(context, &caller, at_once, heart);
+            sweep(context, &caller, at_once, heartbeat);
         }
         due = Instant::now() + SWEEP_INTERVAL;
     }
 }
 
 /// Looks through the whole store once.
-fn sweep(context: &ServerContext, caller: &Caller<'_>, at_once: bool, heart: &Heart) {
+fn sweep(context: &ServerContext, caller: &Caller<'_>, at_once: bool, heartbeat: &Heartbeat) {
     let mut since = Instant::now();
     let (mut checked, began) = (0, since);
     context.store.sweep(caller, |items| {
         checked += items;
         if at_once {
-            heart.beat();
+            heartbeat.beat();
         } else {
-            heart.sleep(since.elapsed() * SWEEP_REST);
+            heartbeat.sleep(since.elapsed() * SWEEP_REST);
         }
         since = Instant::now();
         if context.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -33,7 +33,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Users;
-use crate::beats::Beats;
 use crate::events::Events;
 use crate::protocol::codec::Protocol;
 use crate::server::connections::Connections;
@@ -44,6 +43,7 @@ use crate::server::strangers::Strangers;
 use crate::stats::Registry;
 use crate::store::Store;
 use crate::tls::{self, Reloadable as Certificates};
+use crate::watchdog::Watchdog;
 
 /// How the memcached listener listens and what it allows.
 #[derive(Debug, Clone)]
@@ -183,7 +183,7 @@ pub struct ServerContext {
     /// The certificates for clients.
     pub certificates: Option<Certificates>,
     /// Whether every thread goes on.
-    pub beats: Arc<Beats>,
+    pub watchdog: Arc<Watchdog>,
     /// Cancelled when the node is to stop.
     pub stop: CancellationToken,
     /// Asks for a sweep at once (`lru_crawler crawl`).
