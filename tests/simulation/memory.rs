@@ -86,7 +86,7 @@ impl Memory {
         self.store.clock().advance(1);
     }
 
-    /// Executes a command in a thread as its door does, when it belongs here.
+    /// Executes a command in a thread as its server does, when it belongs here.
     pub fn execute_here(&self, thread: usize, command: &Command<'_>) -> Executed {
         let cache = &self.caches[thread % self.caches.len()];
         let routing = cache.routing_handle().hold();
