@@ -1,4 +1,6 @@
-//! A line in, what it asks for out; and the classic commands.
+//! A line in, what it asks for out; and the classic commands. [`decode`] takes lines out of a stream.
+
+mod decode;
 
 use crate::command::{Arithmetic, Command, Delete, Get, Set, SetMode, Verb};
 use crate::item::{Exptime, KEY_MAX};
