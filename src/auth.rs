@@ -25,10 +25,10 @@ const FILE_MAX_BYTES: usize = USERS_MAX * (LINE_MAX_BYTES + 2);
 /// The users who may log in. Clones share them: after [`Users::reload`], all see the new ones.
 #[derive(Clone)]
 pub struct Users {
-    shared: Arc<Shared>,
+    file: Arc<UserFile>,
 }
 
-struct Shared {
+struct UserFile {
     path: PathBuf,
     entries: RwLock<Vec<Entry>>,
 }
@@ -79,7 +79,7 @@ impl Users {
     pub fn load(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let entries = RwLock::new(read(&path)?);
-        Ok(Self { shared: Arc::new(Shared { path, entries }) })
+        Ok(Self { file: Arc::new(UserFile { path, entries }) })
     }
 
     /// Reads the file again. Connections that are logged in stay so.
@@ -88,8 +88,8 @@ impl Users {
     ///
     /// As [`Users::load`]; the users stay as they were.
     pub fn reload(&self) -> Result<(), Error> {
-        let entries = read(&self.shared.path)?;
-        *self.shared.entries.write() = entries;
+        let entries = read(&self.file.path)?;
+        *self.file.entries.write() = entries;
         Ok(())
     }
 
@@ -100,7 +100,7 @@ impl Users {
     /// every user: microseconds for a thousand of them, once a connection.
     pub fn allow(&self, user: &[u8], password: &[u8]) -> bool {
         let mut allowed = false;
-        for entry in self.shared.entries.read().iter() {
+        for entry in self.file.entries.read().iter() {
             // & and |, not && and ||: these would stop early.
             allowed |= same(user, &entry.user) & same(password, &entry.password);
         }
@@ -109,13 +109,13 @@ impl Users {
 
     /// How many users there are.
     pub fn count(&self) -> usize {
-        self.shared.entries.read().len()
+        self.file.entries.read().len()
     }
 }
 
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Users").field("path", &self.shared.path).field("count", &self.count()).finish()
+        f.debug_struct("Users").field("path", &self.file.path).field("count", &self.count()).finish()
     }
 }
 

@@ -1,14 +1,12 @@
 //! Who is alive, and who owns what.
 //!
 //! The members agree on one [`View`] after another; the owner of each key is a pure function of
-//! it ([`view`]). [`etcd`] is how they agree in production, [`fixed`] how tests tell them what
-//! to believe; both hand out the same [`Membership`], made of a [`seat`]. What may follow a view
-//! is decided in [`propose`], without any IO. What nodes know of each other without etcd are
-//! their [`contacts`].
+//! it ([`view`]). [`etcd`] is how they agree, and hands out a [`Membership`], made of a [`seat`]. What
+//! may follow a view is decided in [`propose`], without any IO. What nodes know of each other
+//! without etcd are their [`contacts`].
 
 pub mod contacts;
 pub mod etcd;
-pub mod fixed;
 mod moment;
 pub mod propose;
 pub mod seat;
@@ -17,10 +15,11 @@ mod tenure;
 pub mod view;
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,14 +37,25 @@ pub struct Membership {
     states: watch::Receiver<Arc<State>>,
     tenure: Arc<Tenure>,
     timing: Timing,
-    control: Control,
+    control: Arc<dyn Control>,
 }
 
-#[derive(Debug, Clone)]
-enum Control {
-    Task(Task),
-    Script(Arc<Mutex<Seat>>),
+/// Does what a [`Membership`] is asked for: the task that talks to etcd, or what a test has put in its place.
+pub(crate) trait Control: fmt::Debug + Send + Sync {
+    /// See [`Membership::etcd_health`].
+    fn etcd_health(&self) -> Option<etcd::health::Report>;
+    /// See [`Membership::heard`].
+    fn heard(&self);
+    /// See [`Membership::learn`].
+    fn learn(&self, epoch: u64, view: View);
+    /// See [`Membership::leave`].
+    fn leave(&self, deadline: Duration) -> Asked<'_, ()>;
+    /// See [`Membership::raise_flush_generation`].
+    fn raise_flush_generation(&self) -> Asked<'_, u64>;
 }
+
+/// What a [`Control`] was asked for, which takes a while.
+pub(crate) type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// How the task that talks to etcd is asked for something.
 #[derive(Debug, Clone)]
@@ -67,16 +77,8 @@ pub(crate) struct Task {
 }
 
 impl Membership {
-    pub(crate) fn of_task(seat: &Seat, timing: Timing, task: Task) -> Self {
-        Self { states: seat.states(), tenure: seat.tenure(), timing, control: Control::Task(task) }
-    }
-
-    pub(crate) fn of_script(seat: Arc<Mutex<Seat>>, timing: Timing) -> Self {
-        let (states, tenure) = {
-            let seat = seat.lock();
-            (seat.states(), seat.tenure())
-        };
-        Self { states, tenure, timing, control: Control::Script(seat) }
+    pub(crate) fn new(seat: &Seat, timing: Timing, control: Arc<dyn Control>) -> Self {
+        Self { states: seat.states(), tenure: seat.tenure(), timing, control }
     }
 
     /// What this node believes now. Costs a short lock and a reference count.
@@ -89,12 +91,9 @@ impl Membership {
         self.timing
     }
 
-    /// How this node gets on with etcd; `None` where a script takes its place.
+    /// How this node gets on with etcd; `None` in a test without one.
     pub fn etcd_health(&self) -> Option<etcd::health::Report> {
-        match &self.control {
-            Control::Task(task) => Some(task.health.report()),
-            Control::Script(_) => None,
-        }
+        self.control.etcd_health()
     }
 
     /// Whether this node may answer at this very moment for what it owns in the view it acts on.
@@ -132,9 +131,7 @@ impl Membership {
     /// To be called when a node has answered for the first time, or does not any more. What
     /// follows from it is written in etcd at once, so that nobody who joins waits for the clock.
     pub fn heard(&self) {
-        if let Control::Task(task) = &self.control {
-            task.heard.notify_one();
-        }
+        self.control.heard();
     }
 
     /// Waits for a state that this handle has not seen, and returns it; states in between may be
@@ -155,10 +152,7 @@ impl Membership {
     /// over a moment later; one that comes in a flood is dropped, because the sender will tell
     /// it again.
     pub fn learn(&self, epoch: u64, view: View) {
-        match &self.control {
-            Control::Script(seat) => _ = seat.lock().told(epoch, view),
-            Control::Task(task) => _ = task.learned.try_send((epoch, view)),
-        }
+        self.control.learn(epoch, view);
     }
 
     /// Whether a moment of [`Membership::serves_until`] is still to come.
@@ -173,16 +167,7 @@ impl Membership {
     /// [`Error::Unconfirmed`] after the deadline: the others then remove this node as if it had
     /// failed.
     pub async fn leave(&self, deadline: Duration) -> Result<(), Error> {
-        match &self.control {
-            Control::Script(seat) => {
-                seat.lock().leave();
-                Ok(())
-            }
-            Control::Task(task) => {
-                task.leaving.cancel();
-                timeout(deadline, task.left.cancelled()).await.map_err(|_| Error::Unconfirmed(deadline))
-            }
-        }
+        self.control.leave(deadline).await
     }
 
     /// Raises the flush generation of the view and returns it; [`Membership::flushed`] waits until
@@ -191,17 +176,7 @@ impl Membership {
     /// # Errors
     /// [`Error::Unconfirmed`] when etcd does not answer, [`Error::NotJoined`] without a view.
     pub async fn raise_flush_generation(&self) -> Result<u64, Error> {
-        match &self.control {
-            Control::Script(seat) => seat.lock().flush(),
-            Control::Task(task) => {
-                let (reply, answer) = oneshot::channel();
-                let asked = async {
-                    task.flushes.send(reply).await.map_err(|_| Error::Ended)?;
-                    answer.await.unwrap_or(Err(Error::Unconfirmed(task.patience)))
-                };
-                timeout(task.patience, asked).await.unwrap_or(Err(Error::Unconfirmed(task.patience)))
-            }
-        }
+        self.control.raise_flush_generation().await
     }
 
     /// Waits until every node has flushed as this generation asks: until nobody acts on a view of
@@ -225,5 +200,38 @@ impl Membership {
             ids.insert(state.me.clone());
         }
         if ids.is_empty() { Ok(()) } else { Err(ids.into_iter().collect()) }
+    }
+}
+
+impl Control for Task {
+    fn etcd_health(&self) -> Option<etcd::health::Report> {
+        Some(self.health.report())
+    }
+
+    fn heard(&self) {
+        self.heard.notify_one();
+    }
+
+    fn learn(&self, epoch: u64, view: View) {
+        // When the queue is full, the sender will tell it again.
+        _ = self.learned.try_send((epoch, view));
+    }
+
+    fn leave(&self, deadline: Duration) -> Asked<'_, ()> {
+        Box::pin(async move {
+            self.leaving.cancel();
+            timeout(deadline, self.left.cancelled()).await.map_err(|_| Error::Unconfirmed(deadline))
+        })
+    }
+
+    fn raise_flush_generation(&self) -> Asked<'_, u64> {
+        Box::pin(async {
+            let (reply, answer) = oneshot::channel();
+            let asked = async {
+                self.flushes.send(reply).await.map_err(|_| Error::Ended)?;
+                answer.await.unwrap_or(Err(Error::Unconfirmed(self.patience)))
+            };
+            timeout(self.patience, asked).await.unwrap_or(Err(Error::Unconfirmed(self.patience)))
+        })
     }
 }

@@ -2,14 +2,14 @@
 //! told. Nothing else in the program reads them.
 //!
 //! The command line wins over the environment, that over the file, and that over the defaults.
-//! Flags, their long names and the words of `-o` are memcached's own; the table in `knobs.rs`
+//! Flags, their long names and the words of `-o` are memcached's own; the table in `option_specs.rs`
 //! says what becomes of each. Values keep the place they came from until they are parsed, so
 //! that a refusal names the flag, the variable or the file's key that a person has to change.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::local_cluster::{self, tether::Tether};
+use crate::local_cluster::{self, die_with_parent::DieWithParent};
 use crate::{logs, process};
 
 mod address;
@@ -19,13 +19,13 @@ mod environment;
 mod file;
 mod help;
 mod http;
-mod knobs;
 mod launch;
 mod line;
 mod listen;
 mod local;
 mod log_format;
 mod node;
+mod option_specs;
 mod settings;
 mod values;
 
@@ -42,7 +42,7 @@ pub enum Outcome {
     /// Run several nodes, as children.
     LocalCluster(local_cluster::Options),
     /// Be such a child.
-    Tether(Tether),
+    DieWithParent(DieWithParent),
 }
 
 /// How to run a node.
@@ -60,7 +60,7 @@ pub struct Launch {
 
 /// Why the process does not start as it was told to. Always the operator's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ConfigError {
     /// The command line cannot be taken apart.
     #[error("{0}; filbert -h lists the flags")]
     Usage(String),
@@ -85,7 +85,7 @@ pub enum Refusal {
     Unusable(String),
 }
 
-impl Refusal {
+impl ConfigError {
     /// sysexits.h, EX_USAGE: what memcached exits with for most of these.
     pub const EXIT_CODE: u8 = 64;
 
@@ -104,7 +104,7 @@ impl Refusal {
 pub fn load(
     args: impl Iterator<Item = OsString>,
     environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Outcome, Refusal> {
+) -> Result<Outcome, ConfigError> {
     let (args, environment): (Vec<_>, Vec<_>) = (args.collect(), environment.collect());
     if let Some(asked) = local::read(&args, &environment) {
         return asked;
@@ -116,7 +116,7 @@ pub fn load(
 mod tests {
     use super::*;
 
-    fn load_with(args: &[&str], environment: &[(&str, &str)]) -> Result<Outcome, Refusal> {
+    fn load_with(args: &[&str], environment: &[(&str, &str)]) -> Result<Outcome, ConfigError> {
         load(
             std::iter::once("filbert").chain(args.iter().copied()).map(OsString::from),
             environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))),

@@ -5,10 +5,12 @@
 //! memory; [`cluster`] knows who is there and who owns what, [`peer`] calls the others, [`cache`]
 //! decides who executes a command; [`server`] is what listens; [`node`] builds them all, from what
 //! [`config`] was told.
+//!
+//! With the feature `testkit`, which only tests ask for, there is a module of that name: views and a
+//! network that a test scripts.
 
 pub mod allocator;
 pub mod auth;
-pub mod beats;
 pub mod cache;
 pub mod clock;
 pub mod cluster;
@@ -26,7 +28,10 @@ pub mod protocol;
 pub mod server;
 pub mod stats;
 pub mod store;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod tls;
+pub mod watchdog;
 
 #[cfg(test)]
 #[path = "../tests/support/shown.rs"]

@@ -3,13 +3,13 @@
 //!
 //! The nodes are children of this process, run from the same executable, and know nothing of it:
 //! they find each other as they would anywhere. All of it ends with this process, however that
-//! ends ([`tether`]).
+//! ends ([`die_with_parent`]).
 
 mod child;
+pub mod die_with_parent;
 mod parts;
 mod probe;
 mod start;
-pub mod tether;
 
 use std::io::{self, Write};
 use std::time::Duration;

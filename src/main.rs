@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use filbert::config::{self, Launch, Outcome, Refusal};
+use filbert::config::{self, ConfigError, Launch, Outcome};
 use filbert::logs::{self, Format, Started, Target};
 use filbert::process::rights::Rights;
 use filbert::{local_cluster, node, process};
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, ExitCode::FAILURE),
         },
-        Ok(Outcome::Tether(tether)) => complain(&tether.tie(), ExitCode::FAILURE),
+        Ok(Outcome::DieWithParent(child)) => complain(&child.exec(), ExitCode::FAILURE),
         Err(refusal) => refuse(&refusal, config::log_format(&args, &environment)),
     }
 }
@@ -45,8 +45,8 @@ fn complain(what: &dyn Display, code: ExitCode) -> ExitCode {
 }
 
 /// Says why it does not start, to the person who typed it or to whoever collects the log.
-fn refuse(refusal: &Refusal, format: Format) -> ExitCode {
-    fail(refusal, format, ExitCode::from(Refusal::EXIT_CODE))
+fn refuse(refusal: &ConfigError, format: Format) -> ExitCode {
+    fail(refusal, format, ExitCode::from(ConfigError::EXIT_CODE))
 }
 
 fn fail(why: &dyn Display, format: Format, code: ExitCode) -> ExitCode {

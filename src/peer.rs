@@ -1,10 +1,10 @@
 //! Calls to other nodes.
 //!
-//! A [`Job`] is a command on its way to its owner: whoever sends it holds the other end of its
+//! A [`PendingOp`] is a command on its way to its owner: whoever sends it holds the other end of its
 //! [`ReplyTo`], and hears of it exactly once, whatever happens.
 //!
-//! [`link`] sends the jobs of one thread to one member, over a [`transport`]: [`grpc`] between
-//! processes, [`memory`] between the nodes of a simulation. [`receive`] is the other end.
+//! [`link`] sends the operations of one thread to one member, over a [`transport`]: [`grpc`]
+//! between processes. [`receive`] is the other end.
 //!
 //! All time in this room is tokio's, so that it can be paused and simulated.
 
@@ -13,13 +13,12 @@ pub mod completions;
 pub mod grpc;
 pub mod identity;
 pub mod link;
-pub mod memory;
 pub mod options;
 pub mod pings;
 pub mod receive;
 pub mod tls;
 pub mod transport;
-mod yielder;
+pub(crate) mod yielder;
 
 use tokio::time::Instant;
 
@@ -32,7 +31,7 @@ use crate::peer::completions::ReplyTo;
 /// A command on its way to its owner. It is answered exactly once; one that is dropped answers
 /// that nobody did.
 #[derive(Debug)]
-pub struct Job {
+pub struct PendingOp {
     operation: EncodedOp,
     /// The epoch of the view by which it was sent on its way.
     pub epoch: u64,
@@ -43,7 +42,7 @@ pub struct Job {
     reply_to: Option<ReplyTo>,
 }
 
-impl Job {
+impl PendingOp {
     /// A command that sets out.
     pub fn new(operation: EncodedOp, epoch: u64, deadline: Instant, reply_to: ReplyTo) -> Self {
         Self { operation, epoch, deadline, rerouted: false, reply_to: Some(reply_to) }
@@ -71,7 +70,7 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for PendingOp {
     fn drop(&mut self) {
         self.finish(Err(Unavailable::Unanswered));
     }

@@ -15,7 +15,7 @@ pub mod text;
 pub mod token;
 
 use crate::command::{Command, SetMode};
-use crate::protocol::admin::Admin;
+use crate::protocol::admin::AdminCommand;
 use crate::protocol::binary::{Ask, Head};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;
@@ -33,7 +33,7 @@ pub enum Request<'a> {
     /// A multiget has ended with a key that has been asked for already, or with a blank.
     End,
     /// Everything that is not about one key.
-    Admin(Admin<'a>),
+    Admin(AdminCommand<'a>),
     /// It could not be understood; the text says why. Quiet when `noreply` hides even that.
     Refused {
         /// Why.

@@ -43,7 +43,7 @@ fn no_old_value_comes_back_whatever_fails() {
     let start = Instant::now();
     for round in 0.. {
         let duration = left.min(ROUND);
-        let load = Load::new(doors(&cluster.nodes), start, &format!("round{round}"));
+        let load = Load::new(addrs(&cluster.nodes), start, &format!("round{round}"));
         let mut faults = Faults::new(&mut cluster, load.woken.clone(), rng.u64(..), start);
         let ((), seen) = load.run(rng.u64(..), || faults.run(duration));
         let summary =
@@ -66,7 +66,7 @@ fn a_node_alone_keeps_the_rule() {
     let seed = Seed::choose();
     let mut nodes = [lone_node("node-1")];
     let start = Instant::now();
-    let load = Load::new(doors(&nodes), start, "alone");
+    let load = Load::new(addrs(&nodes), start, "alone");
     let (log, seen) = load.run(seed.0, || {
         let mut log = Log::default();
         for turn in 0..6 {
@@ -97,7 +97,7 @@ fn nodes_that_do_not_know_each_other_are_caught() {
     let nodes = [lone_node("node-1"), lone_node("node-2")];
     // Long enough to see something, on a busy machine, too.
     let caught = (0..20).any(|round| {
-        let load = Load::new(doors(&nodes), Instant::now(), &format!("strangers{round}"));
+        let load = Load::new(addrs(&nodes), Instant::now(), &format!("strangers{round}"));
         let ((), seen) = load.run(seed.0, || thread::sleep(Duration::from_millis(500)));
         let offences = check(&seen, &Log::default()).err().unwrap_or_default();
         ["was acknowledged before", "incr gave"].iter().all(|offence| offences.contains(offence))
@@ -111,8 +111,8 @@ fn lone_node(id: &str) -> Node {
     node
 }
 
-fn doors(nodes: &[Node]) -> Vec<crate::support::node::Door> {
-    nodes.iter().map(Node::door).collect()
+fn addrs(nodes: &[Node]) -> Vec<crate::support::node::ClientAddr> {
+    nodes.iter().map(Node::client_addr).collect()
 }
 
 /// Checks everything that was seen, and says how much it was.

@@ -73,8 +73,8 @@ fn nodes_are_told_where_each_other_and_etcd_are() {
                 ports[place].as_str().and_then(|port| port.strip_prefix("127.0.0.1:")?.split_once(':'));
             port.expect("published on this machine alone")
         };
-        let ((clients, door), (page, inside)) = (port(0), port(1));
-        assert_eq!((ports.len(), door, inside), (2, CLIENTS, PAGE));
+        let ((clients, container_port), (page, inside)) = (port(0), port(1));
+        assert_eq!((ports.len(), container_port, inside), (2, CLIENTS, PAGE));
         assert_eq!(node.option("--http-advertise"), format!("127.0.0.1:{page}"), "where a browser is");
         for outside in [clients, page] {
             assert!(published.insert(outside.to_owned()), "{outside} twice");

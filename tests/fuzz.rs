@@ -86,7 +86,7 @@ fn context(store: &Options, clock: &Clock) -> Arc<ServerContext> {
         replies: Quota::new(0),
         auth: None,
         certificates: None,
-        beats: Arc::default(),
+        watchdog: Arc::default(),
         stop: CancellationToken::new(),
         sweep: sync_channel(1).0,
         draining: AtomicBool::new(false),

@@ -1,4 +1,4 @@
-//! How the files of `src/` import each other: without circles.
+//! How the files of `src/` import each other: without circles. And how long files and functions are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -169,6 +169,103 @@ fn circles(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     circles.into_iter().collect()
 }
 
+/// Lines of a file, and of a function, that are not said to be more.
+const FILE_LINES_MAX: usize = 400;
+const FUNCTION_LINES_MAX: usize = 60;
+
+/// What is longer, and why: `path` for a file, `path::function` for a function. What is within its limit must go from
+/// here.
+const LONGER: &[(&str, &str)] = &[
+    ("src/cluster/etcd/ledger.rs", "being split"),
+    ("src/store.rs", "being split"),
+    ("src/store/shard.rs", "being split"),
+    ("src/store/shard.rs::arithmetic", "being split"),
+    ("src/store/shard.rs::try_set", "being split"),
+];
+
+/// Of the product, of the benches and of what tests stand on. Every line counts, comments and blank ones, too; of a
+/// function from its `fn` to its last brace. Tests do not count: no module `tests`, in a file or beside one, and none
+/// that `#[cfg(test)]` marks; nor what stands in `tests/` itself, where a case may be a long story.
+#[test]
+fn files_and_functions_are_short() {
+    let mut found = Vec::new();
+    for path in sources() {
+        let text = fs::read_to_string(&path).expect("the file was there a moment ago");
+        let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("it was found there").display();
+        let code = without_tests(&text);
+        if code.len() > FILE_LINES_MAX {
+            found.push((name.to_string(), code.len()));
+        }
+        let functions = functions(&code).into_iter().filter(|&(_, lines)| lines > FUNCTION_LINES_MAX);
+        found.extend(functions.map(|(function, lines)| (format!("{name}::{function}"), lines)));
+    }
+    found.sort_unstable();
+    let names: BTreeSet<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let allowed: BTreeSet<&str> = LONGER.iter().map(|&(name, _)| name).collect();
+    let too_long: Vec<_> = found.iter().filter(|(name, _)| !allowed.contains(name.as_str())).collect();
+    assert!(too_long.is_empty(), "split it, or give the reason in LONGER: {too_long:?}");
+    let short: Vec<_> = allowed.difference(&names).collect();
+    assert!(short.is_empty(), "these are short, and must go from LONGER: {short:?}");
+}
+
+/// Every file whose length matters.
+fn sources() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders: Vec<_> = ["src", "benches", "tests/support"].map(|folder| root.join(folder)).to_vec();
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the folder can be read") {
+            let path = entry.expect("the folder can be read").path();
+            if path.file_stem().is_some_and(|stem| stem == "tests") || is_test_module(&path) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(path);
+            }
+        }
+    }
+    sources
+}
+
+/// Whether `x/y.rs` is declared in `x.rs` as a module of the tests.
+fn is_test_module(path: &Path) -> bool {
+    let parent = path.parent().expect("a file is in a folder").with_extension("rs");
+    let name = path.file_stem().expect("every file has a name").to_string_lossy();
+    let declared = format!("#[cfg(test)]\nmod {name};");
+    fs::read_to_string(parent).is_ok_and(|text| text.contains(&declared))
+}
+
+/// The lines before the module `tests`, which stands last.
+fn without_tests(text: &str) -> Vec<&str> {
+    text.lines().take_while(|line| !line.ends_with("mod tests {")).collect()
+}
+
+/// Every function with a body, as rustfmt lays it out, and how many lines it has.
+fn functions(code: &[&str]) -> Vec<(String, usize)> {
+    let mut functions = Vec::new();
+    for (start, line) in code.iter().enumerate() {
+        let words = line.trim_start();
+        let Some((before, after)) = words.split_once("fn ") else { continue };
+        let is_declaration = before.split_whitespace().all(|word| {
+            word.starts_with("pub") || ["const", "async", "unsafe"].contains(&word) || word.ends_with(')')
+        });
+        if !is_declaration || line.ends_with('}') || line.ends_with(';') {
+            continue;
+        }
+        let name = after.chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect();
+        let indent = &line[..line.len() - words.len()];
+        let end = code[start..].iter().position(|line| {
+            line.strip_prefix(indent)
+                .is_some_and(|rest| rest.starts_with('}') || rest.starts_with(')') && rest.ends_with(';'))
+        });
+        // Without a body, in a trait, it ends with its parentheses.
+        functions.push((name, end.expect("rustfmt closes a function where it began") + 1));
+    }
+    functions
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +275,13 @@ mod tests {
         let mut paths = Vec::new();
         expand("", "crate::a::{self, b::{C, D as E}, f}", &mut paths);
         assert_eq!(paths, ["crate::a::self", "crate::a::b::C", "crate::a::b::D", "crate::a::f"]);
+    }
+
+    #[test]
+    fn functions_are_measured_from_end_to_end() {
+        let text = "impl A {\n    pub(super) async fn one(\n        a: u8,\n    ) {\n        b();\n    }\n\n    fn two(&self) {}\n}\n";
+        let text = format!("{text}fn three() {{\n    let fn_is = a;\n}}\n#[cfg(test)]\nmod tests {{\n");
+        assert_eq!(functions(&without_tests(&text)), [("one".to_owned(), 5), ("three".to_owned(), 3)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The HTTP door: items, health, metrics, who may ask, and what bad requests cost.
+//! The HTTP server: items, health, metrics, who may ask, and what bad requests cost.
 
 use std::net::TcpListener;
 use std::thread;
@@ -265,13 +265,13 @@ fn metrics_are_all_there_and_documented() {
 #[test]
 fn items_of_a_cluster_are_had_through_any_node() {
     let cluster = Cluster::steady(3);
-    let doors: Vec<Http> = cluster.nodes.iter().map(|node| node.http()).collect();
+    let nodes: Vec<Http> = cluster.nodes.iter().map(|node| node.http()).collect();
     for number in 0..30 {
         let (path, value) = (item(&format!("key{number}")), number.to_string());
-        assert_eq!(doors[number % 3].put(&path, value.as_bytes()).status, 204);
-        assert!(doors.iter().all(|door| door.get(&path).body == value.as_bytes()));
+        assert_eq!(nodes[number % 3].put(&path, value.as_bytes()).status, 204);
+        assert!(nodes.iter().all(|node| node.get(&path).body == value.as_bytes()));
         let owners: Vec<_> =
-            doors.iter().map(|door| door.get(&format!("/api/v1/owner/key{number}")).json()).collect();
+            nodes.iter().map(|node| node.get(&format!("/api/v1/owner/key{number}")).json()).collect();
         assert!(
             owners.iter().all(|owner| owner["owner"]["id"] == owners[0]["owner"]["id"]),
             "{:?}",
@@ -279,10 +279,10 @@ fn items_of_a_cluster_are_had_through_any_node() {
         );
         assert!(owners.iter().all(|owner| owner["item"]["size_bytes"] == value.len()), "{:?}", Cut(&owners));
         assert_eq!(owners.iter().filter(|owner| owner["owner"]["here"] == true).count(), 1);
-        assert_eq!(doors[(number + 1) % 3].delete(&path).status, 204);
-        assert_eq!(doors[(number + 2) % 3].get(&path).status, 404);
+        assert_eq!(nodes[(number + 1) % 3].delete(&path).status, 204);
+        assert_eq!(nodes[(number + 2) % 3].get(&path).status, 404);
     }
-    let cluster = doors[0].get("/api/v1/cluster").json();
+    let cluster = nodes[0].get("/api/v1/cluster").json();
     assert_eq!((&cluster["settled"], &cluster["serving"]), (&true.into(), &true.into()));
     let members = cluster["members"].as_array().expect("members");
     assert_eq!(members.len(), 3);

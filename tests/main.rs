@@ -22,6 +22,7 @@ mod memory;
 mod memory_bound;
 mod observability;
 mod process;
+mod proto;
 mod readme;
 mod simulation;
 mod standstill;

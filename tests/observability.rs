@@ -96,7 +96,7 @@ impl Watched {
     }
 
     fn load(&self) -> Load {
-        Load::on(self.cluster.running().map(|node| node.door()).collect())
+        Load::on(self.cluster.running().map(|node| node.client_addr()).collect())
     }
 
     #[track_caller]

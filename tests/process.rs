@@ -11,7 +11,7 @@ use nix::unistd::{self, Uid, User};
 use tempfile::TempDir;
 
 use crate::support::certificates::Authority;
-use crate::support::daemon::{Daemon, Tether};
+use crate::support::daemon::{Daemon, KillWithTests};
 use crate::support::run;
 use crate::support::server::{Product, Server, command, eventually, is_root};
 use crate::support::shown::Cut;
@@ -125,14 +125,14 @@ fn a_bounded_root_does_as_the_user_what_only_that_one_may() {
         let mut all = vec!["-u", "nobody"];
         all.extend_from_slice(args);
         let server = Server::spawn_as(Product::Filbert, bounded, &all);
-        let tether = Tether::to(server.pid());
-        (server, tether)
+        let killer = KillWithTests::to(server.pid());
+        (server, killer)
     };
     let of_nobody = |name: &str| fs::metadata(path(name)).is_ok_and(|file| file.uid() == nobody.uid.as_raw());
 
     let (pid, users, log, socket) = (path("pid"), path("users"), path("log"), path("socket"));
     let tls = format!("ssl_chain_cert={},ssl_key={}", path("cert"), path("key"));
-    let (mut server, tether) =
+    let (mut server, killer) =
         start(&["-l", "127.0.0.1", "-P", &pid, "-Y", &users, "-Z", "-o", &tls, "--log-file", &log]);
     eventually("the pid file is written", || Path::new(&pid).exists());
     assert_eq!(fs::read_to_string(&pid).expect("it is there"), format!("{}\n", server.pid()));
@@ -140,9 +140,9 @@ fn a_bounded_root_does_as_the_user_what_only_that_one_may() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
     assert!(!Path::new(&pid).exists() && !Path::new(&format!("{pid}.tmp")).exists(), "none is left");
-    drop(tether);
+    drop(killer);
 
-    let (mut server, _tether) = start(&["-s", &socket, "-P", &pid]);
+    let (mut server, _killer) = start(&["-s", &socket, "-P", &pid]);
     unix_client(Path::new(&socket)).ask("mn\r\n", "MN\r\n");
     assert!(of_nobody("socket"), "it belongs to the user");
     server.signal(Signal::SIGTERM);
@@ -187,7 +187,7 @@ fn root_is_given_away() {
     }
     let nobody = nobody();
     let server = Server::filbert(&["-u", "nobody"]);
-    let _tether = Tether::to(server.pid());
+    let _killer = KillWithTests::to(server.pid());
     server.connect().ask("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
     // Every thread, with its real, effective, saved and file system ids.
     let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("readable");
@@ -212,7 +212,7 @@ fn the_unix_socket_belongs_to_the_user() {
     let path = dir.path().join("socket");
     let name = path.to_str().expect("temporary paths are text");
     let server = Server::spawn(Product::Filbert, &["-s", name, "-u", "nobody"]);
-    let _tether = Tether::to(server.pid());
+    let _killer = KillWithTests::to(server.pid());
     unix_client(&path).ask("mn\r\n", "MN\r\n");
     let file = fs::metadata(&path).expect("it is there");
     let owner = if is_root() { nobody().uid } else { Uid::current() };

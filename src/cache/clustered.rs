@@ -25,7 +25,7 @@ use crate::peer::link::stats::AllStats;
 use crate::peer::link::{Dialer, Redirected};
 use crate::peer::options::Options;
 use crate::peer::transport::Transport;
-use crate::peer::{Answer, Job, pings};
+use crate::peer::{Answer, PendingOp, pings};
 use crate::stats::Counters;
 use crate::store::Store;
 
@@ -155,21 +155,21 @@ impl Clustered {
     }
 
     /// Sends a command on its way to where `routing` says.
-    pub fn send(&self, routing: &Routing, place: Place, job: Job) {
+    pub fn send(&self, routing: &Routing, place: Place, op: PendingOp) {
         match place {
             Place::Member(index) => match self.links.lock().at(index, routing, &self.dialer) {
-                Some(link) => link.send(job),
-                None => job.answer(Err(Unavailable::Moved)),
+                Some(link) => link.send(op),
+                None => op.answer(Err(Unavailable::Moved)),
             },
             Place::Here { .. } | Place::Soon => {
-                let epoch = job.epoch;
-                if let Err(error) = self.dialer.redirected.try_send(Redirected { job, epoch }) {
+                let epoch = op.epoch;
+                if let Err(error) = self.dialer.redirected.try_send(Redirected { op, epoch }) {
                     let (mpsc::error::TrySendError::Full(redirected)
                     | mpsc::error::TrySendError::Closed(redirected)) = error;
-                    redirected.job.answer(Err(Unavailable::Overloaded));
+                    redirected.op.answer(Err(Unavailable::Overloaded));
                 }
             }
-            Place::Nowhere => job.answer(Err(Unavailable::NoOwner)),
+            Place::Nowhere => op.answer(Err(Unavailable::NoOwner)),
         }
     }
 
@@ -179,8 +179,8 @@ impl Clustered {
         let operation = self.encode(command, self.context.store.clock().now(), Projection::Value);
         let (sender, answer) = tokio::sync::oneshot::channel();
         let routing = self.routing_handle.hold().clone();
-        let job = Job::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));
-        self.send(&routing, routing.place(command.key), job);
+        let op = PendingOp::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));
+        self.send(&routing, routing.place(command.key), op);
         // A job is always answered.
         answer.await.unwrap_or(Answer { operation, result: Err(Unavailable::Unanswered) })
     }

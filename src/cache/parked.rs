@@ -76,15 +76,15 @@ impl ParkedRequests {
 
     /// Lets a command through, or has it wait behind all of its slot.
     fn admit(&mut self, clustered: &Clustered, routing: &Routing, redirected: Redirected, now: Instant) {
-        if redirected.job.deadline <= now {
-            let why = if redirected.job.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
-            return redirected.job.answer(Err(why));
+        if redirected.op.deadline <= now {
+            let why = if redirected.op.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
+            return redirected.op.answer(Err(why));
         }
-        let slot = slot(redirected.job.operation().key());
+        let slot = slot(redirected.op.operation().key());
         let held =
             if self.slots.contains(&slot) { Some(redirected) } else { pass(clustered, routing, redirected) };
         if let Some(redirected) = held {
-            let deadline = redirected.job.deadline;
+            let deadline = redirected.op.deadline;
             self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
             self.slots.insert(slot);
             self.waiting.push_back(redirected);
@@ -94,17 +94,17 @@ impl ParkedRequests {
 
 /// Gives a command back that is of a later view than this one, or for whose place it is too early.
 fn pass(clustered: &Clustered, routing: &Routing, redirected: Redirected) -> Option<Redirected> {
-    let Redirected { mut job, epoch } = redirected;
+    let Redirected { mut op, epoch } = redirected;
     if routing.epoch < epoch {
-        return Some(Redirected { job, epoch });
+        return Some(Redirected { op, epoch });
     }
-    match routing.place(job.operation().key()) {
-        Place::Soon => Some(Redirected { job, epoch }),
+    match routing.place(op.operation().key()) {
+        Place::Soon => Some(Redirected { op, epoch }),
         // A later routing may be in force already, though it is not posted yet.
-        Place::Here { .. } => clustered.execute_here(job).map(|job| Redirected { job, epoch }),
+        Place::Here { .. } => clustered.execute_here(op).map(|op| Redirected { op, epoch }),
         place => {
-            job.epoch = routing.epoch;
-            clustered.send(routing, place, job);
+            op.epoch = routing.epoch;
+            clustered.send(routing, place, op);
             None
         }
     }

@@ -12,7 +12,7 @@ use crate::cache::turn::{Fenced, NotHere};
 use crate::command::{Outcome, Unavailable};
 use crate::pb;
 use crate::pb::outcome::Kind;
-use crate::peer::Job;
+use crate::peer::PendingOp;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
 use crate::stats::Counter;
 
@@ -41,21 +41,21 @@ impl Executor for Clustered {
 
 impl Clustered {
     /// Executes a command here, if this is still where it belongs; gives it back when not.
-    pub(super) fn execute_here(&self, job: Job) -> Option<Job> {
-        let operation = job.operation().open();
+    pub(super) fn execute_here(&self, op: PendingOp) -> Option<PendingOp> {
+        let operation = op.operation().open();
         let Some(command) = operation.ok().and_then(|operation| pb::command(&operation).ok()) else {
-            job.answer(Err(Unavailable::Moved));
+            op.answer(Err(Unavailable::Moved));
             return None;
         };
         let mut turn = self.begin(self.context().store.clock().now(), 0);
         let result = match turn.execute(&command, |outcome| pb::outcome(0, &outcome)) {
             // Of an owner that is not known yet a later routing may know.
-            Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => return Some(job),
+            Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => return Some(op),
             Err(NotHere::Unavailable(why)) => Err(why),
             // It may have been executed by a node that was not the owner any more.
             Ok(outcome) => turn.finish().map(|()| outcome).map_err(|Fenced| Unavailable::Unanswered),
         };
-        job.answer(result);
+        op.answer(result);
         None
     }
 

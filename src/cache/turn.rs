@@ -13,7 +13,7 @@ use crate::clock::Seconds;
 use crate::cluster::Membership;
 use crate::command::{Command, Outcome, SetMode, Unavailable};
 use crate::pb::{EncodedOp, Projection};
-use crate::peer::Job;
+use crate::peer::PendingOp;
 use crate::peer::completions::ReplyTo;
 use crate::stats::Counters;
 use crate::store::{Caller, Store};
@@ -142,8 +142,8 @@ impl<'a> Turn<'a> {
         // A node that is alone sends nothing; a reply that is dropped is answered.
         let Some(hold) = &mut self.hold else { return };
         let deadline = *hold.deadline.get_or_insert_with(|| hold.clustered.deadline());
-        let job = Job::new(operation, hold.routing.epoch, deadline, reply_to);
-        hold.clustered.send(&hold.routing, place, job);
+        let op = PendingOp::new(operation, hold.routing.epoch, deadline, reply_to);
+        hold.clustered.send(&hold.routing, place, op);
     }
 
     /// Whether this node could answer as an owner when the turn began.

@@ -35,7 +35,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::beats::Beats;
 use crate::cluster::contacts::{Contacts, Timing};
 use crate::cluster::etcd::calls::Connect;
 use crate::cluster::etcd::health::Health;
@@ -45,6 +44,7 @@ use crate::cluster::moment::now;
 use crate::cluster::seat::Seat;
 use crate::cluster::view::Member;
 use crate::cluster::{Error, Hooks, Membership, Task};
+use crate::watchdog::Watchdog;
 
 /// Requests for a flush generation that wait; each is bounded in time, too.
 const FLUSH_QUEUE: usize = 16;
@@ -90,7 +90,7 @@ pub struct Options {
     /// *every* other member.
     pub forsake_after: Duration,
     /// Whether every thread of this node goes on: while one does not, the node lets go of its lease.
-    pub beats: Arc<Beats>,
+    pub watchdog: Arc<Watchdog>,
 }
 
 impl Default for Options {
@@ -111,7 +111,7 @@ impl Default for Options {
             lease_ttl: Duration::from_secs(5),
             call_timeout: Duration::from_secs(1),
             forsake_after: Duration::from_secs(60),
-            beats: Arc::default(),
+            watchdog: Arc::default(),
         }
     }
 }
@@ -184,12 +184,12 @@ pub fn part(
         leaving: CancellationToken::new(),
         left: CancellationToken::new(),
     };
-    let membership = Membership::of_task(&seat, options.timing(), task.clone());
-    let (tick, beats) = (options.tick(), options.beats.clone());
+    let membership = Membership::new(&seat, options.timing(), Arc::new(task.clone()));
+    let (tick, watchdog) = (options.tick(), options.watchdog.clone());
     let ledger = Arc::new(Mutex::new(Ledger::new(seat, contacts, &options)));
     let leaving = task.leaving.clone();
     let node = Node::new(options, connect, Arc::clone(&ledger), health, requests, &task);
-    let (talking, looking) = (beats.watch("etcd"), beats.watch("membership"));
+    let (talking, looking) = (watchdog.watch("etcd"), watchdog.watch("membership"));
     let watch = looking.along(async move {
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,22 +1,18 @@
 //! A node's place in its cluster: the one piece of code through which views are taken over,
-//! whether etcd or a test brings them.
+//! whoever brings them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::cluster::moment::now;
-use crate::cluster::propose;
-use crate::cluster::state::{Candidate, Error, Hooks, Standing, State};
+use crate::cluster::state::{Candidate, Hooks, Standing, State};
 use crate::cluster::tenure::Tenure;
 use crate::cluster::view::{Member, Owners, View};
-
-/// How long a seat that nobody limits may serve.
-const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A node's place in its cluster.
 pub struct Seat {
@@ -204,11 +200,6 @@ impl Seat {
         self.tenure.ends()
     }
 
-    /// Lets this node serve for good, if it is a member.
-    pub fn serve_unlimited(&mut self) {
-        self.serve_until(now() + UNLIMITED);
-    }
-
     /// Another process has taken this node's id, or has gone again. In force at once.
     pub fn displace(&mut self, displaced: bool) {
         self.tenure.displace(displaced);
@@ -290,35 +281,6 @@ impl Seat {
         self.stand(now());
     }
 
-    /// Raises the flush generation here and now, as a script does it.
-    pub(crate) fn flush(&mut self) -> Result<u64, Error> {
-        let state = self.state();
-        if state.epoch == 0 {
-            return Err(Error::NotJoined);
-        }
-        let view = propose::flushed(&state.view);
-        let generation = view.flush_generation;
-        self.told(state.epoch + 1, view);
-        Ok(generation)
-    }
-
-    /// Takes over a view as a script gives it, which knows who has a lease.
-    pub(crate) fn told(&mut self, epoch: u64, view: View) -> Effect {
-        self.witness(epoch);
-        self.take(epoch, view)
-    }
-
-    /// The same, when the owners of the view are known.
-    pub(crate) fn told_known(&mut self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
-        self.witness(epoch);
-        self.take_known(epoch, view, owners)
-    }
-
-    fn witness(&mut self, epoch: u64) {
-        let state = self.state();
-        self.acknowledge(BTreeMap::clone(&state.acknowledged), state.witnessed.max(epoch));
-    }
-
     fn standing(&self, state: &State, now: Instant) -> Standing {
         match (self.leaving, state.is_member()) {
             (true, _) => Standing::Leaving,
@@ -349,13 +311,12 @@ fn incarnation_after(last: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::Duration;
 
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::cluster::Membership;
-    use crate::cluster::contacts::Timing;
+    use crate::testkit::membership::Script;
 
     struct Nothing;
 
@@ -375,7 +336,7 @@ mod tests {
         };
         let seat = Arc::new(Mutex::new(Seat::new(me, Arc::new(Nothing))));
         let lease = Duration::from_millis(50);
-        let membership = Membership::of_script(Arc::clone(&seat), Timing::of(lease));
+        let membership = Script::control(Arc::clone(&seat), lease);
         let granted = Instant::now();
         seat.lock().serve_until(granted + lease);
         let me = seat.lock().me().clone();
@@ -387,7 +348,7 @@ mod tests {
         assert!(granted.elapsed() >= lease || membership.state().standing != Standing::Serving);
         seat.lock().stand(Instant::now());
         assert_eq!(membership.state().standing, Standing::Fenced);
-        seat.lock().serve_until(Instant::now() + UNLIMITED);
+        seat.lock().serve_until(Instant::now() + Duration::from_secs(3600));
         seat.lock().stand(Instant::now());
         assert!(membership.serves());
     }

@@ -3,7 +3,7 @@
 use std::net::{TcpListener, ToSocketAddrs};
 
 use crate::auth::Users;
-use crate::config::{Launch, Refusal};
+use crate::config::{ConfigError, Launch};
 use crate::server::admin::Token;
 use crate::server::listen;
 use crate::{process, tls};
@@ -14,7 +14,7 @@ use crate::{process, tls};
 /// # Errors
 ///
 /// What a start would fail of.
-pub(super) fn check(launch: &Launch) -> Result<String, Refusal> {
+pub(super) fn check(launch: &Launch) -> Result<String, ConfigError> {
     let server = &launch.node.server;
     if let Some(tls) = &server.tls {
         tls::Reloadable::load(tls.clone()).map_err(unusable)?;
@@ -54,13 +54,13 @@ pub(super) fn check(launch: &Launch) -> Result<String, Refusal> {
     Ok(warnings.chain(["the configuration can be used\n".to_owned()]).collect())
 }
 
-fn unusable(error: impl ToString) -> Refusal {
-    Refusal::Unusable(error.to_string())
+fn unusable(error: impl ToString) -> ConfigError {
+    ConfigError::Unusable(error.to_string())
 }
 
 /// Refuses an address that does not exist, or is another machine's.
-fn can_listen(option: &str, address: &str) -> Result<(), Refusal> {
-    let refuse = |error: std::io::Error| Refusal::value(format!("{option} {address}"), error.to_string());
+fn can_listen(option: &str, address: &str) -> Result<(), ConfigError> {
+    let refuse = |error: std::io::Error| ConfigError::value(format!("{option} {address}"), error.to_string());
     let mut addresses = address.to_socket_addrs().map_err(refuse)?;
     // A start takes the first of them that it can have.
     let tried = addresses.try_fold(None, |_, address| match TcpListener::bind((address.ip(), 0)) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cluster::{self, etcd};
-use crate::config::Refusal;
+use crate::config::ConfigError;
 use crate::config::address::{self, Address};
 use crate::config::settings::{Setting, Settings};
 use crate::config::values;
@@ -60,7 +60,7 @@ pub(super) fn options(
     settings: &Settings,
     server: &server::Options,
     warnings: &mut Vec<String>,
-) -> Result<Option<ClusterOptions>, Refusal> {
+) -> Result<Option<ClusterOptions>, ConfigError> {
     let Some(given) = settings.of(ENDPOINTS) else {
         let needless = IN_A_CLUSTER.iter().find_map(|name| settings.of(name));
         return match needless {
@@ -98,7 +98,7 @@ pub(super) fn options(
 }
 
 /// What the files and the options that stand by themselves say of the membership.
-fn membership(settings: &Settings) -> Result<etcd::Options, Refusal> {
+fn membership(settings: &Settings) -> Result<etcd::Options, ConfigError> {
     for name in ["etcd-user", PASSWORD_FILE] {
         together(settings, name, &["etcd-user", PASSWORD_FILE])?;
     }
@@ -124,7 +124,7 @@ fn membership(settings: &Settings) -> Result<etcd::Options, Refusal> {
     })
 }
 
-fn peer(settings: &Settings) -> Result<peer::Options, Refusal> {
+fn peer(settings: &Settings) -> Result<peer::Options, ConfigError> {
     let default = peer::Options::default();
     for name in ["peer-cert", "peer-key", "peer-ca"] {
         together(settings, name, &["peer-cert", "peer-key", "peer-ca"])?;
@@ -143,7 +143,7 @@ fn peer(settings: &Settings) -> Result<peer::Options, Refusal> {
     })
 }
 
-fn peer_listen(settings: &Settings) -> Result<Address, Refusal> {
+fn peer_listen(settings: &Settings) -> Result<Address, ConfigError> {
     let parse = |text: &str| {
         Address::parse(text).map_err(|why| {
             format!("{why} (allowed: host:port, [v6]:port, with 0.0.0.0 or [::] for every address and 0 for any free port)")
@@ -151,12 +151,12 @@ fn peer_listen(settings: &Settings) -> Result<Address, Refusal> {
     };
     match settings.value("peer-listen", parse)? {
         Some(listen) => Ok(listen),
-        None => Address::parse(&peer::Options::default().listen).map_err(Refusal::Usage),
+        None => Address::parse(&peer::Options::default().listen).map_err(ConfigError::Usage),
     }
 }
 
 /// Where other nodes reach this one: port 0 is the one that is going to be listened on.
-fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, Refusal> {
+fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, ConfigError> {
     if let Some(given) = settings.value("peer-advertise", address::advertised)? {
         return Ok(given);
     }
@@ -170,7 +170,11 @@ fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, Refu
 
 /// Where clients reach this node: unless told, where it listens first, or on the host that the
 /// peers know when that is every address or a unix socket. Empty when the port is not known yet.
-fn client_address(settings: &Settings, server: &server::Options, peer_host: &str) -> Result<String, Refusal> {
+fn client_address(
+    settings: &Settings,
+    server: &server::Options,
+    peer_host: &str,
+) -> Result<String, ConfigError> {
     if let Some(given) = settings.value("advertise", address::advertised)? {
         return Ok(given.to_string());
     }
@@ -187,7 +191,7 @@ fn told(address: &Address) -> String {
 }
 
 /// The words of `--etcd-endpoints`, each once.
-fn endpoints(given: &Setting) -> Result<Vec<String>, Refusal> {
+fn endpoints(given: &Setting) -> Result<Vec<String>, ConfigError> {
     let mut all = Vec::new();
     for value in given.values() {
         let refuse = |why: String| given.refuse_value(value, why);
@@ -232,7 +236,7 @@ fn is_here(endpoint_word: &str) -> bool {
 }
 
 /// Finds out now what joining would find wrong later. `given` are the endpoints.
-fn check(settings: &Settings, given: &Setting, membership: &etcd::Options) -> Result<(), Refusal> {
+fn check(settings: &Settings, given: &Setting, membership: &etcd::Options) -> Result<(), ConfigError> {
     let mut whole = membership.clone();
     if whole.node_id.is_empty() {
         whole.node_id = etcd::default_node_id(0);
@@ -244,7 +248,7 @@ fn check(settings: &Settings, given: &Setting, membership: &etcd::Options) -> Re
 }
 
 /// Refuses `name` when it was given and not all of `names` were.
-fn together(settings: &Settings, name: &str, names: &[&str]) -> Result<(), Refusal> {
+fn together(settings: &Settings, name: &str, names: &[&str]) -> Result<(), ConfigError> {
     let Some(given) = settings.of(name) else {
         return Ok(());
     };
@@ -258,7 +262,7 @@ fn together(settings: &Settings, name: &str, names: &[&str]) -> Result<(), Refus
 }
 
 /// A file that is read later: whether it can be is found out now.
-fn file(settings: &Settings, name: &str) -> Result<Option<PathBuf>, Refusal> {
+fn file(settings: &Settings, name: &str) -> Result<Option<PathBuf>, ConfigError> {
     match (settings.path(name)?, settings.of(name)) {
         (Some(path), Some(given)) => match fs::read(&path) {
             Ok(_) => Ok(Some(path)),
@@ -268,7 +272,7 @@ fn file(settings: &Settings, name: &str) -> Result<Option<PathBuf>, Refusal> {
     }
 }
 
-fn password(settings: &Settings) -> Result<Option<etcd::Password>, Refusal> {
+fn password(settings: &Settings) -> Result<Option<etcd::Password>, ConfigError> {
     let (Some(path), Some(given)) = (settings.path(PASSWORD_FILE)?, settings.of(PASSWORD_FILE)) else {
         return Ok(None);
     };

@@ -3,8 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::config::Refusal;
-use crate::config::knobs::{KNOBS, Knob, VARIABLE_PREFIX, nearest};
+use crate::config::ConfigError;
+use crate::config::option_specs::{OPTION_SPECS, OptionSpec, VARIABLE_PREFIX, nearest};
 use crate::config::settings::{Settings, Source};
 
 /// What the environment says.
@@ -26,7 +26,9 @@ pub(super) struct Environment {
 ///
 /// A variable of an unknown name is warned of rather than refused: Kubernetes and Docker links
 /// put `FILBERT_...` variables of their own into every container beside a service of our name.
-pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Environment, Refusal> {
+pub(super) fn read(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Environment, ConfigError> {
     let mut read = Environment::default();
     // In the order of names: warnings are always in the same one, and FILBERT_EXTENDED comes
     // before the variables of single words, which win.
@@ -44,11 +46,11 @@ pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
             "MEMCACHED_SASL_PWDB" => read.sasl_users = Some(value.into()),
             "FILBERT_TEST_HOLD" if cfg!(debug_assertions) => read.held_by = Some(value.into()),
             _ if !name.starts_with(VARIABLE_PREFIX) || is_not_ours(name, &value) => {}
-            _ => match KNOBS.iter().find(|knob| knob.variable() == name) {
-                Some(knob) => read.settings.add(knob, &Source::Environment, value)?,
+            _ => match OPTION_SPECS.iter().find(|spec| spec.variable() == name) {
+                Some(spec) => read.settings.add(spec, &Source::Environment, value)?,
                 None => {
                     let bare = name[VARIABLE_PREFIX.len()..].to_lowercase().replace('_', "-");
-                    let near = nearest(&bare, |_| true).map(Knob::variable);
+                    let near = nearest(&bare, |_| true).map(OptionSpec::variable);
                     let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
                     read.warnings.push(format!("{name} in the environment is no option: ignored{near}"));
                 }

@@ -2,40 +2,40 @@
 
 use std::path::Path;
 
-use crate::config::Refusal;
-use crate::config::knobs::{self, KNOBS, Knob, Spelled, Takes};
+use crate::config::ConfigError;
+use crate::config::option_specs::{self, OPTION_SPECS, OptionSpec, Spelled, Takes};
 use crate::config::settings::{Settings, Source};
 
 /// Reads the file.
-pub(super) fn read(path: &Path) -> Result<Settings, Refusal> {
-    let refuse = |why: String| Refusal::File { path: path.to_owned(), why };
+pub(super) fn read(path: &Path) -> Result<Settings, ConfigError> {
+    let refuse = |why: String| ConfigError::File { path: path.to_owned(), why };
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
     let table: toml::Table = text.parse().map_err(|error| refuse(format!("is not TOML: {error}")))?;
 
     let source = Source::File(path.to_owned());
     let mut settings = Settings::default();
     for (key, value) in table {
-        let knob = file_key(&key).map_err(|why| refuse(format!("{key}: {why}")))?;
-        if settings.of(knob.name).is_some() {
+        let spec = file_key(&key).map_err(|why| refuse(format!("{key}: {why}")))?;
+        if settings.of(spec.name).is_some() {
             return Err(refuse(format!("{key}: given twice")));
         }
-        let values = words(value, knob).map_err(|why| refuse(format!("{key}: {why}")))?;
+        let values = words(value, spec).map_err(|why| refuse(format!("{key}: {why}")))?;
         for value in values {
-            settings.add(knob, &source, value.into())?;
+            settings.add(spec, &source, value.into())?;
         }
     }
     Ok(settings)
 }
 
 /// The option that a key of the file names; `idle_timeout` is as good as `idle-timeout`.
-fn file_key(key: &str) -> Result<&'static Knob, String> {
+fn file_key(key: &str) -> Result<&'static OptionSpec, String> {
     let name = key.replace('_', "-");
-    match knobs::named(&name) {
-        Some(knob) if knob.name == knobs::CONFIG => Err("a file cannot name another".into()),
-        Some(knob) => Ok(knob),
-        None => match KNOBS.iter().find(|knob| knob.spelled == Spelled::Short(single(key))) {
-            Some(knob) => Err(format!("is no key; the long name is {}", knob.name)),
-            None => match knobs::nearest(&name, |_| true) {
+    match option_specs::named(&name) {
+        Some(spec) if spec.name == option_specs::CONFIG => Err("a file cannot name another".into()),
+        Some(spec) => Ok(spec),
+        None => match OPTION_SPECS.iter().find(|spec| spec.spelled == Spelled::Short(single(key))) {
+            Some(spec) => Err(format!("is no key; the long name is {}", spec.name)),
+            None => match option_specs::nearest(&name, |_| true) {
                 Some(near) => Err(format!("is no key; did you mean {}?", near.name)),
                 None => Err("is no key; the keys are the long names of the flags (filbert -h)".into()),
             },
@@ -53,10 +53,10 @@ fn single(key: &str) -> char {
 }
 
 /// A TOML value as the words that the command line would have.
-fn words(value: toml::Value, knob: &Knob) -> Result<Vec<String>, String> {
+fn words(value: toml::Value, spec: &OptionSpec) -> Result<Vec<String>, String> {
     use toml::Value;
     match value {
-        Value::Array(values) if knob.takes == Takes::List => {
+        Value::Array(values) if spec.takes == Takes::List => {
             let mut all = Vec::new();
             for value in values {
                 match value {
@@ -69,9 +69,9 @@ fn words(value: toml::Value, knob: &Knob) -> Result<Vec<String>, String> {
         Value::String(word) => Ok(vec![word]),
         Value::Integer(number) => Ok(vec![number.to_string()]),
         Value::Float(number) => Ok(vec![number.to_string()]),
-        Value::Boolean(on) if matches!(knob.takes, Takes::Switch | Takes::Count) => {
+        Value::Boolean(on) if matches!(spec.takes, Takes::Switch | Takes::Count) => {
             // `verbose = true` is one -v.
-            let word = if knob.takes == Takes::Switch { on.to_string() } else { u8::from(on).to_string() };
+            let word = if spec.takes == Takes::Switch { on.to_string() } else { u8::from(on).to_string() };
             Ok(vec![word])
         }
         other => Err(format!("takes no {}", other.type_str())),
@@ -82,7 +82,7 @@ fn words(value: toml::Value, knob: &Knob) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    fn file_of(text: &str) -> Result<Settings, Refusal> {
+    fn file_of(text: &str) -> Result<Settings, ConfigError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("filbert.toml");
         std::fs::write(&path, text).expect("written");

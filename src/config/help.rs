@@ -33,7 +33,7 @@ pub(super) fn license() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::knobs::{Fate, KNOBS, Spelled};
+    use crate::config::option_specs::{Fate, OPTION_SPECS, Spelled};
 
     #[test]
     fn the_page_begins_with_a_version_of_memcached() {
@@ -43,16 +43,16 @@ mod tests {
     #[test]
     fn the_page_names_every_option() {
         let page = page();
-        for knob in KNOBS {
-            let words = match knob.spelled {
-                Spelled::Short(letter) if knob.fate == Fate::Used => {
-                    vec![format!("-{letter}, --{}", knob.name)]
+        for spec in OPTION_SPECS {
+            let words = match spec.spelled {
+                Spelled::Short(letter) if spec.fate == Fate::Used => {
+                    vec![format!("-{letter}, --{}", spec.name)]
                 }
                 Spelled::Short(letter) => vec![format!("-{letter}")],
-                Spelled::Long => vec![format!("--{}", knob.name)],
+                Spelled::Long => vec![format!("--{}", spec.name)],
                 // The many without effect are covered by what they begin with.
-                Spelled::Extended if knob.fate == Fate::NoEffect => continue,
-                Spelled::Extended => vec![knob.extended_word()],
+                Spelled::Extended if spec.fate == Fate::NoEffect => continue,
+                Spelled::Extended => vec![spec.extended_word()],
             };
             for word in words {
                 assert!(page.contains(&word), "{word} is missing");
@@ -63,12 +63,12 @@ mod tests {
     #[test]
     fn the_documents_have_a_row_for_every_option() {
         let document = include_str!("../../docs/configuration.md");
-        for knob in KNOBS.iter().filter(|knob| knob.fate == Fate::Used) {
-            let name = match knob.spelled {
-                Spelled::Extended => format!("| `-o {}` |", knob.extended_word()),
-                _ => format!("| `--{}` |", knob.name),
+        for spec in OPTION_SPECS.iter().filter(|spec| spec.fate == Fate::Used) {
+            let name = match spec.spelled {
+                Spelled::Extended => format!("| `-o {}` |", spec.extended_word()),
+                _ => format!("| `--{}` |", spec.name),
             };
-            for word in [name, format!("| `{}` |", knob.variable())] {
+            for word in [name, format!("| `{}` |", spec.variable())] {
                 assert!(document.contains(&word), "{word} is missing");
             }
         }

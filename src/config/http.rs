@@ -1,6 +1,6 @@
 //! The HTTP server's options: where it listens, and who may ask.
 
-use crate::config::Refusal;
+use crate::config::ConfigError;
 use crate::config::address::{self, Address};
 use crate::config::settings::Settings;
 use crate::server::admin::Options;
@@ -15,7 +15,7 @@ const MEMCACHED_NAMES: &str = "memcached-exporter-metrics";
 const DEFAULT_LISTEN: &str = "127.0.0.1:11280";
 
 /// Puts them together; `None` when HTTP is turned off.
-pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
+pub(super) fn options(settings: &Settings) -> Result<Option<Options>, ConfigError> {
     let memcached_names = settings.switch(MEMCACHED_NAMES)?;
     let token_file = settings.path(TOKEN_FILE)?;
     let advertise = settings.value(ADVERTISE, address::advertised)?.map(|address| address.to_string());
@@ -44,14 +44,14 @@ pub(super) fn options(settings: &Settings) -> Result<Option<Options>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::knobs;
+    use crate::config::option_specs;
     use crate::config::settings::Source;
 
     fn read(given: &[(&str, &str)]) -> Result<Option<Options>, String> {
         let mut settings = Settings::default();
         for (name, value) in given {
-            let knob = knobs::named(name).expect("an option");
-            settings.add(knob, &Source::CommandLine, value.into()).expect("not refused");
+            let spec = option_specs::named(name).expect("an option");
+            settings.add(spec, &Source::CommandLine, value.into()).expect("not refused");
         }
         options(&settings).map_err(|refusal| refusal.to_string())
     }

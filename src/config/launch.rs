@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::settings::Settings;
-use crate::config::{Launch, Refusal, cluster, http, knobs, listen, values};
+use crate::config::{ConfigError, Launch, cluster, http, listen, option_specs, values};
 use crate::logs;
 use crate::protocol::codec::Protocol;
 use crate::server::{Listen, Security, UnixListen, guests};
@@ -44,7 +44,7 @@ pub(super) fn launch(
     settings: &Settings,
     cpus: usize,
     sasl_users: Option<PathBuf>,
-) -> Result<Launch, Refusal> {
+) -> Result<Launch, ConfigError> {
     let mut reader = Reader { settings, warnings: Vec::new() };
     reader.check_refused()?;
     let store = reader.store()?;
@@ -60,7 +60,7 @@ pub(super) fn launch(
         peer_files: cluster.is_some().then_some(guests::FILES),
     };
     let logs = logs::Options {
-        format: settings.value(knobs::LOG_FORMAT, values::log_format)?.unwrap_or_default(),
+        format: settings.value(option_specs::LOG_FORMAT, values::log_format)?.unwrap_or_default(),
         target: reader.log_target()?,
         verbosity: server.verbosity,
     };
@@ -115,16 +115,16 @@ pub(super) fn make_paths_absolute(launch: &mut Launch) {
 
 impl Reader<'_> {
     /// Options of which one value asks for what we do anyway.
-    fn check_refused(&self) -> Result<(), Refusal> {
+    fn check_refused(&self) -> Result<(), ConfigError> {
         self.settings.value("udp-port", |text| match text.parse() {
             Ok(0_u16) => Ok(()),
-            _ => Err(knobs::NO_UDP.into()),
+            _ => Err(option_specs::NO_UDP.into()),
         })?;
         Ok(())
     }
 
     /// What clients speak, and who may.
-    fn protocol(&self, server: &mut server::Options, sasl_users: Option<PathBuf>) -> Result<(), Refusal> {
+    fn protocol(&self, server: &mut server::Options, sasl_users: Option<PathBuf>) -> Result<(), ConfigError> {
         let given = self.settings.value("protocol", values::protocol)?;
         server.sasl = self.settings.switch("enable-sasl")?;
         server.protocol = given.unwrap_or_default();
@@ -146,9 +146,9 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn log_target(&self) -> Result<logs::Target, Refusal> {
-        let file = self.settings.path(knobs::LOG_FILE)?;
-        match (file, self.settings.switch(knobs::LOG_SYSLOG)?) {
+    fn log_target(&self) -> Result<logs::Target, ConfigError> {
+        let file = self.settings.path(option_specs::LOG_FILE)?;
+        match (file, self.settings.switch(option_specs::LOG_SYSLOG)?) {
             (None, false) => Ok(logs::Target::Stderr),
             (None, true) => Ok(logs::Target::Syslog),
             (Some(path), false) => Ok(logs::Target::File(path)),
@@ -156,13 +156,13 @@ impl Reader<'_> {
                 let why = "there is one log: give --log-file or --log-syslog, not both";
                 Err(self
                     .settings
-                    .of(knobs::LOG_SYSLOG)
-                    .map_or(Refusal::Usage(why.into()), |given| given.refuse(why)))
+                    .of(option_specs::LOG_SYSLOG)
+                    .map_or(ConfigError::Usage(why.into()), |given| given.refuse(why)))
             }
         }
     }
 
-    fn store(&self) -> Result<store::Options, Refusal> {
+    fn store(&self) -> Result<store::Options, ConfigError> {
         let default = store::Options::default();
         let memory = self.settings.value("memory-limit", values::memory)?;
         let item = self.settings.value("max-item-size", values::item_size)?;
@@ -182,13 +182,13 @@ impl Reader<'_> {
             let given = self.settings.of("max-item-size").or(self.settings.of("memory-limit"));
             return Err(match given {
                 Some(given) => given.refuse(why),
-                None => Refusal::Usage(why),
+                None => ConfigError::Usage(why),
             });
         }
         Ok(options)
     }
 
-    fn server(&mut self, cpus: usize, memory_bytes: u64) -> Result<server::Options, Refusal> {
+    fn server(&mut self, cpus: usize, memory_bytes: u64) -> Result<server::Options, ConfigError> {
         let settings = self.settings;
         let share = usize::try_from(memory_bytes / BUFFERS_PART).unwrap_or(usize::MAX).max(BUFFERS_MIN_BYTES);
         // memcached has one limit for both since 1.6.7, and had two before.
@@ -235,7 +235,7 @@ impl Reader<'_> {
         })
     }
 
-    fn unix(&mut self) -> Result<Option<UnixListen>, Refusal> {
+    fn unix(&mut self) -> Result<Option<UnixListen>, ConfigError> {
         let mode = self.settings.value("unix-mask", values::mode)?;
         let Some(path) = self.settings.path("unix-socket")? else {
             if let Some(mask) = self.settings.of("unix-mask") {
@@ -247,7 +247,7 @@ impl Reader<'_> {
     }
 
     /// Where to listen for TCP. `port` is `None` for any free one.
-    fn listen(&mut self, port: Option<u16>, unix: bool, tls: bool) -> Result<Vec<Listen>, Refusal> {
+    fn listen(&mut self, port: Option<u16>, unix: bool, tls: bool) -> Result<Vec<Listen>, ConfigError> {
         let off = port == Some(0);
         let mut all: Vec<Listen> = Vec::new();
         if let Some(given) = self.settings.of("listen") {
@@ -279,7 +279,7 @@ impl Reader<'_> {
             let why = "turns TCP off, so that a unix socket (-s) is needed to be reached at all";
             return Err(match self.settings.of("port") {
                 Some(port) => port.refuse(why),
-                None => Refusal::Usage(why.into()),
+                None => ConfigError::Usage(why.into()),
             });
         }
         if all.is_empty() {
@@ -289,7 +289,7 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    fn verbosity(&self) -> Result<u8, Refusal> {
+    fn verbosity(&self) -> Result<u8, ConfigError> {
         let Some(given) = self.settings.of("verbose") else {
             return Ok(0);
         };
@@ -302,7 +302,7 @@ impl Reader<'_> {
         Ok(sum.min(3))
     }
 
-    fn tls(&mut self) -> Result<Option<tls::Options>, Refusal> {
+    fn tls(&mut self) -> Result<Option<tls::Options>, ConfigError> {
         let settings = self.settings;
         let chain_cert = settings.path("ssl-chain-cert")?;
         let key = settings.path("ssl-key")?;
@@ -320,7 +320,7 @@ impl Reader<'_> {
         let ssl = |name| settings.of(name).or_else(|| settings.of("enable-ssl"));
         let refuse = |name, why: &str| match ssl(name) {
             Some(given) => given.refuse(why),
-            None => Refusal::Usage(why.into()),
+            None => ConfigError::Usage(why.into()),
         };
         let Some(chain_cert) = chain_cert else {
             return Err(refuse("enable-ssl", "needs a certificate: -o ssl_chain_cert=FILE,ssl_key=FILE"));
@@ -338,12 +338,12 @@ impl Reader<'_> {
 
     /// Whether there are authorities for listeners that ask for a client certificate, and such
     /// listeners for the authorities.
-    fn authorities(&mut self, tls: &mut tls::Options, listen: &[Listen]) -> Result<(), Refusal> {
+    fn authorities(&mut self, tls: &mut tls::Options, listen: &[Listen]) -> Result<(), ConfigError> {
         tls.mutual = listen.iter().any(|listen| listen.security == Security::MutualTls);
         if tls.mutual && tls.ca_cert.is_none() {
             let why = "mtls: needs the authorities that client certificates come from: -o ssl_ca_cert=FILE";
             let given = self.settings.of("listen");
-            return Err(given.map_or(Refusal::Usage(why.into()), |given| given.refuse(why)));
+            return Err(given.map_or(ConfigError::Usage(why.into()), |given| given.refuse(why)));
         }
         let asked_for = tls.mutual || tls.verify != ClientVerify::None;
         if let Some(ca) = self.settings.of("ssl-ca-cert").filter(|_| !asked_for) {

@@ -6,8 +6,8 @@ use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-use crate::config::Refusal;
-use crate::config::knobs::{self, KNOBS, Spelled, Takes};
+use crate::config::ConfigError;
+use crate::config::option_specs::{self, OPTION_SPECS, Spelled, Takes};
 use crate::config::settings::{Settings, Source};
 
 /// Words that are no flag. getopt_long puts them behind the flags, and memcached does not look at
@@ -25,14 +25,14 @@ pub(super) enum Asked {
 }
 
 /// Reads the command line, its first word (the program's name) included.
-pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Asked, Refusal> {
+pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Asked, ConfigError> {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => {
             return match error.kind() {
                 ErrorKind::DisplayHelp => Ok(Asked::Help),
                 ErrorKind::DisplayVersion => Ok(Asked::Version),
-                _ => Err(Refusal::Usage(explain(&error))),
+                _ => Err(ConfigError::Usage(explain(&error))),
             };
         }
     };
@@ -40,9 +40,9 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Asked, Refusa
         return Ok(Asked::License);
     }
     let mut settings = Settings::default();
-    for knob in KNOBS.iter().filter(|knob| knob.spelled != Spelled::Extended) {
-        for value in matches.get_many::<OsString>(knob.name).into_iter().flatten() {
-            settings.add(knob, &Source::CommandLine, value.clone())?;
+    for spec in OPTION_SPECS.iter().filter(|spec| spec.spelled != Spelled::Extended) {
+        for value in matches.get_many::<OsString>(spec.name).into_iter().flatten() {
+            settings.add(spec, &Source::CommandLine, value.clone())?;
         }
     }
     for word in matches.get_many::<OsString>(STRAY).into_iter().flatten() {
@@ -66,17 +66,17 @@ fn command() -> Command {
         .arg(Arg::new("license").short('i').long("license").action(ArgAction::SetTrue))
         .arg(Arg::new("check").long("check").action(ArgAction::SetTrue))
         .arg(Arg::new(STRAY).num_args(0..).value_parser(OsStringValueParser::new()));
-    for knob in KNOBS {
-        let arg = Arg::new(knob.name)
-            .long(knob.name)
+    for spec in OPTION_SPECS {
+        let arg = Arg::new(spec.name)
+            .long(spec.name)
             .action(ArgAction::Append)
             .value_parser(OsStringValueParser::new());
-        let arg = match knob.spelled {
+        let arg = match spec.spelled {
             Spelled::Short(letter) => arg.short(letter),
             Spelled::Long => arg,
             Spelled::Extended => continue,
         };
-        command = command.arg(match knob.takes {
+        command = command.arg(match spec.takes {
             Takes::Switch => optional(arg, "true"),
             Takes::Count => optional(arg, "1"),
             // As getopt: the next word is the value, also when it begins with a dash (-p -1).
@@ -110,7 +110,7 @@ pub(super) fn explain(error: &clap::Error) -> String {
         // clap names the argument as `--port <port>`; both spellings help more.
         ErrorKind::InvalidValue => {
             let long = flag.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
-            match knobs::named(long).map(|knob| knob.spelled) {
+            match option_specs::named(long).map(|spec| spec.spelled) {
                 Some(Spelled::Short(letter)) => format!("-{letter} (--{long}) needs a value"),
                 _ => format!("--{long} needs a value"),
             }
@@ -126,11 +126,11 @@ pub(super) fn explain(error: &clap::Error) -> String {
 mod tests {
     use super::*;
 
-    fn line(args: &[&str]) -> Result<Settings, Refusal> {
+    fn line(args: &[&str]) -> Result<Settings, ConfigError> {
         let args = std::iter::once("filbert").chain(args.iter().copied()).map(OsString::from);
         match read(args)? {
             Asked::Run(settings) => Ok(settings),
-            _ => Err(Refusal::Usage("asked for a text".into())),
+            _ => Err(ConfigError::Usage("asked for a text".into())),
         }
     }
 

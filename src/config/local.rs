@@ -7,9 +7,9 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
 use crate::config::line::{self, Asked};
-use crate::config::{Outcome, Refusal, knobs, node, values};
+use crate::config::{ConfigError, Outcome, node, option_specs, values};
 use crate::local_cluster::Options;
-use crate::local_cluster::tether::{self, Tether};
+use crate::local_cluster::die_with_parent::{self, DieWithParent};
 
 /// The first word of a command line that asks for a local cluster.
 const WORD: &str = "local-cluster";
@@ -42,7 +42,7 @@ const DECIDED: [&str; 21] = [
     "pidfile",
     "user",
     // Could hold any of them.
-    knobs::CONFIG,
+    option_specs::CONFIG,
 ];
 
 const HELP: &str = "\
@@ -64,34 +64,34 @@ PATH (Debian and Ubuntu: apt-get install etcd-server).
 pub(super) fn read(
     args: &[OsString],
     environment: &[(OsString, OsString)],
-) -> Option<Result<Outcome, Refusal>> {
+) -> Option<Result<Outcome, ConfigError>> {
     let (word, rest) = args.get(1..)?.split_first()?;
     match word.to_str()? {
         WORD => Some(local_cluster(rest, environment)),
-        tether::WORD => Some(tether(rest)),
+        die_with_parent::WORD => Some(die_with_parent(rest)),
         _ => None,
     }
 }
 
-fn local_cluster(words: &[OsString], environment: &[(OsString, OsString)]) -> Result<Outcome, Refusal> {
+fn local_cluster(words: &[OsString], environment: &[(OsString, OsString)]) -> Result<Outcome, ConfigError> {
     let matches = match command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Outcome::Print(HELP.into())),
-        Err(error) => return Err(Refusal::Usage(format!("{WORD}: {}", line::explain(&error)))),
+        Err(error) => return Err(ConfigError::Usage(format!("{WORD}: {}", line::explain(&error)))),
     };
-    let number = |name: &str, default, range| -> Result<u16, Refusal> {
+    let number = |name: &str, default, range| -> Result<u16, ConfigError> {
         let Some(given) = matches.get_one::<OsString>(name) else {
             return Ok(default);
         };
         let said = format!("{WORD} --{name} {}", given.display());
-        values::number(range)(&given.to_string_lossy()).map_err(|why| Refusal::value(said, why))
+        values::number(range)(&given.to_string_lossy()).map_err(|why| ConfigError::value(said, why))
     };
     let nodes = number("nodes", DEFAULT_NODES, 1..=NODES_MAX)?;
     let port = number("port", values::DEFAULT_PORT, 0..=u16::MAX)?;
     let node_args: Vec<_> = matches.get_many::<OsString>("of-nodes").into_iter().flatten().cloned().collect();
 
     let hidden_variables: Vec<_> =
-        DECIDED.into_iter().filter_map(knobs::named).map(knobs::Knob::variable).collect();
+        DECIDED.into_iter().filter_map(option_specs::named).map(option_specs::OptionSpec::variable).collect();
     check_node(&node_args, environment, &hidden_variables)?;
     Ok(Outcome::LocalCluster(Options {
         nodes,
@@ -118,13 +118,13 @@ fn check_node(
     node_args: &[OsString],
     environment: &[(OsString, OsString)],
     hidden: &[String],
-) -> Result<(), Refusal> {
+) -> Result<(), ConfigError> {
     let with = |more: &[&str]| {
         let words = std::iter::once("filbert".into()).chain(node_args.iter().cloned());
         words.chain(more.iter().map(OsString::from)).collect::<Vec<_>>()
     };
     let Asked::Run(settings) = line::read(with(&[]).into_iter())? else {
-        return Err(Refusal::Usage(format!(
+        return Err(ConfigError::Usage(format!(
             "{WORD}: behind -- only what a node can be started with is taken"
         )));
     };
@@ -136,11 +136,11 @@ fn check_node(
     node::load(all, seen.cloned().collect()).map(drop)
 }
 
-fn tether(words: &[OsString]) -> Result<Outcome, Refusal> {
+fn die_with_parent(words: &[OsString]) -> Result<Outcome, ConfigError> {
     let parent = words.first().and_then(|word| word.to_str()?.parse().ok());
     match parent {
-        Some(parent) => Ok(Outcome::Tether(Tether { parent, command: words[1..].to_vec() })),
-        None => Err(Refusal::Usage(format!("{} is for {WORD} alone", tether::WORD))),
+        Some(parent) => Ok(Outcome::DieWithParent(DieWithParent { parent, command: words[1..].to_vec() })),
+        None => Err(ConfigError::Usage(format!("{} is for {WORD} alone", die_with_parent::WORD))),
     }
 }
 
@@ -148,7 +148,7 @@ fn tether(words: &[OsString]) -> Result<Outcome, Refusal> {
 mod tests {
     use super::*;
 
-    fn asked(args: &str, variables: &[(&str, &str)]) -> Result<Outcome, Refusal> {
+    fn asked(args: &str, variables: &[(&str, &str)]) -> Result<Outcome, ConfigError> {
         crate::config::load(
             format!("filbert {args}").split_whitespace().map(OsString::from),
             variables.iter().map(|(name, value)| (name.into(), value.into())),
@@ -220,12 +220,12 @@ mod tests {
 
     #[test]
     fn a_child_is_told_its_parent_and_its_program() {
-        let Ok(Outcome::Tether(tether)) = asked("local-cluster-child 7 etcd --name a", &[]) else {
-            panic!("no tether");
+        let Ok(Outcome::DieWithParent(child)) = asked("local-cluster-child 7 etcd --name a", &[]) else {
+            panic!("no child");
         };
         assert_eq!(
-            tether,
-            Tether { parent: 7, command: ["etcd", "--name", "a"].map(OsString::from).to_vec() }
+            child,
+            DieWithParent { parent: 7, command: ["etcd", "--name", "a"].map(OsString::from).to_vec() }
         );
     }
 }

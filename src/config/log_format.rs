@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::config::knobs::{self, Knob};
+use crate::config::option_specs::{self, OptionSpec};
 use crate::config::values;
 use crate::logs::Format;
 
@@ -11,12 +11,12 @@ use crate::logs::Format;
 /// there, too, why a node does not start.
 pub fn log_format(args: &[OsString], environment: &[(OsString, OsString)]) -> Format {
     let told = |name: &str| {
-        let variable = knobs::named(name).map(Knob::variable)?;
+        let variable = option_specs::named(name).map(OptionSpec::variable)?;
         let found = environment.iter().find(|(name, value)| *name == *variable && !value.is_empty());
         on_the_line(args, name).or(found.map(|(_, value)| value.clone()))
     };
-    let in_the_file = || in_the_file(&PathBuf::from(told(knobs::CONFIG)?));
-    let word = told(knobs::LOG_FORMAT).or_else(in_the_file);
+    let in_the_file = || in_the_file(&PathBuf::from(told(option_specs::CONFIG)?));
+    let word = told(option_specs::LOG_FORMAT).or_else(in_the_file);
     word.and_then(|word| values::log_format(word.to_str()?).ok()).unwrap_or_default()
 }
 
@@ -32,7 +32,7 @@ fn on_the_line(args: &[OsString], name: &str) -> Option<OsString> {
 
 fn in_the_file(path: &Path) -> Option<OsString> {
     let table: toml::Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
-    let names = [knobs::LOG_FORMAT.to_owned(), knobs::LOG_FORMAT.replace('-', "_")];
+    let names = [option_specs::LOG_FORMAT.to_owned(), option_specs::LOG_FORMAT.replace('-', "_")];
     let value = names.iter().find_map(|name| table.get(name))?;
     value.as_str().map(OsStr::new).map(OsStr::to_owned)
 }

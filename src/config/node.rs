@@ -4,12 +4,15 @@ use std::ffi::OsString;
 
 use crate::config::line::Asked;
 use crate::config::settings::Settings;
-use crate::config::{Outcome, Refusal, check, environment, file, help, knobs, launch, line};
+use crate::config::{ConfigError, Outcome, check, environment, file, help, launch, line, option_specs};
 use crate::process;
 
 /// Reads the command line (its first word is the program's name), the environment and the file
 /// that one of them may name.
-pub(super) fn load(args: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> Result<Outcome, Refusal> {
+pub(super) fn load(
+    args: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+) -> Result<Outcome, ConfigError> {
     let (line, check_only) = match line::read(args.into_iter())? {
         Asked::Run(settings) => (settings, false),
         Asked::Check(settings) => (settings, true),
@@ -18,7 +21,7 @@ pub(super) fn load(args: Vec<OsString>, environment: Vec<(OsString, OsString)>) 
         Asked::Version => return Ok(Outcome::Print(help::version())),
     };
     let environment = environment::read(environment.into_iter())?;
-    let file = match line.path(knobs::CONFIG)?.or(environment.config) {
+    let file = match line.path(option_specs::CONFIG)?.or(environment.config) {
         Some(path) => file::read(&path)?,
         None => Settings::default(),
     };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::config::Refusal;
-use crate::config::knobs::{self, Fate, Knob, Spelled, Takes};
+use crate::config::ConfigError;
+use crate::config::option_specs::{self, Fate, OptionSpec, Spelled, Takes};
 
 /// Options that were given, by name; later layers win.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Settings {
 /// One option as it was given.
 #[derive(Debug)]
 pub(super) struct Setting {
-    knob: &'static Knob,
+    spec: &'static OptionSpec,
     source: Source,
     /// In the order given; never empty.
     values: Vec<OsString>,
@@ -38,21 +38,26 @@ impl Settings {
     /// # Errors
     ///
     /// An option that is refused whatever its value, and a word of `-o` that does not exist.
-    pub fn add(&mut self, knob: &'static Knob, source: &Source, value: OsString) -> Result<(), Refusal> {
-        if knob.name == knobs::EXTENDED {
+    pub fn add(
+        &mut self,
+        spec: &'static OptionSpec,
+        source: &Source,
+        value: OsString,
+    ) -> Result<(), ConfigError> {
+        if spec.name == option_specs::EXTENDED {
             return self.add_extended(source, &value);
         }
         // -U 0 and -B ascii ask for what we do anyway; which values those are is decided with
         // the other values, in launch.rs.
-        if let Fate::Refused(why) = knob.fate
-            && !matches!(knob.name, "udp-port" | "protocol")
-            && !(knob.takes == Takes::Switch && value == "false")
+        if let Fate::Refused(why) = spec.fate
+            && !matches!(spec.name, "udp-port" | "protocol")
+            && !(spec.takes == Takes::Switch && value == "false")
         {
-            return Err(Refusal::value(said(knob, source, &value), why));
+            return Err(ConfigError::value(said(spec, source, &value), why));
         }
         self.given
-            .entry(knob.name)
-            .or_insert_with(|| Setting { knob, source: source.clone(), values: Vec::new() })
+            .entry(spec.name)
+            .or_insert_with(|| Setting { spec, source: source.clone(), values: Vec::new() })
             .values
             .push(value);
         Ok(())
@@ -69,10 +74,11 @@ impl Settings {
     }
 
     /// Adds what stands after `-o`: words divided by commas, some with `=value`.
-    fn add_extended(&mut self, source: &Source, words: &OsStr) -> Result<(), Refusal> {
-        let extended = knobs::named(knobs::EXTENDED).ok_or_else(|| Refusal::Usage("no -o".into()))?;
+    fn add_extended(&mut self, source: &Source, words: &OsStr) -> Result<(), ConfigError> {
+        let extended =
+            option_specs::named(option_specs::EXTENDED).ok_or_else(|| ConfigError::Usage("no -o".into()))?;
         let refuse =
-            |word: &str, why: String| Err(Refusal::value(said(extended, source, OsStr::new(word)), why));
+            |word: &str, why: String| Err(ConfigError::value(said(extended, source, OsStr::new(word)), why));
         let Some(words) = words.to_str() else {
             return refuse(&words.to_string_lossy(), "is not UTF-8 text".into());
         };
@@ -81,18 +87,18 @@ impl Settings {
                 Some((name, value)) => (name, Some(value)),
                 None => (word, None),
             };
-            let Some((knob, off)) = knobs::extended(name) else {
+            let Some((spec, off)) = option_specs::extended(name) else {
                 return refuse(word, unknown_word(name));
             };
-            let value = match (knob.takes, value) {
+            let value = match (spec.takes, value) {
                 (_, Some(value)) => value,
                 (Takes::Switch, None) if off => "false",
                 (Takes::Switch, None) => "true",
                 // It decides nothing, so that nothing is missing.
-                (_, None) if knob.fate == Fate::NoEffect => "",
+                (_, None) if spec.fate == Fate::NoEffect => "",
                 (_, None) => return refuse(word, format!("needs a value: -o {name}=...")),
             };
-            self.add(knob, source, value.into())?;
+            self.add(spec, source, value.into())?;
         }
         Ok(())
     }
@@ -106,17 +112,17 @@ impl Settings {
 
     /// The option of that name, where it was given.
     pub fn of(&self, name: &str) -> Option<&Setting> {
-        debug_assert!(knobs::named(name).is_some(), "{name} is no option");
+        debug_assert!(option_specs::named(name).is_some(), "{name} is no option");
         self.given.get(name)
     }
 
     /// A switch: off unless given as on.
-    pub fn switch(&self, name: &str) -> Result<bool, Refusal> {
+    pub fn switch(&self, name: &str) -> Result<bool, ConfigError> {
         Ok(self.switch_given(name)?.unwrap_or(false))
     }
 
     /// A switch, where it was given.
-    pub fn switch_given(&self, name: &str) -> Result<Option<bool>, Refusal> {
+    pub fn switch_given(&self, name: &str) -> Result<Option<bool>, ConfigError> {
         self.of(name).map(|setting| setting.parse(crate::config::values::boolean)).transpose()
     }
 
@@ -125,12 +131,12 @@ impl Settings {
         &self,
         name: &str,
         parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, Refusal> {
+    ) -> Result<Option<T>, ConfigError> {
         self.of(name).map(|setting| setting.parse(parse)).transpose()
     }
 
     /// A path, where it was given.
-    pub fn path(&self, name: &str) -> Result<Option<PathBuf>, Refusal> {
+    pub fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
         let Some(setting) = self.of(name) else {
             return Ok(None);
         };
@@ -142,8 +148,8 @@ impl Settings {
 
     /// How to say the options that have no effect here, in the order of the table.
     pub fn without_effect(&self) -> Vec<String> {
-        let idle = knobs::KNOBS.iter().filter(|knob| knob.fate == Fate::NoEffect);
-        idle.filter_map(|knob| self.given.get(knob.name)).map(Setting::said_name).collect()
+        let idle = option_specs::OPTION_SPECS.iter().filter(|spec| spec.fate == Fate::NoEffect);
+        idle.filter_map(|spec| self.given.get(spec.name)).map(Setting::said_name).collect()
     }
 }
 
@@ -159,55 +165,55 @@ impl Setting {
     }
 
     /// The value that counts, parsed; `parse` says what is allowed.
-    pub fn parse<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Refusal> {
+    pub fn parse<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
         let text = self.last().to_str().ok_or_else(|| self.refuse("is not UTF-8 text"))?;
         parse(text.trim()).map_err(|why| self.refuse(why))
     }
 
     /// Refuses this option's value.
-    pub fn refuse(&self, why: impl Into<String>) -> Refusal {
+    pub fn refuse(&self, why: impl Into<String>) -> ConfigError {
         self.refuse_value(self.last(), why)
     }
 
     /// Refuses one of this option's values.
-    pub fn refuse_value(&self, value: &OsStr, why: impl Into<String>) -> Refusal {
-        Refusal::value(said(self.knob, &self.source, value), why)
+    pub fn refuse_value(&self, value: &OsStr, why: impl Into<String>) -> ConfigError {
+        ConfigError::value(said(self.spec, &self.source, value), why)
     }
 
     /// How to say the option where it was given: `-m 64`, `FILBERT_MEMORY_LIMIT=64`.
     pub fn said(&self) -> String {
-        said(self.knob, &self.source, self.last())
+        said(self.spec, &self.source, self.last())
     }
 
     fn said_name(&self) -> String {
-        said_name(self.knob, &self.source)
+        said_name(self.spec, &self.source)
     }
 }
 
 /// `-m lots`, `FILBERT_MEMORY_LIMIT=lots`, `memory-limit = lots in filbert.toml`.
-fn said(knob: &Knob, source: &Source, value: &OsStr) -> String {
-    let name = said_name(knob, source);
+fn said(spec: &OptionSpec, source: &Source, value: &OsStr) -> String {
+    let name = said_name(spec, source);
     let value = value.to_string_lossy();
     match source {
-        Source::CommandLine if knob.takes == Takes::Switch && value == "true" => name,
-        Source::CommandLine if knob.spelled == Spelled::Extended => format!("{name}={value}"),
+        Source::CommandLine if spec.takes == Takes::Switch && value == "true" => name,
+        Source::CommandLine if spec.spelled == Spelled::Extended => format!("{name}={value}"),
         Source::CommandLine if value.is_empty() => format!("{name} ''"),
         Source::CommandLine => format!("{name} {value}"),
         Source::Environment => format!("{name}={value}"),
-        Source::File(path) => format!("{} = {value} in {}", knob.name, path.display()),
+        Source::File(path) => format!("{} = {value} in {}", spec.name, path.display()),
     }
 }
 
 /// `-m`, `FILBERT_MEMORY_LIMIT`, `memory-limit in filbert.toml`.
-fn said_name(knob: &Knob, source: &Source) -> String {
+fn said_name(spec: &OptionSpec, source: &Source) -> String {
     match source {
-        Source::CommandLine => match knob.spelled {
+        Source::CommandLine => match spec.spelled {
             Spelled::Short(letter) => format!("-{letter}"),
-            Spelled::Long => format!("--{}", knob.name),
-            Spelled::Extended => format!("-o {}", knob.extended_word()),
+            Spelled::Long => format!("--{}", spec.name),
+            Spelled::Extended => format!("-o {}", spec.extended_word()),
         },
-        Source::Environment => knob.variable(),
-        Source::File(path) => format!("{} in {}", knob.name, path.display()),
+        Source::Environment => spec.variable(),
+        Source::File(path) => format!("{} in {}", spec.name, path.display()),
     }
 }
 
@@ -215,17 +221,17 @@ fn said_name(knob: &Knob, source: &Source) -> String {
 fn unknown_word(word: &str) -> String {
     let bare = word.strip_prefix("no_").unwrap_or(word);
     if bare.starts_with("ext_") {
-        return knobs::NO_EXTSTORE.into();
+        return option_specs::NO_EXTSTORE.into();
     }
     if bare.starts_with("proxy_") {
-        return knobs::NO_PROXY.into();
+        return option_specs::NO_PROXY.into();
     }
-    let words: Vec<_> = knobs::KNOBS
+    let words: Vec<_> = option_specs::OPTION_SPECS
         .iter()
-        .filter(|knob| knob.spelled == Spelled::Extended && knob.fate == Fate::Used)
-        .map(Knob::extended_word)
+        .filter(|spec| spec.spelled == Spelled::Extended && spec.fate == Fate::Used)
+        .map(OptionSpec::extended_word)
         .collect();
-    let near = knobs::nearest(&bare.replace('_', "-"), |spelled| spelled == Spelled::Extended);
+    let near = option_specs::nearest(&bare.replace('_', "-"), |spelled| spelled == Spelled::Extended);
     match near {
         Some(near) => format!("is no option of -o; did you mean {}?", near.extended_word()),
         None => format!("is no option of -o; those with an effect are {}", words.join(", ")),
@@ -236,10 +242,10 @@ fn unknown_word(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn settings(source: &Source, given: &[(&str, &str)]) -> Result<Settings, Refusal> {
+    fn settings(source: &Source, given: &[(&str, &str)]) -> Result<Settings, ConfigError> {
         let mut settings = Settings::default();
         for (name, value) in given {
-            settings.add(knobs::named(name).expect("an option"), source, value.into())?;
+            settings.add(option_specs::named(name).expect("an option"), source, value.into())?;
         }
         Ok(settings)
     }

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
+use crate::local_cluster::die_with_parent;
 use crate::local_cluster::start::say;
-use crate::local_cluster::tether;
 
 /// A longer line is shown in pieces.
 const LINE_MAX_BYTES: usize = 8 << 10;
@@ -83,7 +83,7 @@ impl Child {
 }
 
 fn spawn(name: &str, program: &OsStr, log: Stdio, change: impl FnOnce(&mut Command)) -> io::Result<Child> {
-    let mut command = Command::from(tether::command(program)?);
+    let mut command = Command::from(die_with_parent::command(program)?);
     // Ctrl-C in a terminal goes to the whole group of processes: the children are to hear of it
     // from here, in order.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).kill_on_drop(true);

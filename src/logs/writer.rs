@@ -25,7 +25,7 @@ const ENTRY_BYTES: usize = 64;
 
 /// The way out. Clones share one; by default there is none.
 #[derive(Clone, Default)]
-pub struct Writer(Option<Arc<Shared>>);
+pub struct Writer(Option<Arc<WriterInner>>);
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +33,7 @@ impl fmt::Debug for Writer {
     }
 }
 
-struct Shared {
+struct WriterInner {
     format: Format,
     lines: Lines,
     queue: Mutex<Queue>,
@@ -70,41 +70,41 @@ impl Writer {
     pub(super) fn new(out: Out, format: Format, lines: Lines) -> Self {
         let queue = Queue { entries: VecDeque::new(), bytes: 0, lost: 0, out: Some(out), flows: false };
         let (news, idle) = (Condvar::new(), Condvar::new());
-        Self(Some(Arc::new(Shared { format, lines, queue: Mutex::new(queue), news, idle })))
+        Self(Some(Arc::new(WriterInner { format, lines, queue: Mutex::new(queue), news, idle })))
     }
 
     /// Hands a line over. Never waits for it to be written.
     pub(super) fn push(&self, level: Level, text: String) {
-        let Some(shared) = &self.0 else { return };
-        let mut queue = shared.queue.lock();
+        let Some(inner) = &self.0 else { return };
+        let mut queue = inner.queue.lock();
         // What was asked for besides the usual leaves room for the rest.
         let limit = if level > Level::INFO { QUEUE_BYTES / 2 } else { QUEUE_BYTES };
         if queue.bytes + text.len() > limit {
             queue.lost += 1;
-            shared.lines.lose(1);
+            inner.lines.lose(1);
             return;
         }
         queue.bytes += text.len() + ENTRY_BYTES;
         let lost_before = std::mem::take(&mut queue.lost);
         queue.entries.push_back(Entry::Line { level, text, lost_before });
         if queue.flows {
-            shared.news.notify_one();
+            inner.news.notify_one();
         } else {
             drop(queue);
-            shared.write_by_hand(Instant::now());
+            inner.write_by_hand(Instant::now());
         }
     }
 
     /// Opens the file again, after what was said until now has been written to the old one: what
     /// rotates logs has moved that away. Anything but a file stays as it is.
     pub fn reopen(&self) {
-        let Some(shared) = &self.0 else { return };
-        let mut queue = shared.queue.lock();
+        let Some(inner) = &self.0 else { return };
+        let mut queue = inner.queue.lock();
         // One is enough, however often it was asked for.
         if !matches!(queue.entries.back(), Some(Entry::Reopen)) {
             queue.entries.push_back(Entry::Reopen);
         }
-        shared.news.notify_one();
+        inner.news.notify_one();
     }
 
     /// Starts the thread that writes from here on.
@@ -112,30 +112,30 @@ impl Writer {
     /// # Errors
     /// The system has no thread to give.
     pub fn flow(&self) -> io::Result<()> {
-        let Some(shared) = self.0.clone() else { return Ok(()) };
-        shared.queue.lock().flows = true;
+        let Some(inner) = self.0.clone() else { return Ok(()) };
+        inner.queue.lock().flows = true;
         let run = {
-            let shared = shared.clone();
-            move || shared.run()
+            let inner = inner.clone();
+            move || inner.run()
         };
         let started = std::thread::Builder::new().name("log".into()).spawn(run);
         if started.is_err() {
-            shared.queue.lock().flows = false;
+            inner.queue.lock().flows = false;
         }
         started.map(drop)
     }
 
     /// Waits until everything is written, but not longer than this.
     pub fn flush(&self, patience: Duration) {
-        let Some(shared) = &self.0 else { return };
+        let Some(inner) = &self.0 else { return };
         let until = Instant::now() + patience;
-        let mut queue = shared.queue.lock();
+        let mut queue = inner.queue.lock();
         if !queue.flows {
             drop(queue);
-            return shared.write_by_hand(until);
+            return inner.write_by_hand(until);
         }
         while queue.has_work() || queue.out.is_none() {
-            if shared.idle.wait_until(&mut queue, until).timed_out() {
+            if inner.idle.wait_until(&mut queue, until).timed_out() {
                 break;
             }
         }
@@ -146,8 +146,8 @@ impl Writer {
     /// # Errors
     /// The system refuses.
     pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) -> io::Result<()> {
-        let Some(shared) = &self.0 else { return Ok(()) };
-        shared.queue.lock().out.as_ref().map_or(Ok(()), |out| out.give_to(uid, gid))
+        let Some(inner) = &self.0 else { return Ok(()) };
+        inner.queue.lock().out.as_ref().map_or(Ok(()), |out| out.give_to(uid, gid))
     }
 }
 
@@ -212,7 +212,7 @@ impl Piece {
     }
 }
 
-impl Shared {
+impl WriterInner {
     /// Writes for ever.
     fn run(&self) {
         let mut queue = self.queue.lock();

@@ -25,7 +25,7 @@ pub struct Options {
     pub log_lines: logs::Lines,
     /// Where it logs, which is opened again at HUP.
     pub log_writer: logs::Writer,
-    /// See [`Beats::held_by`](crate::beats::Beats::held_by).
+    /// See [`Watchdog::held_by`](crate::watchdog::Watchdog::held_by).
     pub held_by: Option<PathBuf>,
 }
 

@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::beats::Beats;
 use crate::clock::Clock;
 use crate::events::Events;
 use crate::node::bound::{Bound, BoundHttp, http_addr};
@@ -32,6 +31,7 @@ use crate::server::strangers::Strangers;
 use crate::server::worker::{Workers, accept, ended};
 use crate::stats::Registry;
 use crate::store::Store;
+use crate::watchdog::Watchdog;
 
 /// How much longer than the grace period threads may take to end, and then are left behind.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,13 +58,13 @@ impl Running {
         let (sweep, sweep_asked) = sync_channel(1);
         let log_lines = options.log_lines.clone();
         let context = context(&mut bound, options, sweep);
-        let beats = context.beats.clone();
-        tokio::spawn(beats.watch("main").keep());
+        let watchdog = context.watchdog.clone();
+        tokio::spawn(watchdog.watch("main").keep());
 
         let (listener, member) = match bound.peers {
             None => (None, None),
             Some((listener, mut options)) => {
-                options.membership.beats = beats.clone();
+                options.membership.watchdog = watchdog.clone();
                 let files = process::files_beside(context.options.max_connections as u64);
                 let service =
                     |membership: &_, pings: &_| Service::new(context.clone(), membership, pings, files);
@@ -81,8 +81,8 @@ impl Running {
         });
         let http = http.transpose()?;
         let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
-            let (context, heart) = (context.clone(), beats.watch("sweeper"));
-            move || sweep_until_stopped(&context, &sweep_asked, &heart)
+            let (context, heartbeat) = (context.clone(), watchdog.watch("sweeper"));
+            move || sweep_until_stopped(&context, &sweep_asked, &heartbeat)
         })?;
         let mut acceptors = JoinSet::new();
         for listening in bound.listening {
@@ -101,7 +101,7 @@ impl Running {
         if let Some(member) = &member {
             member.leave(context.options.grace).await;
         }
-        context.beats.end();
+        context.watchdog.end();
         context.stop.cancel();
         context.drain();
         let until = Instant::now() + context.options.grace + PATIENCE;
@@ -124,9 +124,9 @@ impl Running {
 
 /// What every listener needs.
 fn context(bound: &mut Bound, options: Options, sweep: SyncSender<()>) -> Arc<ServerContext> {
-    let beats = match &bound.peers {
-        Some((_, cluster)) => Beats::new(cluster.membership.lease_ttl),
-        None => Beats::default(),
+    let watchdog = match &bound.peers {
+        Some((_, cluster)) => Watchdog::new(cluster.membership.lease_ttl),
+        None => Watchdog::default(),
     };
     let events = Events::default();
     Arc::new(ServerContext {
@@ -141,7 +141,7 @@ fn context(bound: &mut Bound, options: Options, sweep: SyncSender<()>) -> Arc<Se
         prefixes: Prefixes::new(options.server.prefix_delimiter),
         auth: bound.users.take(),
         certificates: bound.certificates.take(),
-        beats: Arc::new(beats.held_by(options.held_by)),
+        watchdog: Arc::new(watchdog.held_by(options.held_by)),
         stop: CancellationToken::new(),
         sweep,
         draining: AtomicBool::new(false),

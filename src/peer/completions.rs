@@ -10,7 +10,7 @@ use crate::command::Unavailable;
 use crate::pb;
 use crate::pb::EncodedOp;
 
-/// What came of a [`Job`](crate::peer::Job).
+/// What came of a [`PendingOp`](crate::peer::PendingOp).
 #[derive(Debug)]
 pub struct Answer {
     /// What was asked.

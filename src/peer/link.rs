@@ -1,14 +1,14 @@
-//! The way from one thread to one member: a queue, a stream, and what came of each job.
+//! The way from one thread to one member: a queue, a stream, and what came of each operation.
 //!
-//! [`jobs`] holds what is on its way, [`batches`] makes messages of it, [`peer_clock`] says until
-//! when the peer may execute it, and [`breaker`] when the peer is not to be asked. [`shared`]
+//! [`pending_ops`] holds what is on its way, [`batches`] makes messages of it, [`peer_clock`] says until
+//! when the peer may execute it, and [`breaker`] when the peer is not to be asked. [`inner`]
 //! ties them together.
 
 pub mod batches;
 pub mod breaker;
-pub mod jobs;
+pub mod inner;
 pub mod peer_clock;
-pub mod shared;
+pub mod pending_ops;
 pub mod stats;
 
 use std::future::pending;
@@ -23,11 +23,11 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::cluster::view::Member;
-use crate::peer::Job;
+use crate::peer::PendingOp;
 use crate::peer::identity::Identity;
 use crate::peer::link::batches::Batches;
-pub use crate::peer::link::shared::Redirected;
-use crate::peer::link::shared::Shared;
+use crate::peer::link::inner::LinkInner;
+pub use crate::peer::link::inner::Redirected;
 use crate::peer::link::stats::{AllStats, Stats};
 use crate::peer::options::Options;
 use crate::peer::transport::{Error, OutcomeStream, Transport};
@@ -41,7 +41,7 @@ pub struct Dialer {
     pub me: Arc<Identity>,
     /// How long to wait, and for how many.
     pub options: Arc<Options>,
-    /// Where jobs go whose owner has changed.
+    /// Where operations go whose owner has changed.
     pub redirected: mpsc::Sender<Redirected>,
     /// Counts what the links do.
     pub stats: Arc<AllStats>,
@@ -53,27 +53,27 @@ pub struct Dialer {
 
 /// The way from one thread to one member, in one incarnation and at one address.
 ///
-/// Jobs leave in the order in which they were sent. Every one is answered by its deadline, give or
+/// Operations leave in the order in which they were sent. Every one is answered by its deadline, give or
 /// take some milliseconds. Dropping the link closes it: what it has taken is still sent and
 /// answered.
 #[derive(Debug)]
-pub struct Link(Arc<Shared>);
+pub struct Link(Arc<LinkInner>);
 
 impl Link {
     /// Begins to connect. Must be called within a runtime, where its tasks then run.
     pub fn open(dialer: &Dialer, to: Member) -> Self {
         let stats = dialer.stats.open(&to.id);
-        let shared = Arc::new(Shared::new(&dialer.options, stats, dialer.redirected.clone()));
-        let conversation = Conversation { shared: shared.clone(), dialer: dialer.clone(), to };
+        let inner = Arc::new(LinkInner::new(&dialer.options, stats, dialer.redirected.clone()));
+        let conversation = Conversation { inner: inner.clone(), dialer: dialer.clone(), to };
         dialer.tasks.spawn(conversation.run());
-        dialer.tasks.spawn(keep_deadlines(shared.clone(), dialer.stop.clone()));
-        Self(shared)
+        dialer.tasks.spawn(keep_deadlines(inner.clone(), dialer.stop.clone()));
+        Self(inner)
     }
 
-    /// Sends a job on its way. Never waits: when too many wait already, or the member does not
-    /// answer, the job is answered at once.
-    pub fn send(&self, job: Job) {
-        self.0.send(job);
+    /// Sends an operation on its way. Never waits: when too many wait already, or the member does not
+    /// answer, the operation is answered at once.
+    pub fn send(&self, op: PendingOp) {
+        self.0.send(op);
     }
 
     /// What has been done so far, and is being done.
@@ -88,19 +88,19 @@ impl Drop for Link {
     }
 }
 
-/// Answers every job at its deadline at the latest, until the link is over.
-async fn keep_deadlines(shared: Arc<Shared>, stop: CancellationToken) {
+/// Answers every operation at its deadline at the latest, until the link is over.
+async fn keep_deadlines(inner: Arc<LinkInner>, stop: CancellationToken) {
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
-    while !shared.is_over() {
-        let next = shared.keep_deadlines();
+    while !inner.is_over() {
+        let next = inner.keep_deadlines();
         tokio::select! {
             biased;
             () = sleep_until_some(next) => {}
-            () = shared.rearm.notified() => {}
+            () = inner.rearm.notified() => {}
             () = &mut stopped, if !stopping => {
                 stopping = true;
-                shared.close();
+                inner.close();
             }
         }
     }
@@ -115,7 +115,7 @@ async fn sleep_until_some(deadline: Option<Instant>) {
 
 /// Keeps a stream to the member, one after another.
 struct Conversation {
-    shared: Arc<Shared>,
+    inner: Arc<LinkInner>,
     dialer: Dialer,
     to: Member,
 }
@@ -123,13 +123,13 @@ struct Conversation {
 impl Conversation {
     async fn run(self) {
         loop {
-            let stream = self.shared.next_stream();
+            let stream = self.inner.next_stream();
             tokio::select! {
                 biased;
                 () = self.unwanted(stream) => {}
                 error = self.converse(stream) => debug!(peer = self.to.id, "the stream ended: {error}"),
             }
-            let pause = self.shared.lose();
+            let pause = self.inner.lose();
             tokio::select! {
                 biased;
                 () = self.over() => break,
@@ -140,22 +140,22 @@ impl Conversation {
 
     /// Until the link is over.
     async fn over(&self) {
-        while !self.shared.is_over() {
-            self.shared.changed.notified().await;
+        while !self.inner.is_over() {
+            self.inner.changed.notified().await;
         }
     }
 
     /// Until the stream is no longer the present one, or the link is over.
     async fn unwanted(&self, stream: u64) {
-        while self.shared.is_present(stream) && !self.shared.is_over() {
-            self.shared.changed.notified().await;
+        while self.inner.is_present(stream) && !self.inner.is_over() {
+            self.inner.changed.notified().await;
         }
     }
 
     /// Opens a stream and hears what comes back, to the bitter end.
     async fn converse(&self, stream: u64) -> Error {
         let Dialer { transport, me, options, .. } = &self.dialer;
-        let batches = Batches::new(self.shared.clone(), stream, me.call(&self.to.id));
+        let batches = Batches::new(self.inner.clone(), stream, me.call(&self.to.id));
         let opening = async {
             let mut outcomes = transport.open(&self.to, batches).await?;
             let greeting = next(&mut outcomes).await?;
@@ -167,13 +167,13 @@ impl Conversation {
             Ok(Err(error)) => return error,
             Err(_) => return Error::Silent,
         };
-        if let Err(error) = self.shared.hear(stream, greeting) {
+        if let Err(error) = self.inner.hear(stream, greeting) {
             return error.into();
         }
         debug!(peer = self.to.id, "connected");
         loop {
             let heard = match next(&mut outcomes).await {
-                Ok(message) => self.shared.hear(stream, message),
+                Ok(message) => self.inner.hear(stream, message),
                 Err(error) => return error,
             };
             if let Err(error) = heard {

@@ -14,7 +14,6 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 use tracing::{debug, warn};
 
-use crate::beats::{Beats, Stuck};
 use crate::cluster::contacts::{Contact, Contacts, Timing};
 use crate::cluster::etcd;
 use crate::cluster::view::{Member, View};
@@ -26,6 +25,7 @@ use crate::peer::identity::Identity;
 use crate::peer::options::Options;
 use crate::peer::transport::Error;
 use crate::peer::transport::innermost;
+use crate::watchdog::{Stuck, Watchdog};
 
 /// How soon one is asked again that has not answered yet, and how often: it may have registered a
 /// moment before it takes calls.
@@ -41,7 +41,7 @@ pub struct Pings {
     me: Arc<Identity>,
     grpc: Grpc,
     timing: Timing,
-    beats: Arc<Beats>,
+    watchdog: Arc<Watchdog>,
     /// By id and incarnation.
     peers: Mutex<BTreeMap<(String, u64), Peer>>,
     /// The view that is followed.
@@ -65,7 +65,7 @@ impl Pings {
             me: Arc::new(me),
             grpc: Grpc::new(Arc::new(peer.clone())),
             timing: membership.timing(),
-            beats: membership.beats.clone(),
+            watchdog: membership.watchdog.clone(),
             peers: Mutex::default(),
             view: Mutex::default(),
         })
@@ -105,7 +105,7 @@ impl Pings {
     /// The thread of this node that stands still, if one does: then no ping is answered, for others
     /// are not to count on it.
     pub fn stuck(&self) -> Option<Stuck> {
-        self.beats.stuck()
+        self.watchdog.stuck()
     }
 
     /// How long a lease of this node is, as others are told.

@@ -25,11 +25,11 @@ use crate::pb::{EncodedOp, Projection};
 use crate::peer::completions::ReplyTo;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Redirected};
-use crate::peer::memory::Network;
 use crate::peer::options::Options;
 use crate::peer::receive::{Batch, Broken, Executor};
 use crate::peer::transport::Transport;
-use crate::peer::{Answer, Job};
+use crate::peer::{Answer, PendingOp};
+use crate::testkit::network::Network;
 
 const MS: Duration = Duration::from_millis(1);
 const TIMEOUT: Duration = Duration::from_millis(250);
@@ -145,8 +145,8 @@ impl Caller {
     }
 
     fn send(&self, key: impl Into<Bytes>, epoch: u64) -> Awaited {
-        let (job, awaited) = job(key, epoch, Instant::now() + TIMEOUT);
-        self.link().send(job);
+        let (op, awaited) = op(key, epoch, Instant::now() + TIMEOUT);
+        self.link().send(op);
         awaited
     }
 }
@@ -160,14 +160,14 @@ async fn connected(options: Options) -> (Network, Arc<Owner>, Caller) {
     (network, owner, caller)
 }
 
-fn job(key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
-    job_of(Verb::Delete(Delete::default()), key, epoch, deadline)
+fn op(key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (PendingOp, Awaited) {
+    op_of(Verb::Delete(Delete::default()), key, epoch, deadline)
 }
 
-fn job_of(verb: Verb<'_>, key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (Job, Awaited) {
+fn op_of(verb: Verb<'_>, key: impl Into<Bytes>, epoch: u64, deadline: Instant) -> (PendingOp, Awaited) {
     let (sender, receiver) = oneshot::channel();
     (
-        Job::new(encoded(&key.into(), verb), epoch, deadline, ReplyTo::Call(sender)),
+        PendingOp::new(encoded(&key.into(), verb), epoch, deadline, ReplyTo::Call(sender)),
         Awaited { deadline, receiver },
     )
 }
@@ -184,7 +184,7 @@ pub(crate) fn set_of(value: &[u8]) -> Verb<'_> {
     Verb::Set(Set { value, ..Set::PLAIN })
 }
 
-/// The other end of a job.
+/// The other end of an operation.
 struct Awaited {
     deadline: Instant,
     receiver: oneshot::Receiver<Answer>,
@@ -193,7 +193,7 @@ struct Awaited {
 impl Awaited {
     /// What came of it; it must come in time.
     async fn await_outcome(self) -> Result<Kind, Unavailable> {
-        let answer = self.receiver.await.expect("every job is answered");
+        let answer = self.receiver.await.expect("every operation is answered");
         assert!(Instant::now() <= self.deadline + LATE, "answered late");
         answer.result.map(|outcome| outcome.kind())
     }

@@ -26,19 +26,19 @@ impl<T> Yielder<T> {
 /// The stream of what a function hands out; an error is its last item.
 pub fn generate<T, F: Future<Output = Result<(), Status>> + Send>(
     function: impl FnOnce(Yielder<T>) -> F,
-) -> Told<T, F> {
+) -> Generated<T, F> {
     let slot = Arc::new(Mutex::new(None));
-    Told { function: Some(Box::pin(function(Yielder(Arc::clone(&slot))))), slot }
+    Generated { function: Some(Box::pin(function(Yielder(Arc::clone(&slot))))), slot }
 }
 
 /// See [`generate`].
 #[derive(Debug)]
-pub struct Told<T, F> {
+pub struct Generated<T, F> {
     function: Option<Pin<Box<F>>>,
     slot: Arc<Mutex<Option<T>>>,
 }
 
-impl<T, F: Future<Output = Result<(), Status>> + Send> Stream for Told<T, F> {
+impl<T, F: Future<Output = Result<(), Status>> + Send> Stream for Generated<T, F> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

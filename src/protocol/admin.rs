@@ -16,7 +16,7 @@ const HOT_AND_WARM_MAX: u32 = 80;
 
 /// Something to do that is not about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admin<'a> {
+pub enum AdminCommand<'a> {
     /// `mn`: `MN`, to know that what came before has been answered.
     NoOp,
     /// `version`
@@ -82,26 +82,29 @@ pub enum Crawler {
 }
 
 /// Understands an admin command; `None` when `name` is none.
-pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Admin<'a>, ProtocolError>> {
+pub(super) fn parse<'a>(
+    name: &[u8],
+    mut tokens: Tokens<'a>,
+) -> Option<Result<AdminCommand<'a>, ProtocolError>> {
     let quiet = tokens.end_in_noreply();
     Some(match name {
-        b"version" => Ok(Admin::Version),
-        b"quit" => Ok(Admin::Quit),
-        b"stats" => Ok(Admin::Stats(tokens)),
-        b"watch" => Ok(Admin::Watch(tokens)),
-        b"shutdown" => Ok(Admin::Shutdown {
+        b"version" => Ok(AdminCommand::Version),
+        b"quit" => Ok(AdminCommand::Quit),
+        b"stats" => Ok(AdminCommand::Stats(tokens)),
+        b"watch" => Ok(AdminCommand::Watch(tokens)),
+        b"shutdown" => Ok(AdminCommand::Shutdown {
             is_known: matches!((tokens.next(), tokens.next()), (None | Some(b"graceful"), None)),
         }),
         b"flush_all" => match tokens.next() {
-            None | Some(b"noreply") => Ok(Admin::FlushAll { delay: Exptime::Never, quiet }),
+            None | Some(b"noreply") => Ok(AdminCommand::FlushAll { delay: Exptime::Never, quiet }),
             Some(delay) => integer(delay)
-                .map(|delay| Admin::FlushAll { delay: Exptime::from_wire(delay.max(0)), quiet })
+                .map(|delay| AdminCommand::FlushAll { delay: Exptime::from_wire(delay.max(0)), quiet })
                 .ok_or(ProtocolError::InvalidExptime),
         },
         b"verbosity" => match tokens.next() {
             None => Err(ProtocolError::BadFormat),
             Some(level) => number_u32(level)
-                .map(|level| Admin::Verbosity { level, quiet })
+                .map(|level| AdminCommand::Verbosity { level, quiet })
                 .ok_or(ProtocolError::BadNumber),
         },
         b"cache_memlimit" => match tokens.next().and_then(number_u32) {
@@ -110,21 +113,23 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
                 Err(ProtocolError::MemlimitTooSmall)
             }
             Some(megabytes) if megabytes > *MEMLIMIT_MEGABYTES.end() => Err(ProtocolError::MemlimitTooLarge),
-            Some(megabytes) => Ok(Admin::MemoryLimit { bytes: u64::from(megabytes) << 20, quiet }),
+            Some(megabytes) => Ok(AdminCommand::MemoryLimit { bytes: u64::from(megabytes) << 20, quiet }),
         },
-        b"refresh_certs" => Ok(Admin::RefreshCerts),
+        b"refresh_certs" => Ok(AdminCommand::RefreshCerts),
         b"why" => match (tokens.next(), tokens.next()) {
-            (Some(key), None) if key.len() <= KEY_MAX => Ok(Admin::Why(key)),
+            (Some(key), None) if key.len() <= KEY_MAX => Ok(AdminCommand::Why(key)),
             _ => Err(ProtocolError::BadFormat),
         },
         b"config" => match (tokens.next(), tokens.next(), tokens.next()) {
-            (Some(b"get"), Some(b"cluster"), None) => Ok(Admin::ClusterConfig),
+            (Some(b"get"), Some(b"cluster"), None) => Ok(AdminCommand::ClusterConfig),
             _ => Err(ProtocolError::Unknown),
         },
         b"lru_crawler" => crawler(tokens),
-        b"lru" => lru(tokens).map(|()| Admin::Tuned { quiet }),
+        b"lru" => lru(tokens).map(|()| AdminCommand::Tuned { quiet }),
         b"slabs" => match (tokens.next(), tokens.next()) {
-            (Some(b"automove"), Some(what)) => automove(what, tokens.next()).map(|()| Admin::Tuned { quiet }),
+            (Some(b"automove"), Some(what)) => {
+                automove(what, tokens.next()).map(|()| AdminCommand::Tuned { quiet })
+            }
             (Some(b"reassign"), Some(_)) if tokens.count() == 1 => Err(ProtocolError::NoSlabs),
             _ => Err(ProtocolError::Unknown),
         },
@@ -133,25 +138,25 @@ pub(super) fn parse<'a>(name: &[u8], mut tokens: Tokens<'a>) -> Option<Result<Ad
     })
 }
 
-fn crawler(mut tokens: Tokens<'_>) -> Result<Admin<'_>, ProtocolError> {
+fn crawler(mut tokens: Tokens<'_>) -> Result<AdminCommand<'_>, ProtocolError> {
     let (verb, argument, more) = (tokens.next(), tokens.next(), tokens.next());
     let number = || argument.and_then(number_u32).ok_or(ProtocolError::BadFormat);
     Ok(match (verb, argument) {
         _ if more.is_some() => return Err(ProtocolError::Unknown),
-        (Some(b"enable"), None) => Admin::Crawler(Crawler::Enable(true), b""),
-        (Some(b"disable"), None) => Admin::Crawler(Crawler::Enable(false), b""),
-        (Some(b"crawl"), Some(classes)) => Admin::Crawler(Crawler::Crawl, classes),
-        (Some(b"metadump"), Some(classes)) => Admin::Crawler(Crawler::MetaDump, classes),
-        (Some(b"mgdump"), Some(classes)) => Admin::Crawler(Crawler::KeyDump, classes),
+        (Some(b"enable"), None) => AdminCommand::Crawler(Crawler::Enable(true), b""),
+        (Some(b"disable"), None) => AdminCommand::Crawler(Crawler::Enable(false), b""),
+        (Some(b"crawl"), Some(classes)) => AdminCommand::Crawler(Crawler::Crawl, classes),
+        (Some(b"metadump"), Some(classes)) => AdminCommand::Crawler(Crawler::MetaDump, classes),
+        (Some(b"mgdump"), Some(classes)) => AdminCommand::Crawler(Crawler::KeyDump, classes),
         (Some(b"tocrawl"), Some(_)) => {
             number()?;
-            Admin::Tuned { quiet: false }
+            AdminCommand::Tuned { quiet: false }
         }
         (Some(b"sleep"), Some(_)) => {
             if number()? > SLEEP_MICROS_MAX {
                 return Err(ProtocolError::SleepTooLong);
             }
-            Admin::Tuned { quiet: false }
+            AdminCommand::Tuned { quiet: false }
         }
         _ => return Err(ProtocolError::Unknown),
     })

@@ -2,7 +2,7 @@
 
 use crate::command::{Command, Get, Set, Verb};
 use crate::item::{Exptime, KEY_MAX};
-use crate::protocol::admin::Admin;
+use crate::protocol::admin::AdminCommand;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;
 use crate::protocol::token::integer;
@@ -20,7 +20,7 @@ pub enum Line<'a> {
     /// Any other operation on one key.
     Key(Command<'a>, Reply<'a>),
     /// Everything that is not about one key.
-    Admin(Admin<'a>),
+    Admin(AdminCommand<'a>),
     /// Not understood; so many bytes behind the line are its value, and to be skipped.
     Refused {
         /// Why.

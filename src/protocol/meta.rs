@@ -108,23 +108,26 @@ impl Flags {
                 self.mode = Some(argument.first().copied().unwrap_or(b' '));
                 Ok(())
             }
-            _ => {
-                let switch = match letter {
-                    b'b' => &mut self.base64,
-                    b'v' => &mut self.value,
-                    b'q' => &mut self.quiet,
-                    b'u' => &mut self.no_bump,
-                    b'I' => &mut self.invalidate,
-                    b'x' => &mut self.clear,
-                    // Asked for in the reply, which reads them from the line again; P and L
-                    // are for proxies on the way.
-                    b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' => return Ok(Ok(())),
-                    _ => return Err(ProtocolError::InvalidFlag),
-                };
-                *switch = true;
-                Ok(())
-            }
+            _ => return self.switch(letter).map(Ok),
         })
+    }
+
+    /// A flag without an argument.
+    #[inline]
+    fn switch(&mut self, letter: u8) -> Result<(), ProtocolError> {
+        let switch = match letter {
+            b'b' => &mut self.base64,
+            b'v' => &mut self.value,
+            b'q' => &mut self.quiet,
+            b'u' => &mut self.no_bump,
+            b'I' => &mut self.invalidate,
+            b'x' => &mut self.clear,
+            // Asked for in the reply, which reads them from the line again; P and L are for proxies on the way.
+            b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' => return Ok(()),
+            _ => return Err(ProtocolError::InvalidFlag),
+        };
+        *switch = true;
+        Ok(())
     }
 }
 

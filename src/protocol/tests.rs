@@ -58,7 +58,7 @@ impl Handler for Recorder {
         self.seen.push(short(&request));
         self.whole.push(format!("{request:?}"));
         match request {
-            Request::Admin(Admin::Quit) => return Flow::Close,
+            Request::Admin(AdminCommand::Quit) => return Flow::Close,
             Request::Login(_) => self.locked = false,
             _ => {}
         }

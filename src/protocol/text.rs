@@ -1,8 +1,10 @@
-//! A line in, what it asks for out; and the classic commands.
+//! A line in, what it asks for out; and the classic commands. [`decode`] takes lines out of a stream.
+
+mod decode;
 
 use crate::command::{Arithmetic, Command, Delete, Get, Set, SetMode, Verb};
 use crate::item::{Exptime, KEY_MAX};
-use crate::protocol::admin::{self, Admin};
+use crate::protocol::admin::{self, AdminCommand};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::line::{Line, Multiget, Store, key, value_len};
 use crate::protocol::meta;
@@ -21,7 +23,7 @@ pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> 
         b"ms" => return meta::set(tokens, key_buffer),
         b"md" => meta::delete(tokens, key_buffer),
         b"ma" => meta::arithmetic(tokens, key_buffer),
-        b"mn" => Ok(Line::Admin(Admin::NoOp)),
+        b"mn" => Ok(Line::Admin(AdminCommand::NoOp)),
         b"me" => meta::inspect(tokens, key_buffer),
         b"set" => return store(tokens, SetMode::Set, false),
         b"add" => return store(tokens, SetMode::Add, false),

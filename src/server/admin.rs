@@ -111,10 +111,10 @@ pub fn start(
             default_node_id(port.unwrap_or(0))
         }
     };
-    let heart = context.beats.watch("http");
+    let heartbeat = context.watchdog.watch("http");
     std::thread::Builder::new().name("http".into()).spawn(move || {
         runtime.block_on(async move {
-            tokio::spawn(heart.keep());
+            tokio::spawn(heartbeat.keep());
             let stop = context.stop.clone();
             // Outlives the requests, whose commands may still be on their way.
             let links = CancellationToken::new();

@@ -7,7 +7,6 @@ use std::sync::mpsc::SyncSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Users;
-use crate::beats::Beats;
 use crate::events::Events;
 use crate::server::connections::Connections;
 use crate::server::history::History;
@@ -18,6 +17,7 @@ use crate::server::strangers::Strangers;
 use crate::stats::Registry;
 use crate::store::Store;
 use crate::tls::Reloadable as Certificates;
+use crate::watchdog::Watchdog;
 
 /// What the connections of the memcached listener share.
 pub struct ServerContext {
@@ -46,7 +46,7 @@ pub struct ServerContext {
     /// The certificates for clients.
     pub certificates: Option<Certificates>,
     /// Whether every thread goes on.
-    pub beats: Arc<Beats>,
+    pub watchdog: Arc<Watchdog>,
     /// Cancelled when the node is to stop.
     pub stop: CancellationToken,
     /// Asks for a sweep at once (`lru_crawler crawl`).

@@ -153,7 +153,7 @@ impl Exporter {
             metrics::counter!("filbert_log_lines_total", "level" => level).absolute(lines);
         }
         metrics::counter!("filbert_log_lines_lost_total").absolute(self.log_lines.lost());
-        for (thread, age) in context.beats.ages() {
+        for (thread, age) in context.watchdog.ages() {
             metrics::gauge!("filbert_thread_beat_age_seconds", "thread" => thread).set(age.as_secs_f64());
         }
         self.process.collect();

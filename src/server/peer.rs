@@ -52,7 +52,7 @@ const CERTIFICATES_LAST: Duration = Duration::from_secs(1);
 const CALLS_MAX: u32 = 64;
 
 /// What other nodes ask of this one besides operations.
-pub trait Node: Send + Sync + 'static {
+pub trait PeerHandler: Send + Sync + 'static {
     /// Its statistics, as names and values.
     fn stats(&self) -> Vec<(String, String)>;
 
@@ -69,7 +69,7 @@ pub trait Node: Send + Sync + 'static {
 /// What answers other nodes; cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    node: Arc<dyn Node>,
+    node: Arc<dyn PeerHandler>,
     membership: Membership,
     pings: Arc<Pings>,
     guests: Arc<Guests>,
@@ -85,7 +85,7 @@ impl Service {
     }
 
     /// Answers for a node.
-    pub fn of(node: Arc<dyn Node>, membership: &Membership, pings: &Arc<Pings>, files: u64) -> Self {
+    pub fn of(node: Arc<dyn PeerHandler>, membership: &Membership, pings: &Arc<Pings>, files: u64) -> Self {
         let guests = Guests::new(files, membership.timing().lease_ttl(), pings.grpc().options());
         let hosts = Arc::new(Hosts::new(membership));
         Self { node, membership: membership.clone(), pings: pings.clone(), guests, hosts }
@@ -175,7 +175,7 @@ struct Behind {
     counters: Mutex<Arc<Counters>>,
 }
 
-impl Node for Behind {
+impl PeerHandler for Behind {
     fn stats(&self) -> Vec<(String, String)> {
         let mut stats = statistics::general_stats(&self.context);
         if !self.context.http_addr.is_empty() {

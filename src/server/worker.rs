@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::beats::Beats;
 use crate::cache::Cache;
 use crate::cache::clustered::ClusterContext;
 use crate::server::connections::{CloseReason, Connection};
@@ -26,6 +25,7 @@ use crate::server::stream::Stream;
 use crate::server::{Security, ServerContext, acceptor};
 use crate::stats::{Counter, Counters};
 use crate::tls::Reloadable as Certificates;
+use crate::watchdog::Watchdog;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,7 +86,7 @@ impl Workers {
             let (context, counters) = (context.clone(), context.registry.block());
             let cluster = cluster.map(|cluster| (cluster.clone(), peers));
             let name = format!("worker-{number}");
-            let heart = context.beats.watch(name.clone());
+            let heartbeat = context.watchdog.watch(name.clone());
             if number == 0 {
                 // Until the last connection is over, which may be one that waits.
                 let (requests, replies) = (context.requests.clone(), context.replies.clone());
@@ -94,7 +94,7 @@ impl Workers {
             }
             let thread = std::thread::Builder::new().name(name).spawn(move || {
                 runtime.block_on(async move {
-                    tokio::spawn(heart.keep());
+                    tokio::spawn(heartbeat.keep());
                     work(context, counters, accepted, cluster).await;
                 });
             })?;
@@ -161,7 +161,7 @@ async fn work(
     if let (Some(clustered), Some((cluster, peers))) = (cache.cluster(), cluster) {
         tracker.spawn(cluster.peers.clone().serve(clustered.clone(), peers, context.stop.clone()));
         if cfg!(debug_assertions) {
-            tokio::spawn(hold_in_a_batch(context.beats.clone(), cache.clone()));
+            tokio::spawn(hold_in_a_batch(context.watchdog.clone(), cache.clone()));
         }
     }
     loop {
@@ -180,12 +180,12 @@ async fn work(
 }
 
 /// Stands still in the midst of a batch, with its lock, while a test wants that.
-async fn hold_in_a_batch(beats: Arc<Beats>, cache: Cache) {
+async fn hold_in_a_batch(watchdog: Arc<Watchdog>, cache: Cache) {
     let name = format!("{}.batch", std::thread::current().name().unwrap_or_default());
     loop {
-        tokio::time::sleep(beats.interval()).await;
+        tokio::time::sleep(watchdog.interval()).await;
         let _turn = cache.begin(0, 0);
-        beats.hold(&name);
+        watchdog.hold(&name);
     }
 }
 

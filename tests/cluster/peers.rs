@@ -25,7 +25,7 @@ pub fn secured(authority: &Authority) -> Vec<String> {
     args
 }
 
-/// A peer door at the address that certificates name.
+/// A listener for peers at the address that certificates name.
 fn plain() -> Vec<String> {
     vec!["--peer-listen".to_owned(), format!("127.0.0.1:{}", Site::localhost().free_port())]
 }
@@ -57,7 +57,7 @@ fn peers_with_certificates_are_one_cluster() {
                 .ask(&format!("get {key}\r\n"), &format!("VALUE {key} 0 1\r\n{n}\r\nEND\r\n"));
         }
     }
-    let peer = cluster.rings()[0].members["node-1"]["peer"].parse().expect("the peer door's address");
+    let peer = cluster.rings()[0].members["node-1"]["peer"].parse().expect("the address for peers");
     // With TLS 1.3 the refusal comes after the client's side of the handshake.
     let refused = Wire::connect_tls(peer, &authority.client()).and_then(|mut wire| wire.rest());
     assert!(refused.is_err(), "a client without a certificate is let in");
@@ -95,10 +95,10 @@ fn a_node_with_a_certificate_for_another_host_gets_nothing() {
 fn gets_nothing(ours: &[String], theirs: &[String]) {
     const KEYS: usize = 20;
     let mut cluster = Cluster::empty(&[]);
-    // Another door for each: only the certificates may be the same.
+    // Another listener for each: only the certificates may be the same.
     for _ in 0..2 {
-        let door = plain();
-        let ours: Vec<_> = door.into_iter().chain(ours[2..].iter().cloned()).collect();
+        let peer = plain();
+        let ours: Vec<_> = peer.into_iter().chain(ours[2..].iter().cloned()).collect();
         add(&mut cluster, &ours);
     }
     cluster.whole();

@@ -26,7 +26,7 @@ struct Flood {
 }
 
 impl Flood {
-    fn start(doors: Vec<SocketAddr>) -> Flood {
+    fn start(addrs: Vec<SocketAddr>) -> Flood {
         let ends = Arc::new(AtomicBool::new(false));
         let ended = ends.clone();
         let thread = thread::spawn(move || {
@@ -34,9 +34,9 @@ impl Flood {
             while !ended.load(Ordering::Relaxed) {
                 let due = began.elapsed().as_millis() as u32 * FLOOD_PER_SECOND / 1_000;
                 while made < due {
-                    let door = doors[made as usize % doors.len()];
-                    // A door that is full may not take it.
-                    open.extend(TcpStream::connect_timeout(&door, Duration::from_millis(100)));
+                    let addr = addrs[made as usize % addrs.len()];
+                    // A listener that is full may not take it.
+                    open.extend(TcpStream::connect_timeout(&addr, Duration::from_millis(100)));
                     made += 1;
                     if open.len() > FLOOD_KEPT {
                         open.pop_front();
@@ -57,8 +57,8 @@ impl Flood {
 }
 
 /// Where a node's peers reach it.
-fn door(cluster: &Cluster, id: &str) -> SocketAddr {
-    cluster.rings()[0].members[id]["peer"].parse().expect("the peer door's address")
+fn peer_addr(cluster: &Cluster, id: &str) -> SocketAddr {
+    cluster.rings()[0].members[id]["peer"].parse().expect("the address for peers")
 }
 
 /// The wait for an owner is longer than usual: what is looked for is whether peers reach each other, on
@@ -76,8 +76,8 @@ fn silent_connections_keep_no_peers_apart() {
         add(&mut cluster, &patient(secured(&authority)));
     }
     cluster.whole();
-    let doors = vec![door(&cluster, "node-1"), door(&cluster, "node-2")];
-    let (flood, began) = (Flood::start(doors), Instant::now());
+    let addrs = vec![peer_addr(&cluster, "node-1"), peer_addr(&cluster, "node-2")];
+    let (flood, began) = (Flood::start(addrs), Instant::now());
     // Its connections are all new, and so are theirs to it.
     add(&mut cluster, &patient(secured(&authority)));
     cluster.whole();
@@ -115,7 +115,7 @@ fn idle_connections_to_the_peers_port_shut_no_client_out() {
         .args([format!("--pid={}", node.pid()), format!("--nofile={FILES}:{FILES}")])
         .status();
     assert!(limit.is_ok_and(|status| status.success()), "prlimit ends well");
-    let peers = door(&cluster, "node-1");
+    let peers = peer_addr(&cluster, "node-1");
     let idle: Vec<_> =
         (0..1_500).filter_map(|_| TcpStream::connect_timeout(&peers, Duration::from_secs(1)).ok()).collect();
     assert!(idle.len() > FILES, "{}", idle.len());

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use crate::support::node::Door;
+use crate::support::node::ClientAddr;
 use crate::support::wire::Wire;
 
 /// How long a connection may take that a node's kernel alone makes.
@@ -22,15 +22,15 @@ pub enum Failure {
 
 /// One connection to each node, made when it is needed.
 pub struct Client<'a> {
-    doors: &'a [Door],
+    addrs: &'a [ClientAddr],
     wires: Vec<Option<Wire>>,
     patience: Duration,
 }
 
 impl Client<'_> {
     /// A client that waits so long for a reply, and then closes the connection.
-    pub fn new(doors: &[Door], patience: Duration) -> Client<'_> {
-        Client { doors, wires: doors.iter().map(|_| None).collect(), patience }
+    pub fn new(addrs: &[ClientAddr], patience: Duration) -> Client<'_> {
+        Client { addrs, wires: addrs.iter().map(|_| None).collect(), patience }
     }
 
     /// Connects to a node anew for what is asked next.
@@ -110,8 +110,8 @@ impl Client<'_> {
     }
 
     fn connect(&self, node: usize) -> io::Result<Wire> {
-        let door = &self.doors[node];
-        let stream = door.site.connect(door.port, CONNECT_TIMEOUT)?;
+        let addr = &self.addrs[node];
+        let stream = addr.site.connect(addr.port, CONNECT_TIMEOUT)?;
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_write_timeout(Some(self.patience))?;
         Ok(Wire::over(stream))

@@ -64,7 +64,7 @@ enum Fault {
     Hold(usize, &'static str),
 }
 
-/// Threads that are made to stand still (`src/beats.rs`).
+/// Threads that are made to stand still (`src/watchdog.rs`).
 const THREADS: [&str; 5] = ["main", "worker-0", "worker-0.batch", "sweeper", "http"];
 
 impl<'a> Faults<'a> {

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use crate::cluster_checker::client::{Client, Failure};
 use crate::cluster_checker::writer::{Kind, Loss, Writer};
 use crate::support::history::{Found, History, Moment, Read, Span};
-use crate::support::node::Door;
+use crate::support::node::ClientAddr;
 
 const WRITERS: usize = 3;
 const READERS: usize = 3;
@@ -47,7 +47,7 @@ impl Woken {
 
 /// Who is asked, since when, and for how long.
 pub struct Load {
-    pub doors: Vec<Door>,
+    pub addrs: Vec<ClientAddr>,
     pub start: Instant,
     pub name: String,
     pub woken: Woken,
@@ -70,8 +70,8 @@ pub struct Seen {
 
 impl Load {
     /// Clients of these nodes; the name makes their keys differ from other runs'.
-    pub fn new(doors: Vec<Door>, start: Instant, name: &str) -> Load {
-        Load { doors, start, name: name.to_owned(), woken: Woken::nobody(), stop: AtomicBool::new(false) }
+    pub fn new(addrs: Vec<ClientAddr>, start: Instant, name: &str) -> Load {
+        Load { addrs, start, name: name.to_owned(), woken: Woken::nobody(), stop: AtomicBool::new(false) }
     }
 
     /// Since the beginning.
@@ -129,7 +129,7 @@ impl Load {
     }
 
     fn write(&self, writers: &mut [Writer], mut rng: Rng) -> Vec<Span> {
-        let mut client = Client::new(&self.doors, PATIENCE);
+        let mut client = Client::new(&self.addrs, PATIENCE);
         let mut silences = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
             let writer = rng.usize(..writers.len());
@@ -140,7 +140,7 @@ impl Load {
     }
 
     fn read(&self, mut rng: Rng) -> (Vec<(usize, Read)>, Vec<Span>) {
-        let mut client = Client::new(&self.doors, PATIENCE);
+        let mut client = Client::new(&self.addrs, PATIENCE);
         let (mut reads, mut silences) = (Vec::new(), Vec::new());
         while !self.stop.load(Ordering::Relaxed) {
             let node = self.choose(&mut client, &mut rng);
@@ -168,7 +168,7 @@ impl Load {
                 client.hang_up(node);
                 node
             }
-            None => rng.usize(..self.doors.len()),
+            None => rng.usize(..self.addrs.len()),
         }
     }
 

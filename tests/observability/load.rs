@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::support::node::Door;
+use crate::support::node::ClientAddr;
 
 /// How long a reply may take before the connection is made anew: nodes are killed meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,20 +22,20 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts to ask the nodes behind these doors. Whoever does not answer is left out for a round.
-    pub fn on(doors: Vec<Door>) -> Load {
+    /// Starts to ask the nodes at these addresses. Whoever does not answer is left out for a round.
+    pub fn on(addrs: Vec<ClientAddr>) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
-            let mut clients: Vec<_> = doors.into_iter().map(|door| (door, None)).collect();
+            let mut clients: Vec<_> = addrs.into_iter().map(|addr| (addr, None)).collect();
             for round in 0.. {
-                for (door, client) in &mut clients {
+                for (addr, client) in &mut clients {
                     if stopped.load(Ordering::Relaxed) {
                         return;
                     }
                     let asked = match client.take() {
                         Some(open) => Ok(open),
-                        None => door.site.connect(door.port, PATIENCE),
+                        None => addr.site.connect(addr.port, PATIENCE),
                     };
                     *client = asked.and_then(|client| ask(client, round)).ok();
                 }

@@ -14,11 +14,11 @@ use filbert::command::{Command, Unavailable};
 use filbert::events::Events;
 use filbert::pb;
 use filbert::peer::identity::Identity;
-use filbert::peer::memory::Network;
 use filbert::peer::options::Options;
 use filbert::peer::pings::Pings;
 use filbert::stats::Registry;
 use filbert::store::{self, Store};
+use filbert::testkit::network::Network;
 use tokio_util::sync::CancellationToken;
 
 /// How long a command is waited for.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use filbert::cluster::view::Member;
-use filbert::peer::memory::{Cut, Delay};
+use filbert::testkit::network::{Cut, Delay};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

@@ -8,7 +8,7 @@ use filbert::cluster::view::slot;
 use filbert::command::{Command, Get, Unavailable, Verb};
 use filbert::pb;
 use filbert::pb::outcome::Kind;
-use filbert::peer::memory::{Delay, Network};
+use filbert::testkit::network::{Delay, Network};
 use tokio::time::{Instant, sleep};
 
 use crate::simulation::etcd::{Etcd, Revision};

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use filbert::cache::ownership::Ownership;
 use filbert::cluster::Membership;
-use filbert::cluster::fixed::Script;
 use filbert::cluster::seat::Effect;
 use filbert::cluster::view::Member;
-use filbert::peer::memory::Network;
+use filbert::testkit::membership::Script;
+use filbert::testkit::network::Network;
 use tokio_util::sync::CancellationToken;
 
 use crate::simulation::etcd::Revision;

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use filbert::cluster::seat::Effect;
 use filbert::cluster::view::{Member, slot};
 use filbert::cluster::{State, view};
-use filbert::peer::memory::Network;
+use filbert::testkit::network::Network;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 

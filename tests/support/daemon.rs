@@ -16,25 +16,30 @@ use crate::support::wire::Wire;
 
 /// Ends a process that leaves its parent, when its owner is dropped and also when the tests are killed: a shell waits
 /// for the end of a pipe that only this process holds open.
-pub struct Tether(Child);
+pub struct KillWithTests(Child);
 
-impl Tether {
+impl KillWithTests {
     /// Ties a process of the filbert under test.
-    pub fn to(pid: u32) -> Tether {
+    pub fn to(pid: u32) -> KillWithTests {
         let child = Command::new("sh")
             // By then the number may be another program's.
-            .args(["-c", r#"cat; [ "/proc/$1/exe" -ef "$2" ] && kill -9 "$1""#, "tether", &pid.to_string()])
+            .args([
+                "-c",
+                r#"cat; [ "/proc/$1/exe" -ef "$2" ] && kill -9 "$1""#,
+                "kill-with-tests",
+                &pid.to_string(),
+            ])
             .arg(server::filbert())
             .stdin(Stdio::piped())
             // Ctrl-C at a terminal goes to the whole group.
             .process_group(0)
             .spawn()
             .expect("sh starts");
-        Tether(child)
+        KillWithTests(child)
     }
 }
 
-impl Drop for Tether {
+impl Drop for KillWithTests {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
@@ -46,7 +51,7 @@ pub struct Daemon {
     pub pid: Pid,
     port: u16,
     dir: TempDir,
-    _tether: Tether,
+    _killer: KillWithTests,
 }
 
 impl Daemon {
@@ -71,14 +76,14 @@ impl Daemon {
             pid.is_some()
         });
         let pid = pid.expect("set when it appeared").trim().parse::<u32>().expect("a process id");
-        let tether = Tether::to(pid);
+        let killer = KillWithTests::to(pid);
         let ports = fs::read_to_string(&port_file).expect("written before going into the background");
         let port = ports.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.parse().ok());
         Daemon {
             pid: Pid::from_raw(pid.try_into().expect("Linux process ids fit in i32")),
             port: port.unwrap_or_else(|| panic!("{ports:?} names a port")),
             dir,
-            _tether: tether,
+            _killer: killer,
         }
     }
 

@@ -10,7 +10,7 @@ use ureq::http::{HeaderMap, Request};
 use crate::support::shown::Cut;
 use crate::support::wire::DEADLINE;
 
-/// A node's HTTP door.
+/// A node's HTTP server.
 #[derive(Clone, Debug)]
 pub struct Http {
     pub addr: SocketAddr,

@@ -31,7 +31,7 @@ pub struct Node {
     past: String,
     /// Where they write it, if not to a file.
     pub pipe: Option<Pipe>,
-    /// A file of a thread's name in it makes that thread stand still (`src/beats.rs`).
+    /// A file of a thread's name in it makes that thread stand still (`src/watchdog.rs`).
     held: TempDir,
 }
 
@@ -136,8 +136,8 @@ impl Node {
     }
 
     /// How its clients reach it, for threads of their own.
-    pub fn door(&self) -> Door {
-        Door { site: self.site.clone(), port: self.port }
+    pub fn client_addr(&self) -> ClientAddr {
+        ClientAddr { site: self.site.clone(), port: self.port }
     }
 
     /// Where it answers HTTP.
@@ -196,7 +196,7 @@ impl Drop for Node {
 
 /// How clients reach a node.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct ClientAddr {
     pub site: Site,
     pub port: u16,
 }

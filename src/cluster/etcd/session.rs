@@ -202,7 +202,9 @@ impl<C: Connect> Node<C> {
     /// Keeps the lease alive, unless a thread of this node stands still: then it is not alive, and
     /// others should have its keys.
     async fn renew(&mut self, client: &C::Calls) -> Result<(), client::Error> {
-        let Some(lease) = self.lease.filter(|_| self.options.beats.stuck().is_none()) else { return Ok(()) };
+        let Some(lease) = self.lease.filter(|_| self.options.watchdog.stuck().is_none()) else {
+            return Ok(());
+        };
         let began = now();
         if client.keep_alive(lease).await? {
             self.ledger.lock().renewed(lease, began);
@@ -218,7 +220,7 @@ impl<C: Connect> Node<C> {
     /// Makes true in etcd what should be true of this node, as far as one write each can do it; a
     /// write that lost against another is tried again after the next event.
     async fn settle(&mut self, client: &C::Calls) -> Result<(), client::Error> {
-        let is_well = self.options.beats.stuck().is_none();
+        let is_well = self.options.watchdog.stuck().is_none();
         if std::mem::replace(&mut self.was_stuck, !is_well) && is_well {
             // What became of the lease meanwhile is not known.
             self.renew(client).await?;

@@ -2,18 +2,18 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
-use crate::config::knobs::{KNOBS, Spelled};
 use crate::config::launch::launch;
 use crate::config::line::{self, Asked};
-use crate::config::{Launch, knobs};
+use crate::config::option_specs::{OPTION_SPECS, Spelled};
+use crate::config::{Launch, option_specs};
 
 /// What a command line leads to, etcd's address before it.
-fn told(args: &str) -> Result<Launch, Refusal> {
+fn told(args: &str) -> Result<Launch, ConfigError> {
     alone(&format!("--etcd-endpoints 127.0.0.1:2379 {args}"))
 }
 
 /// What a command line leads to.
-fn alone(args: &str) -> Result<Launch, Refusal> {
+fn alone(args: &str) -> Result<Launch, ConfigError> {
     let words = std::iter::once("filbert").chain(args.split_whitespace()).map(OsString::from);
     match line::read(words)? {
         Asked::Run(settings) => launch(&settings, 8, None),
@@ -52,8 +52,8 @@ impl Folder {
 #[test]
 fn without_etcd_a_node_is_alone() {
     assert!(alone("").expect("valid").node.cluster.is_none());
-    for knob in KNOBS.iter().filter(|knob| IN_A_CLUSTER.contains(&knob.name)) {
-        let args = format!("--{} x", knob.name);
+    for spec in OPTION_SPECS.iter().filter(|spec| IN_A_CLUSTER.contains(&spec.name)) {
+        let args = format!("--{} x", spec.name);
         let error = alone(&args).expect_err(&args).to_string();
         assert_eq!(error, format!("{args}: needs --etcd-endpoints, without which a node is in no cluster"));
     }
@@ -62,10 +62,11 @@ fn without_etcd_a_node_is_alone() {
 #[test]
 fn every_option_of_a_cluster_is_known_as_one() {
     let http = ["http-listen", "http-advertise", "http-token-file", "memcached-exporter-metrics"];
-    let logs = [knobs::LOG_FORMAT, knobs::LOG_FILE, knobs::LOG_SYSLOG];
-    let of_any_node = [&http[..], &logs, &[knobs::CONFIG]].concat();
-    let long = KNOBS.iter().filter(|knob| knob.spelled == Spelled::Long && !of_any_node.contains(&knob.name));
-    let names: Vec<_> = long.map(|knob| knob.name).filter(|name| *name != ENDPOINTS).collect();
+    let logs = [option_specs::LOG_FORMAT, option_specs::LOG_FILE, option_specs::LOG_SYSLOG];
+    let of_any_node = [&http[..], &logs, &[option_specs::CONFIG]].concat();
+    let long =
+        OPTION_SPECS.iter().filter(|spec| spec.spelled == Spelled::Long && !of_any_node.contains(&spec.name));
+    let names: Vec<_> = long.map(|spec| spec.name).filter(|name| *name != ENDPOINTS).collect();
     assert_eq!(names.len(), IN_A_CLUSTER.len());
     for name in names {
         assert!(IN_A_CLUSTER.contains(&name), "{name}");

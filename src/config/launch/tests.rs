@@ -6,7 +6,7 @@ use super::*;
 use crate::config::line::{self, Asked};
 
 /// What a command line leads to on a machine of eight CPUs.
-fn told(args: &str) -> Result<Launch, Refusal> {
+fn told(args: &str) -> Result<Launch, ConfigError> {
     let words = std::iter::once("filbert").chain(args.split_whitespace()).map(OsString::from);
     match line::read(words)? {
         Asked::Run(settings) => launch(&settings, 8, None),

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio_stream::Stream;
 
 use crate::pb;
-use crate::peer::link::shared::Shared;
+use crate::peer::link::inner::LinkInner;
 
 /// The buffer for the next message is kept when it is not larger.
 const KEPT_BYTES: usize = 256 << 10;
@@ -18,16 +18,16 @@ const KEPT_BYTES: usize = 256 << 10;
 /// of this stream.
 #[derive(Debug)]
 pub struct Batches {
-    shared: Arc<Shared>,
+    inner: Arc<LinkInner>,
     stream: u64,
     greeting: Option<pb::Operations>,
     buffer: BytesMut,
 }
 
 impl Batches {
-    pub(super) fn new(shared: Arc<Shared>, stream: u64, call: pb::Call) -> Self {
+    pub(super) fn new(inner: Arc<LinkInner>, stream: u64, call: pb::Call) -> Self {
         let greeting = pb::Operations { call: Some(call), ..pb::Operations::default() };
-        Self { shared, stream, greeting: Some(greeting), buffer: BytesMut::new() }
+        Self { inner, stream, greeting: Some(greeting), buffer: BytesMut::new() }
     }
 }
 
@@ -35,11 +35,11 @@ impl Stream for Batches {
     type Item = pb::Operations;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<pb::Operations>> {
-        let Self { shared, stream, greeting, buffer } = self.get_mut();
+        let Self { inner, stream, greeting, buffer } = self.get_mut();
         if let Some(greeting) = greeting.take() {
             return Poll::Ready(Some(greeting));
         }
-        let message = shared.poll_message(*stream, buffer, cx);
+        let message = inner.poll_message(*stream, buffer, cx);
         if let Poll::Ready(Some(message)) = &message
             && message.operations.len() > KEPT_BYTES
         {

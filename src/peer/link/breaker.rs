@@ -15,7 +15,7 @@ const PAUSE_OPEN_MIN: Duration = Duration::from_millis(100);
 /// Between two attempts at most.
 const PAUSE_OPEN_MAX: Duration = Duration::from_secs(3);
 
-/// Counts failures in a row. While it is open, jobs are refused at once.
+/// Counts failures in a row. While it is open, operations are refused at once.
 #[derive(Debug)]
 pub struct Breaker {
     failures: u32,

@@ -15,9 +15,9 @@ use crate::stats::sampler::Sampler;
 /// store; read by anyone.
 #[derive(Debug)]
 pub struct Stats {
-    /// Jobs that wait to be sent.
+    /// Operations that wait to be sent.
     pub queued: AtomicUsize,
-    /// Jobs that wait for their outcomes.
+    /// Operations that wait for their outcomes.
     pub in_flight: AtomicUsize,
     /// Whether the breaker is open: the peer is taken for unreachable.
     pub open: AtomicBool,

@@ -1,7 +1,7 @@
 //! Peers that fail, and come back.
 
 use super::*;
-use crate::peer::memory::Cut;
+use crate::testkit::network::Cut;
 
 #[tokio::test(start_paused = true)]
 async fn what_was_sent_on_a_broken_stream_waits_for_its_deadline() {

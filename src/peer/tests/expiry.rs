@@ -4,14 +4,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::memory::{self, Delay};
 use crate::shown::Cut;
+use crate::testkit::network::{self, Delay};
 
 const STEPS: usize = 60;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Jobs, with so many milliseconds left.
+    /// Operations, with so many milliseconds left.
     Send(u8, u64),
     Wait(u64),
     Delay {
@@ -21,7 +21,7 @@ enum Step {
     },
     Cut {
         back: bool,
-        cut: memory::Cut,
+        cut: network::Cut,
     },
     Heal {
         back: bool,
@@ -32,9 +32,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let delay = prop_oneof![4 => 0..5_u64, 1 => 0..200_u64];
-    let cut = prop_oneof![Just(memory::Cut::Lost), Just(memory::Cut::Held), Just(memory::Cut::Broken)];
+    let cut = prop_oneof![Just(network::Cut::Lost), Just(network::Cut::Held), Just(network::Cut::Broken)];
     prop_oneof![
-        8 => (1..20_u8, 20..250_u64).prop_map(|(jobs, left)| Step::Send(jobs, left)),
+        8 => (1..20_u8, 20..250_u64).prop_map(|(ops, left)| Step::Send(ops, left)),
         6 => (0..150_u64).prop_map(Step::Wait),
         2 => (any::<bool>(), delay.clone(), delay)
             .prop_map(|(back, least, more)| Step::Delay { back, least, more }),
@@ -45,7 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A job as it went, and when its sender heard what.
+/// An operation as it went, and when its sender heard what.
 struct History {
     key: Bytes,
     deadline: Instant,
@@ -60,14 +60,14 @@ async fn run(seed: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut histories = Vec::new();
     for step in steps {
         match step {
-            Step::Send(jobs, left) => {
-                for _ in 0..jobs {
+            Step::Send(ops, left) => {
+                for _ in 0..ops {
                     let key = Bytes::from(histories.len().to_string());
                     let deadline = Instant::now() + MS * left as u32;
-                    let (job, awaited) = job(key.clone(), 1, deadline);
-                    caller.link().send(job);
+                    let (op, awaited) = op(key.clone(), 1, deadline);
+                    caller.link().send(op);
                     let heard = tokio::spawn(async move {
-                        let answer = awaited.receiver.await.expect("every job is answered");
+                        let answer = awaited.receiver.await.expect("every operation is answered");
                         (Instant::now(), answer.result.map(|outcome| outcome.kind()))
                     });
                     histories.push(History { key, deadline, heard });

@@ -1,9 +1,9 @@
-//! Jobs on their way there and back.
+//! Operations on their way there and back.
 
 use tokio::time::timeout;
 
 use super::*;
-use crate::peer::memory::{Cut, Delay};
+use crate::testkit::network::{Cut, Delay};
 
 #[tokio::test(start_paused = true)]
 async fn everything_that_waits_leaves_in_one_message_in_order() {
@@ -49,8 +49,8 @@ async fn deadlines_far_apart_do_not_travel_together() {
     let (_network, owner, caller) = connected(Options::default()).await;
     let now = Instant::now();
     let all = [250, 240, 30, 250].map(|left| {
-        let (job, awaited) = job("k", 1, now + MS * left);
-        caller.link().send(job);
+        let (op, awaited) = op("k", 1, now + MS * left);
+        caller.link().send(op);
         awaited
     });
     for each in all {
@@ -69,8 +69,8 @@ async fn jobs_end_at_their_deadline_when_the_peer_is_silent() {
     for number in 0..50_u32 {
         // Now and then one that comes from elsewhere has less time left.
         let left = if number % 7 == 3 { TIMEOUT / 3 } else { TIMEOUT };
-        let (job, each) = job("k", 1, Instant::now() + left);
-        caller.link().send(job);
+        let (op, each) = op("k", 1, Instant::now() + left);
+        caller.link().send(op);
         awaited.push(each);
         sleep(MS).await;
     }
@@ -114,10 +114,10 @@ async fn a_job_for_another_owner_comes_back_once() {
     *owner.kind.lock() = Kind::WrongOwner;
     owner.epoch.store(7, Ordering::Relaxed);
     let mut awaited = caller.send("k", 1);
-    let Redirected { job, epoch } = caller.redirected.recv().await.expect("returned");
-    assert_eq!((epoch, job.rerouted, awaited.is_answered()), (7, true, false));
-    assert_eq!(job.deadline, awaited.deadline);
-    caller.link().send(job);
+    let Redirected { op, epoch } = caller.redirected.recv().await.expect("returned");
+    assert_eq!((epoch, op.rerouted, awaited.is_answered()), (7, true, false));
+    assert_eq!(op.deadline, awaited.deadline);
+    caller.link().send(op);
     assert_eq!(awaited.await_outcome().await, Err(Unavailable::Moved));
 
     // Nobody takes them, and there is room for two.

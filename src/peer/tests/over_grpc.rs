@@ -12,14 +12,14 @@ use tonic::Code;
 use super::*;
 use crate::cluster::contacts::Contacts as _;
 use crate::cluster::etcd;
-use crate::cluster::fixed::Script;
 use crate::cluster::view::View;
 use crate::cluster::{Hooks, Membership};
 use crate::pb::peer_client::PeerClient;
 use crate::peer::grpc::Grpc;
 use crate::peer::options::Tls;
 use crate::peer::pings::Pings;
-use crate::server::peer::{Node, Service};
+use crate::server::peer::{PeerHandler, Service};
+use crate::testkit::membership::Script;
 
 /// Real time is less exact; nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ impl Hooks for NoHooks {
 #[derive(Default)]
 struct Flushed(Mutex<Vec<u32>>);
 
-impl Node for Flushed {
+impl PeerHandler for Flushed {
     fn stats(&self) -> Vec<(String, String)> {
         vec![("flushes".to_owned(), self.0.lock().len().to_string())]
     }
@@ -122,10 +122,10 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(PATIENCE, waits).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
-/// A job that may take its time.
+/// An operation that may take its time.
 fn patient(caller: &Caller, key: impl Into<Bytes>, value: Bytes) -> Awaited {
-    let (job, awaited) = job_of(set_of(&value), key, 1, Instant::now() + PATIENCE);
-    caller.link().send(job);
+    let (op, awaited) = op_of(set_of(&value), key, 1, Instant::now() + PATIENCE);
+    caller.link().send(op);
     awaited
 }
 

@@ -12,7 +12,7 @@ use crate::server::admin::problem::Problem;
 
 /// The process runs and answers, and every thread goes on.
 pub(super) async fn alive(State(admin): State<Arc<Admin>>) -> Result<&'static str, Problem> {
-    match admin.context.beats.stuck() {
+    match admin.context.watchdog.stuck() {
         None => Ok("ok\n"),
         Some(stuck) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, stuck.to_string())),
     }

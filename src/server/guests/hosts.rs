@@ -172,8 +172,8 @@ mod tests {
 
     use super::*;
     use crate::cluster::Hooks;
-    use crate::cluster::fixed::Script;
     use crate::cluster::view::View;
+    use crate::testkit::membership::Script;
 
     struct Nothing;
 

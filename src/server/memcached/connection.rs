@@ -237,16 +237,7 @@ impl ClientConnection {
                 _ => {}
             }
             if self.paused {
-                if self.session.memory().is_wanted() {
-                    ready!(answered);
-                    ready!(self.session.poll_room(cx));
-                    if matches!(self.session.next(), Next::Close(_)) {
-                        continue;
-                    }
-                }
-                // The client may have taken its time with the replies so far.
-                self.session.tick();
-                self.decode_rest(cx);
+                ready!(self.poll_paused(cx, answered));
                 continue;
             }
             if self.draining() {
@@ -271,6 +262,21 @@ impl ClientConnection {
         // would keep its own for the milliseconds that the kernel gives to each.
         std::thread::yield_now();
         Poll::Pending
+    }
+
+    /// Goes on with the rest of the input, when there is room for its replies.
+    fn poll_paused(&mut self, cx: &mut Context<'_>, answered: Poll<()>) -> Poll<()> {
+        if self.session.memory().is_wanted() {
+            ready!(answered);
+            ready!(self.session.poll_room(cx));
+            if matches!(self.session.next(), Next::Close(_)) {
+                return Poll::Ready(());
+            }
+        }
+        // The client may have taken its time with the replies so far.
+        self.session.tick();
+        self.decode_rest(cx);
+        Poll::Ready(())
     }
 
     /// Whether it is others' turn. The clock is read only by a connection that has read twice

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use filbert::peer::memory::{Cut, Delay, Network};
+use filbert::testkit::network::{Cut, Delay, Network};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 

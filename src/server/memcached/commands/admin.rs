@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::events::Kinds;
 use crate::item::Exptime;
 use crate::protocol::COMPATIBLE_VERSION;
-use crate::protocol::admin::{Admin, Crawler, names_our_class};
+use crate::protocol::admin::{AdminCommand, Crawler, names_our_class};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token::Tokens;
 use crate::server::ServerContext;
@@ -18,37 +18,37 @@ use crate::stats::Counter;
 /// Highest level of `verbosity` (memcached.h, `MAX_VERBOSITY_LEVEL`).
 const VERBOSITY_MAX: u32 = 2;
 
-pub(in crate::server::memcached) fn run(scope: &mut Scope<'_, '_>, admin: Admin<'_>) -> Done {
+pub(in crate::server::memcached) fn run(scope: &mut Scope<'_, '_>, admin: AdminCommand<'_>) -> Done {
     match admin {
-        Admin::NoOp => {
+        AdminCommand::NoOp => {
             scope.answer("MN");
             Done::Sent
         }
-        Admin::Version => scope.answer(&format!("VERSION {COMPATIBLE_VERSION}")),
-        Admin::Quit => Done::Next(Next::Close(CloseReason::Normal)),
-        Admin::Stats(arguments) => stats::run(scope, arguments),
-        Admin::Verbosity { level, quiet } => {
+        AdminCommand::Version => scope.answer(&format!("VERSION {COMPATIBLE_VERSION}")),
+        AdminCommand::Quit => Done::Next(Next::Close(CloseReason::Normal)),
+        AdminCommand::Stats(arguments) => stats::run(scope, arguments),
+        AdminCommand::Verbosity { level, quiet } => {
             set_verbosity(scope.context, level);
             ok(scope, quiet)
         }
-        Admin::FlushAll { delay, quiet } => flush_all(scope, delay, quiet),
-        Admin::MemoryLimit { bytes, quiet } => {
+        AdminCommand::FlushAll { delay, quiet } => flush_all(scope, delay, quiet),
+        AdminCommand::MemoryLimit { bytes, quiet } => {
             if scope.context.store.set_budget(bytes) {
                 scope.context.sweep_now();
                 return ok(scope, quiet);
             }
             unless(scope, quiet, "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust")
         }
-        Admin::Shutdown { is_known } => shutdown(scope, is_known),
-        Admin::Watch(kinds) => watch(scope, kinds),
-        Admin::Crawler(crawler, classes) => crawl(scope, crawler, classes),
-        Admin::Tuned { quiet } => ok(scope, quiet),
-        Admin::Why(key) => cluster::why(scope, key),
-        Admin::ClusterConfig => cluster::config(scope),
-        Admin::RefreshCerts if scope.context.certificates.is_none() => {
+        AdminCommand::Shutdown { is_known } => shutdown(scope, is_known),
+        AdminCommand::Watch(kinds) => watch(scope, kinds),
+        AdminCommand::Crawler(crawler, classes) => crawl(scope, crawler, classes),
+        AdminCommand::Tuned { quiet } => ok(scope, quiet),
+        AdminCommand::Why(key) => cluster::why(scope, key),
+        AdminCommand::ClusterConfig => cluster::config(scope),
+        AdminCommand::RefreshCerts if scope.context.certificates.is_none() => {
             scope.answer(ProtocolError::Unknown.as_str())
         }
-        Admin::RefreshCerts => Done::Later(Task::RefreshCerts),
+        AdminCommand::RefreshCerts => Done::Later(Task::RefreshCerts),
     }
 }
 

@@ -1,25 +1,31 @@
-//! A membership that a test scripts: each node believes the views it is given, when it is given
-//! them.
+//! A membership that a test scripts: each node believes the views that it is given, from the moment on when it is
+//! given them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::cluster::contacts::Timing;
+use crate::cluster::etcd::health::Report;
+use crate::cluster::propose;
 use crate::cluster::seat::{Effect, Seat};
 use crate::cluster::view::{Member, Owners, View};
-use crate::cluster::{Hooks, Membership};
+use crate::cluster::{Asked, Control, Error, Hooks, Membership};
 
-/// The lease that nobody has here; what depends on it goes by this one.
+/// Nobody has a lease here. What depends on one goes by this.
 const LEASE: Duration = Duration::from_secs(5);
+
+/// How long a node that no lease limits may serve.
+const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The test's end of a scripted membership; cheap to clone.
 ///
 /// Views may be given late, twice or in any order: as with etcd, one that is not newer than the
 /// present one is ignored, and epochs that were skipped make the node forget.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Script(Arc<Mutex<Seat>>);
 
 impl Script {
@@ -27,9 +33,15 @@ impl Script {
     /// states of the membership, and in [`Script::me`].
     pub fn new(me: Member, hooks: Arc<dyn Hooks>) -> (Self, Membership) {
         let mut seat = Seat::new(me, hooks);
-        seat.serve_unlimited();
+        seat.serve_until(Instant::now().into_std() + UNLIMITED);
         let seat = Arc::new(Mutex::new(seat));
-        (Self(Arc::clone(&seat)), Membership::of_script(seat, Timing::of(LEASE)))
+        (Self(Arc::clone(&seat)), Self::control(seat, LEASE))
+    }
+
+    /// What is asked of a membership goes to this place of a node.
+    pub(crate) fn control(seat: Arc<Mutex<Seat>>, lease: Duration) -> Membership {
+        let script = Arc::new(Self(Arc::clone(&seat)));
+        Membership::new(&seat.lock(), Timing::of(lease), script)
     }
 
     /// The node as it stands in a view that has it; another incarnation after each removal.
@@ -39,12 +51,16 @@ impl Script {
 
     /// Gives the node a view.
     pub fn push(&self, epoch: u64, view: View) -> Effect {
-        self.0.lock().told(epoch, view)
+        let mut seat = self.0.lock();
+        witness(&mut seat, epoch);
+        seat.take(epoch, view)
     }
 
     /// Gives the node a view with its owners, which one node has computed for all.
     pub fn push_known(&self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
-        self.0.lock().told_known(epoch, view, owners)
+        let mut seat = self.0.lock();
+        witness(&mut seat, epoch);
+        seat.take_known(epoch, view, owners)
     }
 
     /// Gives the node a view that a peer told: who else has a lease is not known with it.
@@ -73,6 +89,46 @@ impl Script {
     pub fn doubt(&self, doubted: BTreeSet<String>) {
         self.0.lock().doubt(doubted);
     }
+}
+
+impl Control for Script {
+    fn etcd_health(&self) -> Option<Report> {
+        None
+    }
+
+    fn heard(&self) {}
+
+    fn learn(&self, epoch: u64, view: View) {
+        self.push(epoch, view);
+    }
+
+    fn leave(&self, _deadline: Duration) -> Asked<'_, ()> {
+        Box::pin(async {
+            self.0.lock().leave();
+            Ok(())
+        })
+    }
+
+    fn raise_flush_generation(&self) -> Asked<'_, u64> {
+        Box::pin(async {
+            let mut seat = self.0.lock();
+            let state = seat.state();
+            if state.epoch == 0 {
+                return Err(Error::NotJoined);
+            }
+            let (epoch, view) = (state.epoch + 1, propose::flushed(&state.view));
+            let generation = view.flush_generation;
+            witness(&mut seat, epoch);
+            seat.take(epoch, view);
+            Ok(generation)
+        })
+    }
+}
+
+/// A script knows who has a lease.
+fn witness(seat: &mut Seat, epoch: u64) {
+    let state = seat.state();
+    seat.acknowledge(BTreeMap::clone(&state.acknowledged), state.witnessed.max(epoch));
 }
 
 #[cfg(test)]

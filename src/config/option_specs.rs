@@ -5,7 +5,7 @@
 
 /// One option.
 #[derive(Debug)]
-pub(super) struct Knob {
+pub(super) struct OptionSpec {
     /// Its long name, its key in the file and, upper-cased behind `FILBERT_`, its variable.
     pub name: &'static str,
     pub spelled: Spelled,
@@ -48,7 +48,7 @@ pub(super) enum Fate {
     Refused(&'static str),
 }
 
-impl Knob {
+impl OptionSpec {
     /// The word after `-o`.
     pub fn extended_word(&self) -> String {
         self.name.replace('-', "_")
@@ -64,37 +64,37 @@ impl Knob {
 pub(super) const VARIABLE_PREFIX: &str = "FILBERT_";
 
 /// The option of that long name or file key.
-pub(super) fn named(name: &str) -> Option<&'static Knob> {
-    KNOBS.iter().find(|knob| knob.name == name)
+pub(super) fn named(name: &str) -> Option<&'static OptionSpec> {
+    OPTION_SPECS.iter().find(|spec| spec.name == name)
 }
 
 /// The option that `-o word` means, and whether a `no_` before it turned it round.
 ///
 /// "most options have a 'no_' prefix to disable" (memcached.c, usage).
-pub(super) fn extended(word: &str) -> Option<(&'static Knob, bool)> {
+pub(super) fn extended(word: &str) -> Option<(&'static OptionSpec, bool)> {
     let find = |word: &str| {
-        KNOBS.iter().find(|knob| knob.spelled == Spelled::Extended && knob.extended_word() == word)
+        OPTION_SPECS.iter().find(|spec| spec.spelled == Spelled::Extended && spec.extended_word() == word)
     };
-    find(word).map(|knob| (knob, false)).or_else(|| {
-        let knob = find(word.strip_prefix("no_")?)?;
-        (knob.takes == Takes::Switch).then_some((knob, true))
+    find(word).map(|spec| (spec, false)).or_else(|| {
+        let spec = find(word.strip_prefix("no_")?)?;
+        (spec.takes == Takes::Switch).then_some((spec, true))
     })
 }
 
 /// The option with an effect whose long name is most like one that does not exist, if any is: told as
 /// clap tells of flags (clap_builder, parser/features/suggestions.rs).
-pub(super) fn nearest(name: &str, spelled: impl Fn(Spelled) -> bool) -> Option<&'static Knob> {
-    let used = KNOBS.iter().filter(|knob| knob.fate == Fate::Used && spelled(knob.spelled));
-    let likeness = used.map(|knob| (strsim::jaro(name, knob.name), knob));
+pub(super) fn nearest(name: &str, spelled: impl Fn(Spelled) -> bool) -> Option<&'static OptionSpec> {
+    let used = OPTION_SPECS.iter().filter(|spec| spec.fate == Fate::Used && spelled(spec.spelled));
+    let likeness = used.map(|spec| (strsim::jaro(name, spec.name), spec));
     let alike = likeness.filter(|(likeness, _)| *likeness > LIKE);
-    alike.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, knob)| knob)
+    alike.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, spec)| spec)
 }
 
 /// How alike two words must be, from 0 to 1; clap's value.
 const LIKE: f64 = 0.7;
 
 /// memcached.c, longopts and subopts_tokens, with the names that later 1.6 releases added.
-pub(super) const KNOBS: &[Knob] = &[
+pub(super) const OPTION_SPECS: &[OptionSpec] = &[
     // Where to listen.
     used('p', "port", Takes::Value),
     used('l', "listen", Takes::List),
@@ -231,32 +231,32 @@ pub(super) const NO_EXTSTORE: &str = "items are kept in memory only, never on di
 /// `-o proxy_*`.
 pub(super) const NO_PROXY: &str = "there is no Lua proxy here: leave it out";
 
-const fn used(short: char, name: &'static str, takes: Takes) -> Knob {
-    Knob { name, spelled: Spelled::Short(short), takes, fate: Fate::Used }
+const fn used(short: char, name: &'static str, takes: Takes) -> OptionSpec {
+    OptionSpec { name, spelled: Spelled::Short(short), takes, fate: Fate::Used }
 }
 
-const fn long(name: &'static str, takes: Takes) -> Knob {
-    Knob { name, spelled: Spelled::Long, takes, fate: Fate::Used }
+const fn long(name: &'static str, takes: Takes) -> OptionSpec {
+    OptionSpec { name, spelled: Spelled::Long, takes, fate: Fate::Used }
 }
 
-const fn idle(short: char, name: &'static str, takes: Takes) -> Knob {
-    Knob { name, spelled: Spelled::Short(short), takes, fate: Fate::NoEffect }
+const fn idle(short: char, name: &'static str, takes: Takes) -> OptionSpec {
+    OptionSpec { name, spelled: Spelled::Short(short), takes, fate: Fate::NoEffect }
 }
 
-const fn refused(short: char, name: &'static str, takes: Takes, why: &'static str) -> Knob {
-    Knob { name, spelled: Spelled::Short(short), takes, fate: Fate::Refused(why) }
+const fn refused(short: char, name: &'static str, takes: Takes, why: &'static str) -> OptionSpec {
+    OptionSpec { name, spelled: Spelled::Short(short), takes, fate: Fate::Refused(why) }
 }
 
-const fn word(name: &'static str, takes: Takes) -> Knob {
-    Knob { name, spelled: Spelled::Extended, takes, fate: Fate::Used }
+const fn word(name: &'static str, takes: Takes) -> OptionSpec {
+    OptionSpec { name, spelled: Spelled::Extended, takes, fate: Fate::Used }
 }
 
-const fn idle_word(name: &'static str, takes: Takes) -> Knob {
-    Knob { name, spelled: Spelled::Extended, takes, fate: Fate::NoEffect }
+const fn idle_word(name: &'static str, takes: Takes) -> OptionSpec {
+    OptionSpec { name, spelled: Spelled::Extended, takes, fate: Fate::NoEffect }
 }
 
-const fn refused_word(name: &'static str, why: &'static str) -> Knob {
-    Knob { name, spelled: Spelled::Extended, takes: Takes::Value, fate: Fate::Refused(why) }
+const fn refused_word(name: &'static str, why: &'static str) -> OptionSpec {
+    OptionSpec { name, spelled: Spelled::Extended, takes: Takes::Value, fate: Fate::Refused(why) }
 }
 
 #[cfg(test)]
@@ -268,9 +268,9 @@ mod tests {
     #[test]
     fn names_and_letters_are_unique() {
         let mut seen = HashSet::new();
-        for knob in KNOBS {
-            assert!(seen.insert(knob.name.to_owned()), "{} twice", knob.name);
-            if let Spelled::Short(letter) = knob.spelled {
+        for spec in OPTION_SPECS {
+            assert!(seen.insert(spec.name.to_owned()), "{} twice", spec.name);
+            if let Spelled::Short(letter) = spec.spelled {
                 assert!(seen.insert(letter.to_string()), "-{letter} twice");
             }
         }
@@ -280,14 +280,17 @@ mod tests {
     fn every_letter_of_memcached_is_known() {
         // memcached.c, shortopts; -h, -i and -V are answered before the table is asked.
         for letter in "aAZpsUmMckrvdluPfntDLRCbBISFXWYeoN".chars() {
-            assert!(KNOBS.iter().any(|knob| knob.spelled == Spelled::Short(letter)), "-{letter} is missing");
+            assert!(
+                OPTION_SPECS.iter().any(|spec| spec.spelled == Spelled::Short(letter)),
+                "-{letter} is missing"
+            );
         }
     }
 
     #[test]
     fn a_no_before_a_word_turns_a_switch_round() {
-        let (knob, off) = extended("no_maxconns_fast").expect("known");
-        assert_eq!((knob.name, off), ("maxconns-fast", true));
+        let (spec, off) = extended("no_maxconns_fast").expect("known");
+        assert_eq!((spec.name, off), ("maxconns-fast", true));
         assert!(!extended("maxconns_fast").expect("known").1);
         assert!(extended("no_idle_timeout").is_none(), "takes a value: there is nothing to disable");
         assert!(extended("memory_limit").is_none(), "a flag is no word of -o");

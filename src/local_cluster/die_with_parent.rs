@@ -9,19 +9,19 @@ use std::io;
 use std::os::unix::process::{CommandExt, parent_id};
 use std::process::Command;
 
-/// The first word of a command line that means [`Tether::tie`].
+/// The first word of a command line that means [`DieWithParent::exec`].
 pub const WORD: &str = "local-cluster-child";
 
 /// What a child is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tether {
+pub struct DieWithParent {
     /// The process that it is to end with.
     pub parent: u32,
     /// The program that it becomes, and its arguments.
     pub command: Vec<OsString>,
 }
 
-/// A command that becomes `program` with the arguments that are added, tied to the calling thread:
+/// A command that becomes `program` with the arguments that are added and dies with the calling thread:
 /// it must start it, and stay for as long.
 pub(super) fn command(program: &OsStr) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
@@ -29,12 +29,12 @@ pub(super) fn command(program: &OsStr) -> io::Result<Command> {
     Ok(command)
 }
 
-impl Tether {
+impl DieWithParent {
     /// Becomes the program.
     ///
     /// # Errors
     /// Returns only if that fails, or if the parent is gone.
-    pub fn tie(self) -> io::Error {
+    pub fn exec(self) -> io::Error {
         if let Err(error) = end_with_parent() {
             return error;
         }

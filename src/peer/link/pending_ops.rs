@@ -1,4 +1,4 @@
-//! The jobs of a link, by number: in front those whose outcomes are awaited, behind them those
+//! The operations of a link, by number: in front those whose outcomes are awaited, behind them those
 //! that wait to be sent.
 
 use std::cmp::Reverse;
@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use crate::pb;
-use crate::peer::Job;
+use crate::peer::PendingOp;
 
 /// Operations in a message at most.
 const BATCH_LEN: usize = 4_096;
@@ -21,21 +21,21 @@ const BATCH_BYTES: usize = 1 << 20;
 /// more do not travel together.
 const BATCH_SPREAD: Duration = Duration::from_millis(25);
 
-/// Slots are at most so many times as many as jobs may be: one that is not answered until its
+/// Slots are at most so many times as many as operations may be: one that is not answered until its
 /// deadline has the holes of all that were behind it.
 const HOLES_MAX: usize = 16;
 
-/// Room that is kept for the next jobs; a burst's is given back.
+/// Room that is kept for the next operations; a burst's is given back.
 const KEPT_SLOTS: usize = 1_024;
 
 /// Bounded, in the order of their numbers.
 #[derive(Debug)]
-pub struct Jobs {
-    /// An answered job leaves a hole; the first is never one.
-    slots: VecDeque<Option<Job>>,
+pub struct PendingOps {
+    /// An answered operation leaves a hole; the first is never one.
+    slots: VecDeque<Option<PendingOp>>,
     /// The number of the first slot.
     first: u64,
-    /// The number of the first job that was not sent.
+    /// The number of the first operation that was not sent.
     unsent: u64,
     /// The latest deadline so far: deadlines come nearly in order.
     latest: Option<Instant>,
@@ -48,19 +48,19 @@ pub struct Jobs {
     bytes_max: usize,
 }
 
-/// A job that has been taken out.
+/// An operation that has been taken out.
 #[derive(Debug)]
 pub struct Taken {
     /// Its number.
     pub id: u64,
-    /// The job.
-    pub job: Job,
+    /// The operation.
+    pub op: PendingOp,
     /// Whether it was sent.
     pub sent: bool,
 }
 
-impl Jobs {
-    /// Holds so many jobs at most, and so many bytes of keys and values and one job more.
+impl PendingOps {
+    /// Holds so many operations at most, and so many bytes of keys and values and one operation more.
     pub fn new(len_max: usize, bytes_max: usize) -> Self {
         Self {
             slots: VecDeque::new(),
@@ -91,7 +91,7 @@ impl Jobs {
         self.in_flight
     }
 
-    /// The number that the next job to be sent has, or will have.
+    /// The number that the next operation to be sent has, or will have.
     pub fn unsent(&self) -> u64 {
         self.unsent
     }
@@ -104,29 +104,29 @@ impl Jobs {
             && self.bytes < self.bytes_max
     }
 
-    /// Takes a job in, for which there is room.
-    pub fn push(&mut self, job: Job) {
+    /// Takes an operation in, for which there is room.
+    pub fn push(&mut self, op: PendingOp) {
         match self.latest {
-            Some(latest) if job.deadline < latest => {
-                self.early.push(Reverse((job.deadline, self.first + self.slots.len() as u64)));
+            Some(latest) if op.deadline < latest => {
+                self.early.push(Reverse((op.deadline, self.first + self.slots.len() as u64)));
             }
-            _ => self.latest = Some(job.deadline),
+            _ => self.latest = Some(op.deadline),
         }
-        self.bytes += job.bytes();
+        self.bytes += op.bytes();
         self.queued += 1;
-        self.slots.push_back(Some(job));
+        self.slots.push_back(Some(op));
     }
 
-    /// Takes out the job of this number, if it was sent and is there.
-    pub fn take_sent(&mut self, id: u64) -> Option<Job> {
-        (id < self.unsent).then(|| self.take(id))?.map(|taken| taken.job)
+    /// Takes out the operation of this number, if it was sent and is there.
+    pub fn take_sent(&mut self, id: u64) -> Option<PendingOp> {
+        (id < self.unsent).then(|| self.take(id))?.map(|taken| taken.op)
     }
 
-    /// Takes out a job that is past its deadline.
+    /// Takes out an operation that is past its deadline.
     pub fn take_expired(&mut self, now: Instant) -> Option<Taken> {
         // Whatever is in order behind the first one is not earlier than it.
-        if let Some(Some(job)) = self.slots.front()
-            && job.deadline <= now
+        if let Some(Some(op)) = self.slots.front()
+            && op.deadline <= now
         {
             return self.take(self.first);
         }
@@ -141,20 +141,20 @@ impl Jobs {
         None
     }
 
-    /// Takes out a job that was not sent.
-    pub fn take_unsent(&mut self) -> Option<Job> {
+    /// Takes out an operation that was not sent.
+    pub fn take_unsent(&mut self) -> Option<PendingOp> {
         while self.unsent < self.first + self.slots.len() as u64 {
             let id = self.unsent;
             let taken = self.take(id);
             self.unsent = self.unsent.max(id + 1);
             if let Some(taken) = taken {
-                return Some(taken.job);
+                return Some(taken.op);
             }
         }
         None
     }
 
-    /// When the next job is past its deadline, or a little earlier.
+    /// When the next operation is past its deadline, or a little earlier.
     pub fn next_deadline(&self) -> Option<Instant> {
         let first = self.slots.front()?.as_ref()?.deadline;
         Some(self.early.peek().map_or(first, |early| early.0.0.min(first)))
@@ -172,15 +172,15 @@ impl Jobs {
         let mut head = None;
         let waiting = (self.unsent - self.first) as usize;
         for slot in self.slots.range(waiting..) {
-            if let Some(job) = slot {
-                let (epoch, earliest, latest) = *head.get_or_insert((job.epoch, job.deadline, job.deadline));
-                let (earliest, latest) = (earliest.min(job.deadline), latest.max(job.deadline));
-                let full = len == BATCH_LEN || len > 0 && buffer.len() + job.bytes() > BATCH_BYTES;
-                if full || job.epoch != epoch || latest - earliest > BATCH_SPREAD {
+            if let Some(op) = slot {
+                let (epoch, earliest, latest) = *head.get_or_insert((op.epoch, op.deadline, op.deadline));
+                let (earliest, latest) = (earliest.min(op.deadline), latest.max(op.deadline));
+                let full = len == BATCH_LEN || len > 0 && buffer.len() + op.bytes() > BATCH_BYTES;
+                if full || op.epoch != epoch || latest - earliest > BATCH_SPREAD {
                     break;
                 }
                 head = Some((epoch, earliest, latest));
-                job.operation().put_numbered(self.unsent, buffer);
+                op.operation().put_numbered(self.unsent, buffer);
                 len += 1;
             }
             self.unsent += 1;
@@ -194,14 +194,14 @@ impl Jobs {
 
     fn take(&mut self, id: u64) -> Option<Taken> {
         let index = usize::try_from(id.checked_sub(self.first)?).ok()?;
-        let job = self.slots.get_mut(index)?.take()?;
+        let op = self.slots.get_mut(index)?.take()?;
         let sent = id < self.unsent;
         *(if sent { &mut self.in_flight } else { &mut self.queued }) -= 1;
-        self.bytes -= job.bytes();
+        self.bytes -= op.bytes();
         if index == 0 {
             self.trim();
         }
-        Some(Taken { id, job, sent })
+        Some(Taken { id, op, sent })
     }
 
     /// Drops the holes in front.
@@ -230,7 +230,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// A job with so many milliseconds left, of that epoch.
+        /// An operation with so many milliseconds left, of that epoch.
         Push(u32, u64),
         Encode,
         /// Takes out one of those that were sent.
@@ -250,17 +250,17 @@ mod tests {
         ]
     }
 
-    fn job(number: u64, epoch: u64, deadline: Instant) -> Job {
-        job_of(number, Verb::Inspect, epoch, deadline)
+    fn op(number: u64, epoch: u64, deadline: Instant) -> PendingOp {
+        op_of(number, Verb::Inspect, epoch, deadline)
     }
 
-    fn job_of(number: u64, verb: Verb<'_>, epoch: u64, deadline: Instant) -> Job {
+    fn op_of(number: u64, verb: Verb<'_>, epoch: u64, deadline: Instant) -> PendingOp {
         let operation = encoded(number.to_string().as_bytes(), verb);
         let (sender, _) = tokio::sync::oneshot::channel();
-        Job::new(operation, epoch, deadline, ReplyTo::Call(sender))
+        PendingOp::new(operation, epoch, deadline, ReplyTo::Call(sender))
     }
 
-    /// The job of each number as it should be.
+    /// The operation of each number as it should be.
     #[derive(Debug, Clone, Copy)]
     struct Model {
         number: u64,
@@ -273,21 +273,21 @@ mod tests {
         #[test]
         fn jobs_are_sent_answered_and_expire_as_in_a_model(steps in prop::collection::vec(step(), 1..80)) {
             let mut now = Instant::now();
-            let mut jobs = Jobs::new(32, 1 << 20);
+            let mut ops = PendingOps::new(32, 1 << 20);
             let mut model = Vec::<Model>::new();
             let mut count = 0;
             for step in steps {
                 match step {
-                    Step::Push(left, epoch) if jobs.has_room() => {
+                    Step::Push(left, epoch) if ops.has_room() => {
                         let deadline = now + Duration::from_millis(left.into());
-                        jobs.push(job(count, epoch, deadline));
+                        ops.push(op(count, epoch, deadline));
                         model.push(Model { number: count, epoch, deadline, sent: false });
                         count += 1;
                     }
-                    Step::Push(..) => prop_assert!(jobs.queued() + jobs.in_flight() >= 32),
+                    Step::Push(..) => prop_assert!(ops.queued() + ops.in_flight() >= 32),
                     Step::Encode => {
                         let mut earliest = None;
-                        let encoded = jobs.encode(&mut BytesMut::new(), |deadline| {
+                        let encoded = ops.encode(&mut BytesMut::new(), |deadline| {
                             earliest = Some(deadline);
                             7
                         });
@@ -296,14 +296,14 @@ mod tests {
                         let take = || (!rest.is_empty()).then(|| pb::OpRef::take(&mut rest).expect("whole"));
                         let operations: Vec<_> = std::iter::from_fn(take).collect();
                         prop_assert_eq!(operations.len(), len);
-                        let waiting: Vec<_> = model.iter_mut().filter(|job| !job.sent).collect();
+                        let waiting: Vec<_> = model.iter_mut().filter(|op| !op.sent).collect();
                         prop_assert_eq!(len == 0, waiting.is_empty());
                         let mut times = Vec::new();
-                        for (job, operation) in waiting.into_iter().zip(&operations) {
-                            prop_assert_eq!(operation.key.to_vec(), job.number.to_string().into_bytes());
-                            prop_assert_eq!((operation.id, message.epoch), (job.number, job.epoch));
-                            times.push(job.deadline);
-                            job.sent = true;
+                        for (op, operation) in waiting.into_iter().zip(&operations) {
+                            prop_assert_eq!(operation.key.to_vec(), op.number.to_string().into_bytes());
+                            prop_assert_eq!((operation.id, message.epoch), (op.number, op.epoch));
+                            times.push(op.deadline);
+                            op.sent = true;
                         }
                         prop_assert_eq!(earliest, times.iter().min().copied());
                         if let Some(&latest) = times.iter().max() {
@@ -314,35 +314,35 @@ mod tests {
                     Step::Take(index) if !model.is_empty() => {
                         let index = index.index(model.len());
                         let Model { number, sent, .. } = model[index];
-                        prop_assert_eq!(jobs.take_sent(number).is_some(), sent);
-                        prop_assert!(jobs.take_sent(number).is_none(), "taken once");
+                        prop_assert_eq!(ops.take_sent(number).is_some(), sent);
+                        prop_assert!(ops.take_sent(number).is_none(), "taken once");
                         if sent {
                             model.remove(index);
                         }
                     }
-                    Step::Take(_) => prop_assert!(jobs.is_empty()),
+                    Step::Take(_) => prop_assert!(ops.is_empty()),
                     Step::Wait(ms) => {
                         now += Duration::from_millis(ms.into());
                         let mut expired = Vec::new();
-                        while let Some(Taken { id, sent, .. }) = jobs.take_expired(now) {
+                        while let Some(Taken { id, sent, .. }) = ops.take_expired(now) {
                             expired.push((id, sent));
                         }
                         expired.sort_unstable();
-                        let over = model.iter().filter(|job| job.deadline <= now);
-                        prop_assert_eq!(expired, over.map(|job| (job.number, job.sent)).collect::<Vec<_>>());
-                        model.retain(|job| job.deadline > now);
+                        let over = model.iter().filter(|op| op.deadline <= now);
+                        prop_assert_eq!(expired, over.map(|op| (op.number, op.sent)).collect::<Vec<_>>());
+                        model.retain(|op| op.deadline > now);
                     }
                     Step::TakeUnsent => {
-                        let unsent: Vec<_> = std::iter::from_fn(|| jobs.take_unsent()).collect();
-                        prop_assert_eq!(unsent.len(), model.iter().filter(|job| !job.sent).count());
-                        model.retain(|job| job.sent);
+                        let unsent: Vec<_> = std::iter::from_fn(|| ops.take_unsent()).collect();
+                        prop_assert_eq!(unsent.len(), model.iter().filter(|op| !op.sent).count());
+                        model.retain(|op| op.sent);
                     }
                 }
-                prop_assert_eq!(jobs.is_empty(), model.is_empty());
-                prop_assert_eq!(jobs.in_flight(), model.iter().filter(|job| job.sent).count());
-                prop_assert_eq!(jobs.queued(), model.iter().filter(|job| !job.sent).count());
-                let next = model.iter().map(|job| job.deadline).min();
-                match jobs.next_deadline() {
+                prop_assert_eq!(ops.is_empty(), model.is_empty());
+                prop_assert_eq!(ops.in_flight(), model.iter().filter(|op| op.sent).count());
+                prop_assert_eq!(ops.queued(), model.iter().filter(|op| !op.sent).count());
+                let next = model.iter().map(|op| op.deadline).min();
+                match ops.next_deadline() {
                     None => prop_assert!(next.is_none()),
                     // Early ones that are answered already may still be remembered.
                     Some(at) => prop_assert!(next.is_some_and(|next| at <= next)),
@@ -354,21 +354,21 @@ mod tests {
     #[test]
     fn messages_are_bounded() {
         let deadline = Instant::now();
-        let mut jobs = Jobs::new(usize::MAX, usize::MAX);
-        let encode = |jobs: &mut Jobs| {
-            let encoded = jobs.encode(&mut BytesMut::new(), |_| 0);
+        let mut ops = PendingOps::new(usize::MAX, usize::MAX);
+        let encode = |ops: &mut PendingOps| {
+            let encoded = ops.encode(&mut BytesMut::new(), |_| 0);
             encoded.map_or((0, 0), |(message, len)| (len, message.operations.len()))
         };
-        (0..10_000).for_each(|number| jobs.push(job(number, 1, deadline)));
-        let lens: Vec<_> = (0..4).map(|_| encode(&mut jobs).0).collect();
+        (0..10_000).for_each(|number| ops.push(op(number, 1, deadline)));
+        let lens: Vec<_> = (0..4).map(|_| encode(&mut ops).0).collect();
         assert_eq!(lens, [4_096, 4_096, 1_808, 0]);
 
         let set = |bytes: usize| {
             let value = vec![0; bytes];
-            job_of(0, set_of(&value), 1, deadline)
+            op_of(0, set_of(&value), 1, deadline)
         };
-        [600, 400, 400, 5_000, 10].into_iter().for_each(|kib| jobs.push(set(kib << 10)));
-        let lens: Vec<_> = (0..4).map(|_| encode(&mut jobs)).collect();
+        [600, 400, 400, 5_000, 10].into_iter().for_each(|kib| ops.push(set(kib << 10)));
+        let lens: Vec<_> = (0..4).map(|_| encode(&mut ops)).collect();
         assert_eq!(lens.iter().map(|(len, _)| *len).collect::<Vec<_>>(), [2, 1, 1, 1]);
         assert!(lens[2].1 > 5_000 << 10, "a large value goes alone");
     }

@@ -1,5 +1,5 @@
-//! Streams between nodes of one process, for simulations: messages take their time, get lost or
-//! stuck, as a script says. With tokio's time paused and one thread, a seed replays everything.
+//! Streams between nodes of one process. Messages take their time, get lost or get stuck, as a test says. With
+//! tokio's time paused and one thread, a seed replays everything.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

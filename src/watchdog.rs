@@ -18,9 +18,9 @@ use tracing::{error, info};
 /// Of a node that is alone, how long a thread may stand still: a usual lease.
 const BOUND: Duration = Duration::from_secs(5);
 
-/// Beats of all threads that are watched.
+/// Watches over threads.
 #[derive(Debug)]
-pub struct Beats {
+pub struct Watchdog {
     bound: Duration,
     threads: Mutex<Threads>,
     /// Where tests say who is to stand still.
@@ -62,13 +62,13 @@ impl fmt::Display for Stuck {
     }
 }
 
-impl Default for Beats {
+impl Default for Watchdog {
     fn default() -> Self {
         Self::new(BOUND)
     }
 }
 
-impl Beats {
+impl Watchdog {
     /// Nobody is watched yet. A thread is stuck after standing still for longer than `bound`.
     pub fn new(bound: Duration) -> Self {
         let threads = Threads {
@@ -96,15 +96,15 @@ impl Beats {
         }
     }
 
-    /// Watches one more thread, or task of one, from now on: until the [`Heart`] is dropped, but
+    /// Watches one more thread, or task of one, from now on: until the [`Heartbeat`] is dropped, but
     /// not if that is because of a panic.
-    pub fn watch(self: &Arc<Self>, thread: impl Into<String>) -> Heart {
+    pub fn watch(self: &Arc<Self>, thread: impl Into<String>) -> Heartbeat {
         let mut threads = self.threads.lock();
         let at = threads.live(Instant::now(), self.step());
         let (id, thread) = (threads.next_id, thread.into());
         threads.next_id += 1;
         threads.beats.push(Beat { id, thread: thread.clone(), at, is_told: false });
-        Heart { beats: Arc::clone(self), id, thread }
+        Heartbeat { watchdog: Arc::clone(self), id, thread }
     }
 
     /// How often a thread beats.
@@ -189,17 +189,17 @@ impl Threads {
 
 /// What a thread, or a task, shows with that it goes on.
 #[derive(Debug)]
-pub struct Heart {
-    beats: Arc<Beats>,
+pub struct Heartbeat {
+    watchdog: Arc<Watchdog>,
     id: u64,
     thread: String,
 }
 
-impl Heart {
-    /// The thread goes on. To be called every [`Beats::interval`].
+impl Heartbeat {
+    /// The thread goes on. To be called every [`Watchdog::interval`].
     pub fn beat(&self) {
-        self.beats.hold(&self.thread);
-        self.beats.beat(self.id, Instant::now());
+        self.watchdog.hold(&self.thread);
+        self.watchdog.beat(self.id, Instant::now());
     }
 
     /// Beats in a task of its own, for the thread that this is polled in.
@@ -210,7 +210,7 @@ impl Heart {
     /// Beats in one task with `work`, which has its say between any two beats.
     pub async fn along<T>(self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
-        let mut ticks = interval(self.beats.interval());
+        let mut ticks = interval(self.watchdog.interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -230,16 +230,16 @@ impl Heart {
             if left.is_zero() {
                 return;
             }
-            std::thread::sleep(left.min(self.beats.interval()));
+            std::thread::sleep(left.min(self.watchdog.interval()));
         }
     }
 }
 
-impl Drop for Heart {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         // What has panicked does not go on.
         if !std::thread::panicking() {
-            self.beats.threads.lock().beats.retain(|beat| beat.id != self.id);
+            self.watchdog.threads.lock().beats.retain(|beat| beat.id != self.id);
         }
     }
 }
@@ -249,10 +249,10 @@ mod tests {
     use super::*;
 
     /// A second is the bound; a thread beats every tenth.
-    fn beats() -> (Arc<Beats>, Instant) {
-        let beats = Arc::new(Beats::new(Duration::from_secs(1)));
-        let start = beats.threads.lock().seen;
-        (beats, start)
+    fn watchdog() -> (Arc<Watchdog>, Instant) {
+        let watchdog = Arc::new(Watchdog::new(Duration::from_secs(1)));
+        let start = watchdog.threads.lock().seen;
+        (watchdog, start)
     }
 
     fn name(stuck: Option<Stuck>) -> Option<String> {
@@ -261,36 +261,36 @@ mod tests {
 
     #[test]
     fn who_does_not_beat_is_stuck_until_it_does() {
-        let (beats, start) = beats();
-        let (a, b) = (beats.watch("a"), beats.watch("b"));
+        let (watchdog, start) = watchdog();
+        let (a, b) = (watchdog.watch("a"), watchdog.watch("b"));
         let at = |tenths: u32| start + Duration::from_millis(100) * tenths;
         for tenth in 1..=10 {
-            beats.beat(a.id, at(tenth));
-            assert_eq!(beats.stuck_as_of(at(tenth)), None, "{tenth}");
+            watchdog.beat(a.id, at(tenth));
+            assert_eq!(watchdog.stuck_as_of(at(tenth)), None, "{tenth}");
         }
-        beats.beat(a.id, at(11));
-        assert_eq!(name(beats.stuck_as_of(at(11))).as_deref(), Some("b"));
-        beats.beat(b.id, at(12));
-        assert_eq!(beats.stuck_as_of(at(12)), None);
-        assert_eq!(beats.ages().len(), 2);
+        watchdog.beat(a.id, at(11));
+        assert_eq!(name(watchdog.stuck_as_of(at(11))).as_deref(), Some("b"));
+        watchdog.beat(b.id, at(12));
+        assert_eq!(watchdog.stuck_as_of(at(12)), None);
+        assert_eq!(watchdog.ages().len(), 2);
     }
 
     #[test]
     fn a_process_that_stood_still_has_no_stuck_thread() {
-        let (beats, start) = beats();
-        let (a, _b) = (beats.watch("a"), beats.watch("b"));
+        let (watchdog, start) = watchdog();
+        let (a, _b) = (watchdog.watch("a"), watchdog.watch("b"));
         let woken = start + Duration::from_secs(60);
-        assert_eq!(beats.stuck_as_of(woken), None);
-        beats.beat(a.id, woken);
-        assert_eq!(beats.stuck_as_of(woken + Duration::from_millis(100)), None, "b will beat, too");
+        assert_eq!(watchdog.stuck_as_of(woken), None);
+        watchdog.beat(a.id, woken);
+        assert_eq!(watchdog.stuck_as_of(woken + Duration::from_millis(100)), None, "b will beat, too");
     }
 
     #[test]
     fn who_ends_is_not_missed_and_who_panics_is() {
-        let (beats, start) = beats();
-        let a = beats.watch("a");
-        drop(beats.watch("ended"));
-        let beside = beats.clone();
+        let (watchdog, start) = watchdog();
+        let a = watchdog.watch("a");
+        drop(watchdog.watch("ended"));
+        let beside = watchdog.clone();
         let panicked = std::thread::spawn(move || {
             let _heart = beside.watch("panicked");
             std::panic::resume_unwind(Box::new("on purpose"));
@@ -299,18 +299,18 @@ mod tests {
         let mut now = start;
         for _ in 0..20 {
             now += Duration::from_millis(100);
-            beats.beat(a.id, now);
+            watchdog.beat(a.id, now);
         }
-        assert_eq!(name(beats.stuck_as_of(now)).as_deref(), Some("panicked"));
-        beats.end();
-        assert_eq!(beats.stuck_as_of(now), None, "at the end nobody is");
+        assert_eq!(name(watchdog.stuck_as_of(now)).as_deref(), Some("panicked"));
+        watchdog.end();
+        assert_eq!(watchdog.stuck_as_of(now), None, "at the end nobody is");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_beats_while_it_waits() {
-        let beats = Arc::new(Beats::new(Duration::from_secs(1)));
-        let heart = beats.watch("task");
-        heart.along(tokio::time::sleep(Duration::from_secs(60))).await;
-        assert!(beats.ages().is_empty(), "it has ended");
+        let watchdog = Arc::new(Watchdog::new(Duration::from_secs(1)));
+        let heartbeat = watchdog.watch("task");
+        heartbeat.along(tokio::time::sleep(Duration::from_secs(60))).await;
+        assert!(watchdog.ages().is_empty(), "it has ended");
     }
 }

@@ -15,19 +15,19 @@ use tokio::time::Instant;
 use crate::command::Unavailable;
 use crate::pb;
 use crate::pb::outcome::Kind;
-use crate::peer::Job;
+use crate::peer::PendingOp;
 use crate::peer::link::breaker::Breaker;
-use crate::peer::link::jobs::{Jobs, Taken};
 use crate::peer::link::peer_clock::PeerClock;
+use crate::peer::link::pending_ops::{PendingOps, Taken};
 use crate::peer::link::stats::{Stats, add};
 use crate::peer::options::Options;
 
-/// A job whose owner said that it is not the owner. It is to be sent to the owner of a view that
+/// An operation whose owner said that it is not the owner. It is to be sent to the owner of a view that
 /// is at least as new as `epoch`, and will not come back a second time.
 #[derive(Debug)]
 pub struct Redirected {
-    /// The job.
-    pub job: Job,
+    /// The operation.
+    pub op: PendingOp,
     /// The epoch of whoever refused it.
     pub epoch: u64,
 }
@@ -38,7 +38,7 @@ const READING_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// One link. Locked for short moments, by one thread.
 #[derive(Debug)]
-pub struct Shared {
+pub struct LinkInner {
     state: Mutex<State>,
     /// Rung when the task with the stream must look around.
     pub changed: Notify,
@@ -46,22 +46,22 @@ pub struct Shared {
     pub rearm: Notify,
     /// What has been done.
     pub stats: Arc<Stats>,
-    /// How long before its deadline a job sets out.
+    /// How long before its deadline an operation sets out.
     operation_timeout: Duration,
     redirected: mpsc::Sender<Redirected>,
 }
 
 #[derive(Debug)]
 struct State {
-    jobs: Jobs,
+    ops: PendingOps,
     breaker: Breaker,
     /// The number of the present stream; messages of an older one are not made any more.
     stream: u64,
     /// Once the present stream has come about.
     peer_clock: Option<PeerClock>,
-    /// Jobs below this number were sent before the peer was last heard of.
+    /// Operations below this number were sent before the peer was last heard of.
     heard: u64,
-    /// Whether jobs of an earlier stream may still be executed: nothing is sent on another one
+    /// Whether operations of an earlier stream may still be executed: nothing is sent on another one
     /// before, or a later command on a key could overtake an earlier one.
     draining: bool,
     /// Who makes messages, while there is nothing to send.
@@ -71,11 +71,11 @@ struct State {
     closing: bool,
 }
 
-impl Shared {
-    /// A link that holds no more jobs than it may, nor more bytes of keys and values.
+impl LinkInner {
+    /// A link that holds no more operations than it may, nor more bytes of keys and values.
     pub fn new(options: &Options, stats: Arc<Stats>, redirected: mpsc::Sender<Redirected>) -> Self {
         let state = State {
-            jobs: Jobs::new(options.queue_len, options.queue_bytes),
+            ops: PendingOps::new(options.queue_len, options.queue_bytes),
             breaker: Breaker::default(),
             stream: 0,
             peer_clock: None,
@@ -95,17 +95,17 @@ impl Shared {
         }
     }
 
-    /// Takes a job in, or answers why not.
-    pub fn send(&self, job: Job) {
+    /// Takes an operation in, or answers why not.
+    pub fn send(&self, op: PendingOp) {
         let mut state = self.state.lock();
         if state.breaker.is_open() || state.closing {
-            return self.fail(job, Unavailable::Unreachable);
+            return self.fail(op, Unavailable::Unreachable);
         }
-        if !state.jobs.has_room() {
-            return self.fail(job, Unavailable::Overloaded);
+        if !state.ops.has_room() {
+            return self.fail(op, Unavailable::Overloaded);
         }
-        let deadline = job.deadline;
-        state.jobs.push(job);
+        let deadline = op.deadline;
+        state.ops.push(op);
         if let Some(sender) = state.sender.take() {
             sender.wake();
         }
@@ -120,7 +120,7 @@ impl Shared {
     pub fn keep_deadlines(&self) -> Option<Instant> {
         let mut state = self.state.lock();
         self.expire(&mut state, Instant::now());
-        state.armed = state.jobs.next_deadline();
+        state.armed = state.ops.next_deadline();
         state.armed
     }
 
@@ -179,18 +179,18 @@ impl Shared {
                 }
             }
         }
-        state.heard = state.jobs.unsent();
+        state.heard = state.ops.unsent();
         let mut outcomes = message.outcomes;
         let mut is_first = true;
         while !outcomes.is_empty() {
             let outcome = pb::take_outcome(&mut outcomes)?;
-            // Of an outcome that comes too late, the job has gone.
-            if let Some(job) = state.jobs.take_sent(outcome.id) {
+            // Of an outcome that comes too late, the operation has gone.
+            if let Some(op) = state.ops.take_sent(outcome.id) {
                 if std::mem::take(&mut is_first) {
-                    let set_out = job.deadline - self.operation_timeout;
+                    let set_out = op.deadline - self.operation_timeout;
                     self.stats.heard(set_out.into_std(), now.into_std());
                 }
-                self.settle(job, outcome, message.epoch);
+                self.settle(op, outcome, message.epoch);
             }
         }
         self.after(&state);
@@ -211,7 +211,7 @@ impl Shared {
         state.breaker.pause()
     }
 
-    /// Takes no further jobs.
+    /// Takes no further operations.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closing = true;
@@ -219,10 +219,10 @@ impl Shared {
         self.rearm.notify_one();
     }
 
-    /// Whether the link is closed, and the last of its jobs answered.
+    /// Whether the link is closed, and the last of its operations answered.
     pub fn is_over(&self) -> bool {
         let state = self.state.lock();
-        state.closing && state.jobs.is_empty()
+        state.closing && state.ops.is_empty()
     }
 
     /// Whether the stream is still the present one.
@@ -236,7 +236,7 @@ impl Shared {
         stream: u64,
         buffer: &mut BytesMut,
     ) -> Option<(pb::Operations, usize)> {
-        if state.stream != stream || state.peer_clock.is_none() || state.jobs.queued() == 0 {
+        if state.stream != stream || state.peer_clock.is_none() || state.ops.queued() == 0 {
             return None;
         }
         let now = Instant::now();
@@ -244,45 +244,45 @@ impl Shared {
         if state.draining {
             return None;
         }
-        // Expired jobs may have ended the stream.
-        let State { jobs, peer_clock: Some(peer_clock), .. } = state else { return None };
+        // Expired operations may have ended the stream.
+        let State { ops, peer_clock: Some(peer_clock), .. } = state else { return None };
         if now.saturating_duration_since(peer_clock.last()) > READING_AGE_MAX {
             state.end_stream();
             self.changed.notify_one();
             return None;
         }
-        jobs.encode(buffer, |deadline| peer_clock.expires_micros(deadline))
+        ops.encode(buffer, |deadline| peer_clock.expires_micros(deadline))
     }
 
-    fn settle(&self, mut job: Job, outcome: pb::Outcome, epoch: u64) {
+    fn settle(&self, mut op: PendingOp, outcome: pb::Outcome, epoch: u64) {
         match outcome.kind() {
-            Kind::WrongOwner if !job.rerouted => {
-                job.rerouted = true;
-                match self.redirected.try_send(Redirected { job, epoch }) {
+            Kind::WrongOwner if !op.rerouted => {
+                op.rerouted = true;
+                match self.redirected.try_send(Redirected { op, epoch }) {
                     Ok(()) => add(&self.stats.redirected, 1),
-                    Err(error) => self.fail(error.into_inner().job, Unavailable::Moved),
+                    Err(error) => self.fail(error.into_inner().op, Unavailable::Moved),
                 }
             }
-            Kind::WrongOwner => self.fail(job, Unavailable::Moved),
-            Kind::Unavailable => self.fail(job, Unavailable::Refused),
+            Kind::WrongOwner => self.fail(op, Unavailable::Moved),
+            Kind::Unavailable => self.fail(op, Unavailable::Refused),
             // Of a later version, perhaps.
-            Kind::Unspecified => self.fail(job, Unavailable::Unanswered),
+            Kind::Unspecified => self.fail(op, Unavailable::Unanswered),
             _ => {
                 add(&self.stats.answered, 1);
-                job.answer(Ok(outcome));
+                op.answer(Ok(outcome));
             }
         }
     }
 
     fn expire(&self, state: &mut State, now: Instant) {
         let (mut expired, mut opens) = (false, false);
-        while let Some(Taken { id, job, sent }) = state.jobs.take_expired(now) {
+        while let Some(Taken { id, op, sent }) = state.ops.take_expired(now) {
             expired = true;
             if sent {
                 add(&self.stats.timeouts, 1);
                 opens |= id >= state.heard && state.breaker.fail();
             }
-            self.fail(job, if sent { Unavailable::Unanswered } else { Unavailable::Unreachable });
+            self.fail(op, if sent { Unavailable::Unanswered } else { Unavailable::Unreachable });
         }
         if opens {
             state.end_stream();
@@ -297,19 +297,19 @@ impl Shared {
     /// Nothing more is sent: neither what waits, nor what comes.
     fn open_breaker(&self, state: &mut State) {
         add(&self.stats.opened, 1);
-        while let Some(job) = state.jobs.take_unsent() {
-            self.fail(job, Unavailable::Unreachable);
+        while let Some(op) = state.ops.take_unsent() {
+            self.fail(op, Unavailable::Unreachable);
         }
         self.changed.notify_one();
     }
 
-    fn fail(&self, job: Job, why: Unavailable) {
+    fn fail(&self, op: PendingOp, why: Unavailable) {
         self.stats.count_failed(why);
-        job.answer(Err(why));
+        op.answer(Err(why));
     }
 
     fn after(&self, state: &State) {
-        if state.closing && state.jobs.is_empty() {
+        if state.closing && state.ops.is_empty() {
             self.changed.notify_one();
             self.rearm.notify_one();
         }
@@ -317,8 +317,8 @@ impl Shared {
     }
 
     fn show(&self, state: &State) {
-        self.stats.queued.store(state.jobs.queued(), Ordering::Relaxed);
-        self.stats.in_flight.store(state.jobs.in_flight(), Ordering::Relaxed);
+        self.stats.queued.store(state.ops.queued(), Ordering::Relaxed);
+        self.stats.in_flight.store(state.ops.in_flight(), Ordering::Relaxed);
         self.stats.open.store(state.breaker.is_open(), Ordering::Relaxed);
     }
 }
@@ -327,15 +327,15 @@ impl State {
     fn end_stream(&mut self) {
         self.stream += 1;
         self.peer_clock = None;
-        self.draining = self.jobs.in_flight() > 0;
+        self.draining = self.ops.in_flight() > 0;
         // So that it hears that its stream is no longer wanted.
         if let Some(sender) = self.sender.take() {
             sender.wake();
         }
     }
-    /// Goes on sending once the last job of an earlier stream has expired.
+    /// Goes on sending once the last operation of an earlier stream has expired.
     fn drained(&mut self) {
-        if self.draining && self.jobs.in_flight() == 0 {
+        if self.draining && self.ops.in_flight() == 0 {
             self.draining = false;
             if let Some(sender) = self.sender.take() {
                 sender.wake();
