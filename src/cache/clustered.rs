@@ -161,7 +161,7 @@ impl Clustered {
                 Some(link) => link.send(op),
                 None => op.answer(Err(Unavailable::Moved)),
             },
-            Place::Here { .. } | Place::Soon => {
+            Place::Here { .. } | Place::Pending => {
                 let epoch = op.epoch;
                 if let Err(error) = self.dialer.redirected.try_send(Redirected { op, epoch }) {
                     let (mpsc::error::TrySendError::Full(redirected)

@@ -99,7 +99,7 @@ fn pass(clustered: &Clustered, routing: &Routing, redirected: Redirected) -> Opt
         return Some(Redirected { op, epoch });
     }
     match routing.place(op.operation().key()) {
-        Place::Soon => Some(Redirected { op, epoch }),
+        Place::Pending => Some(Redirected { op, epoch }),
         // A later routing may be in force already, though it is not posted yet.
         Place::Here { .. } => clustered.execute_here(op).map(|op| Redirected { op, epoch }),
         place => {

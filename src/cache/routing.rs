@@ -18,7 +18,7 @@ pub enum Place {
         since: u32,
     },
     /// Here, but not before every node knows that it is so.
-    Soon,
+    Pending,
     /// At another member, by its place in [`Routing::members`].
     Member(u16),
     /// Nobody is known who owns keys.
@@ -53,7 +53,7 @@ impl Routing {
 
     fn place_of(&self, slot: u16) -> Place {
         match self.places.of_slot(slot) {
-            Place::Here { .. } if self.shut.as_ref().is_some_and(|shut| shut.contains(slot)) => Place::Soon,
+            Place::Here { .. } if self.shut.as_ref().is_some_and(|shut| shut.contains(slot)) => Place::Pending,
             place => place,
         }
     }
@@ -78,7 +78,7 @@ impl Floors for Routing {
     fn floor(&self, key: &[u8]) -> Option<u32> {
         match self.place(key) {
             Place::Here { since } => Some(since),
-            Place::Soon => Some(self.since[usize::from(slot(key))]),
+            Place::Pending => Some(self.since[usize::from(slot(key))]),
             Place::Member(_) | Place::Nowhere => None,
         }
     }

@@ -123,6 +123,6 @@ impl Clustered {
 /// Whether a batch has to wait for another routing: it is of a later view than this one, or
 /// for slots that others may still answer for.
 fn must_wait(routing: &Routing, batch: &Batch) -> bool {
-    let is_shut = |operation: &pb::OpRef<'_>| routing.place(operation.key) == Place::Soon;
+    let is_shut = |operation: &pb::OpRef<'_>| routing.place(operation.key) == Place::Pending;
     routing.epoch < batch.epoch || routing.epoch == batch.epoch && !routing.is_open() && batch.any(is_shut)
 }

@@ -115,7 +115,7 @@ impl<'a> Turn<'a> {
             }
             Place::Here { .. } => Err(NotHere::Unavailable(Unavailable::Fenced)),
             Place::Nowhere => Err(NotHere::Unavailable(Unavailable::NoOwner)),
-            place @ (Place::Member(_) | Place::Soon) => Err(NotHere::At(place)),
+            place @ (Place::Member(_) | Place::Pending) => Err(NotHere::At(place)),
         }
     }
 
