@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 type Module = Vec<String>;
 
 /// Circles that are still there, each by the module that comes first in it. One that has been mended must go from here.
-const STILL_THERE: &[&str] = &["cluster::etcd", "store"];
+const STILL_THERE: &[&str] = &["cluster::etcd"];
 
 #[test]
 fn files_import_each_other_without_circles() {
