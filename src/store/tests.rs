@@ -8,6 +8,7 @@ mod flush;
 mod full;
 mod generations;
 mod model;
+mod moving;
 mod since;
 mod steps;
 
