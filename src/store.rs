@@ -5,224 +5,61 @@
 //! There are enough shards that no table holds more than a few thousand entries, so that none
 //! ever stalls an operation by growing.
 
-mod entry;
+mod budget;
+mod caller;
+mod commands;
+mod context;
 mod evict;
+mod facts;
 mod floors;
 mod generation;
-mod key;
-mod meter;
-mod number;
-mod shard;
+mod lookup;
+mod moving;
+mod options;
+mod padded;
+mod shards;
+mod shared;
 mod sweep;
+mod table;
 mod tell;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 
 use crate::clock::{Clock, Seconds};
-use crate::command::{Command, Failure, Made, Outcome, SetMode, Unavailable, Verb};
+use crate::command::{Command, Failure, Outcome, SetMode, Unavailable};
 use crate::events::Events;
 use crate::item::{Exptime, ItemView};
 use crate::stats::Counters;
-use crate::store::evict::Need;
-use crate::store::floors::{Posted, Survey};
-use crate::store::generation::{Generations, Span};
-use crate::store::key::{KeyHash, Lookup};
-use crate::store::shard::Shard;
+use crate::store::context::{Context, Request, ScanContext};
+use crate::store::evict::{Evictor, Need};
+use crate::store::shards::Shards;
+use crate::store::sweep::Sweeper;
+use crate::store::table::Table;
 
-/// Budget of one shard. The smallest item costs about 110 bytes with its share of the table,
-/// so a table stays under some 5,000 entries, and growing it takes well under a millisecond.
-const SHARD_BYTES: u64 = 512 << 10;
-
-/// Bounds of the number of shards; the upper one lets a 64 GiB cache keep its tables small.
-const SHARDS: std::ops::RangeInclusive<u64> = 16..=1 << 17;
-
-/// The hash bits that choose a shard. The tables use the lowest bits and the highest seven.
-const SHARD_SHIFT: u32 = 32;
-
-/// How much this node may keep, and of what.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Bytes that items and the structures that hold them may take (`-m`).
-    pub budget_bytes: u64,
-    /// Largest item in bytes, as memcached counts it: key, value and header (`-I`).
-    pub item_size_max: usize,
-    /// Whether a full cache drops its least recently used items (`-M` says no).
-    pub evict: bool,
-    /// Whether items carry a CAS token (`-C` says no).
-    pub cas: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { budget_bytes: 64 << 20, item_size_max: 1 << 20, evict: true, cas: true }
-    }
-}
-
-/// Who asks, and when.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller<'a> {
-    /// The time, read once for everything that came together.
-    pub now: Seconds,
-    /// Where this thread counts.
-    pub counters: &'a Counters,
-    /// The connection's number, for `watch`.
-    pub connection: u64,
-    /// In a cluster, the generation from which on items under the command's key count
-    /// ([`Store::advance`]); what was written under an earlier one is dead. Means nothing where
-    /// no key is named.
-    pub since: Option<u32>,
-    /// A command that has not begun by then is refused, as [`Unavailable::Unanswered`].
-    pub expires: Option<Instant>,
-}
-
-impl<'a> Caller<'a> {
-    /// A caller on a node that is alone.
-    #[inline]
-    pub fn new(now: Seconds, counters: &'a Counters, connection: u64) -> Self {
-        Self { now, counters, connection, since: None, expires: None }
-    }
-}
-
-/// Tells the store which items count. A command brings that along ([`Caller::since`]); sweeps,
-/// dumps and evictions come upon items of which only the key is known.
-///
-/// It is asked while a shard is locked: it must be quick, and must not call the store.
-pub trait Floors: Send + Sync {
-    /// From which generation on an item under this key counts; `None` when the key is not this
-    /// node's at all.
-    fn floor(&self, key: &[u8]) -> Option<u32>;
-}
-
-/// A [`Caller`], and what counted when the shard's lock was taken.
-struct Context<'a> {
-    now: Seconds,
-    counters: &'a Counters,
-    connection: u64,
-    /// The stamp of what is written, without marks.
-    stamp: u32,
-    /// What has an older stamp than this is dead.
-    floor: u32,
-}
-
-/// What every shard needs to know.
-struct Shared {
-    clock: Clock,
-    events: Events,
-    evict: bool,
-    cas: bool,
-    item_size_max: AtomicU64,
-    budget_bytes: AtomicU64,
-    next_cas: Padded<AtomicU64>,
-    used_bytes: Padded<AtomicI64>,
-    generations: Padded<Generations>,
-    floors: Posted,
-}
-
-/// Keeps what every write touches on a cache line of its own.
-#[repr(align(128))]
-struct Padded<T>(T);
-
-impl Shared {
-    fn item_size_max(&self) -> usize {
-        self.item_size_max.load(Ordering::Relaxed) as usize
-    }
-
-    fn new_cas(&self, wanted: Option<u64>) -> u64 {
-        match wanted {
-            Some(cas) => cas,
-            None if self.cas => self.next_cas.0.fetch_add(1, Ordering::Relaxed) + 1,
-            None => 0,
-        }
-    }
-
-    /// What [`Found::ttl_before`](crate::command::Found::ttl_before) says of an item that is made.
-    fn ttl_before(&self, made: Made, now: Seconds) -> Option<u32> {
-        let deadline = self.clock.deadline(made.before?, now);
-        (deadline != 0).then(|| deadline.saturating_sub(now))
-    }
-
-    fn used_changed(&self, bytes: i64) {
-        if bytes != 0 {
-            self.used_bytes.0.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the budget does not hold, once `more` bytes have come or gone.
-    fn over_budget(&self, more: i64) -> bool {
-        let used = self.used_bytes.0.load(Ordering::Relaxed).saturating_add(more);
-        u64::try_from(used).unwrap_or(0) > self.budget_bytes.load(Ordering::Relaxed)
-    }
-
-    /// What counts for a command of this caller; to be asked under the lock of its key's shard.
-    #[inline]
-    fn context<'a>(&self, caller: &Caller<'a>) -> Context<'a> {
-        let &Caller { now, counters, connection, since, .. } = caller;
-        let Span { floor, current } = self.generations.0.span(now);
-        let floor = since.map_or(floor, |since| generation::later(floor, since));
-        let (stamp, floor) = (generation::stamp(current), generation::stamp(floor));
-        Context { now, counters, connection, stamp, floor }
-    }
-
-    /// What counts in a whole shard, whose lock is held. Of its other keys `caller.since` says
-    /// nothing.
-    fn survey<'a>(&self, caller: &Caller<'a>) -> Survey<'a> {
-        let &Caller { now, counters, connection, .. } = caller;
-        let Span { floor, current } = self.generations.0.span(now);
-        let (stamp, own) = (generation::stamp(current), generation::stamp(floor));
-        let cx = Context { now, counters, connection, stamp, floor: own };
-        Survey { cx, floor, floors: self.floors.get() }
-    }
-}
+pub use caller::Caller;
+pub use floors::Floors;
+pub use moving::{Arrival, MovingItem};
+pub use options::Options;
 
 /// This node's memory.
 pub struct Store {
-    shards: Box<[Mutex<Shard>]>,
-    hash: KeyHash,
-    shared: Shared,
-    empty_bytes: i64,
-    /// Where the search for a victim goes on.
-    hand: AtomicU64,
-    sweeping: AtomicBool,
-    sweep_enabled: AtomicBool,
+    shards: Shards,
+    evictor: Evictor,
+    sweeper: Sweeper,
 }
 
 impl Store {
     /// An empty store.
     pub fn new(options: &Options, clock: Clock, events: Events) -> Self {
-        let wanted = (options.budget_bytes / SHARD_BYTES).clamp(*SHARDS.start(), *SHARDS.end());
-        Self::with_shards(options, clock, events, wanted.next_power_of_two() as usize)
+        Self::of(Shards::new(options, clock, events))
     }
 
-    fn with_shards(options: &Options, clock: Clock, events: Events, shards: usize) -> Self {
-        let hash = KeyHash::default();
-        let before = meter::balance();
-        let shards: Box<[_]> = (0..shards).map(|_| Mutex::new(Shard::new(hash.clone()))).collect();
-        let empty_bytes = meter::balance() - before;
-        let shared = Shared {
-            clock,
-            events,
-            evict: options.evict,
-            cas: options.cas,
-            item_size_max: AtomicU64::new(options.item_size_max as u64),
-            budget_bytes: AtomicU64::new(options.budget_bytes),
-            next_cas: Padded(AtomicU64::new(0)),
-            used_bytes: Padded(AtomicI64::new(empty_bytes)),
-            generations: Padded(Generations::default()),
-            floors: Posted::default(),
-        };
-        Self {
-            shards,
-            hash,
-            shared,
-            empty_bytes,
-            hand: AtomicU64::new(0),
-            sweeping: AtomicBool::new(false),
-            sweep_enabled: AtomicBool::new(true),
-        }
+    fn of(shards: Shards) -> Self {
+        Self { shards, evictor: Evictor::default(), sweeper: Sweeper::default() }
     }
 
     /// Executes a command and hands what came of it to `reply`, which writes it out while the
@@ -234,72 +71,75 @@ impl Store {
         command: &Command<'_>,
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> R {
-        let key = &Lookup { bytes: command.key, hash: self.hash.hash(command.key) };
-        let index = self.shard_of(key.hash);
-        let mut shard = self.shards[index].lock();
+        let (key, index) = self.shards.locate(command.key);
+        let mut table = self.shards.lock(index);
+        let used = table.used();
         // A thread that stood still on its way here finds out now, when nothing can hold it up
         // any more: its client was told long ago that this did not happen.
-        let expired = caller.expires.is_some_and(|moment| Instant::now() >= moment);
-        let shared = &self.shared;
-        let cx = &shared.context(caller);
-        let binary = command.key_binary;
+        if caller.expires.is_some_and(|moment| Instant::now() >= moment) {
+            return reply(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered)));
+        }
+        let cx = Context::new(&self.shards.shared, caller);
+        let rq = Request { cx, key, key_binary: command.key_binary };
+        let result = commands::execute(&mut table, &rq, &command.verb, reply);
+        self.account(caller, index, table, used);
+        result
+    }
 
-        let used = shard.used();
-        let result = match &command.verb {
-            _ if expired => reply(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered))),
-            Verb::Get(get) => shard.get(cx, shared, key, binary, get, reply),
-            Verb::Set(set) => shard.set(cx, shared, key, binary, set, reply),
-            Verb::Delete(delete) => shard.delete(cx, shared, key, delete, reply),
-            Verb::Arithmetic(sum) => shard.arithmetic(cx, shared, key, binary, sum, reply),
-            Verb::Inspect => shard.inspect(cx, key, reply),
-        };
-        let grown = shard.used() - used;
+    /// Counts what a command has changed in a shard that took `used` bytes before it, and makes
+    /// room where that was too much.
+    #[inline]
+    fn account(&self, caller: &Caller<'_>, index: usize, table: MutexGuard<'_, Table>, used: i64) {
+        let grown = table.used() - used;
         if grown != 0 {
-            let mean_item = shard.used() / shard.len().max(1) as i64;
-            drop(shard);
-            self.shared.used_changed(grown);
-            if grown > 0 && self.shared.evict && self.shared.over_budget(0) {
-                self.make_room(caller, &Need { written: Some(index), grown, mean_item });
+            let mean_item = table.used() / table.len().max(1) as i64;
+            drop(table);
+            let budget = &self.shards.shared.budget;
+            budget.used_changed(grown);
+            if grown > 0 && budget.evict && budget.is_over(0) {
+                let need = Need { written: Some(index), grown, mean_item };
+                self.evictor.make_room(&self.shards, caller, &need);
             }
         }
-        result
     }
 
     /// Drops what lies under `key`, as a `set` does that could not be stored.
     pub fn drop_unstored(&self, key: &[u8], mode: SetMode) {
-        let key = &Lookup { bytes: key, hash: self.hash.hash(key) };
-        let mut shard = self.shards[self.shard_of(key.hash)].lock();
-        let used = shard.used();
-        shard.drop_unstored(key, mode);
-        self.shared.used_changed(shard.used() - used);
+        let (key, index) = self.shards.locate(key);
+        let mut table = self.shards.lock(index);
+        let used = table.used();
+        commands::drop_unstored(&mut table, &key, mode);
+        self.shards.shared.budget.used_changed(table.used() - used);
     }
 
     /// Tells watchers of a value that `command` did not store, which the store was not shown.
     pub fn tell_unstored(&self, caller: &Caller<'_>, key: &[u8], command: &str, why: Failure) {
-        tell::tell_unstored(&self.shared, caller.connection, key, command, why);
+        tell::tell_unstored(&self.shards.shared, caller.connection, key, command, why);
     }
 
     /// Makes every item that is there now a miss, or every one that is there after `delay`.
     /// Costs the same however many there are; the memory comes back by sweeps and evictions.
     pub fn flush_all(&self, caller: &Caller<'_>, delay: Exptime) {
-        let generations = &self.shared.generations.0;
+        let generations = &self.shards.shared.generations.0;
         // One that has come due unseen happens before this one takes its place.
         generations.span(caller.now);
-        let due = self.shared.clock.deadline(delay, caller.now);
+        let due = self.shards.shared.clock.deadline(delay, caller.now);
         if due > caller.now {
             generations.flush_at(due);
         } else {
             generations.flush();
         }
-        self.sweep_overdue(caller);
+        sweep::sweep_overdue(&self.shards, caller);
     }
 
     /// Begins a new generation, which every value that is set from now on carries, and returns
     /// it, for [`Caller::since`] and [`Floors`]. What is there stays.
     pub fn advance(&self) -> u32 {
-        let generation = self.shared.generations.0.advance();
+        let generation = self.shards.shared.generations.0.advance();
         // Once in four million; nobody's to count.
-        self.sweep_overdue(&Caller::new(self.shared.clock.now(), &Counters::default(), 0));
+        let counters = Counters::default();
+        let caller = Caller::new(self.shards.shared.clock.now(), &counters, 0);
+        sweep::sweep_overdue(&self.shards, &caller);
         generation
     }
 
@@ -310,14 +150,46 @@ impl Store {
     /// To be called before any command acts on a change of the cluster: then nothing that it
     /// writes is taken for what was there before.
     pub fn set_floors(&self, floors: Option<Arc<dyn Floors>>) {
-        self.shared.floors.set(floors);
+        self.shards.shared.floors.set(floors);
     }
 
     /// Shows every item of one shard that counts, most recently used first. The shard is locked
     /// meanwhile; it holds a few thousand items at most.
-    pub fn walk(&self, caller: &Caller<'_>, shard: usize, show: impl FnMut(ItemView<'_>)) {
-        let shard = self.shards[shard].lock();
-        shard.walk(&self.shared.survey(caller), show);
+    pub fn walk(&self, caller: &Caller<'_>, shard: usize, mut show: impl FnMut(ItemView<'_>)) {
+        self.scan(caller, shard, |_| true, |moving| show(moving.item));
+    }
+
+    /// Shows what counts in one shard under the keys that are `wanted`, such as those of one slot
+    /// of a cluster, with all that belongs to it. The keys of a slot lie in all shards. Otherwise
+    /// like [`Store::walk`].
+    pub fn scan(
+        &self,
+        caller: &Caller<'_>,
+        shard: usize,
+        wanted: impl Fn(&[u8]) -> bool,
+        mut show: impl FnMut(MovingItem<'_>),
+    ) {
+        let table = self.shards.lock(shard);
+        let scan = ScanContext::new(&self.shards.shared, caller);
+        table.walk(|key, facts, value| {
+            if wanted(key) && scan.dead(key, facts).is_none() {
+                show(MovingItem::new(&scan.cx, key, facts, value));
+            }
+        });
+    }
+
+    /// Stores an item that comes from another node as it was there: with its CAS token, marks,
+    /// generation and remaining time. What a client has stored here meanwhile stays. No command
+    /// is counted.
+    pub fn receive(&self, caller: &Caller<'_>, moving: &MovingItem<'_>) -> Arrival {
+        let (key, index) = self.shards.locate(moving.item.key);
+        let mut table = self.shards.lock(index);
+        let used = table.used();
+        let cx = Context::new(&self.shards.shared, caller);
+        let rq = Request { cx, key, key_binary: moving.item.key_binary };
+        let arrival = commands::arrive(&mut table, &rq, moving);
+        self.account(caller, index, table, used);
+        arrival
     }
 
     /// Shards there are, for [`Store::walk`].
@@ -327,7 +199,7 @@ impl Store {
 
     /// Items in memory, dead ones that nobody has met yet included.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.tables.iter().map(|table| table.lock().len()).sum()
     }
 
     /// Whether there is no item in memory.
@@ -337,64 +209,83 @@ impl Store {
 
     /// Makes every CAS token from now on a higher one than this.
     pub fn raise_cas(&self, above: u64) {
-        self.shared.next_cas.0.fetch_max(above, Ordering::Relaxed);
+        self.shards.shared.raise_cas(above);
     }
 
     /// Seconds since the least recently used item was used.
     pub fn age(&self, now: Seconds) -> Seconds {
-        let tails = self.shards.iter().filter_map(|shard| shard.lock().tail());
-        tails.map(|tail| now.saturating_sub(tail.accessed)).max().unwrap_or(0)
+        let age = |table: &Table| table.oldest().map(|(_, facts)| now.saturating_sub(facts.accessed));
+        self.shards.tables.iter().filter_map(|table| age(&table.lock())).max().unwrap_or(0)
     }
 
     /// Bytes that items and tables take.
     pub fn used_bytes(&self) -> u64 {
-        u64::try_from(self.shared.used_bytes.0.load(Ordering::Relaxed)).unwrap_or(0)
+        self.shards.shared.budget.used_bytes()
     }
 
     /// Bytes that items and tables take beyond those of an empty store.
     pub fn item_bytes(&self) -> u64 {
-        u64::try_from(self.shared.used_bytes.0.load(Ordering::Relaxed) - self.empty_bytes).unwrap_or(0)
+        self.shards.shared.budget.item_bytes()
     }
 
     /// Whether a full cache drops its least recently used items.
     pub fn evicts(&self) -> bool {
-        self.shared.evict
+        self.shards.shared.budget.evict
     }
 
     /// Whether items carry a CAS token.
     pub fn has_cas(&self) -> bool {
-        self.shared.cas
+        self.shards.shared.cas
     }
 
     /// Bytes they may take.
     pub fn budget_bytes(&self) -> u64 {
-        self.shared.budget_bytes.load(Ordering::Relaxed)
+        self.shards.shared.budget.limit()
     }
 
     /// `cache_memlimit`: a new budget, which writes keep to from now on. When it is lower,
     /// [`Store::shrink`] gets there in steps. False, and nothing changed, when the empty
     /// tables alone would take more.
     pub fn set_budget(&self, bytes: u64) -> bool {
-        let possible = u64::try_from(self.empty_bytes).is_ok_and(|empty| bytes > empty);
-        if possible {
-            self.shared.budget_bytes.store(bytes, Ordering::Relaxed);
-        }
-        possible
+        self.shards.shared.budget.set_limit(bytes)
+    }
+
+    /// One step towards a budget that was lowered; true while there is more to do.
+    pub fn shrink(&self, caller: &Caller<'_>) -> bool {
+        let budget = &self.shards.shared.budget;
+        budget.evict && budget.is_over(0) && self.evictor.make_room(&self.shards, caller, &Need::STEP)
+    }
+
+    /// Sweeps the shards in which something may be dead, one lock at a time, and drops what
+    /// is. `pace` is called between shards with the items checked since the last call, may
+    /// sleep there, and may break off. Returns whether it went through.
+    pub fn sweep(&self, caller: &Caller<'_>, pace: impl FnMut(u64) -> ControlFlow<()>) -> bool {
+        self.sweeper.sweep(&self.shards, caller, pace)
+    }
+
+    /// Whether the background sweep runs (`lru_crawler enable`).
+    pub fn sweep_enabled(&self) -> bool {
+        self.sweeper.is_enabled()
+    }
+
+    /// Turns the background sweep on or off.
+    pub fn enable_sweep(&self, enabled: bool) {
+        self.sweeper.enable(enabled);
+    }
+
+    /// Whether a sweep is going on.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeper.is_sweeping()
     }
 
     /// Largest item in bytes.
     pub fn item_size_max(&self) -> usize {
-        self.shared.item_size_max()
+        self.shards.shared.item_size_max
     }
 
     /// The clock that items expire by.
     pub fn clock(&self) -> &Clock {
-        &self.shared.clock
-    }
-
-    #[inline]
-    fn shard_of(&self, hash: u64) -> usize {
-        (hash >> SHARD_SHIFT) as usize & (self.shards.len() - 1)
+        &self.shards.shared.clock
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 type Module = Vec<String>;
 
 /// Circles that are still there, each by the module that comes first in it. One that has been mended must go from here.
-const STILL_THERE: &[&str] = &["cluster::etcd", "store"];
+const STILL_THERE: &[&str] = &["cluster::etcd"];
 
 #[test]
 fn files_import_each_other_without_circles() {
@@ -175,13 +175,7 @@ const FUNCTION_LINES_MAX: usize = 60;
 
 /// What is longer, and why: `path` for a file, `path::function` for a function. What is within its limit must go from
 /// here.
-const LONGER: &[(&str, &str)] = &[
-    ("src/cluster/etcd/ledger.rs", "being split"),
-    ("src/store.rs", "being split"),
-    ("src/store/shard.rs", "being split"),
-    ("src/store/shard.rs::arithmetic", "being split"),
-    ("src/store/shard.rs::try_set", "being split"),
-];
+const LONGER: &[(&str, &str)] = &[("src/cluster/etcd/ledger.rs", "being split")];
 
 /// Of the product, of the benches and of what tests stand on. Every line counts, comments and blank ones, too; of a
 /// function from its `fn` to its last brace. Tests do not count: no module `tests`, in a file or beside one, and none

@@ -53,7 +53,9 @@ impl Routing {
 
     fn place_of(&self, slot: u16) -> Place {
         match self.places.of_slot(slot) {
-            Place::Here { .. } if self.shut.as_ref().is_some_and(|shut| shut.contains(slot)) => Place::Pending,
+            Place::Here { .. } if self.shut.as_ref().is_some_and(|shut| shut.contains(slot)) => {
+                Place::Pending
+            }
             place => place,
         }
     }

@@ -5,9 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::store::entry::{Dead, Item};
-use crate::store::generation::{self, later};
-use crate::store::{Context, Floors};
+/// Tells the store which items count. A command brings that along ([`Caller::since`]); sweeps,
+/// dumps and evictions come upon items of which only the key is known.
+///
+/// It is asked while a shard is locked: it must be quick, and must not call the store.
+///
+/// [`Caller::since`]: crate::store::Caller::since
+pub trait Floors: Send + Sync {
+    /// From which generation on an item under this key counts; `None` when the key is not this
+    /// node's at all.
+    fn floor(&self, key: &[u8]) -> Option<u32>;
+}
 
 /// The floors that are in force, and whether a sweep has seen them.
 #[derive(Default)]
@@ -48,26 +56,5 @@ impl Posted {
     /// the floors were set is judged by these or by later ones.
     pub(super) fn get(&self) -> Option<Arc<dyn Floors>> {
         if self.times_set() == 0 { None } else { self.floors.read().clone() }
-    }
-}
-
-/// What counts in a shard whose lock is held, for who looks at all of it.
-pub(super) struct Survey<'a> {
-    pub(super) cx: Context<'a>,
-    /// The store's own floor.
-    pub(super) floor: u32,
-    pub(super) floors: Option<Arc<dyn Floors>>,
-}
-
-impl Survey<'_> {
-    /// Why an item is none any more.
-    pub(super) fn dead(&self, key: &[u8], item: &Item) -> Option<Dead> {
-        item.dead(&self.cx).or_else(|| {
-            let floor = self.floors.as_ref()?.floor(key);
-            let counts = floor.is_some_and(|floor| {
-                !generation::is_older(item.stamp, generation::stamp(later(self.floor, floor)))
-            });
-            (!counts).then_some(Dead::Flushed)
-        })
     }
 }

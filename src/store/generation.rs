@@ -29,10 +29,23 @@ pub(super) fn later(one: u32, other: u32) -> u32 {
     if (one.wrapping_sub(other) as i32) < 0 { other } else { one }
 }
 
+/// The earlier of two generations, less than two thousand million apart.
+pub(super) fn earlier(one: u32, other: u32) -> u32 {
+    if later(one, other) == one { other } else { one }
+}
+
 /// A generation as an item carries it, with no marks.
 #[inline]
 pub(super) fn stamp(generation: u32) -> u32 {
     generation << STAMP_SHIFT
+}
+
+/// The generation of an item with this stamp, marks and all, that lies in the store while the
+/// newest generation is `current`.
+pub(super) fn of_stamp(stamp: u32, current: u32) -> u32 {
+    let age = (self::stamp(current) >> STAMP_SHIFT).wrapping_sub(stamp >> STAMP_SHIFT);
+    // Both have 24 bits, and so has what lies between them.
+    current.wrapping_sub(age & u32::MAX >> STAMP_SHIFT)
 }
 
 /// Whether an item with this stamp, marks and all, was written before the generation `floor`,

@@ -8,13 +8,14 @@ mod flush;
 mod full;
 mod generations;
 mod model;
+mod moving;
 mod since;
 mod steps;
 
 use std::ops::ControlFlow;
 
 use super::*;
-use crate::command::{Delete, Get, Set};
+use crate::command::{Delete, Get, Set, Verb};
 
 /// Unix time at which the clocks of these tests start.
 const UNIX_START: u64 = 1_700_000_000;
@@ -37,7 +38,7 @@ impl Rig {
     /// A store of one shard, whose order is the order of the whole.
     fn one_shard(options: &Options) -> Self {
         let (clock, events) = (Clock::manual(UNIX_START), Events::default());
-        let store = Store::with_shards(options, clock.clone(), events.clone(), 1);
+        let store = Store::of(Shards::with_count(options, clock.clone(), events.clone(), 1));
         Self { store, clock, events, counters: Counters::default() }
     }
 

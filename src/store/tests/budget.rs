@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::time::Duration;
 
-use parking_lot::Condvar;
+use parking_lot::{Condvar, Mutex};
 use proptest::prelude::*;
 
 use super::*;
@@ -100,9 +100,9 @@ proptest! {
         let keys: Vec<_> =
             (0..60).map(|i| if i % 2 == 0 { long_key(i) } else { i.to_string().into_bytes() }).collect();
         for op in &ops {
-            let (used, balance) = (rig.store.used_bytes() as i64, meter::balance());
+            let (used, balance) = (rig.store.used_bytes() as i64, table::balance());
             apply(&rig, op, &keys, &bytes);
-            let really = meter::balance() - balance;
+            let really = table::balance() - balance;
             prop_assert_eq!(rig.store.used_bytes() as i64 - used, really, "{:?} is not counted exactly", op);
 
             // Appends make items larger than any one value.
@@ -177,9 +177,9 @@ fn evicting_flushed_items_counts_their_keys() {
         rig.set(&long_key(i), &[b'x'; 1000], Exptime::Never);
     }
     rig.flush(Exptime::Never);
-    let (used, balance) = (rig.store.used_bytes() as i64, meter::balance());
+    let (used, balance) = (rig.store.used_bytes() as i64, table::balance());
     rig.set(b"large", &[b'x'; 100 << 10], Exptime::Never);
-    assert_eq!(rig.store.used_bytes() as i64 - used, meter::balance() - balance);
+    assert_eq!(rig.store.used_bytes() as i64 - used, table::balance() - balance);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn shards_fill_evenly_and_stay_small() {
         rig.set(format!("{i:x}").as_bytes(), b"1", Exptime::Never);
     }
     assert!(rig.store.used_bytes() <= rig.store.budget_bytes());
-    let lens: Vec<_> = rig.store.shards.iter().map(|shard| shard.lock().len()).collect();
+    let lens: Vec<_> = rig.store.shards.tables.iter().map(|shard| shard.lock().len()).collect();
     let (least, most) = (*lens.iter().min().unwrap(), *lens.iter().max().unwrap());
     let mean = rig.store.len() / lens.len();
     assert!(most <= 7000, "{most} items in one shard");
@@ -304,9 +304,9 @@ fn threads_together_count_exactly() {
                             _ => Verb::Set(Set { value: &value[..number * 2], ..SET }),
                         };
                         let command = Command { key: &key, key_binary: false, verb };
-                        let balance = meter::balance();
+                        let balance = table::balance();
                         store.execute(&caller, &command, |_| ());
-                        real += meter::balance() - balance;
+                        real += table::balance() - balance;
                     }
                     real
                 })
@@ -315,8 +315,8 @@ fn threads_together_count_exactly() {
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(store.used_bytes() as i64 - before, real);
-    let shards: i64 = store.shards.iter().map(|shard| shard.lock().used()).sum();
-    let boxed = (store.shard_count() * size_of::<Mutex<Shard>>()) as i64;
+    let shards: i64 = store.shards.tables.iter().map(|shard| shard.lock().used()).sum();
+    let boxed = (store.shard_count() * size_of::<Mutex<Table>>()) as i64;
     assert!((store.used_bytes() as i64 - shards - boxed).abs() <= boxed / 4, "the shards' own counts agree");
     assert!(store.used_bytes() <= store.budget_bytes() + 4 * (3000 + ITEM_OVERHEAD));
 }

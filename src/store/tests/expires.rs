@@ -57,7 +57,7 @@ fn what_has_not_expired_is_executed() {
 fn a_command_that_expires_while_it_waits_for_the_lock_is_refused() {
     let rig = Rig::one_shard(&Options::default());
     let (began, begins) = mpsc::channel();
-    let lock = rig.store.shards[0].lock();
+    let lock = rig.store.shards.tables[0].lock();
     std::thread::scope(|scope| {
         let (store, now) = (&rig.store, rig.clock.now());
         let late = scope.spawn(move || {

@@ -28,7 +28,7 @@ fn the_older_of_two_is_told_across_every_edge() {
 fn a_flush_after_years_takes_the_old_and_leaves_the_new() {
     for edge in EDGES {
         let rig = Rig::new(&Options::default());
-        rig.store.shared.generations.0.set(edge);
+        rig.store.shards.shared.generations.0.set(edge);
         rig.set(b"old", b"", Exptime::Never);
         rig.flush(Exptime::Never);
         assert!(!rig.holds(b"old"));
@@ -45,7 +45,7 @@ fn a_flush_after_years_takes_the_old_and_leaves_the_new() {
 fn an_old_generation_is_gone_before_its_number_comes_again() {
     for (edge, flushes) in EDGES.into_iter().flat_map(|edge| [(edge, false), (edge, true)]) {
         let rig = Rig::new(&Options::default());
-        let generations = &rig.store.shared.generations.0;
+        let generations = &rig.store.shards.shared.generations.0;
         generations.set(edge);
         rig.set(b"old", b"", Exptime::Never);
         rig.flush(Exptime::Never);
@@ -67,7 +67,7 @@ fn a_delayed_flush_waits_for_the_sweep_too() {
     let rig = Rig::new(&Options::default());
     rig.set(b"old", b"", Exptime::Never);
     rig.flush(Exptime::Never);
-    rig.store.shared.generations.0.skip(UNSWEPT_MAX);
+    rig.store.shards.shared.generations.0.skip(UNSWEPT_MAX);
     rig.flush(Exptime::In(100));
     assert!(rig.store.is_empty());
 }
@@ -81,7 +81,7 @@ fn a_sweep_that_rests_holds_up_none_that_must_be() {
     let through = rig.store.sweep(&rig.caller(), |_| {
         rests += 1;
         rig.set(b"another", b"", Exptime::Never);
-        rig.store.shared.generations.0.skip(UNSWEPT_MAX);
+        rig.store.shards.shared.generations.0.skip(UNSWEPT_MAX);
         rig.flush(Exptime::Never);
         assert!(rig.store.is_empty());
         ControlFlow::Continue(())
@@ -97,7 +97,7 @@ fn a_new_generation_is_no_reason_to_sweep() {
     assert!(rig.sweeps());
     rig.store.advance();
     assert!(!rig.sweeps());
-    rig.store.shared.generations.0.skip(UNSWEPT_MAX / 2);
+    rig.store.shards.shared.generations.0.skip(UNSWEPT_MAX / 2);
     assert!(rig.sweeps(), "before anybody has to wait for it");
     assert!(!rig.sweeps());
 }
@@ -106,7 +106,7 @@ fn a_new_generation_is_no_reason_to_sweep() {
 fn what_nobody_writes_for_two_million_generations_is_dead() {
     let rig = Rig::one_shard(&Options::default());
     rig.set(b"k", b"", Exptime::Never);
-    rig.store.shared.generations.0.skip(LAG_MAX);
+    rig.store.shards.shared.generations.0.skip(LAG_MAX);
     assert!(rig.holds(b"k"));
     rig.store.advance();
     assert!(!rig.holds(b"k"));
@@ -177,7 +177,7 @@ proptest! {
         edge in prop::sample::select(&EDGES[..]),
     ) {
         let rig = Rig::one_shard(&Options::default());
-        let generations = &rig.store.shared.generations.0;
+        let generations = &rig.store.shards.shared.generations.0;
         generations.set(edge);
         // Nothing lies there from before that could be dead of age.
         let mut model = Endless { current: u64::from(edge) + (1 << 32), ..Endless::default() };

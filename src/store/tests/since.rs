@@ -1,6 +1,6 @@
 //! Items that count only from a generation on, and what becomes of flushes then.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 use crate::command::Arithmetic;

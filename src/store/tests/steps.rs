@@ -278,7 +278,7 @@ proptest! {
     ) {
         let options = Options { item_size_max: ITEM_SIZE_MAX, ..Options::default() };
         let rig = if sharded { Rig::new(&options) } else { Rig::one_shard(&options) };
-        rig.store.shared.generations.0.set(generation);
+        rig.store.shards.shared.generations.0.set(generation);
         let slots = (!alone).then_some(Slots([Some(generation); KEYS]));
         let now = rig.clock.now();
         let model = Model::new(now, ITEM_SIZE_MAX);

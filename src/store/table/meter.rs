@@ -13,8 +13,15 @@ thread_local! {
 /// Bytes that this thread has allocated less those it has freed; only differences mean
 /// anything.
 #[inline]
-pub(super) fn balance() -> i64 {
+pub(in crate::store) fn balance() -> i64 {
     COUNTS.with(|counts| counts.map_or(0, |(taken, given)| taken.get().wrapping_sub(given.get()) as i64))
+}
+
+/// Runs `make`; what it made, and the bytes that this thread took for it.
+pub(in crate::store) fn measure<R>(make: impl FnOnce() -> R) -> (R, i64) {
+    let before = balance();
+    let made = make();
+    (made, balance() - before)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Keys as the tables hold them: short ones inside the entry, and hashed once per operation.
+//! Keys as the table holds them: short ones inside the entry.
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
-use foldhash::fast::RandomState;
+use crate::store::lookup::Lookup;
 
 /// Bytes of a key that fit in the entry itself; with the length and the tag that makes the 24
 /// bytes that a pointer, a length and a tag would take anyway.
@@ -53,13 +53,6 @@ impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.bytes());
     }
-}
-
-/// A key to look up, with the hash that was computed once.
-#[derive(Clone, Copy)]
-pub(super) struct Lookup<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) hash: u64,
 }
 
 /// What a table compares: a key that it holds, or one that is looked up with its hash known.
@@ -119,56 +112,12 @@ impl Hash for dyn Sought + '_ {
     }
 }
 
-/// Hashes keys with a seed of this process; the tables and the choice of a shard share it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct KeyHash(RandomState);
-
-impl KeyHash {
-    #[inline]
-    pub(super) fn hash(&self, key: &[u8]) -> u64 {
-        let mut hasher = self.0.build_hasher();
-        hasher.write(key);
-        hasher.finish()
-    }
-}
-
-impl BuildHasher for KeyHash {
-    type Hasher = KeyHasher;
-
-    #[inline]
-    fn build_hasher(&self) -> KeyHasher {
-        KeyHasher { seed: self.0.clone(), hash: 0 }
-    }
-}
-
-/// Takes a known hash as it is, and computes the same one from a key's bytes.
-pub(super) struct KeyHasher {
-    seed: RandomState,
-    hash: u64,
-}
-
-impl Hasher for KeyHasher {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        let mut hasher = self.seed.build_hasher();
-        hasher.write(bytes);
-        self.hash = hasher.finish();
-    }
-
-    #[inline]
-    fn write_u64(&mut self, hash: u64) {
-        self.hash = hash;
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.hash
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher as _;
+
     use super::*;
+    use crate::store::lookup::KeyHash;
 
     #[test]
     fn a_known_hash_is_the_computed_one() {
@@ -177,7 +126,7 @@ mod tests {
             let bytes = vec![b'k'; len];
             let key = Key::new(&bytes);
             assert_eq!(key.bytes(), bytes);
-            let lookup = Lookup { bytes: &bytes, hash: hash.hash(&bytes) };
+            let lookup = hash.lookup(&bytes);
             let sought: &dyn Sought = &lookup;
             assert_eq!(hash.hash_one(sought), hash.hash_one(&key));
             let lent: &dyn Sought = key.borrow();

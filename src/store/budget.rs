@@ -1,0 +1,57 @@
+//! How many bytes the tables may take, and how many they do.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::store::padded::Padded;
+
+/// The budget of all shards together. The tables say what they take; here it is added up.
+pub(super) struct Budget {
+    /// Whether a full cache drops its least recently used items.
+    pub(super) evict: bool,
+    limit: AtomicU64,
+    used: Padded<AtomicI64>,
+    /// What the tables of an empty store take.
+    empty: i64,
+}
+
+impl Budget {
+    pub(super) fn new(limit: u64, evict: bool, empty: i64) -> Self {
+        Self { evict, limit: AtomicU64::new(limit), used: Padded(AtomicI64::new(empty)), empty }
+    }
+
+    /// Adds what a table has grown by, or shrunk.
+    pub(super) fn used_changed(&self, bytes: i64) {
+        if bytes != 0 {
+            self.used.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the budget does not hold, once `more` bytes have come or gone.
+    pub(super) fn is_over(&self, more: i64) -> bool {
+        let used = self.used.0.load(Ordering::Relaxed).saturating_add(more);
+        u64::try_from(used).unwrap_or(0) > self.limit()
+    }
+
+    /// Bytes that items and tables take.
+    pub(super) fn used_bytes(&self) -> u64 {
+        u64::try_from(self.used.0.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Likewise, beyond those of an empty store.
+    pub(super) fn item_bytes(&self) -> u64 {
+        u64::try_from(self.used.0.load(Ordering::Relaxed) - self.empty).unwrap_or(0)
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// False, and nothing changed, when the empty tables alone would take more.
+    pub(super) fn set_limit(&self, bytes: u64) -> bool {
+        let possible = u64::try_from(self.empty).is_ok_and(|empty| bytes > empty);
+        if possible {
+            self.limit.store(bytes, Ordering::Relaxed);
+        }
+        possible
+    }
+}

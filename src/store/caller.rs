@@ -1,0 +1,34 @@
+//! Who asks the store for something.
+
+use std::time::Instant;
+
+use crate::clock::Seconds;
+use crate::stats::Counters;
+
+/// Who asks, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The time, read once for everything that came together.
+    pub now: Seconds,
+    /// Where this thread counts.
+    pub counters: &'a Counters,
+    /// The connection's number, for `watch`.
+    pub connection: u64,
+    /// In a cluster, the generation from which on items under the command's key count
+    /// ([`Store::advance`]); what was written under an earlier one is dead. Means nothing where
+    /// no key is named.
+    ///
+    /// [`Store::advance`]: crate::store::Store::advance
+    pub since: Option<u32>,
+    /// A command that has not begun by then is refused, as
+    /// [`Unavailable::Unanswered`](crate::command::Unavailable::Unanswered).
+    pub expires: Option<Instant>,
+}
+
+impl<'a> Caller<'a> {
+    /// A caller on a node that is alone.
+    #[inline]
+    pub fn new(now: Seconds, counters: &'a Counters, connection: u64) -> Self {
+        Self { now, counters, connection, since: None, expires: None }
+    }
+}

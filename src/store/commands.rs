@@ -1,0 +1,263 @@
+//! memcached's rules, carried out: what lies under a key is looked up, the rule of the verb says
+//! what becomes of it and what is answered, and the table does that.
+
+mod arithmetic;
+mod decision;
+mod delete;
+mod get;
+mod number;
+mod set;
+
+use std::cell::OnceCell;
+
+use crate::command::{Arithmetic, Delete, Failure, Get, Made, Outcome, Set, SetMode, Verb};
+use crate::item::item_size;
+use crate::stats::Counter;
+use crate::store::commands::decision::{Decision, Effect, NewItem, Shown};
+use crate::store::commands::number::Decimal;
+use crate::store::context::Request;
+use crate::store::evict::has_room;
+use crate::store::facts::{Dead, FETCHED, Facts};
+use crate::store::lookup::Lookup;
+use crate::store::moving::{Arrival, MovingItem};
+use crate::store::table::Table;
+use crate::store::tell::{tell_get, tell_set, tell_stored};
+
+/// Executes a command, and hands what came of it to `reply` while the item lies still.
+#[inline]
+pub(super) fn execute<R>(
+    table: &mut Table,
+    rq: &Request<'_>,
+    verb: &Verb<'_>,
+    reply: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    match verb {
+        Verb::Get(get) => read(table, rq, get, reply),
+        Verb::Set(set) => store(table, rq, set, reply),
+        Verb::Delete(delete) => remove(table, rq, delete, reply),
+        Verb::Arithmetic(sum) => add(table, rq, sum, reply),
+        Verb::Inspect => inspect(table, rq, reply),
+    }
+}
+
+#[inline]
+fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
+    let (requests, hits, misses) = match get.touch {
+        None => (Counter::CmdGet, Counter::GetHits, Counter::GetMisses),
+        Some(_) => (Counter::CmdTouch, Counter::TouchHits, Counter::TouchMisses),
+    };
+    rq.cx.count(requests);
+    let dead = match table.find(&rq.key) {
+        None => None,
+        Some(mut entry) => match rq.cx.dead(entry.facts()) {
+            None => {
+                rq.cx.count(hits);
+                tell_get(rq, "found", entry.value().len());
+                let (shown, after) = get::on_item(rq, get, entry.facts());
+                // Once a second is often enough to keep the order, and saves hot keys the walk
+                // to their neighbours in it.
+                let moves = after.accessed != entry.facts().accessed;
+                entry.update(after);
+                let result = reply(Outcome::Found(shown.found(rq, entry.into_value())));
+                if moves {
+                    table.promote(&rq.key);
+                }
+                return result;
+            }
+            Some(why) => Some((why, *entry.facts())),
+        },
+    };
+    if let Some((why, facts)) = dead {
+        rq.cx.count(if why == Dead::Expired { Counter::GetExpired } else { Counter::GetFlushed });
+        bury(table, rq, why, &facts);
+    }
+    rq.cx.count(misses);
+    tell_get(rq, dead.map_or("not_found", |(why, _)| why.name()), 0);
+    reply(vivify(table, rq, get))
+}
+
+/// A miss, which may make the item.
+fn vivify<'a>(table: &mut Table, rq: &Request<'a>, get: &Get) -> Outcome<'a> {
+    let Some(made) = Made::new(get.vivify, get.touch, get.touch_last) else { return Outcome::NotFound };
+    if !has_room(table, &rq.cx, rq.key.bytes.len()) {
+        rq.cx.count(Counter::StoreNoMemory);
+        return Outcome::Failed(Failure::OutOfMemory);
+    }
+    let (shown, item) = get::on_miss(rq, get, made);
+    insert(table, rq, &item);
+    Outcome::Found(shown.found(rq, item.value))
+}
+
+#[inline]
+fn store<R>(table: &mut Table, rq: &Request<'_>, set: &Set<'_>, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
+    rq.cx.count(Counter::CmdSet);
+    let reply = |outcome: Outcome<'_>| {
+        if !set::is_cas(set) {
+            match outcome {
+                Outcome::Stored(_) => rq.cx.count(Counter::Stored),
+                Outcome::NotStored | Outcome::Exists => rq.cx.count(Counter::NotStored),
+                _ => {}
+            }
+        }
+        tell_set(rq, set, &outcome);
+        reply(outcome)
+    };
+    if let Err(why) = admit(table, rq, set.value.len(), set.flags) {
+        drop_unstored(table, &rq.key, set.mode);
+        return reply(Outcome::Failed(why));
+    }
+    let on_miss = |table: &mut Table| match set::on_miss(rq, set) {
+        Ok(item) => {
+            insert(table, rq, &item);
+            Outcome::Stored(item.facts.view(rq.key.bytes, item.value, rq.cx.now))
+        }
+        Err(outcome) => outcome,
+    };
+    change(table, rq, |facts, value| set::on_item(rq, set, facts, value.len()), on_miss, reply)
+}
+
+fn remove<R>(
+    table: &mut Table,
+    rq: &Request<'_>,
+    delete: &Delete,
+    reply: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    let on_miss = |_: &mut Table| {
+        rq.cx.count(Counter::DeleteMisses);
+        Outcome::NotFound
+    };
+    change(table, rq, |facts, value| delete::on_item(rq, delete, facts, value.len()), on_miss, reply)
+}
+
+fn add<R>(table: &mut Table, rq: &Request<'_>, sum: &Arithmetic, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
+    let digits = OnceCell::new();
+    let on_item = |facts: &Facts, value: &[u8]| arithmetic::on_item(rq, sum, facts, value, &digits);
+    change(table, rq, on_item, |table: &mut Table| create(table, rq, sum, &digits), reply)
+}
+
+/// A miss, which may make the number: to limits and watchers that is an `add`.
+fn create<'v>(
+    table: &mut Table,
+    rq: &Request<'v>,
+    sum: &Arithmetic,
+    digits: &'v OnceCell<Decimal>,
+) -> Outcome<'v> {
+    let Some(made) = Made::new(sum.vivify, sum.touch, sum.touch_last) else {
+        rq.cx.count(if sum.decrement { Counter::DecrMisses } else { Counter::IncrMisses });
+        return Outcome::NotFound;
+    };
+    let value = digits.get_or_init(|| Decimal::new(sum.initial)).as_bytes();
+    let add = Set { mode: SetMode::Add, value, ..Set::PLAIN };
+    if let Err(why) = admit(table, rq, value.len(), add.flags) {
+        tell_set(rq, &add, &Outcome::Failed(why));
+        return Outcome::Failed(why);
+    }
+    tell_get(rq, "not_found", 0);
+    let (shown, item) = arithmetic::on_miss(rq, sum, made, value);
+    insert(table, rq, &item);
+    tell_stored(rq, add.name(), item.facts.ttl(rq.cx.now), value.len());
+    Outcome::Found(shown.found(rq, value))
+}
+
+/// `me`: looks, and touches nothing.
+fn inspect<R>(table: &mut Table, rq: &Request<'_>, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
+    match table.find(&rq.key) {
+        Some(entry) if rq.cx.dead(entry.facts()).is_none() => {
+            let shown = Shown::marked(*entry.facts());
+            reply(Outcome::Found(shown.found(rq, entry.into_value())))
+        }
+        _ => reply(Outcome::NotFound),
+    }
+}
+
+/// Stores an item that comes from another node as it was there, unless a live one is here.
+pub(super) fn arrive(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_>) -> Arrival {
+    let Some(facts) = moving.facts(rq) else { return Arrival::Dead };
+    let value = moving.item.value;
+    if let Some(entry) = table.find(&rq.key) {
+        let there = *entry.facts();
+        match rq.cx.dead(&there) {
+            None => return Arrival::Present,
+            Some(why) => bury(table, rq, why, &there),
+        }
+    }
+    if let Err(why) = admit(table, rq, value.len(), facts.flags) {
+        return Arrival::Refused(why);
+    }
+    table.insert(&rq.key, facts, value);
+    Arrival::Stored
+}
+
+/// Lets `on_item` decide what becomes of a live item, and `on_miss` act where there is none; a
+/// dead item is dropped. Whatever comes of it, an item that is there counts as used.
+#[inline]
+fn change<'v, R>(
+    table: &mut Table,
+    rq: &Request<'v>,
+    on_item: impl FnOnce(&Facts, &[u8]) -> Decision<'v>,
+    on_miss: impl FnOnce(&mut Table) -> Outcome<'v>,
+    reply: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    let dead = match table.find_used(&rq.key) {
+        None => {
+            tell_get(rq, "not_found", 0);
+            None
+        }
+        Some(mut entry) => {
+            let dead = rq.cx.dead(entry.facts());
+            tell_get(rq, dead.map_or("found", Dead::name), entry.value().len());
+            match dead {
+                None => {
+                    let Decision { effect, answer } = on_item(entry.facts(), entry.value());
+                    match effect {
+                        Effect::Nothing => {}
+                        Effect::Touch(facts) => entry.update(facts),
+                        Effect::Rewrite(facts, value) => entry.rewrite(facts, value),
+                        Effect::Remove => {
+                            table.remove(&rq.key);
+                            return reply(answer.outcome(rq, &[]));
+                        }
+                    }
+                    return reply(answer.outcome(rq, entry.into_value()));
+                }
+                Some(why) => Some((why, *entry.facts())),
+            }
+        }
+    };
+    if let Some((why, facts)) = dead {
+        bury(table, rq, why, &facts);
+    }
+    reply(on_miss(table))
+}
+
+/// Whether a value may be stored, by its size and by the room there is.
+fn admit(table: &mut Table, rq: &Request<'_>, len: usize, flags: u32) -> Result<(), Failure> {
+    if item_size(rq.key.bytes.len(), len, flags) > rq.cx.shared.item_size_max {
+        rq.cx.count(Counter::StoreTooLarge);
+        Err(Failure::TooLarge)
+    } else if !has_room(table, &rq.cx, rq.key.bytes.len() + len) {
+        rq.cx.count(Counter::StoreNoMemory);
+        Err(Failure::OutOfMemory)
+    } else {
+        Ok(())
+    }
+}
+
+/// A `set` that could not be stored drops the old value, or it would be served for ever as
+/// if it were the last one written (proto_text.c, process_update_command).
+pub(super) fn drop_unstored(table: &mut Table, key: &Lookup<'_>, mode: SetMode) {
+    if mode == SetMode::Set {
+        table.remove(key);
+    }
+}
+
+fn insert(table: &mut Table, rq: &Request<'_>, item: &NewItem<'_>) {
+    rq.cx.count(Counter::TotalItems);
+    table.insert(&rq.key, item.facts, item.value);
+}
+
+/// Drops an item that was found dead.
+fn bury(table: &mut Table, rq: &Request<'_>, why: Dead, facts: &Facts) {
+    table.remove(&rq.key);
+    rq.cx.counters.add(Counter::ExpiredUnfetched, u64::from(why == Dead::Expired && !facts.is(FETCHED)));
+}

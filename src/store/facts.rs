@@ -1,0 +1,97 @@
+//! What the rules know of an item: everything but where its bytes lie.
+
+use crate::clock::Seconds;
+use crate::item::ItemView;
+
+/// An item without its key and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) cas: u64,
+    pub(super) flags: u32,
+    /// 0 is never.
+    pub(super) exptime: Seconds,
+    pub(super) accessed: Seconds,
+    /// The generation it was written in (24 bits), and its marks (8 bits).
+    pub(super) stamp: u32,
+}
+
+/// The bits of a stamp that are marks.
+pub(super) const MARKS: u32 = 0xff;
+/// Marked stale by `md I`: readers are told so, and the first of them wins the refill.
+pub(super) const STALE: u32 = 1;
+/// Somebody has won the refill.
+pub(super) const WIN_SENT: u32 = 1 << 1;
+/// Asked for since it was written.
+pub(super) const FETCHED: u32 = 1 << 2;
+/// Its key came base64-encoded when it was last written.
+pub(super) const KEY_BINARY: u32 = 1 << 3;
+
+impl Facts {
+    #[inline]
+    pub(super) fn is(&self, mark: u32) -> bool {
+        self.stamp & mark != 0
+    }
+
+    /// Seconds left to live; `None` is for ever.
+    #[inline]
+    pub(super) fn ttl(&self, now: Seconds) -> Option<u32> {
+        (self.exptime != 0).then(|| self.exptime.saturating_sub(now))
+    }
+
+    /// The item as an outcome shows it.
+    #[inline]
+    pub(super) fn view<'a>(&self, key: &'a [u8], value: &'a [u8], now: Seconds) -> ItemView<'a> {
+        ItemView {
+            key,
+            value,
+            value_len: value.len(),
+            flags: self.flags,
+            cas: self.cas,
+            ttl_seconds: self.ttl(now),
+            idle_seconds: now.saturating_sub(self.accessed),
+            fetched: self.is(FETCHED),
+            key_binary: self.is(KEY_BINARY),
+        }
+    }
+}
+
+/// Why an item that lies in the table is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dead {
+    Expired,
+    Flushed,
+}
+
+impl Dead {
+    /// Its name in `watch fetchers` (logger.c, `_logger_parse_ige`).
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Flushed => "flushed",
+        }
+    }
+}
+
+/// The value that an item gets in place of the one it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NewValue<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// The old bytes, and these behind them.
+    Appended(&'a [u8]),
+    /// These bytes, and the old ones behind them.
+    Prepended(&'a [u8]),
+    /// These bytes; if they are fewer than the old ones, as many blanks as make up for it.
+    Padded(&'a [u8]),
+}
+
+impl NewValue<'_> {
+    /// Bytes that it has, where the old value has `old`.
+    pub(super) fn len(&self, old: usize) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Appended(bytes) | Self::Prepended(bytes) => old + bytes.len(),
+            Self::Padded(bytes) => old.max(bytes.len()),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What all shards share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::Clock;
+use crate::events::Events;
+use crate::store::budget::Budget;
+use crate::store::floors::Posted;
+use crate::store::generation::Generations;
+use crate::store::options::Options;
+use crate::store::padded::Padded;
+
+/// What every shard needs to know.
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) events: Events,
+    /// Whether items carry a CAS token.
+    pub(super) cas: bool,
+    pub(super) item_size_max: usize,
+    pub(super) budget: Budget,
+    pub(super) generations: Padded<Generations>,
+    pub(super) floors: Posted,
+    next_cas: Padded<AtomicU64>,
+}
+
+impl Shared {
+    /// What shards share whose tables take `empty_bytes` while there is no item.
+    pub(super) fn new(options: &Options, clock: Clock, events: Events, empty_bytes: i64) -> Self {
+        Self {
+            clock,
+            events,
+            cas: options.cas,
+            item_size_max: options.item_size_max,
+            budget: Budget::new(options.budget_bytes, options.evict, empty_bytes),
+            generations: Padded(Generations::default()),
+            floors: Posted::default(),
+            next_cas: Padded(AtomicU64::new(0)),
+        }
+    }
+
+    /// A CAS token for what is written: the one that the client wants, or a new one.
+    #[inline]
+    pub(super) fn new_cas(&self, wanted: Option<u64>) -> u64 {
+        match wanted {
+            Some(cas) => cas,
+            None if self.cas => self.next_cas.0.fetch_add(1, Ordering::Relaxed) + 1,
+            None => 0,
+        }
+    }
+
+    /// Makes every CAS token from now on a higher one than this.
+    pub(super) fn raise_cas(&self, above: u64) {
+        self.next_cas.0.fetch_max(above, Ordering::Relaxed);
+    }
+}
