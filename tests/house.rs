@@ -7,18 +7,14 @@ use std::path::{Path, PathBuf};
 /// The name of a module, such as `store::shard`; the root is empty.
 type Module = Vec<String>;
 
-/// Circles that are still there, each by the module that comes first in it. One that has been mended must go from here.
-const STILL_THERE: &[&str] = &["cluster::etcd"];
-
 #[test]
 fn files_import_each_other_without_circles() {
     let files = files();
     let imports: BTreeMap<Module, BTreeSet<Module>> =
         files.iter().map(|(module, file)| (module.clone(), imports(module, file, &files))).collect();
     let circles = circles(&imports);
-    let found: Vec<String> = circles.iter().map(|circle| circle[0].join("::")).collect();
     let shown: Vec<String> = circles.iter().map(|circle| show(circle, &imports)).collect();
-    assert_eq!(found, STILL_THERE, "\n{}", shown.join("\n"));
+    assert!(circles.is_empty(), "\n{}", shown.join("\n"));
 }
 
 fn show(circle: &[Module], imports: &BTreeMap<Module, BTreeSet<Module>>) -> String {
@@ -175,7 +171,7 @@ const FUNCTION_LINES_MAX: usize = 60;
 
 /// What is longer, and why: `path` for a file, `path::function` for a function. What is within its limit must go from
 /// here.
-const LONGER: &[(&str, &str)] = &[("src/cluster/etcd/ledger.rs", "being split")];
+const LONGER: &[(&str, &str)] = &[];
 
 /// Of the product, of the benches and of what tests stand on. Every line counts, comments and blank ones, too; of a
 /// function from its `fn` to its last brace. Tests do not count: no module `tests`, in a file or beside one, and none

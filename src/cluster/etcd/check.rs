@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::cluster::Error;
-use crate::cluster::etcd::Options;
+use crate::cluster::etcd::options::Options;
 
 /// A weight is a share in relation to others', and a hundred times the usual one is plenty.
 const WEIGHT_MAX: u32 = 10_000;

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
-use crate::cluster;
-use crate::cluster::etcd::Options;
-use crate::cluster::etcd::calls::{self, Calls, Connect};
+use crate::cluster::etcd::calls::{self, Calls, Change, Check, Connect, Error, Record, Write};
+use crate::cluster::etcd::endpoint::innermost;
+use crate::cluster::etcd::options::Options;
 
 /// The largest answer that is read: a view of a thousand members is a tenth of it.
 const ANSWER_LIMIT_BYTES: usize = 4 << 20;
@@ -30,70 +30,6 @@ pub struct Client {
     lease: LeaseClient,
     watch: WatchClient,
     deadline: Duration,
-}
-
-/// A key as etcd holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// What is stored.
-    pub value: Vec<u8>,
-    /// The revision that stored it: what a compare-and-swap compares.
-    pub revision: i64,
-    /// The lease it goes with; 0 for none.
-    pub lease: i64,
-}
-
-/// What happened to one key.
-#[derive(Debug)]
-pub struct Change {
-    /// The whole key.
-    pub key: String,
-    /// The revision of the change.
-    pub revision: i64,
-    /// What it holds now; `None` when it was deleted.
-    pub record: Option<Record>,
-}
-
-/// What must be so for a transaction to write.
-#[derive(Debug)]
-pub enum Check {
-    /// The key has this revision still; 0: there is none.
-    Unchanged(String, i64),
-    /// No key that starts with this was written after this revision. One that was deleted since
-    /// does not count.
-    NoneNewer(String, i64),
-}
-
-/// One write of a transaction.
-#[derive(Debug)]
-pub enum Write {
-    /// Stores a value that goes with a lease; lease 0 for none.
-    Put(String, Vec<u8>, i64),
-    /// Deletes a key.
-    Delete(String),
-}
-
-/// Why an etcd endpoint was no use.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nothing listens there, or it does not speak TLS as told.
-    #[error("cannot connect: {0}")]
-    Connect(String),
-    /// It did not answer in time.
-    #[error("no answer to {0} within {1:?}")]
-    Silent(&'static str, Duration),
-    /// It refused.
-    #[error("{0} was refused: {1}")]
-    Refused(&'static str, String),
-    /// What was asked for lies before the history that etcd still has.
-    #[error("the history was compacted")]
-    Compacted,
-    /// The watch ended.
-    #[error("the watch ended: {0}")]
-    WatchEnded(String),
-    /// It cannot be connected to as told.
-    #[error(transparent)]
-    Options(#[from] cluster::Error),
 }
 
 impl Connect for Options {
@@ -278,13 +214,4 @@ fn reason(error: &etcd_client::Error) -> String {
         etcd_client::Error::TransportError(error) => innermost(error),
         error => error.to_string(),
     }
-}
-
-/// What went wrong at the bottom: a transport error by itself says only "transport error".
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::etcd::admission::Reach;
-use crate::cluster::etcd::client::{Change, Record};
+use crate::cluster::etcd::calls::{Change, Record};
 use crate::cluster::propose::Doubts;
 use crate::cluster::view::{Member, View};
 
@@ -72,6 +71,36 @@ pub struct Stored {
     /// into it later, for a node that starts and cannot ask them any more.
     #[serde(default)]
     pub confirmed: bool,
+}
+
+/// What a node says in `reached/ID`. What it says of nodes that need not be reached any more may
+/// be old: it is not worth a write.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reach {
+    /// The incarnation that says so.
+    pub(super) incarnation: u64,
+    /// Whom it has reached: ids, each with the incarnation that has answered.
+    pub(super) reached: BTreeMap<String, u64>,
+    /// Whom it has not: ids, each with the incarnation that is meant and what came back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) missed: BTreeMap<String, (u64, String)>,
+}
+
+impl Reach {
+    pub(super) fn is_empty(&self) -> bool {
+        self.reached.is_empty() && self.missed.is_empty()
+    }
+
+    /// Whether both say the same of a node.
+    pub(super) fn agrees_about(&self, other: &Self, id: &str) -> bool {
+        self.reached.get(id) == other.reached.get(id) && self.missed.get(id) == other.missed.get(id)
+    }
+
+    /// What came back from a node.
+    pub(super) fn why(&self, node: &Member) -> Option<&str> {
+        let (incarnation, why) = self.missed.get(&node.id)?;
+        (*incarnation == node.incarnation).then_some(why)
+    }
 }
 
 /// What this node has read.

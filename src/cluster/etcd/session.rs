@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::cluster::etcd::Options;
-use crate::cluster::etcd::calls::{Calls, Connect, Watch as _};
-use crate::cluster::etcd::client::{self, Record, Write};
+use crate::cluster::etcd::calls::{self, Calls, Connect, Record, Watch as _, Write};
 use crate::cluster::etcd::health::Health;
-use crate::cluster::etcd::ledger::{Ledger, Registration};
+use crate::cluster::etcd::membership_state::MembershipState;
+use crate::cluster::etcd::options::Options;
+use crate::cluster::etcd::own_id::Registration;
 use crate::cluster::etcd::records::{Stored, parse};
-use crate::cluster::etcd::wishes::{Proposal, Wish};
+use crate::cluster::etcd::txns::{Proposal, Txn};
 use crate::cluster::moment::now;
 use crate::cluster::propose;
 use crate::cluster::{Error, Task};
@@ -49,10 +49,10 @@ type WatchOf<C> = <<C as Connect>::Calls as Calls>::Watch;
 type Reply = oneshot::Sender<Result<u64, Error>>;
 
 /// The task that talks to etcd.
-pub struct Node<C> {
+pub struct EtcdTask<C> {
     options: Options,
     connect: C,
-    ledger: Arc<Mutex<Ledger>>,
+    state: Arc<Mutex<MembershipState>>,
     health: Arc<Health>,
     flushes: mpsc::Receiver<Reply>,
     /// Who waits for the next flush generation.
@@ -70,11 +70,11 @@ pub struct Node<C> {
     was_stuck: bool,
 }
 
-impl<C: Connect> Node<C> {
+impl<C: Connect> EtcdTask<C> {
     pub fn new(
         options: Options,
         connect: C,
-        ledger: Arc<Mutex<Ledger>>,
+        state: Arc<Mutex<MembershipState>>,
         health: Arc<Health>,
         flushes: mpsc::Receiver<Reply>,
         task: &Task,
@@ -82,7 +82,7 @@ impl<C: Connect> Node<C> {
         Self {
             options,
             connect,
-            ledger,
+            state,
             health,
             flushes,
             flush: None,
@@ -123,9 +123,9 @@ impl<C: Connect> Node<C> {
         }
     }
 
-    async fn session(&mut self, endpoint: &str) -> Result<std::convert::Infallible, client::Error> {
+    async fn session(&mut self, endpoint: &str) -> Result<std::convert::Infallible, calls::Error> {
         let client = self.connect.connect(endpoint).await?;
-        let prefix = self.ledger.lock().keys().prefix.clone();
+        let prefix = self.state.lock().keys().prefix.clone();
         let mut watch = self.read_all(&client, &prefix).await?;
         self.health.connected();
         if std::mem::take(&mut self.has_complained) {
@@ -137,45 +137,45 @@ impl<C: Connect> Node<C> {
         let mut readings = every(self.options.lease_ttl);
         let mut ticks = every(self.options.tick());
         loop {
-            self.settle(&client).await?;
+            self.reconcile(&client).await?;
             let propose_at = self.propose_at;
             tokio::select! {
                 changes = watch.next() => {
                     let changes = changes?;
-                    let mut ledger = self.ledger.lock();
-                    ledger.follow(changes);
-                    self.health.came_to(ledger.records.revision());
+                    let mut state = self.state.lock();
+                    state.follow(changes);
+                    self.health.came_to(state.records.revision());
                 }
                 _ = renewals.tick() => self.renew(&client).await?,
                 _ = readings.tick() => {
                     // What the watch should have told by now; when it did not, it may be stuck.
                     let (revision, records) = client.read(&prefix).await?;
-                    if !self.ledger.lock().records.agree_with(&records.into_iter().collect()) {
+                    if !self.state.lock().records.agree_with(&records.into_iter().collect()) {
                         debug!(revision, "the watch is behind and starts anew");
                         self.health.watch_restarted();
                         watch = self.read_all(&client, &prefix).await?;
                     }
                 }
                 _ = ticks.tick() => {}
-                () = self.heard.notified() => self.ledger.lock().look(now()),
+                () = self.heard.notified() => self.state.lock().tick(now()),
                 () = until(propose_at) => self.propose(&client).await?,
                 Some(reply) = self.flushes.recv(), if self.flush.is_none() => self.flush = Some(reply),
-                () = self.leaving.cancelled(), if !self.leaving_known() => self.ledger.lock().seat.leave(),
+                () = self.leaving.cancelled(), if !self.leaving_known() => self.state.lock().seat.leave(),
             }
         }
     }
 
     fn leaving_known(&self) -> bool {
-        self.ledger.lock().seat.is_leaving()
+        self.state.lock().seat.is_leaving()
     }
 
     /// Reads everything, the views that were missed first, and watches what follows.
-    async fn read_all(&self, client: &C::Calls, prefix: &str) -> Result<WatchOf<C>, client::Error> {
+    async fn read_all(&self, client: &C::Calls, prefix: &str) -> Result<WatchOf<C>, calls::Error> {
         let (revision, records) = client.read(prefix).await?;
         let records: BTreeMap<String, Record> = records.into_iter().collect();
         let (key, epoch) = {
-            let ledger = self.ledger.lock();
-            (ledger.keys().view.clone(), ledger.seat.state().epoch)
+            let state = self.state.lock();
+            (state.keys().view.clone(), state.seat.state().epoch)
         };
         let mut missed = Vec::new();
         let mut oldest = records.get(&key).cloned();
@@ -185,15 +185,15 @@ impl<C: Connect> Node<C> {
             && missed.len() < HISTORY_LIMIT
         {
             oldest = match client.read_at(&key, record.revision - 1).await {
-                Err(client::Error::Compacted) => None,
+                Err(calls::Error::Compacted) => None,
                 before => before?,
             };
             missed.extend(oldest.as_ref().and_then(parse::<Stored>));
         }
         {
-            let mut ledger = self.ledger.lock();
-            missed.into_iter().rev().for_each(|stored| ledger.take_past(stored.epoch, stored.view));
-            ledger.load(revision, records);
+            let mut state = self.state.lock();
+            missed.into_iter().rev().for_each(|stored| state.take_past(stored.epoch, stored.view));
+            state.load(revision, records);
             self.health.came_to(revision);
         }
         client.watch(prefix, revision + 1).await
@@ -201,13 +201,13 @@ impl<C: Connect> Node<C> {
 
     /// Keeps the lease alive, unless a thread of this node stands still: then it is not alive, and
     /// others should have its keys.
-    async fn renew(&mut self, client: &C::Calls) -> Result<(), client::Error> {
+    async fn renew(&mut self, client: &C::Calls) -> Result<(), calls::Error> {
         let Some(lease) = self.lease.filter(|_| self.options.watchdog.stuck().is_none()) else {
             return Ok(());
         };
         let began = now();
         if client.keep_alive(lease).await? {
-            self.ledger.lock().renewed(lease, began);
+            self.state.lock().renewed(lease, began);
             self.health.renewed(began);
         } else {
             warn!("the lease in etcd has run out; registering again");
@@ -219,7 +219,7 @@ impl<C: Connect> Node<C> {
 
     /// Makes true in etcd what should be true of this node, as far as one write each can do it; a
     /// write that lost against another is tried again after the next event.
-    async fn settle(&mut self, client: &C::Calls) -> Result<(), client::Error> {
+    async fn reconcile(&mut self, client: &C::Calls) -> Result<(), calls::Error> {
         let is_well = self.options.watchdog.stuck().is_none();
         if std::mem::replace(&mut self.was_stuck, !is_well) && is_well {
             // What became of the lease meanwhile is not known.
@@ -244,29 +244,29 @@ impl<C: Connect> Node<C> {
     }
 
     /// Sees to this node's lease and registration. Whether it has any business in etcd.
-    async fn take_part(&mut self, client: &C::Calls, now: Instant) -> Result<bool, client::Error> {
+    async fn take_part(&mut self, client: &C::Calls, now: Instant) -> Result<bool, calls::Error> {
         let lease = match self.lease {
             Some(lease) => lease,
             None => {
                 let lease = client.grant(self.options.timing().lives_in_etcd()).await?;
                 self.lease = Some(lease);
-                self.ledger.lock().renewed(lease, now);
+                self.state.lock().renewed(lease, now);
                 self.health.renewed(now);
                 lease
             }
         };
-        if self.ledger.lock().rests(now) {
+        if self.state.lock().rests(now) {
             self.propose_at = None;
             return Ok(true);
         }
-        let registration = self.ledger.lock().registration(lease, now);
+        let registration = self.state.lock().registration(lease, now);
         match registration {
             Registration::Ours => self.plan_proposal(now),
             Registration::Taken(_) => return Ok(false),
             Registration::Replaceable => {
-                let (wish, doubts) = self.ledger.lock().register(now, lease);
-                if self.write(client, wish).await? {
-                    self.ledger.lock().peers.has_said(doubts);
+                let (txn, doubts) = self.state.lock().register(now, lease);
+                if self.write(client, txn).await? {
+                    self.state.lock().peers.has_said(doubts);
                     self.plan_proposal(now);
                 }
             }
@@ -275,42 +275,42 @@ impl<C: Connect> Node<C> {
     }
 
     /// Says which view this node has come to, and whom it doubts.
-    async fn say(&self, client: &C::Calls, now: Instant, lease: i64) -> Result<(), client::Error> {
-        let ack = self.ledger.lock().ack(lease);
-        if let Some(wish) = ack {
-            self.write(client, wish).await?;
+    async fn say(&self, client: &C::Calls, now: Instant, lease: i64) -> Result<(), calls::Error> {
+        let ack = self.state.lock().ack(lease);
+        if let Some(txn) = ack {
+            self.write(client, txn).await?;
         }
-        let doubts = self.ledger.lock().news_of_doubts(now, lease);
-        if let Some((wish, doubts)) = doubts
-            && self.write(client, wish).await?
+        let doubts = self.state.lock().news_of_doubts(now, lease);
+        if let Some((txn, doubts)) = doubts
+            && self.write(client, txn).await?
         {
-            self.ledger.lock().peers.has_said(doubts);
+            self.state.lock().peers.has_said(doubts);
         }
-        let reach = self.ledger.lock().news_of_reach(now, lease);
-        if let Some(reach) = reach {
-            self.write(client, Wish { checks: Vec::new(), writes: vec![reach] }).await?;
+        let reach = self.state.lock().news_of_reach(now, lease);
+        if let Some(txn) = reach {
+            self.write(client, txn).await?;
         }
         Ok(())
     }
 
     /// Sets or clears the moment of the next proposal.
     fn plan_proposal(&mut self, now: Instant) {
-        let ledger = self.ledger.lock();
-        let Some(Proposal { next, .. }) = ledger.proposal(now) else {
+        let state = self.state.lock();
+        let Some(Proposal { next, .. }) = state.proposal(now) else {
             self.propose_at = None;
             return;
         };
-        let me = &ledger.seat.me().id;
-        let rank = u32::try_from(ledger.rank().min(RANK_LIMIT)).unwrap_or(0);
+        let me = &state.seat.me().id;
+        let rank = u32::try_from(state.rank().min(RANK_LIMIT)).unwrap_or(0);
         let jitter = Duration::from_millis(xxh3_64_with_seed(me.as_bytes(), next.epoch) % 10);
         self.propose_at.get_or_insert(now + RANK_STEP * rank + jitter);
     }
 
-    async fn propose(&mut self, client: &C::Calls) -> Result<(), client::Error> {
+    async fn propose(&mut self, client: &C::Calls) -> Result<(), calls::Error> {
         self.propose_at = None;
-        let proposal = self.ledger.lock().proposal(now());
-        let Some(Proposal { next, wish }) = proposal else { return Ok(()) };
-        let won = self.write(client, wish).await?;
+        let proposal = self.state.lock().proposal(now());
+        let Some(Proposal { next, txn }) = proposal else { return Ok(()) };
+        let won = self.write(client, txn).await?;
         let members: Vec<_> = next.view.members.keys().collect();
         debug!(next.epoch, ?members, next.confirmed, won, "proposed a view");
         Ok(())
@@ -318,14 +318,14 @@ impl<C: Connect> Node<C> {
 
     /// Takes this node out of the view, and when it has come to the view without it, ends its
     /// lease and says so.
-    async fn withdraw(&mut self, client: &C::Calls) -> Result<(), client::Error> {
+    async fn withdraw(&mut self, client: &C::Calls) -> Result<(), calls::Error> {
         let (is_member, proposal) = {
-            let ledger = self.ledger.lock();
-            (ledger.is_member(), ledger.withdrawal(now()))
+            let state = self.state.lock();
+            (state.is_member(), state.withdrawal(now()))
         };
         if is_member {
-            if let Some(Proposal { wish, .. }) = proposal {
-                self.write(client, wish).await?;
+            if let Some(Proposal { txn, .. }) = proposal {
+                self.write(client, txn).await?;
             }
             return Ok(());
         }
@@ -345,20 +345,20 @@ impl<C: Connect> Node<C> {
     /// present view may be followed.
     ///
     /// [`Membership::raise_flush_generation`]: crate::cluster::Membership::raise_flush_generation
-    async fn raise_flush_generation(&mut self, client: &C::Calls) -> Result<(), client::Error> {
+    async fn raise_flush_generation(&mut self, client: &C::Calls) -> Result<(), calls::Error> {
         self.flush = self.flush.take().filter(|reply| !reply.is_closed());
         if self.flush.is_none() {
             return Ok(());
         }
         let (has_joined, proposal) = {
-            let ledger = self.ledger.lock();
-            (ledger.seat.state().epoch > 0, ledger.derived(propose::flushed))
+            let state = self.state.lock();
+            (state.seat.state().epoch > 0, state.derived(propose::flushed))
         };
         let answer = match proposal {
             _ if !has_joined => Err(Error::NotJoined),
             None => return Ok(()),
-            Some(Proposal { next, wish }) => {
-                if !self.write(client, wish).await? {
+            Some(Proposal { next, txn }) => {
+                if !self.write(client, txn).await? {
                     return Ok(());
                 }
                 Ok(next.view.flush_generation)
@@ -372,15 +372,15 @@ impl<C: Connect> Node<C> {
     }
 
     /// Writes all if nothing has changed, and takes over what it has written.
-    async fn write(&self, client: &C::Calls, wish: Wish) -> Result<bool, client::Error> {
-        let puts = wish.writes.iter().filter_map(|write| match write {
+    async fn write(&self, client: &C::Calls, txn: Txn) -> Result<bool, calls::Error> {
+        let puts = txn.writes.iter().filter_map(|write| match write {
             Write::Put(key, value, lease) => Some((key.clone(), value.clone(), *lease)),
             Write::Delete(_) => None,
         });
         let puts: Vec<_> = puts.collect();
-        let revision = client.write_if(wish.checks, wish.writes).await?;
+        let revision = client.write_if(txn.checks, txn.writes).await?;
         if let Some(revision) = revision {
-            self.ledger.lock().wrote(revision, puts);
+            self.state.lock().wrote(revision, puts);
         }
         Ok(revision.is_some())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use filbert::cluster::etcd::calls::{Calls, Connect, Watch};
-use filbert::cluster::etcd::client::{Change, Check, Error, Record, Write};
+use filbert::cluster::etcd::calls::{Change, Check, Error, Record, Write};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};

@@ -3,16 +3,17 @@
 
 use std::time::Instant;
 
-use crate::cluster::etcd::client::{Check, Write};
-use crate::cluster::etcd::ledger::{Found, Ledger};
+use crate::cluster::etcd::calls::{Check, Write};
+use crate::cluster::etcd::membership_state::{Found, MembershipState};
 use crate::cluster::etcd::peers::Doubted;
-use crate::cluster::etcd::records::{Stored, to_json};
+use crate::cluster::etcd::records::{Reach, Stored, parse, to_json};
+use crate::cluster::propose::admit::is_member;
 use crate::cluster::propose::{self, Evidence};
-use crate::cluster::view::View;
+use crate::cluster::view::{Member, View};
 
 /// A transaction that this node wants.
 #[derive(Debug)]
-pub struct Wish {
+pub struct Txn {
     /// What must be so.
     pub checks: Vec<Check>,
     /// What is then written.
@@ -25,32 +26,32 @@ pub struct Proposal {
     /// The view.
     pub next: Stored,
     /// How it is written.
-    pub wish: Wish,
+    pub txn: Txn,
 }
 
-impl Ledger {
+impl MembershipState {
     /// Registers this incarnation, and with it what it has come to and whom it doubts; unless the
     /// view has changed since it was read: it may have been removed in between, and must then not
     /// come back.
-    pub fn register(&mut self, now: Instant, lease: i64) -> (Wish, Doubted) {
+    pub fn register(&mut self, now: Instant, lease: i64) -> (Txn, Doubted) {
         let me = self.seat.me().clone();
         let key = self.keys().member(&me.id);
-        let (mut wish, doubts) = self.doubts(now, lease);
-        wish.checks.push(Check::Unchanged(key.clone(), self.records.revision_of(&key)));
-        wish.writes.push(Write::Put(key, to_json(&me), lease));
-        wish.writes.extend(self.put_ack(lease));
-        (wish, doubts)
+        let (mut txn, doubts) = self.doubts(now, lease);
+        txn.checks.push(Check::Unchanged(key.clone(), self.records.revision_of(&key)));
+        txn.writes.push(Write::Put(key, to_json(&me), lease));
+        txn.writes.extend(self.put_ack(lease));
+        (txn, doubts)
     }
 
     /// Says which epoch this node has come to, when etcd does not have it. Only while the view and
     /// this node's registration are as it has read them: whoever reads a later view must find with
     /// it everything by which somebody serves under an older one, and may not wait in vain for
     /// what another process with this id has overwritten.
-    pub fn ack(&self, lease: i64) -> Option<Wish> {
+    pub fn ack(&self, lease: i64) -> Option<Txn> {
         let write = self.put_ack(lease)?;
         let member = self.keys().member(self.me());
         let checks = vec![self.unchanged(&self.keys().view), self.unchanged(&member)];
-        Some(Wish { checks, writes: vec![write] })
+        Some(Txn { checks, writes: vec![write] })
     }
 
     /// Before the first view there is nothing to come to.
@@ -59,12 +60,12 @@ impl Ledger {
         let (key, value) = (self.keys().ack(&state.me), state.epoch.to_string().into_bytes());
         let known = self.records.get(&key);
         let is_there = known.is_some_and(|record| record.lease == lease && record.value == value);
-        (state.epoch > 0 && !is_there && !self.displaced).then_some(Write::Put(key, value, lease))
+        (state.epoch > 0 && !is_there && !self.own_id.is_displaced()).then_some(Write::Put(key, value, lease))
     }
 
     /// Whom this node doubts, when etcd may have something else. `Peers::has_said` follows when
     /// it was written.
-    pub fn news_of_doubts(&mut self, now: Instant, lease: i64) -> Option<(Wish, Doubted)> {
+    pub fn news_of_doubts(&mut self, now: Instant, lease: i64) -> Option<(Txn, Doubted)> {
         let doubts = self.peers.doubts(now, &self.seat.state().view);
         let key = self.keys().doubts(self.me());
         let is_there = match self.records.get(&key) {
@@ -72,17 +73,52 @@ impl Ledger {
             None => doubts.is_empty(),
         };
         let has_news = !is_there || *self.peers.said() != doubts;
-        (has_news && !self.displaced).then(|| self.doubts(now, lease))
+        (has_news && !self.own_id.is_displaced()).then(|| self.doubts(now, lease))
     }
 
     /// Says whom this node doubts. Only under the view that it knows: a member that was removed
     /// because of a doubt must not find it withdrawn by one that has not heard of that yet.
-    fn doubts(&mut self, now: Instant, lease: i64) -> (Wish, Doubted) {
+    fn doubts(&mut self, now: Instant, lease: i64) -> (Txn, Doubted) {
         let doubts = self.peers.doubts(now, &self.seat.state().view);
         self.peers.saying(&doubts);
         let key = self.keys().doubts(self.me());
         let checks = vec![self.unchanged(&self.keys().view), self.unchanged(&key)];
-        (Wish { checks, writes: vec![Write::Put(key, to_json(&doubts), lease)] }, doubts)
+        (Txn { checks, writes: vec![Write::Put(key, to_json(&doubts), lease)] }, doubts)
+    }
+
+    /// Whom this node reaches of those that it should, when etcd has something else.
+    pub fn news_of_reach(&self, now: Instant, lease: i64) -> Option<Txn> {
+        let is_registered =
+            self.records.get(&self.keys().member(self.me())).is_some_and(|record| record.lease == lease);
+        if self.own_id.is_displaced() || !is_registered {
+            return None;
+        }
+        let subjects = self.subjects();
+        let reach = self.admission.reach(now, self.timing, self.seat.me().incarnation, &subjects);
+        let key = self.keys().reached(self.me());
+        let known = self.records.get(&key).filter(|record| record.lease == lease);
+        let is_there = match known.and_then(parse::<Reach>) {
+            Some(known) if known.incarnation == reach.incarnation => {
+                subjects.iter().all(|node| known.agrees_about(&reach, &node.id))
+            }
+            _ => reach.is_empty(),
+        };
+        let write = || Txn { checks: Vec::new(), writes: vec![Write::Put(key, to_json(&reach), lease)] };
+        (!is_there).then(write)
+    }
+
+    /// The nodes of which this one must say whether it reaches them. A member says so of those that would enter. A node
+    /// that would enter says so of the members and of itself, or of all when no member is there to let it in.
+    fn subjects(&self) -> Vec<Member> {
+        let state = self.seat.state();
+        let candidates = state.candidates.iter().map(|it| &it.member);
+        if state.is_member() {
+            return candidates.cloned().collect();
+        }
+        let registered = self.records.registered();
+        let members: Vec<_> = registered.values().filter(|node| is_member(&state.view, node)).collect();
+        let is_asked = |node: &&Member| members.is_empty() || node.id == state.me;
+        candidates.filter(is_asked).chain(members.iter().copied()).cloned().collect()
     }
 
     fn unchanged(&self, key: &str) -> Check {
@@ -94,15 +130,15 @@ impl Ledger {
     pub fn proposal(&self, now: Instant) -> Option<Proposal> {
         let (base, found) = self.base();
         let registered = self.records.registered();
-        if self.displaced || !registered.contains_key(self.me()) || !self.may_follow(&base) {
+        if self.own_id.is_displaced() || !registered.contains_key(self.me()) || !self.may_follow(&base) {
             return None;
         }
         // Who knows of no view founds no cluster beside one who does: etcd has lost that view.
         if base.epoch == 0 && self.records.acknowledged().values().any(|&epoch| epoch > 0) {
             return None;
         }
-        let rested = self.confirmed.as_ref().is_some_and(|it| now >= it.since + self.timing.vouch_counts());
-        let (doubts, gone) = (self.records.doubts(), self.gone(now));
+        let rested = self.confirmation.since().is_some_and(|since| now >= since + self.timing.vouch_counts());
+        let (doubts, gone) = (self.records.doubts(), self.confirmation.gone(now));
         let reached = self.reached(&registered);
         let evidence = Evidence {
             registered: &registered,
@@ -114,10 +150,10 @@ impl Ledger {
         };
         if let Some(view) = propose::next_view(&base.view, &evidence, |id| self.peers.reaches(id)) {
             let mut proposal = self.follow_with(&base, found, view);
-            if proposal.wish.writes.len() > 1 {
+            if proposal.txn.writes.len() > 1 {
                 // Nobody has withdrawn the doubts by which somebody is removed.
                 let check = Check::NoneNewer(self.keys().all_doubts(), self.records.revision());
-                proposal.wish.checks.push(check);
+                proposal.txn.checks.push(check);
             }
             return Some(proposal);
         }
@@ -133,7 +169,7 @@ impl Ledger {
     }
 
     /// A view that was asked for, made from the present one; `None` when no view may follow that
-    /// one yet, or etcd has lost it: [`Ledger::proposal`] decides whether it is brought back.
+    /// one yet, or etcd has lost it: [`MembershipState::proposal`] decides whether it is brought back.
     pub fn derived(&self, next: impl FnOnce(&View) -> View) -> Option<Proposal> {
         let (base, found) = self.base();
         (found == Found::Present && self.may_follow(&base))
@@ -149,8 +185,8 @@ impl Ledger {
         }
         let mut proposal = self.derived(|view| propose::without(view, self.me()))?;
         proposal.next.departed = Some(self.me().to_owned());
-        proposal.wish.writes[0] = self.put_view(&proposal.next);
-        proposal.wish.checks.push(self.unchanged(&self.keys().ack(self.me())));
+        proposal.txn.writes[0] = self.put_view(&proposal.next);
+        proposal.txn.checks.push(self.unchanged(&self.keys().ack(self.me())));
         Some(proposal)
     }
 
@@ -161,7 +197,7 @@ impl Ledger {
     }
 
     fn may_follow(&self, base: &Stored) -> bool {
-        self.has_confirmed(base.epoch)
+        self.confirmation.is_confirmed(base.epoch)
             // Whoever brings an old view back while another knows a newer one would make a second
             // view of that epoch.
             && self.peers.epochs().all(|(id, epoch)| epoch <= base.epoch || !self.peers.reaches(id))
@@ -177,16 +213,15 @@ impl Ledger {
         let mut proposal = self.over_the_view(next);
         let removed = base.view.members.keys().filter(|id| !proposal.next.view.members.contains_key(*id));
         for key in removed.map(|id| self.keys().member(id)) {
-            proposal.wish.checks.push(self.unchanged(&key));
-            proposal.wish.writes.push(Write::Delete(key));
+            proposal.txn.checks.push(self.unchanged(&key));
+            proposal.txn.writes.push(Write::Delete(key));
         }
         proposal
     }
 
     fn over_the_view(&self, next: Stored) -> Proposal {
-        let wish =
-            Wish { checks: vec![self.unchanged(&self.keys().view)], writes: vec![self.put_view(&next)] };
-        Proposal { next, wish }
+        let txn = Txn { checks: vec![self.unchanged(&self.keys().view)], writes: vec![self.put_view(&next)] };
+        Proposal { next, txn }
     }
 
     fn put_view(&self, stored: &Stored) -> Write {

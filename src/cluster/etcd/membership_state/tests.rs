@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use super::*;
 use crate::cluster::Hooks;
 use crate::cluster::contacts::Contact;
-use crate::cluster::etcd::client::{Check, Write};
+use crate::cluster::etcd::calls::{Check, Write};
 use crate::cluster::etcd::records::to_json;
-use crate::cluster::etcd::wishes::Wish;
+use crate::cluster::etcd::txns::Txn;
 
 const LEASE: Duration = Duration::from_secs(5);
 
@@ -39,7 +39,7 @@ fn far_ahead() -> Instant {
 
 /// What stands in etcd, and one node that reads it.
 struct Case {
-    ledger: Ledger,
+    state: MembershipState,
     reach: Arc<Reach>,
     start: Instant,
     revision: i64,
@@ -56,12 +56,12 @@ impl Case {
         let options = Options { node_id: id.to_owned(), lease_ttl: LEASE, ..Options::default() };
         let reach = Arc::new(Reach::default());
         let seat = Seat::new(options.member(), Arc::new(Nothing));
-        let ledger = Ledger::new(seat, reach.clone(), &options);
-        Case { ledger, reach, start: Instant::now(), revision: 0, records: BTreeMap::new() }
+        let state = MembershipState::new(seat, reach.clone(), &options);
+        Case { state, reach, start: Instant::now(), revision: 0, records: BTreeMap::new() }
     }
 
     fn member(&self, id: &str) -> Member {
-        let me = self.ledger.seat.me();
+        let me = self.state.seat.me();
         if id == me.id { me.clone() } else { Member { id: id.to_owned(), incarnation: 1, ..me.clone() } }
     }
 
@@ -74,18 +74,18 @@ impl Case {
         let members = ids.split_whitespace().map(|id| (id.to_owned(), self.member(id))).collect();
         let view = View { members, ..View::default() };
         let stored = Stored { epoch, view, confirmed: true, ..Stored::default() };
-        self.put(self.ledger.keys().view.clone(), to_json(&stored), 0);
+        self.put(self.state.keys().view.clone(), to_json(&stored), 0);
     }
 
     /// A node registers, and says which epoch it has come to.
     fn register(&mut self, id: &str, epoch: u64, lease: i64) {
-        self.put(self.ledger.keys().member(id), to_json(&self.member(id)), lease);
-        self.put(self.ledger.keys().ack(id), to_json(&epoch), lease);
+        self.put(self.state.keys().member(id), to_json(&self.member(id)), lease);
+        self.put(self.state.keys().ack(id), to_json(&epoch), lease);
     }
 
     /// All who have registered reach each other.
     fn read(&mut self) {
-        let prefix = self.ledger.keys().member("");
+        let prefix = self.state.keys().member("");
         let nodes: Vec<Member> = self
             .records
             .iter()
@@ -96,13 +96,13 @@ impl Case {
         for Member { id, incarnation, .. } in nodes {
             let value = to_json(&serde_json::json!({ "incarnation": incarnation, "reached": reached }));
             let record = Record { value, revision: self.revision, lease: 0 };
-            self.records.insert(self.ledger.keys().reached(&id), record);
+            self.records.insert(self.state.keys().reached(&id), record);
         }
-        self.ledger.load(self.revision, self.records.clone());
+        self.state.load(self.revision, self.records.clone());
     }
 
     /// Writes what is wanted when it may be, as a session does; whether it might.
-    fn write(&mut self, wish: Wish) -> bool {
+    fn write(&mut self, txn: Txn) -> bool {
         let revision_of = |key: &String| self.records.get(key).map_or(0, |record| record.revision);
         let holds = |check: &Check| match check {
             Check::Unchanged(key, revision) => revision_of(key) == *revision,
@@ -110,11 +110,11 @@ impl Case {
                 self.records.iter().all(|(key, it)| !key.starts_with(prefix) || it.revision <= *revision)
             }
         };
-        if !wish.checks.iter().all(holds) {
+        if !txn.checks.iter().all(holds) {
             return false;
         }
         let mut puts = Vec::new();
-        for write in wish.writes {
+        for write in txn.writes {
             match write {
                 Write::Put(key, value, lease) => {
                     self.put(key.clone(), value.clone(), lease);
@@ -123,23 +123,23 @@ impl Case {
                 Write::Delete(key) => _ = self.records.remove(&key),
             }
         }
-        self.ledger.wrote(self.revision, puts);
+        self.state.wrote(self.revision, puts);
         true
     }
 
     /// It registers under a lease, if it may.
     fn registers(&mut self, lease: i64, leases: u32) -> bool {
-        let (wish, doubts) = self.ledger.register(self.at(leases), lease);
-        let is_written = self.write(wish);
+        let (txn, doubts) = self.state.register(self.at(leases), lease);
+        let is_written = self.write(txn);
         if is_written {
-            self.ledger.peers.has_said(doubts);
+            self.state.peers.has_said(doubts);
         }
         is_written
     }
 
     /// It says which view it has come to, if it may.
     fn acknowledges(&mut self, lease: i64) -> bool {
-        self.ledger.ack(lease).is_some_and(|wish| self.write(wish))
+        self.state.ack(lease).is_some_and(|txn| self.write(txn))
     }
 
     /// A lease ends in etcd.
@@ -161,13 +161,13 @@ impl Case {
 
     /// Until when it serves, in leases, rounded up.
     fn serves_until(&self) -> u128 {
-        let until = self.ledger.seat.serves_until().saturating_duration_since(self.start);
+        let until = self.state.seat.serves_until().saturating_duration_since(self.start);
         until.as_micros().div_ceil(LEASE.as_micros())
     }
 
     /// The epoch and the members of the view that it would write.
     fn proposal(&self, leases: u32) -> Option<(u64, String)> {
-        let next = self.ledger.proposal(self.at(leases))?.next;
+        let next = self.state.proposal(self.at(leases))?.next;
         Some((next.epoch, next.view.members.into_keys().collect::<Vec<_>>().join(" ")))
     }
 
@@ -177,7 +177,7 @@ impl Case {
         case.view(7, "a b x");
         ["a", "b", "x"].into_iter().zip(1..).for_each(|(id, lease)| case.register(id, 7, lease));
         case.read();
-        case.ledger.renewed(3, case.at(1));
+        case.state.renewed(3, case.at(1));
         assert_eq!(case.serves_until(), 2);
         case
     }
@@ -190,18 +190,18 @@ fn after_its_lease_a_node_serves_only_by_a_view_that_etcd_still_has() {
     case.read();
     // It does not hear of this.
     case.view(8, "a b");
-    case.ledger.renewed(4, case.at(5));
+    case.state.renewed(4, case.at(5));
     assert!(!case.registers(4, 5) && !case.acknowledges(4));
-    case.ledger.look(case.at(5));
+    case.state.tick(case.at(5));
     assert_eq!(case.serves_until(), 2, "it has a lease, and a view that removed it");
     case.read();
-    assert!(!case.ledger.seat.state().is_member());
+    assert!(!case.state.seat.state().is_member());
     assert!(case.acknowledges(4), "nobody has to wait for it");
 
     let mut case = Case::serving();
     case.end_lease(3);
     case.read();
-    case.ledger.renewed(4, case.at(5));
+    case.state.renewed(4, case.at(5));
     assert_eq!(case.serves_until(), 2, "it is not registered yet");
     assert!(case.registers(4, 5));
     assert_eq!(case.serves_until(), 6);
@@ -212,36 +212,36 @@ fn an_acknowledgement_alone_lets_nobody_serve() {
     let mut case = Case::serving();
     case.end_lease(3);
     case.read();
-    case.ledger.renewed(4, case.at(5));
+    case.state.renewed(4, case.at(5));
     assert!(case.acknowledges(4));
     assert_eq!(case.serves_until(), 2, "another process may take its id, and say more");
-    case.put(case.ledger.keys().member("x"), to_json(&Member { incarnation: 1, ..case.member("x") }), 9);
+    case.put(case.state.keys().member("x"), to_json(&Member { incarnation: 1, ..case.member("x") }), 9);
     assert!(!case.registers(4, 5) && !case.acknowledges(4));
-    case.ledger.renewed(4, case.at(6));
+    case.state.renewed(4, case.at(6));
     assert_eq!(case.serves_until(), 2);
 }
 
 #[test]
 fn a_renewal_that_is_answered_late_counts_from_when_it_began() {
     let mut case = Case::serving();
-    case.ledger.renewed(3, case.at(1) + LEASE / 4);
+    case.state.renewed(3, case.at(1) + LEASE / 4);
     let now = case.at(9);
-    case.ledger.look(now);
-    assert!(case.ledger.seat.serves_until() < now, "it stood still before it heard of that");
+    case.state.tick(now);
+    assert!(case.state.seat.serves_until() < now, "it stood still before it heard of that");
 }
 
 #[test]
 fn what_another_endpoint_says_counts_under_the_present_lease_alone() {
     let mut case = Case::serving();
-    case.ledger.renewed(4, case.at(5));
+    case.state.renewed(4, case.at(5));
     // That is behind, or the keys have not gone yet.
     case.read();
-    case.ledger.renewed(4, case.at(5));
+    case.state.renewed(4, case.at(5));
     assert_eq!(case.serves_until(), 2);
     // What was written through the first one arrived, though its answer did not.
     case.register("x", 7, 4);
     case.read();
-    case.ledger.renewed(4, case.at(6));
+    case.state.renewed(4, case.at(6));
     assert_eq!(case.serves_until(), 7);
 }
 
@@ -251,8 +251,8 @@ fn a_view_that_a_peer_has_told_is_served_by_no_new_lease() {
     case.end_lease(3);
     case.read();
     let members = ["a", "b", "x"].map(|id| (id.to_owned(), case.member(id)));
-    case.ledger.take(8, View { members: members.into(), ..View::default() });
-    case.ledger.renewed(4, case.at(5));
+    case.state.take(8, View { members: members.into(), ..View::default() });
+    case.state.renewed(4, case.at(5));
     assert!(case.registers(4, 5), "etcd was set back, and is told of the later view");
     assert_eq!(case.serves_until(), 2, "who else has a lease was read with another view");
 }
@@ -264,7 +264,7 @@ fn a_vouch_of_before_a_standstill_does_not_count_after_it() {
         let vouched = Some(case.at(vouched));
         *case.reach.1.lock() = Contact { vouched, epoch, ..Contact::default() };
         let now = case.at(9);
-        case.ledger.look(now);
+        case.state.tick(now);
         case.serves_until()
     };
     assert_eq!(look(&mut case, 1, 7), 2);
@@ -277,11 +277,11 @@ fn a_registration_of_an_earlier_incarnation_does_not_count() {
     let mut case = Case::serving();
     case.view(8, "a b");
     case.read();
-    assert_eq!(case.ledger.registration(4, case.start), Registration::Replaceable, "it is its own");
+    assert_eq!(case.state.registration(4, case.start), Registration::Replaceable, "it is its own");
     case.view(9, "a b x");
     case.read();
-    case.ledger.renewed(3, case.at(5));
-    assert!(case.ledger.seat.state().is_member());
+    case.state.renewed(3, case.at(5));
+    assert!(case.state.seat.state().is_member());
     assert_eq!(case.serves_until(), 2);
     assert!(case.registers(3, 5));
     assert_eq!(case.serves_until(), 6);
@@ -293,19 +293,19 @@ fn a_new_lease_and_a_removal_rule_each_other_out() {
         let mut case = Case::serving();
         case.end_lease(3);
         case.read();
-        case.ledger.renewed(4, case.at(5));
+        case.state.renewed(4, case.at(5));
         let mut other = Case::of("a");
         (other.revision, other.records) = (case.revision, case.records.clone());
         other.read();
-        let removal = other.ledger.derived(|view| propose::without(view, "x")).expect("it may be removed");
+        let removal = other.state.derived(|view| propose::without(view, "x")).expect("it may be removed");
         if is_removed_first {
-            assert!(case.write(removal.wish));
+            assert!(case.write(removal.txn));
             assert!(!case.registers(4, 5) && !case.acknowledges(4));
             assert_eq!(case.serves_until(), 2);
         } else {
             assert!(case.registers(4, 5));
             assert_eq!(case.serves_until(), 6);
-            assert!(!case.write(removal.wish));
+            assert!(!case.write(removal.txn));
         }
     }
 }
@@ -313,14 +313,14 @@ fn a_new_lease_and_a_removal_rule_each_other_out() {
 #[test]
 fn who_leaves_does_not_serve_again_when_its_lease_has_ended() {
     let mut case = Case::serving();
-    case.ledger.seat.leave();
+    case.state.seat.leave();
     case.end_lease(3);
     case.read();
     *case.reach.1.lock() = Contact { vouched: Some(case.at(9)), epoch: 7, ..Contact::default() };
     let now = case.at(9);
-    case.ledger.look(now);
+    case.state.tick(now);
     assert_eq!(case.serves_until(), 2);
-    assert!(case.ledger.withdrawal(now).is_some(), "and goes");
+    assert!(case.state.withdrawal(now).is_some(), "and goes");
 }
 
 fn next(epoch: u64, ids: &str) -> Option<(u64, String)> {
@@ -333,7 +333,7 @@ fn a_lease_in_an_etcd_that_has_lost_the_view_does_not_count() {
     case.empty();
     case.register("x", 7, 4);
     case.read();
-    case.ledger.renewed(4, case.at(5));
+    case.state.renewed(4, case.at(5));
     assert_eq!(case.serves_until(), 2, "the others may have removed it in a view that is lost, too");
     assert_eq!(case.proposal(5), None, "they come first");
 
@@ -343,7 +343,7 @@ fn a_lease_in_an_etcd_that_has_lost_the_view_does_not_count() {
     case.view(9, "a b x");
     case.register("x", 9, 4);
     case.read();
-    case.ledger.renewed(4, case.at(6));
+    case.state.renewed(4, case.at(6));
     assert_eq!(case.serves_until(), 7);
 }
 
@@ -353,29 +353,29 @@ fn a_view_that_etcd_was_set_back_to_is_not_trusted() {
     case.revision -= 1;
     case.register("x", 7, 4);
     case.read();
-    case.ledger.renewed(4, case.at(5));
+    case.state.renewed(4, case.at(5));
     assert_eq!(case.serves_until(), 6, "it only goes on");
 
     case.revision = 3;
     case.register("x", 7, 5);
     case.read();
-    case.ledger.renewed(5, case.at(10));
+    case.state.renewed(5, case.at(10));
     assert_eq!(case.serves_until(), 6);
-    assert!(!case.ledger.seat.state().is_settled());
+    assert!(!case.state.seat.state().is_settled());
     assert_eq!(case.proposal(10), next(9, "a b x"));
     case.view(9, "a b x");
     case.register("x", 9, 5);
     case.read();
-    case.ledger.renewed(5, case.at(11));
+    case.state.renewed(5, case.at(11));
     assert_eq!(case.serves_until(), 12);
 }
 
 #[test]
 fn a_flush_waits_until_a_lost_view_is_there_again() {
     let mut case = Case::serving();
-    assert!(case.ledger.derived(propose::flushed).is_some());
+    assert!(case.state.derived(propose::flushed).is_some());
     case.empty();
-    assert!(case.ledger.derived(propose::flushed).is_none());
+    assert!(case.state.derived(propose::flushed).is_none());
 }
 
 #[test]
@@ -386,16 +386,16 @@ fn who_was_put_out_comes_back_when_it_reaches_most() {
     let rests = |case: &mut Case, leases, reached: &str| {
         *case.reach.0.lock() = reached.split_whitespace().map(str::to_owned).collect();
         let now = case.at(leases);
-        case.ledger.look(now);
-        case.ledger.rests(now)
+        case.state.tick(now);
+        case.state.rests(now)
     };
-    assert!(!case.ledger.seat.state().is_member());
+    assert!(!case.state.seat.state().is_member());
     assert!(rests(&mut case, 0, "a b"), "it waits in any case");
     assert!(rests(&mut case, 9, ""));
     assert!(!rests(&mut case, 9, "a"), "two of three");
     // They have lost their leases.
-    case.records.remove(&case.ledger.keys().member("a"));
-    case.records.remove(&case.ledger.keys().member("b"));
+    case.records.remove(&case.state.keys().member("a"));
+    case.records.remove(&case.state.keys().member("b"));
     case.read();
     assert!(!rests(&mut case, 9, ""));
 }
@@ -407,10 +407,10 @@ fn a_member_that_was_put_out_once_takes_part_when_it_reaches_nobody() {
     case.read();
     case.view(9, "a b x");
     case.read();
-    assert!(case.ledger.seat.state().is_member());
+    assert!(case.state.seat.state().is_member());
     let now = case.at(9);
-    case.ledger.look(now);
-    assert!(!case.ledger.rests(now));
+    case.state.tick(now);
+    assert!(!case.state.rests(now));
 }
 
 #[test]
@@ -421,9 +421,9 @@ fn nobody_takes_the_place_of_members_that_are_all_gone() {
     case.read();
     let forsaken = |case: &mut Case, leases| {
         let now = case.at(leases);
-        case.ledger.look(now);
-        let (base, _) = case.ledger.base();
-        case.ledger.is_forsaken(now, &base)
+        case.state.tick(now);
+        let (base, _) = case.state.base();
+        case.state.is_orphaned(now, &base)
     };
     assert!(!forsaken(&mut case, 1));
     assert!(forsaken(&mut case, 99), "it is said what to do");
@@ -454,42 +454,41 @@ fn the_lease_of_an_earlier_process_is_waited_for() {
     // Under another address: it was moved, or had been given any free port.
     let peer_addr = "elsewhere:1".to_owned();
     let earlier = Member { incarnation: 1, peer_addr, ..case.member("x") };
-    case.put(case.ledger.keys().member("x"), to_json(&earlier), 1);
+    case.put(case.state.keys().member("x"), to_json(&earlier), 1);
     case.read();
-    assert_eq!(case.ledger.registration(2, case.start), Registration::Taken(earlier));
-    assert!(!case.ledger.is_said_to_be_taken, "it may have been killed a moment ago");
-    case.ledger.registration(2, case.at(1));
-    assert!(!case.ledger.is_said_to_be_taken, "its lease may end late");
-    case.ledger.registration(2, case.at(2));
-    assert!(case.ledger.is_said_to_be_taken, "it lives");
+    assert_eq!(case.state.registration(2, case.start), Registration::Taken(earlier));
+    assert!(!case.state.own_id.is_said_to_be_taken(), "it may have been killed a moment ago");
+    case.state.registration(2, case.at(1));
+    assert!(!case.state.own_id.is_said_to_be_taken(), "its lease may end late");
+    case.state.registration(2, case.at(2));
+    assert!(case.state.own_id.is_said_to_be_taken(), "it lives");
 
     case.records.clear();
     case.read();
-    assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Replaceable);
-    assert!(case.ledger.taken_since.is_none());
-    assert!(!case.ledger.is_said_to_be_taken && !case.ledger.displaced);
+    assert_eq!(case.state.registration(2, case.at(3)), Registration::Replaceable);
+    assert!(case.state.own_id.is_undisputed());
     case.register("x", 0, 2);
     case.read();
-    assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Ours);
+    assert_eq!(case.state.registration(2, case.at(3)), Registration::Ours);
     let other = Member { incarnation: u64::MAX, ..case.member("x") };
-    case.put(case.ledger.keys().member("x"), to_json(&other), 3);
+    case.put(case.state.keys().member("x"), to_json(&other), 3);
     case.read();
-    assert_eq!(case.ledger.registration(2, case.at(3)), Registration::Taken(other));
-    assert!(case.ledger.is_said_to_be_taken, "it cannot be an earlier one");
+    assert_eq!(case.state.registration(2, case.at(3)), Registration::Taken(other));
+    assert!(case.state.own_id.is_said_to_be_taken(), "it cannot be an earlier one");
 }
 
 #[test]
 fn an_etcd_that_was_away_kept_the_lease_of_an_earlier_process() {
     let mut case = Case::new();
     let earlier = Member { incarnation: 1, ..case.member("x") };
-    case.put(case.ledger.keys().member("x"), to_json(&earlier), 1);
+    case.put(case.state.keys().member("x"), to_json(&earlier), 1);
     case.read();
-    case.ledger.registration(2, case.start);
+    case.state.registration(2, case.start);
     case.read();
-    case.ledger.registration(2, case.at(2));
-    assert!(!case.ledger.is_said_to_be_taken, "it has a whole lease from when etcd is back");
-    case.ledger.registration(2, case.at(3));
-    assert!(case.ledger.is_said_to_be_taken);
+    case.state.registration(2, case.at(2));
+    assert!(!case.state.own_id.is_said_to_be_taken(), "it has a whole lease from when etcd is back");
+    case.state.registration(2, case.at(3));
+    assert!(case.state.own_id.is_said_to_be_taken());
 }
 
 #[test]
@@ -501,11 +500,11 @@ fn a_view_of_the_same_members_does_not_put_off_a_removal() {
     }
     case.view(1, "x y z");
     case.read();
-    let since = |case: &Case| case.ledger.confirmed.as_ref().expect("it is confirmed").since;
+    let since = |case: &Case| case.state.confirmation.since().expect("it is confirmed");
     let first = since(&case);
     case.view(2, "x y z");
     case.read();
-    assert!(case.ledger.has_confirmed(2));
+    assert!(case.state.confirmation.is_confirmed(2));
     assert_eq!(since(&case), first, "as if it were the same view");
     case.view(4, "x y z");
     case.read();
