@@ -5,13 +5,13 @@
 //! may follow a view is decided in [`propose`], without any IO. What nodes know of each other
 //! without etcd are their [`contacts`].
 
-pub mod contacts;
 pub mod etcd;
+pub mod failure_detector;
+pub mod local_member;
 mod moment;
 pub mod propose;
-pub mod seat;
+mod serving_deadline;
 mod state;
-mod tenure;
 pub mod view;
 
 use std::collections::BTreeSet;
@@ -24,18 +24,18 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::contacts::Timing;
 use crate::cluster::etcd::health::Health;
-use crate::cluster::seat::Seat;
-pub use crate::cluster::state::{Candidate, Error, Hooks, Standing, State};
-use crate::cluster::tenure::Tenure;
+use crate::cluster::failure_detector::Timing;
+use crate::cluster::local_member::LocalMember;
+use crate::cluster::serving_deadline::ServingDeadline;
+pub use crate::cluster::state::{Candidate, Error, Hooks, MemberStatus, State};
 use crate::cluster::view::View;
 
 /// A node's window on its cluster; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Membership {
     states: watch::Receiver<Arc<State>>,
-    tenure: Arc<Tenure>,
+    deadline: Arc<ServingDeadline>,
     timing: Timing,
     control: Arc<dyn Control>,
 }
@@ -77,8 +77,8 @@ pub(crate) struct Task {
 }
 
 impl Membership {
-    pub(crate) fn new(seat: &Seat, timing: Timing, control: Arc<dyn Control>) -> Self {
-        Self { states: seat.states(), tenure: seat.tenure(), timing, control }
+    pub(crate) fn new(local: &LocalMember, timing: Timing, control: Arc<dyn Control>) -> Self {
+        Self { states: local.states(), deadline: local.deadline(), timing, control }
     }
 
     /// What this node believes now. Costs a short lock and a reference count.
@@ -110,22 +110,22 @@ impl Membership {
     /// node that was stopped in between, was removed and has come back has a new such moment,
     /// which must not count for what it executed before. Costs two loads.
     pub fn serves_until(&self) -> Instant {
-        self.tenure.ends()
+        self.deadline.ends()
     }
 
     /// Whether this node may tell `id` that its pings reach it, which is the other's reason to
-    /// serve on without a lease. Ask after it was found to be reached: in that order, a doubt that
+    /// serve on without a lease. Ask after it was found to be reached: in that order, a suspicion that
     /// is being said to the others is not missed.
     ///
-    /// Not of one that is no member, or whom this node has said to doubt, though it is reached
-    /// again: until the doubt is withdrawn, the others may remove it for it. And not while this
+    /// Not of one that is no member, or whom this node has said to suspect, though it is reached
+    /// again: until the suspicion is withdrawn, the others may remove it for it. And not while this
     /// node leaves, after which it has no say.
-    pub fn may_vouch_for(&self, id: &str) -> bool {
+    pub fn may_grant(&self, id: &str) -> bool {
         let state = self.states.borrow();
         state.is_member()
-            && state.standing != Standing::Leaving
+            && state.standing != MemberStatus::Leaving
             && state.view.members.contains_key(id)
-            && !state.doubted.contains(id)
+            && !state.suspected.contains(id)
     }
 
     /// To be called when a node has answered for the first time, or does not any more. What
@@ -186,7 +186,7 @@ impl Membership {
     /// The ids of those who have not confirmed it within `patience`, sorted.
     pub async fn flushed(&self, generation: u64, patience: Duration) -> Result<(), Vec<String>> {
         let mut states = self.states.clone();
-        let flushed = |state: &Arc<State>| state.view.flush_generation >= generation && state.is_settled();
+        let flushed = |state: &Arc<State>| state.view.flush_generation >= generation && state.is_converged();
         if let Ok(Ok(_)) = timeout(patience, states.wait_for(flushed)).await {
             return Ok(());
         }
@@ -195,7 +195,7 @@ impl Membership {
         if state.view.flush_generation < generation {
             // Not even this node has heard of it, and it cannot know who has.
             ids.extend(state.view.members.keys().cloned());
-        } else if state.witnessed < state.epoch {
+        } else if state.acks_as_of < state.epoch {
             // A peer told it, and only etcd knows who else there is.
             ids.insert(state.me.clone());
         }

@@ -7,7 +7,7 @@ mod outages;
 
 use std::time::{Duration, Instant};
 
-use filbert::cluster::Standing;
+use filbert::cluster::MemberStatus;
 use filbert::cluster::etcd::Options;
 
 use crate::membership::node::{Network, Node, TTL, agree, await_agreement, block_on, options, start, stored};
@@ -53,7 +53,7 @@ fn a_lease_does_not_save_a_node_that_most_cannot_reach() {
     let nodes = start(&etcd, &network, &["a", "b", "c"]);
     network.cut("c");
     await_agreement(&nodes[..2], &["a", "b"]);
-    eventually("it knows", || nodes[2].state().standing == Standing::Fenced);
+    eventually("it knows", || nodes[2].state().standing == MemberStatus::Fenced);
     let epoch = nodes[0].state().epoch;
     always("it does not come back for nothing", TTL * 4, || nodes[0].state().epoch == epoch);
     network.heal("c");
@@ -63,8 +63,7 @@ fn a_lease_does_not_save_a_node_that_most_cannot_reach() {
 #[test]
 fn the_last_node_goes_on_when_most_are_lost_for_long() {
     let (etcd, network) = (Etcd::start(), Network::default());
-    let start =
-        |id| Node::start(Options { forsake_after: TTL * 4, ..options(&etcd.endpoint(), id) }, &network);
+    let start = |id| Node::start(Options { gone_after: TTL * 4, ..options(&etcd.endpoint(), id) }, &network);
     let mut nodes: Vec<_> = ["a", "b", "c"].into_iter().map(start).collect();
     await_agreement(&nodes, &["a", "b", "c"]);
     let epoch = nodes[0].state().epoch;
@@ -157,7 +156,7 @@ fn a_second_process_with_the_same_id_stays_out() {
     let second = Node::start(elsewhere, &network);
     eventually("it sees the view", || second.state().epoch > 0);
     always("the first one stays", TTL * 2, || {
-        second.state().standing == Standing::Joining && agree(&nodes, &["a", "b"])
+        second.state().standing == MemberStatus::Joining && agree(&nodes, &["a", "b"])
     });
     nodes.pop().unwrap().end();
     nodes.push(second);
@@ -181,7 +180,7 @@ fn a_leaving_node_is_out_at_once() {
     let mut nodes = start(&etcd, &network, &["a", "b", "c"]);
     let leaving = nodes.pop().unwrap();
     block_on(leaving.membership.leave(Duration::from_secs(5))).unwrap();
-    assert_eq!(leaving.state().standing, Standing::Leaving);
+    assert_eq!(leaving.state().standing, MemberStatus::Leaving);
     await_agreement(&nodes, &["a", "b"]);
     eventually("it hears of the view without it", || !leaving.state().is_member());
     assert_eq!(leaving.forgotten(), 1, "it still has what it may hand over");

@@ -201,9 +201,9 @@ async fn history(seed: u64) -> Told {
 async fn end(world: &Arc<World>, rng: &mut Rng) {
     operator::end(world);
     let epoch = world.etcd.present().epoch;
-    let is_settled = |state: &State| state.epoch == epoch && state.is_settled();
+    let is_converged = |state: &State| state.epoch == epoch && state.is_converged();
     for _ in 0..5_000 {
-        if world.processes().iter().all(|process| is_settled(&process.membership.state())) {
+        if world.processes().iter().all(|process| is_converged(&process.membership.state())) {
             break;
         }
         sleep(Duration::from_millis(1)).await;

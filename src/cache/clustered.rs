@@ -63,9 +63,9 @@ pub struct ClusterContext {
 
 impl ClusterContext {
     /// Whether everybody acts on the present view, and this node answers for all that is its own.
-    pub fn is_settled(&self) -> bool {
+    pub fn is_converged(&self) -> bool {
         let (state, routing) = (self.membership.state(), self.ownership.routing_watch().present());
-        routing.epoch == state.epoch && state.is_settled() && routing.is_open()
+        routing.epoch == state.epoch && state.is_converged() && routing.is_open()
     }
 }
 

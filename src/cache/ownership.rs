@@ -64,9 +64,9 @@ impl Ownership {
     }
 
     /// Opens the slots that were shut, when nobody acts on an older view any more.
-    pub fn settle(&self, state: &State) {
+    pub fn open_slots(&self, state: &State) {
         self.replace(|routing| {
-            let opens = routing.epoch == state.epoch && !routing.is_open() && state.is_settled();
+            let opens = routing.epoch == state.epoch && !routing.is_open() && state.is_converged();
             opens.then(|| Routing { shut: None, ..copy(routing) })
         });
     }
@@ -152,7 +152,7 @@ impl Hooks for Ownership {
                 true => since_for_all(generation),
                 false => since_for(&gained, generation, &routing.since),
             };
-            let shut = (!shut.is_empty() && !after.is_settled()).then(|| Arc::new(shut));
+            let shut = (!shut.is_empty() && !after.is_converged()).then(|| Arc::new(shut));
             let owners = after.owners.clone();
             let places = Arc::new(Places::of(&owners, me, &since, generation));
             Some(Routing { version: 0, epoch: after.epoch, owners, me, since, places, shut })

@@ -37,13 +37,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cluster::contacts::Contacts;
 use crate::cluster::etcd::calls::Connect;
 use crate::cluster::etcd::health::Health;
 use crate::cluster::etcd::membership_state::MembershipState;
 use crate::cluster::etcd::session::EtcdTask;
+use crate::cluster::failure_detector::FailureDetector;
+use crate::cluster::local_member::LocalMember;
 use crate::cluster::moment::now;
-use crate::cluster::seat::Seat;
 use crate::cluster::{Error, Hooks, Membership, Task};
 pub use options::{Options, Password, default_node_id};
 
@@ -63,7 +63,7 @@ const LEARNED_QUEUE: usize = 4;
 pub fn join(
     options: Options,
     hooks: Arc<dyn Hooks>,
-    contacts: Arc<dyn Contacts>,
+    contacts: Arc<dyn FailureDetector>,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> Result<Membership, Error> {
@@ -90,9 +90,9 @@ pub fn part(
     connect: impl Connect + Sync,
     options: Options,
     hooks: Arc<dyn Hooks>,
-    contacts: Arc<dyn Contacts>,
+    contacts: Arc<dyn FailureDetector>,
 ) -> Part<impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static> {
-    let seat = Seat::new(options.member(), hooks);
+    let local = LocalMember::new(options.member(), hooks);
     let (flushes, requests) = mpsc::channel(FLUSH_QUEUE);
     let (learned, mut views) = mpsc::channel(LEARNED_QUEUE);
     let health = Arc::new(Health::new(options.timing().lives_in_etcd()));
@@ -105,9 +105,9 @@ pub fn part(
         leaving: CancellationToken::new(),
         left: CancellationToken::new(),
     };
-    let membership = Membership::new(&seat, options.timing(), Arc::new(task.clone()));
+    let membership = Membership::new(&local, options.timing(), Arc::new(task.clone()));
     let (tick, watchdog) = (options.tick(), options.watchdog.clone());
-    let state = Arc::new(Mutex::new(MembershipState::new(seat, contacts, &options)));
+    let state = Arc::new(Mutex::new(MembershipState::new(local, contacts, &options)));
     let leaving = task.leaving.clone();
     let node = EtcdTask::new(options, connect, Arc::clone(&state), health, requests, &task);
     let (talking, looking) = (watchdog.watch("etcd"), watchdog.watch("membership"));
@@ -123,8 +123,8 @@ pub fn part(
             if let Some((epoch, view)) = learned {
                 state.take(epoch, view);
             }
-            if leaving.is_cancelled() && !state.seat.is_leaving() {
-                state.seat.leave();
+            if leaving.is_cancelled() && !state.local.is_leaving() {
+                state.local.leave();
             }
             state.tick(now());
         }

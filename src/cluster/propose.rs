@@ -5,22 +5,22 @@
 //! owning one key under two views:
 //!
 //! 1. A node with a lease is waited for: a slot that it may still own under an older view is not
-//!    opened elsewhere before it has confirmed the new one ([`State::is_settled`]).
-//! 2. A node without a lease serves only while more than half of its view vouch for it, none of
-//!    them known to have come to a later view ([`vouched`]). Who vouches does not doubt.
+//!    opened elsewhere before it has confirmed the new one ([`State::is_converged`]).
+//! 2. A node without a lease serves only while more than half of its view grant it, none of
+//!    them known to have come to a later view ([`granted`]). Who grants does not suspect.
 //! 3. A view changes only while half of its members have a lease, and a member without one is
-//!    removed only when all of these doubt it ([`next_view`]). So among those who would have to
-//!    vouch for it there is always one who doubts it.
+//!    removed only when all of these suspect it ([`next_view`]). So among those who would have to
+//!    grant it there is always one who suspects it.
 //! 4. A view is followed by another only when half of the members of the one *before* it have come
-//!    to it ([`enough`]), and somebody is removed only when their last vouches are over, too. So
-//!    whoever has stayed further behind finds no more than half of its view to vouch for it.
+//!    to it ([`enough`]), and somebody is removed only when their last grants are over, too. So
+//!    whoever has stayed further behind finds no more than half of its view to grant it.
 //! 5. Half is not asked for when all others have had no lease for so long that they need *every*
-//!    member to vouch for them; but one has to be there who does not. When none is, all of them may
-//!    be cut off together and vouch for each other, so the view stays as it is ([`enough`]).
+//!    member to grant them; but one has to be there who does not. When none is, all of them may
+//!    be cut off together and grant each other, so the view stays as it is ([`enough`]).
 //!
 //! Apart from that, nobody enters whom those who are there do not reach ([`admit`]).
 //!
-//! [`State::is_settled`]: crate::cluster::State::is_settled
+//! [`State::is_converged`]: crate::cluster::State::is_settled
 
 pub mod admit;
 mod evidence;
@@ -28,7 +28,7 @@ mod evidence;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::propose::admit::Electors;
-pub use crate::cluster::propose::evidence::{Doubts, Evidence, Reached};
+pub use crate::cluster::propose::evidence::{Evidence, Reached, Suspicions};
 use crate::cluster::view::{Member, View};
 
 /// Most members that one view removes: each is a comparison in a transaction, for which etcd has
@@ -40,9 +40,9 @@ const REMOVED_LIMIT: usize = 32;
 ///
 /// Adds each registered node that is missing or has another incarnation, if it may enter
 /// ([`Electors::admit`]); removes a member
-/// - without a lease, or that is another incarnation by now, when every member that has one doubts
+/// - without a lease, or that is another incarnation by now, when every member that has one suspects
 ///   it, and the proposer cannot reach it;
-/// - with a lease when more than half of the members doubt it;
+/// - with a lease when more than half of the members suspect it;
 ///
 /// never more than half of the members at once.
 pub fn next_view(current: &View, evidence: &Evidence<'_>, reachable: impl Fn(&str) -> bool) -> Option<View> {
@@ -60,7 +60,7 @@ pub fn next_view(current: &View, evidence: &Evidence<'_>, reachable: impl Fn(&st
     if evidence.may_remove {
         let limit = (current.members.len() / 2).min(REMOVED_LIMIT);
         let is_there = |id: &&String| members.get(*id) == current.members.get(*id);
-        let removed: Vec<_> = doubted(current, evidence, reachable).filter(is_there).take(limit).collect();
+        let removed: Vec<_> = suspected(current, evidence, reachable).filter(is_there).take(limit).collect();
         for id in removed {
             members.remove(id);
         }
@@ -69,7 +69,7 @@ pub fn next_view(current: &View, evidence: &Evidence<'_>, reachable: impl Fn(&st
 }
 
 /// The members that should be removed, those without a lease first.
-fn doubted<'a>(
+fn suspected<'a>(
     current: &'a View,
     evidence: &Evidence<'_>,
     reachable: impl Fn(&str) -> bool,
@@ -80,7 +80,7 @@ fn doubted<'a>(
         let voters =
             || current.members.keys().filter(|&voter| voter != id && evidence.registered.contains_key(voter));
         let doubting = |voter: &&String| {
-            evidence.doubts.get(*voter).is_some_and(|ids| ids.get(id) == Some(&member.incarnation))
+            evidence.suspicions.get(*voter).is_some_and(|ids| ids.get(id) == Some(&member.incarnation))
         };
         if evidence.registered.get(id).is_some_and(|it| it.incarnation == member.incarnation) {
             if voters().filter(doubting).count() * 2 > current.members.len() {
@@ -94,8 +94,8 @@ fn doubted<'a>(
 }
 
 /// Whether enough of a view's members have done something for the others not to find more than
-/// half of it to vouch for them: half have; or one has, and whoever has not is `gone` and needs
-/// that one, too. When nobody has, those who are gone may vouch for each other for ever.
+/// half of it to grant them: half have; or one has, and whoever has not is `gone` and needs
+/// that one, too. When nobody has, those who are gone may grant each other for ever.
 pub fn enough<'a>(
     ids: impl Iterator<Item = &'a String>,
     done: impl Fn(&str) -> bool,
@@ -105,23 +105,23 @@ pub fn enough<'a>(
     done.len() >= others.len() || !done.is_empty() && others.into_iter().all(|id| gone.contains(id))
 }
 
-/// The moment at which enough members had last vouched for node `me` for it to serve without a
+/// The moment at which enough members had last granted node `me` for it to serve without a
 /// lease: more than half of the view, itself included, or `all` of it. `None` when there was
-/// none. `vouch` tells when another member did.
-pub fn vouched<T: Ord + Copy>(
+/// none. `grant` tells when another member did.
+pub fn granted<T: Ord + Copy>(
     view: &View,
     me: &str,
     all: bool,
     now: T,
-    vouch: impl Fn(&Member) -> Option<T>,
+    grant: impl Fn(&Member) -> Option<T>,
 ) -> Option<T> {
     let size = view.members.len();
     let needed = if all { size } else { size / 2 + 1 };
     let members = view.members.values();
-    let mut vouches: Vec<_> =
-        members.filter_map(|member| if member.id == me { Some(now) } else { vouch(member) }).collect();
-    vouches.sort_unstable_by(|a, b| b.cmp(a));
-    vouches.get(needed - 1).copied()
+    let mut grants: Vec<_> =
+        members.filter_map(|member| if member.id == me { Some(now) } else { grant(member) }).collect();
+    grants.sort_unstable_by(|a, b| b.cmp(a));
+    grants.get(needed - 1).copied()
 }
 
 /// The view without one member.
@@ -183,19 +183,31 @@ mod tests {
         View { members: members(ids), ..View::default() }
     }
 
-    /// The ids of the next view, when `doubted` is said by each of `voters`.
-    fn next(current: &str, registered: &str, voters: &str, doubted: &str) -> Option<String> {
-        next_when(current, registered, voters, doubted, "")
+    /// The ids of the next view, when `suspected` is said by each of `voters`.
+    fn next(current: &str, registered: &str, voters: &str, suspected: &str) -> Option<String> {
+        next_when(current, registered, voters, suspected, "")
     }
 
-    fn next_when(current: &str, registered: &str, voters: &str, doubted: &str, gone: &str) -> Option<String> {
-        let ids: BTreeMap<_, _> = doubted.split_whitespace().map(|id| (id.to_owned(), 1)).collect();
-        let doubts = voters.split_whitespace().map(|voter| (voter.to_owned(), ids.clone())).collect();
+    fn next_when(
+        current: &str,
+        registered: &str,
+        voters: &str,
+        suspected: &str,
+        gone: &str,
+    ) -> Option<String> {
+        let ids: BTreeMap<_, _> = suspected.split_whitespace().map(|id| (id.to_owned(), 1)).collect();
+        let suspicions = voters.split_whitespace().map(|voter| (voter.to_owned(), ids.clone())).collect();
         let (registered, gone) = (members(registered), members(gone).into_keys().collect());
         let reached = everybody(&registered);
         let (reached, founder, may_remove) = (&reached, None, true);
-        let evidence =
-            Evidence { registered: &registered, doubts: &doubts, reached, founder, gone: &gone, may_remove };
+        let evidence = Evidence {
+            registered: &registered,
+            suspicions: &suspicions,
+            reached,
+            founder,
+            gone: &gone,
+            may_remove,
+        };
         let next = next_view(&view(current), &evidence, |id| !ids.contains_key(id))?;
         assert_eq!(next.previous, view(current).members.into_keys().collect::<Vec<_>>());
         Some(next.members.into_keys().collect::<Vec<_>>().join(" "))
@@ -212,16 +224,16 @@ mod tests {
         assert_eq!(next("a b", "a b", "", ""), None);
     }
 
-    /// The next view of `a` and `b`, `b` registered as this incarnation or not at all, and doubted
+    /// The next view of `a` and `b`, `b` registered as this incarnation or not at all, and suspected
     /// by `a` as that one.
-    fn next_of_two(b: Option<u64>, doubted: u64, reached: bool, may_remove: bool) -> Option<View> {
+    fn next_of_two(b: Option<u64>, suspected: u64, reached: bool, may_remove: bool) -> Option<View> {
         let mut registered = members("a");
         registered.extend(b.map(|incarnation| ("b".to_owned(), member("b", incarnation))));
-        let doubts = Doubts::from([("a".to_owned(), BTreeMap::from([("b".to_owned(), doubted)]))]);
+        let suspicions = Suspicions::from([("a".to_owned(), BTreeMap::from([("b".to_owned(), suspected)]))]);
         let (gone, reach) = (BTreeSet::new(), everybody(&registered));
         let evidence = Evidence {
             registered: &registered,
-            doubts: &doubts,
+            suspicions: &suspicions,
             reached: &reach,
             founder: None,
             gone: &gone,
@@ -296,7 +308,7 @@ mod tests {
         // They may be cut off together, and go on.
         assert_eq!(next_when("a b", "x", "x", "a b", "a b"), None);
         assert_eq!(next_when("a", "x", "x", "a", "a"), None);
-        // One of them is back, perhaps as a new process: nobody vouches in place of the old one.
+        // One of them is back, perhaps as a new process: nobody grants in place of the old one.
         assert_eq!(next_when("a b c", "a x", "a x", "b c", "b c"), ids("a c x"));
     }
 
@@ -315,13 +327,13 @@ mod tests {
         assert!(!followed("a", "", "a"));
     }
 
-    fn vouches<'a>(moments: &'a [(&'a str, u32)]) -> impl Fn(&Member) -> Option<u32> + 'a {
+    fn grants<'a>(moments: &'a [(&'a str, u32)]) -> impl Fn(&Member) -> Option<u32> + 'a {
         |member| moments.iter().find(|(id, _)| *id == member.id).map(|&(_, moment)| moment)
     }
 
     #[test]
     fn a_node_without_a_lease_serves_from_when_enough_had_vouched() {
-        let when = |ids: &str, moments: &[(&str, u32)]| vouched(&view(ids), "a", false, 9, vouches(moments));
+        let when = |ids: &str, moments: &[(&str, u32)]| granted(&view(ids), "a", false, 9, grants(moments));
         assert_eq!(when("a", &[]), Some(9));
         assert_eq!(when("a b", &[]), None);
         assert_eq!(when("a b", &[("b", 3)]), Some(3));
@@ -330,13 +342,13 @@ mod tests {
         assert_eq!(when("a b c d", &[("b", 3), ("c", 5), ("d", 4)]), Some(4));
         assert_eq!(when("b c", &[("b", 3)]), None, "it is no member itself");
 
-        let all = |moments: &[(&str, u32)]| vouched(&view("a b c"), "a", true, 9, vouches(moments));
+        let all = |moments: &[(&str, u32)]| granted(&view("a b c"), "a", true, 9, grants(moments));
         assert_eq!(all(&[("b", 3)]), None);
         assert_eq!(all(&[("b", 3), ("c", 5)]), Some(3));
     }
 
-    /// Every way in which leases, reach and doubts can fall in a cluster of up to five: a node
-    /// that is removed without a lease is never one that others vouch for.
+    /// Every way in which leases, reach and suspicions can fall in a cluster of up to five: a node
+    /// that is removed without a lease is never one that others grant.
     #[test]
     fn nobody_is_removed_who_still_serves() {
         let names = ["a", "b", "c", "d", "e"];
@@ -348,14 +360,14 @@ mod tests {
                         let picked = (0..size).filter(|bit| bits >> bit & 1 == 1).map(|bit| names[bit]);
                         picked.collect::<Vec<_>>().join(" ")
                     };
-                    // "a" has no lease; who does not reach it says so, and who does vouches for it.
+                    // "a" has no lease; who does not reach it says so, and who does grants it.
                     let (registered, reach) = (pick(leased & !1), pick(reached & !1));
                     let doubting = pick(leased & !1 & !reached);
                     let Some(next) = next(&all, &registered, &doubting, "a") else { continue };
                     if !next.contains('a') {
-                        let vouch = |member: &Member| reach.contains(&member.id).then_some(1);
+                        let grant = |member: &Member| reach.contains(&member.id).then_some(1);
                         assert_eq!(
-                            vouched(&view(&all), "a", false, 1, vouch),
+                            granted(&view(&all), "a", false, 1, grant),
                             None,
                             "{all}: {registered}, {reach}"
                         );

@@ -21,14 +21,14 @@ pub struct State {
     /// forgotten in between.
     pub incarnation: u64,
     /// What this node may do.
-    pub standing: Standing,
+    pub standing: MemberStatus,
     /// The epoch that each node is known to have come to: members, and whoever else has a lease.
     pub acknowledged: Arc<BTreeMap<String, u64>>,
     /// The epoch of the view that was read in etcd with the acknowledgements. When a peer told of
     /// the present view, this is lower, and who else acts on an older one is not known yet.
-    pub witnessed: u64,
+    pub acks_as_of: u64,
     /// Whom this node has told the others that it cannot reach, or is about to tell them so.
-    pub doubted: Arc<BTreeSet<String>>,
+    pub suspected: Arc<BTreeSet<String>>,
     /// Who has a living registration, as it stands there: members, and who would be one.
     pub registered: Arc<BTreeMap<String, Member>>,
     /// Who would enter the view, this node included when it would. To be reached by who is to
@@ -72,14 +72,14 @@ impl State {
     /// Whether nobody acts on another view any more. Until then, the previous owner of a slot may
     /// still answer for it: who has gained one must not. Nor while somebody is known to be ahead:
     /// when etcd has lost views, the one that follows here may be older than theirs.
-    pub fn is_settled(&self) -> bool {
-        self.witnessed >= self.epoch && self.unconfirmed().next().is_none() && self.ahead().next().is_none()
+    pub fn is_converged(&self) -> bool {
+        self.acks_as_of >= self.epoch && self.unconfirmed().next().is_none() && self.ahead().next().is_none()
     }
 }
 
 /// What a node may do in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum MemberStatus {
     /// Not yet a member: owns nothing, forwards when there is a view.
     Joining,
     /// A member that may answer for what it owns.
@@ -107,7 +107,7 @@ pub trait Hooks: Send + Sync + 'static {
     }
 }
 
-impl Standing {
+impl MemberStatus {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Joining, Self::Serving, Self::Fenced, Self::Leaving];
 

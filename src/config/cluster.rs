@@ -48,7 +48,7 @@ const LEASE_SECONDS: RangeInclusive<u64> = 2..=60;
 
 /// The members that are left without a lease are taken for lost after so many leases at least
 /// (`etcd::Options::check`).
-const FORSAKEN_LEASES: u32 = 4;
+const GONE_LEASES: u32 = 4;
 
 /// A client waits no longer than a minute for anything.
 const WAIT_MILLIS: RangeInclusive<u64> = 1..=60_000;
@@ -119,7 +119,7 @@ fn membership(settings: &Settings) -> Result<etcd::Options, ConfigError> {
         weight: settings.value("weight", values::number(1..=10_000))?.unwrap_or(default.weight),
         zone: settings.value("zone", name)?.unwrap_or(default.zone),
         lease_ttl,
-        forsake_after: default.forsake_after.max(lease_ttl * FORSAKEN_LEASES),
+        gone_after: default.gone_after.max(lease_ttl * GONE_LEASES),
         ..etcd::Options::default()
     })
 }

@@ -97,7 +97,8 @@ impl Member {
         let me = Arc::new(Identity { cluster: options.cluster.clone(), id: options.node_id.clone() });
         let membership = etcd::join(options, ownership.clone(), pings.clone(), &tracker, stop.clone())?;
         pings.start(membership.clone(), &tracker, stop.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(settle(ownership.clone(), membership.clone())));
+        tracker
+            .spawn(stop.clone().run_until_cancelled_owned(open_slots(ownership.clone(), membership.clone())));
         let peers = service(&membership, &pings);
         tracker.spawn(stop.clone().run_until_cancelled_owned(peers.clone().follow()));
         let shared = ClusterContext {
@@ -148,7 +149,7 @@ impl Member {
         match self.membership.leave(grace / 2).await {
             Ok(()) => {
                 let mut membership = self.membership.clone();
-                let parted = membership.wait_for(|state| !state.is_member() && state.is_settled());
+                let parted = membership.wait_for(|state| !state.is_member() && state.is_converged());
                 if tokio::time::timeout(PARTING, parted).await.is_err() {
                     warn!("not every member has said that it knows of this node's leaving");
                 }
@@ -166,8 +167,8 @@ impl Member {
 }
 
 /// Opens slots when nobody acts on an older view any more.
-async fn settle(ownership: Arc<Ownership>, mut membership: Membership) {
+async fn open_slots(ownership: Arc<Ownership>, mut membership: Membership) {
     while let Some(state) = membership.changed().await {
-        ownership.settle(&state);
+        ownership.open_slots(&state);
     }
 }

@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 use tracing::{debug, warn};
 
-use crate::cluster::contacts::{Contact, Contacts, Timing};
 use crate::cluster::etcd;
+use crate::cluster::failure_detector::{Contact, FailureDetector, Timing};
 use crate::cluster::view::{Member, View};
 use crate::cluster::{Membership, State};
 use crate::pb;
@@ -161,7 +161,7 @@ impl Pings {
     }
 }
 
-impl Contacts for Pings {
+impl FailureDetector for Pings {
     /// One that was never heard of is heard of now.
     fn contact(&self, member: &Member) -> Contact {
         self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
@@ -255,7 +255,7 @@ impl Pinger {
             peer.contact.is_proven = true;
             peer.contact.answered = Some(sent);
             if reply.reaches_caller {
-                peer.contact.vouched = Some(sent);
+                peer.contact.granted = Some(sent);
             }
             peer.contact.epoch = reply.epoch;
             is_news

@@ -314,10 +314,9 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
             return Err(Status::unavailable(stuck.to_string()));
         }
         let lease_millis = pings.lease_millis();
-        // In this order (`Membership::may_vouch_for`).
-        let reaches_caller = request.lease_millis == lease_millis
-            && pings.reaches(&caller)
-            && membership.may_vouch_for(&caller);
+        // In this order (`Membership::may_grant`).
+        let reaches_caller =
+            request.lease_millis == lease_millis && pings.reaches(&caller) && membership.may_grant(&caller);
         let state = membership.state();
         Ok(Response::new(pb::PingReply {
             incarnation: state.incarnation,

@@ -188,7 +188,7 @@ impl Quota {
                 self.tell(holder, EVICTED);
             }
         }
-        self.settle(inside, now);
+        self.admit_waiting(inside, now);
     }
 
     fn tell(&self, holder: &Holder, fate: u8) {
@@ -198,7 +198,7 @@ impl Quota {
     }
 
     /// Lets in who fits now.
-    fn settle(&self, inside: &mut Inside, now: Instant) {
+    fn admit_waiting(&self, inside: &mut Inside, now: Instant) {
         while let Some(oldest) = inside.queue.front().and_then(|id| inside.holders.get(id)?.waits) {
             let is_late = now.saturating_duration_since(oldest.since) >= LATE;
             let place = if is_late { inside.queue.len() - 1 } else { 0 };

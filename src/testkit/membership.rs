@@ -8,10 +8,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cluster::contacts::Timing;
 use crate::cluster::etcd::health::Report;
+use crate::cluster::failure_detector::Timing;
+use crate::cluster::local_member::{Effect, LocalMember};
 use crate::cluster::propose;
-use crate::cluster::seat::{Effect, Seat};
 use crate::cluster::view::{Member, Owners, View};
 use crate::cluster::{Asked, Control, Error, Hooks, Membership};
 
@@ -26,22 +26,22 @@ const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Views may be given late, twice or in any order: as with etcd, one that is not newer than the
 /// present one is ignored, and epochs that were skipped make the node forget.
 #[derive(Debug, Clone)]
-pub struct Script(Arc<Mutex<Seat>>);
+pub struct Script(Arc<Mutex<LocalMember>>);
 
 impl Script {
     /// A node outside of any view, that owns keys whenever a view has it. Its incarnation is in the
     /// states of the membership, and in [`Script::me`].
     pub fn new(me: Member, hooks: Arc<dyn Hooks>) -> (Self, Membership) {
-        let mut seat = Seat::new(me, hooks);
-        seat.serve_until(Instant::now().into_std() + UNLIMITED);
-        let seat = Arc::new(Mutex::new(seat));
-        (Self(Arc::clone(&seat)), Self::control(seat, LEASE))
+        let mut local = LocalMember::new(me, hooks);
+        local.serve_until(Instant::now().into_std() + UNLIMITED);
+        let local = Arc::new(Mutex::new(local));
+        (Self(Arc::clone(&local)), Self::control(local, LEASE))
     }
 
     /// What is asked of a membership goes to this place of a node.
-    pub(crate) fn control(seat: Arc<Mutex<Seat>>, lease: Duration) -> Membership {
-        let script = Arc::new(Self(Arc::clone(&seat)));
-        Membership::new(&seat.lock(), Timing::of(lease), script)
+    pub(crate) fn control(local: Arc<Mutex<LocalMember>>, lease: Duration) -> Membership {
+        let script = Arc::new(Self(Arc::clone(&local)));
+        Membership::new(&local.lock(), Timing::of(lease), script)
     }
 
     /// The node as it stands in a view that has it; another incarnation after each removal.
@@ -51,16 +51,16 @@ impl Script {
 
     /// Gives the node a view.
     pub fn push(&self, epoch: u64, view: View) -> Effect {
-        let mut seat = self.0.lock();
-        witness(&mut seat, epoch);
-        seat.take(epoch, view)
+        let mut local = self.0.lock();
+        witness(&mut local, epoch);
+        local.take(epoch, view)
     }
 
     /// Gives the node a view with its owners, which one node has computed for all.
     pub fn push_known(&self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
-        let mut seat = self.0.lock();
-        witness(&mut seat, epoch);
-        seat.take_known(epoch, view, owners)
+        let mut local = self.0.lock();
+        witness(&mut local, epoch);
+        local.take_known(epoch, view, owners)
     }
 
     /// Gives the node a view that a peer told: who else has a lease is not known with it.
@@ -75,9 +75,9 @@ impl Script {
 
     /// Tells the node which epoch each other one with a lease has come to.
     pub fn acknowledge(&self, acknowledged: BTreeMap<String, u64>) {
-        let mut seat = self.0.lock();
-        let witnessed = seat.state().witnessed;
-        seat.acknowledge(acknowledged, witnessed);
+        let mut local = self.0.lock();
+        let acks_as_of = local.state().acks_as_of;
+        local.acknowledge(acknowledged, acks_as_of);
     }
 
     /// Tells the node who is registered.
@@ -85,9 +85,9 @@ impl Script {
         self.0.lock().enlist(registered);
     }
 
-    /// Tells the node whom it doubts.
-    pub fn doubt(&self, doubted: BTreeSet<String>) {
-        self.0.lock().doubt(doubted);
+    /// Tells the node whom it suspects.
+    pub fn suspect(&self, suspected: BTreeSet<String>) {
+        self.0.lock().suspect(suspected);
     }
 }
 
@@ -111,24 +111,24 @@ impl Control for Script {
 
     fn raise_flush_generation(&self) -> Asked<'_, u64> {
         Box::pin(async {
-            let mut seat = self.0.lock();
-            let state = seat.state();
+            let mut local = self.0.lock();
+            let state = local.state();
             if state.epoch == 0 {
                 return Err(Error::NotJoined);
             }
             let (epoch, view) = (state.epoch + 1, propose::flushed(&state.view));
             let generation = view.flush_generation;
-            witness(&mut seat, epoch);
-            seat.take(epoch, view);
+            witness(&mut local, epoch);
+            local.take(epoch, view);
             Ok(generation)
         })
     }
 }
 
 /// A script knows who has a lease.
-fn witness(seat: &mut Seat, epoch: u64) {
-    let state = seat.state();
-    seat.acknowledge(BTreeMap::clone(&state.acknowledged), state.witnessed.max(epoch));
+fn witness(local: &mut LocalMember, epoch: u64) {
+    let state = local.state();
+    local.acknowledge(BTreeMap::clone(&state.acknowledged), state.acks_as_of.max(epoch));
 }
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::cluster::{Standing, State};
+    use crate::cluster::{MemberStatus, State};
 
     #[derive(Default)]
     struct Count {
@@ -182,9 +182,9 @@ mod tests {
     #[test]
     fn a_node_serves_when_a_view_has_it() {
         let (script, membership, count) = node();
-        assert_eq!(membership.state().standing, Standing::Joining);
+        assert_eq!(membership.state().standing, MemberStatus::Joining);
         assert_eq!(script.push(1, view(&[&member("b")])), Effect::None);
-        assert_eq!(membership.state().standing, Standing::Joining);
+        assert_eq!(membership.state().standing, MemberStatus::Joining);
         assert_eq!(script.push(2, view(&[&member("a")])), Effect::None, "another incarnation");
         assert!(!membership.state().is_member());
         assert_eq!(script.push(3, view(&[&script.me(), &member("b")])), Effect::Joined);
@@ -217,10 +217,10 @@ mod tests {
         let first = script.me();
         script.push(1, view(&[&first]));
         assert_eq!(script.push(2, view(&[&member("b")])), Effect::Removed);
-        assert_eq!(membership.state().standing, Standing::Fenced);
+        assert_eq!(membership.state().standing, MemberStatus::Fenced);
         assert_eq!(count.forgotten.load(Ordering::SeqCst), 2);
         script.push(3, view(&[&first]));
-        assert_eq!(membership.state().standing, Standing::Fenced, "the old incarnation is gone for good");
+        assert_eq!(membership.state().standing, MemberStatus::Fenced, "the old incarnation is gone for good");
         assert!(script.me().incarnation > first.incarnation);
         assert_eq!(script.push(4, view(&[&script.me()])), Effect::Joined);
         assert_eq!(membership.state().incarnation, script.me().incarnation);
@@ -244,7 +244,7 @@ mod tests {
         membership.leave(Duration::ZERO).await.unwrap();
         script.push(3, view(&[&member("b")]));
         let state = membership.changed().await.unwrap();
-        assert_eq!((state.epoch, state.standing), (3, Standing::Leaving));
+        assert_eq!((state.epoch, state.standing), (3, MemberStatus::Leaving));
         assert!(membership.serves(), "what it owned until then");
         assert_eq!(count.forgotten.load(Ordering::SeqCst), 1);
     }
@@ -260,17 +260,17 @@ mod tests {
     #[test]
     fn a_view_is_settled_when_nobody_acts_on_an_older_one() {
         let (script, membership, _) = node();
-        assert!(membership.state().is_settled(), "there is no view");
+        assert!(membership.state().is_converged(), "there is no view");
         script.push(2, view(&[&script.me(), &member("b")]));
         assert_eq!(unconfirmed(&membership), ["b"], "this node has come to it");
         acknowledge(&script, &[("c", 1)]);
         assert_eq!(unconfirmed(&membership), ["b", "c"]);
         acknowledge(&script, &[("b", 2), ("c", 2)]);
-        assert!(membership.state().is_settled());
+        assert!(membership.state().is_converged());
         acknowledge(&script, &[("b", 3), ("c", 2)]);
-        assert!(!membership.state().is_settled(), "b may own what this node has gained");
+        assert!(!membership.state().is_converged(), "b may own what this node has gained");
         acknowledge(&script, &[("b", 2)]);
-        assert!(membership.state().is_settled(), "without a lease, c was fenced before it was removed");
+        assert!(membership.state().is_converged(), "without a lease, c was fenced before it was removed");
     }
 
     #[test]
@@ -278,25 +278,25 @@ mod tests {
         let (script, membership, _) = node();
         script.push(1, view(&[&script.me(), &member("b"), &member("c")]));
         acknowledge(&script, &[("b", 1), ("c", 1)]);
-        assert!(membership.state().is_settled());
+        assert!(membership.state().is_converged());
         script.push(2, view(&[&script.me(), &member("b")]));
         acknowledge(&script, &[("b", 2), ("c", 1)]);
         script.push(3, View { flush_generation: 1, ..view(&[&script.me(), &member("b")]) });
         acknowledge(&script, &[("b", 3), ("c", 1)]);
         assert_eq!(unconfirmed(&membership), ["c"]);
         acknowledge(&script, &[("b", 3)]);
-        assert!(membership.state().is_settled());
+        assert!(membership.state().is_converged());
     }
 
     #[test]
     fn a_view_that_etcd_was_not_asked_about_is_not_settled() {
         let (script, membership, _) = node();
-        let mut seat = script.0.lock();
-        let alone = View { members: [("a".to_owned(), seat.me().clone())].into(), ..View::default() };
-        seat.take(1, alone);
-        assert!(!membership.state().is_settled(), "somebody else with a lease may act on another");
-        seat.acknowledge(BTreeMap::new(), 1);
-        assert!(membership.state().is_settled());
+        let mut local = script.0.lock();
+        let alone = View { members: [("a".to_owned(), local.me().clone())].into(), ..View::default() };
+        local.take(1, alone);
+        assert!(!membership.state().is_converged(), "somebody else with a lease may act on another");
+        local.acknowledge(BTreeMap::new(), 1);
+        assert!(membership.state().is_converged());
     }
 
     #[tokio::test]
@@ -320,15 +320,15 @@ mod tests {
     #[test]
     fn a_node_vouches_for_members_that_it_does_not_doubt() {
         let (script, membership, _) = node();
-        assert!(!membership.may_vouch_for("b"), "it is no member");
+        assert!(!membership.may_grant("b"), "it is no member");
         script.push(1, view(&[&script.me(), &member("b")]));
-        assert!(membership.may_vouch_for("b"));
-        assert!(!membership.may_vouch_for("c"), "c is no member");
-        script.doubt(["b".to_owned()].into());
-        assert!(!membership.may_vouch_for("b"), "the others may count on the doubt");
-        script.doubt(BTreeSet::new());
-        assert!(membership.may_vouch_for("b"));
+        assert!(membership.may_grant("b"));
+        assert!(!membership.may_grant("c"), "c is no member");
+        script.suspect(["b".to_owned()].into());
+        assert!(!membership.may_grant("b"), "the others may count on the doubt");
+        script.suspect(BTreeSet::new());
+        assert!(membership.may_grant("b"));
         script.0.lock().leave();
-        assert!(!membership.may_vouch_for("b"));
+        assert!(!membership.may_grant("b"));
     }
 }

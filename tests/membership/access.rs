@@ -1,6 +1,6 @@
 //! How nodes are let in by etcd.
 
-use filbert::cluster::Standing;
+use filbert::cluster::MemberStatus;
 use filbert::cluster::etcd::{Options, Password};
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ fn a_user_and_password_are_shown_to_etcd() {
     let wrong = Node::start(with("wrong", "a"), &network);
     let right = Node::start(with("secret", "b"), &network);
     await_agreement(&[right], &["b"]);
-    assert_eq!(wrong.state().standing, Standing::Joining);
+    assert_eq!(wrong.state().standing, MemberStatus::Joining);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn etcd_is_reached_through_mutual_tls() {
     let stranger = Node::start(Options { cert: None, key: None, ..with("a") }, &network);
     let known = Node::start(with("b"), &network);
     await_agreement(&[known], &["b"]);
-    assert_eq!(stranger.state().standing, Standing::Joining);
+    assert_eq!(stranger.state().standing, MemberStatus::Joining);
 }
 
 /// An authority, and one certificate that serves both sides.

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use filbert::cluster::contacts::{Contact, Contacts};
 use filbert::cluster::etcd::{self, Options};
+use filbert::cluster::failure_detector::{Contact, FailureDetector};
 use filbert::cluster::view::Member;
-use filbert::cluster::{Hooks, Membership, Standing, State};
+use filbert::cluster::{Hooks, MemberStatus, Membership, State};
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ struct Phone {
     network: Network,
 }
 
-impl Contacts for Phone {
+impl FailureDetector for Phone {
     fn contact(&self, member: &Member) -> Contact {
         let mut links = self.network.0.lock();
         let now = Instant::now();
@@ -101,8 +101,8 @@ impl Contacts for Phone {
             let back = links.contacts.get(&key(&member.peer_addr, &self.addr, me.state().incarnation));
             let is_reached = back.is_some_and(|back| back.is_reachable(now, other.timing()));
             (contact.answered, contact.is_proven) = (Some(now), true);
-            if is_reached && other.may_vouch_for(&self.id) {
-                contact.vouched = Some(now);
+            if is_reached && other.may_grant(&self.id) {
+                contact.granted = Some(now);
             }
             contact.epoch = other.state().epoch;
         }
@@ -127,7 +127,7 @@ impl Hooks for Recorder {
     fn change(&self, before: &State, after: &State) {
         drop(self.gate.lock());
         assert!(after.epoch > before.epoch);
-        if after.standing == Standing::Serving {
+        if after.standing == MemberStatus::Serving {
             assert!(self.forgotten.load(Ordering::SeqCst) > 0, "served before it forgot");
         }
     }
@@ -215,7 +215,7 @@ pub fn options(endpoint: &str, id: &str) -> Options {
         peer_addr: format!("{id}:11212"),
         memcached_addr: format!("{id}:11211"),
         lease_ttl: TTL,
-        forsake_after: Duration::from_secs(600),
+        gone_after: Duration::from_secs(600),
         ..Options::default()
     }
 }
@@ -240,7 +240,7 @@ pub fn agree(nodes: &[Node], ids: &[&str]) -> bool {
                 && state.owners.digest() == states[0].owners.digest()
                 && state.view == states[0].view
                 && state.view.members.keys().eq(ids)
-                && state.is_settled()
+                && state.is_converged()
         })
 }
 

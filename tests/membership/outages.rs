@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use filbert::cluster::Standing;
+use filbert::cluster::MemberStatus;
 use filbert::cluster::etcd::Options;
 use nix::sys::signal::Signal;
 
@@ -104,7 +104,7 @@ fn nobody_takes_the_place_of_a_node_that_goes_on_without_etcd() {
     let (etcd, network) = (Etcd::start(), Network::default());
     let proxy = Proxy::start(etcd.endpoint());
     let start = |endpoint: String, id| {
-        Node::start(Options { forsake_after: TTL * 4, ..options(&endpoint, id) }, &network)
+        Node::start(Options { gone_after: TTL * 4, ..options(&endpoint, id) }, &network)
     };
     let old = start(proxy.endpoint(), "a");
     eventually("it serves", || old.serves());
@@ -123,8 +123,7 @@ fn nobody_takes_the_place_of_a_node_that_goes_on_without_etcd() {
 #[test]
 fn lost_members_are_replaced_when_one_of_them_is_there_again() {
     let (etcd, network) = (Etcd::start(), Network::default());
-    let start =
-        |id| Node::start(Options { forsake_after: TTL * 4, ..options(&etcd.endpoint(), id) }, &network);
+    let start = |id| Node::start(Options { gone_after: TTL * 4, ..options(&etcd.endpoint(), id) }, &network);
     let nodes: Vec<_> = ["a", "b", "c"].into_iter().map(start).collect();
     await_agreement(&nodes, &["a", "b", "c"]);
     nodes.into_iter().for_each(Node::vanish);
@@ -217,11 +216,11 @@ fn a_node_without_etcd_serves_while_it_reaches_most() {
     });
 
     network.cut("c");
-    eventually("it is fenced", || nodes[2].state().standing == Standing::Fenced);
+    eventually("it is fenced", || nodes[2].state().standing == MemberStatus::Fenced);
     assert!(!nodes[2].serves());
     assert_eq!(nodes[0].state().epoch, before.epoch, "it is fenced before it is removed");
     await_agreement(&nodes[..2], &["a", "b"]);
-    assert_eq!(nodes[2].state().standing, Standing::Fenced);
+    assert_eq!(nodes[2].state().standing, MemberStatus::Fenced);
     assert_eq!(nodes[2].forgotten(), 1);
 
     proxy.heal();
@@ -239,7 +238,7 @@ fn leaving_without_etcd_says_so() {
     etcd.kill();
     let left = block_on(nodes[1].membership.leave(Duration::from_millis(300)));
     assert!(left.is_err());
-    eventually("it does not serve any more", || nodes[1].state().standing == Standing::Leaving);
+    eventually("it does not serve any more", || nodes[1].state().standing == MemberStatus::Leaving);
     etcd.restart();
     await_agreement(&nodes[..1], &["a"]);
 }
@@ -266,7 +265,7 @@ fn a_node_waits_for_its_etcd_and_tries_every_endpoint() {
     let dead = format!("127.0.0.1:{}", free_port());
     let endpoints = vec![dead, proxy.endpoint()];
     let node = Node::start(Options { endpoints, ..options("", "a") }, &network);
-    always("it stays outside", TTL, || node.state().standing == Standing::Joining && !node.serves());
+    always("it stays outside", TTL, || node.state().standing == MemberStatus::Joining && !node.serves());
     proxy.heal();
     await_agreement(&[node], &["a"]);
 }
@@ -302,7 +301,7 @@ fn a_node_without_etcd_learns_from_its_peers() {
     nodes.push(Node::start(options(&etcd.endpoint(), "d"), &network));
     eventually("d has joined", || nodes[3].serves());
     let news = nodes[3].state();
-    assert!(!news.is_settled(), "c may act on the view before");
+    assert!(!news.is_converged(), "c may act on the view before");
     nodes[2].membership.learn(news.epoch, news.view.as_ref().clone());
     eventually("it is told", || nodes[2].state().epoch == news.epoch);
     assert!(nodes[2].serves() && nodes[2].forgotten() == 1);

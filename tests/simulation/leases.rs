@@ -174,7 +174,7 @@ async fn mend(world: &World) -> Option<String> {
             && states.iter().all(|state| {
                 state.epoch == states[0].epoch
                     && state.view.members.len() == world.nodes()
-                    && state.is_settled()
+                    && state.is_converged()
             })
     };
     let whole = async {

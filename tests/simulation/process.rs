@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use filbert::cache::ownership::Ownership;
 use filbert::cluster::Membership;
-use filbert::cluster::seat::Effect;
+use filbert::cluster::local_member::Effect;
 use filbert::cluster::view::Member;
 use filbert::testkit::membership::Script;
 use filbert::testkit::network::Network;
@@ -92,13 +92,13 @@ impl Process {
             self.script.acknowledge(revision.acknowledged.as_ref().clone());
         }
         let state = self.membership.state();
-        if revision.epoch == state.epoch && revision.epoch <= state.witnessed {
-            self.settle();
+        if revision.epoch == state.epoch && revision.epoch <= state.acks_as_of {
+            self.open_slots();
             return Effect::None;
         }
         let (view, owners) = (revision.view.as_ref().clone(), revision.owners.clone());
         let effect = self.script.push_known(revision.epoch, view, owners);
-        self.settle();
+        self.open_slots();
         effect
     }
 
@@ -107,24 +107,24 @@ impl Process {
         let state = other.membership.state();
         let (view, owners) = (state.view.as_ref().clone(), state.owners.clone());
         let effect = self.script.hear_known(state.epoch, view, owners);
-        self.settle();
+        self.open_slots();
         effect
     }
 
     /// Fences it, as it does itself when its lease runs out, or lets it serve again.
     pub fn fence(&self, fenced: bool) {
         self.script.fence(fenced);
-        self.settle();
+        self.open_slots();
     }
 
     /// It wants to be taken out of the view.
     pub async fn leave(&self) {
         self.membership.leave(Duration::ZERO).await.expect("a script always confirms it");
-        self.settle();
+        self.open_slots();
     }
 
-    fn settle(&self) {
-        self.ownership.settle(&self.membership.state());
+    fn open_slots(&self) {
+        self.ownership.open_slots(&self.membership.state());
     }
 
     /// Moves its clock.

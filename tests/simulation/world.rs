@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use filbert::cluster::seat::Effect;
+use filbert::cluster::local_member::Effect;
 use filbert::cluster::view::{Member, slot};
 use filbert::cluster::{State, view};
 use filbert::testkit::network::Network;

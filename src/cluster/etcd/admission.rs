@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::cluster::contacts::{Contacts, Timing};
 use crate::cluster::etcd::records::{Reach, Stored};
+use crate::cluster::failure_detector::{FailureDetector, Timing};
 use crate::cluster::propose::admit::{Electors, is_member, may_found, reaches};
-use crate::cluster::propose::{Doubts, Evidence, Reached};
+use crate::cluster::propose::{Evidence, Reached, Suspicions};
 use crate::cluster::view::Member;
 use crate::cluster::{Candidate, State};
 
@@ -36,7 +36,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is remembered of the nodes that would enter.
 pub struct Admission {
-    contacts: Arc<dyn Contacts>,
+    contacts: Arc<dyn FailureDetector>,
     /// By id and incarnation.
     waiting: BTreeMap<(String, u64), Waiting>,
     /// The epoch that this node would follow, and since when nobody is there who could let it in.
@@ -49,7 +49,7 @@ pub(super) struct Seen<'a> {
     /// The view that the next one builds on.
     pub(super) base: &'a Stored,
     pub(super) registered: &'a BTreeMap<String, Member>,
-    pub(super) doubts: &'a Doubts,
+    pub(super) suspicions: &'a Suspicions,
     pub(super) reached: &'a Reached,
     /// What each node says of its reach.
     pub(super) says: &'a BTreeMap<String, Reach>,
@@ -62,14 +62,14 @@ struct Waiting {
 }
 
 impl Admission {
-    pub fn new(contacts: Arc<dyn Contacts>) -> Self {
+    pub fn new(contacts: Arc<dyn FailureDetector>) -> Self {
         Self { contacts, waiting: BTreeMap::new(), alone_since: None }
     }
 
     /// Looks at the nodes that would enter the view that the next one builds on: which they are, and what is in
     /// the way of each. Says so when a node stays out.
     pub(super) fn tick(&mut self, now: Instant, timing: Timing, seen: &Seen<'_>) -> Vec<Candidate> {
-        let &Seen { state, base, registered, doubts, reached, says } = seen;
+        let &Seen { state, base, registered, suspicions, reached, says } = seen;
         let mut nodes: Vec<_> = registered.values().filter(|node| !is_member(&state.view, node)).collect();
         nodes.sort_by_key(|node| (node.id != state.me, Reverse(node.incarnation)));
         nodes.truncate(CANDIDATES_MAX);
@@ -81,7 +81,7 @@ impl Admission {
         }
         let evidence = Evidence {
             registered,
-            doubts,
+            suspicions,
             reached,
             founder: None,
             gone: &BTreeSet::new(),

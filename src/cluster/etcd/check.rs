@@ -17,7 +17,7 @@ const LEASE_MIN: Duration = Duration::from_secs(1);
 
 /// A node serves without a lease for half of the time after which it may be taken for lost, and
 /// that must be longer than a lease by far.
-const FORSAKEN_LEASES: u32 = 4;
+const GONE_LEASES: u32 = 4;
 
 impl Options {
     /// Finds what no retry could mend: names, pairs of options, files that cannot be used.
@@ -62,9 +62,9 @@ impl Options {
         if self.call_timeout.is_zero() {
             return refuse("call_timeout", &"0", "needs some time");
         }
-        if self.forsake_after < self.lease_ttl * FORSAKEN_LEASES {
-            let why = format!("needs {FORSAKEN_LEASES} times --lease-ttl at least");
-            return refuse("forsake_after", &self.forsake_after.as_secs_f64(), why);
+        if self.gone_after < self.lease_ttl * GONE_LEASES {
+            let why = format!("needs {GONE_LEASES} times --lease-ttl at least");
+            return refuse("forsake_after", &self.gone_after.as_secs_f64(), why);
         }
         self.endpoints.iter().try_for_each(|endpoint| self.endpoint(endpoint).map(drop))
     }
@@ -134,7 +134,7 @@ mod tests {
             ),
             (|options| options.ca = Some("/no/such.pem".into()), "--etcd-ca /no/such.pem: No such file"),
             (|options| options.lease_ttl = Duration::from_millis(10), "--lease-ttl 0.01: needs 1 second"),
-            (|options| options.forsake_after = Duration::from_secs(6), "--forsake_after 6: needs 4 times"),
+            (|options| options.gone_after = Duration::from_secs(6), "--forsake_after 6: needs 4 times"),
             (|options| options.call_timeout = Duration::ZERO, "--call_timeout 0: needs some time"),
         ];
         for (change, expected) in cases {

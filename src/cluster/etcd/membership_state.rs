@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use crate::cluster::contacts::{Contacts, Timing};
 use crate::cluster::etcd::admission::{Admission, Seen};
 use crate::cluster::etcd::calls::{Change, Record};
 use crate::cluster::etcd::confirmation::Confirmation;
@@ -17,14 +16,15 @@ use crate::cluster::etcd::own_id::{OwnId, Registration};
 use crate::cluster::etcd::peers::Peers;
 use crate::cluster::etcd::records::{Keys, Reach, Records, Stored, parse};
 use crate::cluster::etcd::rejoining::Rejoining;
+use crate::cluster::failure_detector::{FailureDetector, Timing};
+use crate::cluster::local_member::{Effect, LocalMember};
 use crate::cluster::moment::now;
 use crate::cluster::propose::{self, Reached};
-use crate::cluster::seat::{Effect, Seat};
 use crate::cluster::view::{Member, View};
 
 /// What this node knows.
 pub struct MembershipState {
-    pub seat: Seat,
+    pub local: LocalMember,
     pub peers: Peers,
     pub records: Records,
     pub(super) admission: Admission,
@@ -42,19 +42,19 @@ pub struct MembershipState {
 }
 
 impl MembershipState {
-    pub fn new(seat: Seat, contacts: Arc<dyn Contacts>, options: &Options) -> Self {
+    pub fn new(local: LocalMember, contacts: Arc<dyn FailureDetector>, options: &Options) -> Self {
         let timing = options.timing();
         Self {
-            own_id: OwnId::new(seat.me().incarnation),
-            seat,
+            own_id: OwnId::new(local.me().incarnation),
+            local,
             admission: Admission::new(contacts.clone()),
             peers: Peers::new(contacts, timing),
             records: Records::new(&options.cluster),
             timing,
             lease: Lease::default(),
-            confirmation: Confirmation::new(options.forsake_after),
+            confirmation: Confirmation::new(options.gone_after),
             rejoining: Rejoining::default(),
-            gone_after: options.forsake_after,
+            gone_after: options.gone_after,
             set_back_at: None,
             is_orphaned: false,
         }
@@ -66,14 +66,14 @@ impl MembershipState {
     }
 
     pub(super) fn me(&self) -> &str {
-        &self.seat.me().id
+        &self.local.me().id
     }
 
     /// Replaces everything by what was read at a revision.
     pub fn load(&mut self, revision: i64, records: BTreeMap<String, Record>) {
         if revision < self.records.revision() {
             // It was emptied, or a backup was restored: views may have come and gone.
-            self.set_back_at = Some(self.seat.state().epoch);
+            self.set_back_at = Some(self.local.state().epoch);
         }
         self.records.load(revision, records);
         let now = now();
@@ -123,43 +123,43 @@ impl MembershipState {
     /// Takes over a view that etcd or a peer has told.
     pub fn take(&mut self, epoch: u64, view: View) {
         let live = self.records.is_registered(self.me());
-        let effect = self.seat.take(epoch, view);
+        let effect = self.local.take(epoch, view);
         self.came_to(effect, live);
     }
 
     /// Takes over a view out of etcd's history.
     pub fn take_past(&mut self, epoch: u64, view: View) {
         let live = self.records.is_registered(self.me());
-        let effect = self.seat.take_past(epoch, view);
+        let effect = self.local.take_past(epoch, view);
         self.came_to(effect, live);
     }
 
     fn came_to(&mut self, effect: Effect, live: bool) {
-        self.own_id.reborn(self.seat.me().incarnation);
-        if effect == Effect::Removed && live && !self.seat.is_leaving() {
+        self.own_id.reborn(self.local.me().incarnation);
+        if effect == Effect::Removed && live && !self.local.is_leaving() {
             self.rejoining.put_out(now(), self.timing.lease_ttl());
         }
     }
 
     /// Looks at the clock and the peers.
     pub fn tick(&mut self, now: Instant) {
-        let state = self.seat.state();
+        let state = self.local.state();
         self.peers.look(now, &state.view, &state.me);
-        self.seat.doubt(self.peers.doubted().clone());
+        self.local.suspect(self.peers.suspected().clone());
         let (base, _) = self.base();
         self.tick_confirmation(now, &base);
-        if let Some(vouched) = self.vouched(now) {
-            self.seat.serve_until(vouched + self.timing.vouch_counts());
+        if let Some(granted) = self.granted(now) {
+            self.local.serve_until(granted + self.timing.grant_counts());
         }
         self.acknowledge();
-        self.seat.stand(now);
+        self.local.stand(now);
         self.tick_admission(now, &base);
         self.log_orphaned(now, &base);
     }
 
     fn tick_confirmation(&mut self, now: Instant, base: &Stored) {
         let acknowledged = self.records.acknowledged();
-        let own = self.seat.state();
+        let own = self.local.state();
         let (records, peers) = (&self.records, &self.peers);
         let has_acknowledged = |id: &str| {
             acknowledged.get(id).is_some_and(|&epoch| epoch >= base.epoch)
@@ -173,15 +173,15 @@ impl MembershipState {
     fn tick_admission(&mut self, now: Instant, base: &Stored) {
         let registered = self.records.registered();
         let seen = Seen {
-            state: &self.seat.state(),
+            state: &self.local.state(),
             base,
             registered: &registered,
-            doubts: &self.records.doubts(),
+            suspicions: &self.records.suspicions(),
             reached: &self.reached(&registered),
             says: &self.records.reach(),
         };
         let candidates = self.admission.tick(now, self.timing, &seen);
-        self.seat.consider(candidates);
+        self.local.consider(candidates);
     }
 
     /// Whom the registered nodes say that they reach.
@@ -220,18 +220,18 @@ impl MembershipState {
         self.records.is_registered(self.me()) && self.confirmation.is_orphaned(now, base)
     }
 
-    /// When the others had vouched for this node, if that is what it has to serve by. Not when it
+    /// When the others had granted this node, if that is what it has to serve by. Not when it
     /// leaves: it may have taken itself out of the view already, without having heard so.
-    fn vouched(&self, now: Instant) -> Option<Instant> {
-        if self.seat.is_leaving() {
+    fn granted(&self, now: Instant) -> Option<Instant> {
+        if self.local.is_leaving() {
             return None;
         }
         // From a little before the lease ends, so that there is no gap between.
         let until = self.lease.ends(now, self.timing.lease_ttl() / 4)?;
-        let state = self.seat.state();
+        let state = self.local.state();
         let all = now >= until + self.gone_after / 2;
-        let vouch = |member: &Member| self.peers.vouched(member, state.epoch);
-        state.is_member().then(|| propose::vouched(&state.view, &state.me, all, now, vouch))?
+        let grant = |member: &Member| self.peers.granted(member, state.epoch);
+        state.is_member().then(|| propose::granted(&state.view, &state.me, all, now, grant))?
     }
 
     fn acknowledge(&mut self) {
@@ -240,14 +240,14 @@ impl MembershipState {
             let known = epochs.entry(id.clone()).or_default();
             *known = epoch.max(*known);
         }
-        let state = self.seat.state();
+        let state = self.local.state();
         epochs.insert(state.me.clone(), state.epoch);
-        let witnessed = match self.base() {
+        let acks_as_of = match self.base() {
             (_, Found::Other) => 0,
             _ => self.records.view().map_or(0, |stored| stored.epoch),
         };
-        self.seat.acknowledge(epochs, witnessed);
-        self.seat.enlist(self.records.registered());
+        self.local.acknowledge(epochs, acks_as_of);
+        self.local.enlist(self.records.registered());
     }
 
     /// A lease was granted or renewed by a call that began then.
@@ -265,20 +265,20 @@ impl MembershipState {
     fn count_lease(&mut self) {
         let is_written = self.is_written();
         if let Some(until) = self.lease.serve(is_written) {
-            self.seat.serve_until(until);
+            self.local.serve_until(until);
         }
     }
 
     /// Whether the others wait for this node to confirm a view for as long as it serves.
     pub(super) fn is_awaited_while_it_serves(&self) -> bool {
-        self.lease.until(self.is_written()).is_some_and(|until| self.seat.serves_until() <= until)
+        self.lease.until(self.is_written()).is_some_and(|until| self.local.serves_until() <= until)
     }
 
     /// Whether this incarnation is registered with a lease, and what it has acknowledged goes with it.
     fn is_written(&self) -> impl FnOnce(i64) -> bool + use<> {
         let (base, found) = self.base();
-        let me = self.seat.me();
-        let is_present = found == Found::Present && base.epoch == self.seat.state().epoch;
+        let me = self.local.me();
+        let is_present = found == Found::Present && base.epoch == self.local.state().epoch;
         let acknowledged = self.records.get(&self.keys().ack(&me.id)).map(|record| record.lease);
         let registered = self.records.get(&self.keys().member(&me.id));
         let is_me = |record: &&Record| {
@@ -290,14 +290,14 @@ impl MembershipState {
 
     /// What stands under this node's id, when it holds this lease.
     pub fn registration(&mut self, lease: i64, now: Instant) -> Registration {
-        let me = self.seat.me();
+        let me = self.local.me();
         let found = self.records.get(&self.keys().member(&me.id));
         let found = found.map(|record| (parse::<Member>(record), record.lease));
         let before = self.own_id.is_displaced();
         let registration = self.own_id.tick(now, found, (me, lease), self.timing.lease_ttl());
         let displaced = self.own_id.is_displaced();
         if displaced != before {
-            self.seat.displace(displaced);
+            self.local.displace(displaced);
         }
         registration
     }
@@ -311,7 +311,7 @@ impl MembershipState {
     /// Whether this node and those whom it reaches would be more than half of the view. Members
     /// without a lease do not count: they may be dead, and this node is needed all the more.
     fn reaches_most(&self) -> bool {
-        let state = self.seat.state();
+        let state = self.local.state();
         let others =
             state.view.members.keys().filter(|id| **id != state.me && self.records.is_registered(id));
         let (reached, missed): (Vec<_>, Vec<_>) = others.partition(|id| self.peers.reaches(id));
@@ -320,7 +320,7 @@ impl MembershipState {
 
     /// The view to build on, and what was found of it in etcd.
     pub(super) fn base(&self) -> (Arc<Stored>, Found) {
-        let state = self.seat.state();
+        let state = self.local.state();
         match self.records.view() {
             Some(stored)
                 if stored.epoch == state.epoch

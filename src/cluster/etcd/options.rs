@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::contacts::Timing;
+use crate::cluster::failure_detector::Timing;
 use crate::cluster::view::Member;
 use crate::watchdog::Watchdog;
 
@@ -45,7 +45,7 @@ pub struct Options {
     /// How long less than half of the members may be without a lease before the rest takes them
     /// for lost. Half of it is how long a node without etcd serves on when it does not reach
     /// *every* other member.
-    pub forsake_after: Duration,
+    pub gone_after: Duration,
     /// Whether every thread of this node goes on: while one does not, the node lets go of its lease.
     pub watchdog: Arc<Watchdog>,
 }
@@ -67,7 +67,7 @@ impl Default for Options {
             zone: String::new(),
             lease_ttl: Duration::from_secs(5),
             call_timeout: Duration::from_secs(1),
-            forsake_after: Duration::from_secs(60),
+            gone_after: Duration::from_secs(60),
             watchdog: Arc::default(),
         }
     }

@@ -1,8 +1,8 @@
-//! What this node makes of its contacts: whom it doubts, and who vouches for it. No IO.
+//! What this node makes of its contacts: whom it suspects, and who grants it. No IO.
 //!
-//! A doubt is a promise: the others may remove a member because this node said that it does not
-//! reach it, so it must not vouch for that member at the same time. Hence a doubt is made
-//! known inside this node first ([`Peers::doubted`]), and is said to the others only when the
+//! A suspicion is a promise: the others may remove a member because this node said that it does not
+//! reach it, so it must not grant that member at the same time. Hence a suspicion is made
+//! known inside this node first ([`Peers::suspected`]), and is said to the others only when the
 //! member is still out of reach afterwards; and it stays known until etcd has confirmed that it
 //! was withdrawn.
 
@@ -10,35 +10,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cluster::contacts::{Contact, Contacts, Timing};
+use crate::cluster::failure_detector::{Contact, FailureDetector, Timing};
 use crate::cluster::view::{Member, View};
 
-/// Whom a node doubts: ids, each with the incarnation that is meant.
-pub type Doubted = BTreeMap<String, u64>;
+/// Whom a node suspects: ids, each with the incarnation that is meant.
+pub type Suspected = BTreeMap<String, u64>;
 
 /// The other members, as this node sees them.
 pub struct Peers {
-    contacts: Arc<dyn Contacts>,
+    contacts: Arc<dyn FailureDetector>,
     timing: Timing,
     /// At the last look.
     seen: BTreeMap<String, Contact>,
     /// The incarnation that is out of reach, and since when.
     unreachable: BTreeMap<String, (u64, Instant)>,
-    /// Whom this node did not vouch for since the last look.
-    doubted: BTreeSet<String>,
-    /// What may stand in etcd as this node's doubts.
-    said: Doubted,
+    /// Whom this node did not grant since the last look.
+    suspected: BTreeSet<String>,
+    /// What may stand in etcd as this node's suspicions.
+    said: Suspected,
 }
 
 impl Peers {
-    pub fn new(contacts: Arc<dyn Contacts>, timing: Timing) -> Self {
+    pub fn new(contacts: Arc<dyn FailureDetector>, timing: Timing) -> Self {
         Self {
             contacts,
             timing,
             seen: BTreeMap::new(),
             unreachable: BTreeMap::new(),
-            doubted: BTreeSet::new(),
-            said: Doubted::new(),
+            suspected: BTreeSet::new(),
+            said: Suspected::new(),
         }
     }
 
@@ -57,46 +57,46 @@ impl Peers {
             if *incarnation != member.incarnation {
                 (*incarnation, *since) = (member.incarnation, now);
             }
-            // It may have been reachable between two looks, and have been vouched for.
+            // It may have been reachable between two looks, and have been granted.
             if let Some(answered) = contact.answered {
                 *since = (*since).max(answered + self.timing.answer_counts());
             }
         }
         self.unreachable.retain(|id, _| view.members.contains_key(id));
         let long = self.long_unreachable(now).map(|(id, _)| id);
-        self.doubted = long.chain(self.said.keys()).cloned().collect();
+        self.suspected = long.chain(self.said.keys()).cloned().collect();
     }
 
-    /// Whom this node must not vouch for from now on. To be published before [`Peers::doubts`].
-    pub fn doubted(&self) -> &BTreeSet<String> {
-        &self.doubted
+    /// Whom this node must not grant from now on. To be published before [`Peers::suspicions`].
+    pub fn suspected(&self) -> &BTreeSet<String> {
+        &self.suspected
     }
 
-    /// Whom this node doubts, for the others to know.
-    pub fn doubts(&self, now: Instant, view: &View) -> Doubted {
-        let doubts = |id: &String| {
+    /// Whom this node suspects, for the others to know.
+    pub fn suspicions(&self, now: Instant, view: &View) -> Suspected {
+        let suspicions = |id: &String| {
             let answers = |member| self.contacts.contact(member).is_reachable(now, self.timing);
-            self.doubted.contains(id) && view.members.get(id).is_some_and(|member| !answers(member))
+            self.suspected.contains(id) && view.members.get(id).is_some_and(|member| !answers(member))
         };
         self.long_unreachable(now)
-            .filter(|(id, _)| doubts(id))
+            .filter(|(id, _)| suspicions(id))
             .map(|(id, incarnation)| (id.clone(), incarnation))
             .collect()
     }
 
-    /// What may stand in etcd as this node's doubts.
-    pub fn said(&self) -> &Doubted {
+    /// What may stand in etcd as this node's suspicions.
+    pub fn said(&self) -> &Suspected {
         &self.said
     }
 
     /// This is being said, and may stand in etcd besides what did so far.
-    pub fn saying(&mut self, doubts: &Doubted) {
-        self.said.extend(doubts.iter().map(|(id, &incarnation)| (id.clone(), incarnation)));
+    pub fn saying(&mut self, suspicions: &Suspected) {
+        self.said.extend(suspicions.iter().map(|(id, &incarnation)| (id.clone(), incarnation)));
     }
 
     /// This alone stands in etcd.
-    pub fn has_said(&mut self, doubts: Doubted) {
-        self.said = doubts;
+    pub fn has_said(&mut self, suspicions: Suspected) {
+        self.said = suspicions;
     }
 
     /// Whether the member answered lately, at the last look.
@@ -114,14 +114,14 @@ impl Peers {
         self.seen.iter().map(|(id, contact)| (id, contact.epoch)).filter(|&(_, epoch)| epoch > 0)
     }
 
-    /// When the ping was sent by which the member last vouched for this node, unless it has come
+    /// When the ping was sent by which the member last granted this node, unless it has come
     /// to a later view than this node has: then it spoke for a view that is gone.
-    pub fn vouched(&self, member: &Member, epoch: u64) -> Option<Instant> {
-        self.seen.get(&member.id).filter(|contact| contact.epoch <= epoch)?.vouched
+    pub fn granted(&self, member: &Member, epoch: u64) -> Option<Instant> {
+        self.seen.get(&member.id).filter(|contact| contact.epoch <= epoch)?.granted
     }
 
     fn long_unreachable(&self, now: Instant) -> impl Iterator<Item = (&String, u64)> {
-        let long = move |since: Instant| now >= since + self.timing.doubted_after();
+        let long = move |since: Instant| now >= since + self.timing.suspected_after();
         self.unreachable
             .iter()
             .filter(move |(_, (_, since))| long(*since))
@@ -140,7 +140,7 @@ mod tests {
     #[derive(Default)]
     struct Table(Mutex<Contact>);
 
-    impl Contacts for Table {
+    impl FailureDetector for Table {
         fn contact(&self, _: &Member) -> Contact {
             *self.0.lock()
         }
@@ -169,11 +169,11 @@ mod tests {
             self.start + Duration::from_millis(millis)
         }
 
-        /// Whether `b` is not vouched for, and whether it is doubted, after a look at that time.
+        /// Whether `b` is not granted, and whether it is suspected, after a look at that time.
         fn look(&mut self, millis: u64) -> (bool, bool) {
             let now = self.at(millis);
             self.peers.look(now, &self.view, "a");
-            (self.peers.doubted().contains("b"), !self.peers.doubts(now, &self.view).is_empty())
+            (self.peers.suspected().contains("b"), !self.peers.suspicions(now, &self.view).is_empty())
         }
 
         fn answers(&self, millis: u64) {
@@ -218,7 +218,7 @@ mod tests {
         let mut case = Case::new();
         case.look(250);
         case.answers(500);
-        // By then b was vouched for until 750, and is out of reach again.
+        // By then b was granted until 750, and is out of reach again.
         assert_eq!(case.look(1_349), (false, false));
         assert_eq!(case.look(1_350), (true, true));
     }
@@ -230,7 +230,7 @@ mod tests {
         case.look(850);
         case.answers(851);
         let now = case.at(852);
-        assert!(case.peers.doubts(now, &case.view).is_empty(), "a may have vouched for it meanwhile");
+        assert!(case.peers.suspicions(now, &case.view).is_empty(), "a may have vouched for it meanwhile");
     }
 
     #[test]
@@ -238,11 +238,11 @@ mod tests {
         let mut case = Case::new();
         case.look(250);
         assert_eq!(case.look(850), (true, true));
-        let doubts = case.peers.doubts(case.at(850), &case.view);
-        case.peers.saying(&doubts);
+        let suspicions = case.peers.suspicions(case.at(850), &case.view);
+        case.peers.saying(&suspicions);
         case.answers(900);
         assert_eq!(case.look(901), (true, false), "etcd may have it");
-        case.peers.has_said(Doubted::new());
+        case.peers.has_said(Suspected::new());
         assert_eq!(case.look(1_252), (false, false));
     }
 
@@ -253,16 +253,16 @@ mod tests {
         case.view.members.insert("b".to_owned(), member("b", 2));
         assert_eq!(case.look(850), (false, false));
         assert_eq!(case.look(2_150), (true, true));
-        assert_eq!(case.peers.doubts(case.at(2_150), &case.view)["b"], 2);
+        assert_eq!(case.peers.suspicions(case.at(2_150), &case.view)["b"], 2);
     }
 
     #[test]
     fn a_vouch_for_a_view_that_is_gone_does_not_count() {
         let mut case = Case::new();
-        *case.table.0.lock() = Contact { vouched: Some(case.start), epoch: 7, ..Contact::default() };
+        *case.table.0.lock() = Contact { granted: Some(case.start), epoch: 7, ..Contact::default() };
         case.look(0);
         let b = member("b", 1);
-        assert_eq!(case.peers.vouched(&b, 7), Some(case.start));
-        assert_eq!(case.peers.vouched(&b, 6), None);
+        assert_eq!(case.peers.granted(&b, 7), Some(case.start));
+        assert_eq!(case.peers.granted(&b, 6), None);
     }
 }

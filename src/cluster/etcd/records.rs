@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::etcd::calls::{Change, Record};
-use crate::cluster::propose::Doubts;
+use crate::cluster::propose::Suspicions;
 use crate::cluster::view::{Member, View};
 
 /// The names of the keys.
@@ -31,13 +31,13 @@ impl Keys {
         format!("{}members/{id}", self.prefix)
     }
 
-    /// What all doubts start with.
-    pub fn all_doubts(&self) -> String {
+    /// What all suspicions start with.
+    pub fn all_suspicions(&self) -> String {
         format!("{}doubts/", self.prefix)
     }
 
     /// Whom a node cannot reach: ids, each with the incarnation that is meant.
-    pub fn doubts(&self, id: &str) -> String {
+    pub fn suspicions(&self, id: &str) -> String {
         format!("{}doubts/{id}", self.prefix)
     }
 
@@ -64,7 +64,7 @@ pub struct Stored {
     /// The view.
     #[serde(flatten)]
     pub view: View,
-    /// Who took itself out with this view, and vouches for nobody since.
+    /// Who took itself out with this view, and grants nobody since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departed: Option<String>,
     /// Whether enough of those in the view before are known to have come to this one. Written
@@ -186,7 +186,7 @@ impl Records {
     }
 
     /// Who says about whom that it does not answer.
-    pub fn doubts(&self) -> Doubts {
+    pub fn suspicions(&self) -> Suspicions {
         self.under("doubts/").collect()
     }
 

@@ -160,13 +160,13 @@ impl<C: Connect> EtcdTask<C> {
                 () = self.heard.notified() => self.state.lock().tick(now()),
                 () = until(propose_at) => self.propose(&client).await?,
                 Some(reply) = self.flushes.recv(), if self.flush.is_none() => self.flush = Some(reply),
-                () = self.leaving.cancelled(), if !self.leaving_known() => self.state.lock().seat.leave(),
+                () = self.leaving.cancelled(), if !self.leaving_known() => self.state.lock().local.leave(),
             }
         }
     }
 
     fn leaving_known(&self) -> bool {
-        self.state.lock().seat.is_leaving()
+        self.state.lock().local.is_leaving()
     }
 
     /// Reads everything, the views that were missed first, and watches what follows.
@@ -175,7 +175,7 @@ impl<C: Connect> EtcdTask<C> {
         let records: BTreeMap<String, Record> = records.into_iter().collect();
         let (key, epoch) = {
             let state = self.state.lock();
-            (state.keys().view.clone(), state.seat.state().epoch)
+            (state.keys().view.clone(), state.local.state().epoch)
         };
         let mut missed = Vec::new();
         let mut oldest = records.get(&key).cloned();
@@ -264,9 +264,9 @@ impl<C: Connect> EtcdTask<C> {
             Registration::Ours => self.plan_proposal(now),
             Registration::Taken(_) => return Ok(false),
             Registration::Replaceable => {
-                let (txn, doubts) = self.state.lock().register(now, lease);
+                let (txn, suspicions) = self.state.lock().register(now, lease);
                 if self.write(client, txn).await? {
-                    self.state.lock().peers.has_said(doubts);
+                    self.state.lock().peers.has_said(suspicions);
                     self.plan_proposal(now);
                 }
             }
@@ -274,17 +274,17 @@ impl<C: Connect> EtcdTask<C> {
         Ok(true)
     }
 
-    /// Says which view this node has come to, and whom it doubts.
+    /// Says which view this node has come to, and whom it suspects.
     async fn say(&self, client: &C::Calls, now: Instant, lease: i64) -> Result<(), calls::Error> {
         let ack = self.state.lock().ack(lease);
         if let Some(txn) = ack {
             self.write(client, txn).await?;
         }
-        let doubts = self.state.lock().news_of_doubts(now, lease);
-        if let Some((txn, doubts)) = doubts
+        let suspicions = self.state.lock().news_of_suspicions(now, lease);
+        if let Some((txn, suspicions)) = suspicions
             && self.write(client, txn).await?
         {
-            self.state.lock().peers.has_said(doubts);
+            self.state.lock().peers.has_said(suspicions);
         }
         let reach = self.state.lock().news_of_reach(now, lease);
         if let Some(txn) = reach {
@@ -300,7 +300,7 @@ impl<C: Connect> EtcdTask<C> {
             self.propose_at = None;
             return;
         };
-        let me = &state.seat.me().id;
+        let me = &state.local.me().id;
         let rank = u32::try_from(state.rank().min(RANK_LIMIT)).unwrap_or(0);
         let jitter = Duration::from_millis(xxh3_64_with_seed(me.as_bytes(), next.epoch) % 10);
         self.propose_at.get_or_insert(now + RANK_STEP * rank + jitter);
@@ -352,7 +352,7 @@ impl<C: Connect> EtcdTask<C> {
         }
         let (has_joined, proposal) = {
             let state = self.state.lock();
-            (state.seat.state().epoch > 0, state.derived(propose::flushed))
+            (state.local.state().epoch > 0, state.derived(propose::flushed))
         };
         let answer = match proposal {
             _ if !has_joined => Err(Error::NotJoined),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::cluster::etcd::calls::{Check, Write};
 use crate::cluster::etcd::membership_state::{Found, MembershipState};
-use crate::cluster::etcd::peers::Doubted;
+use crate::cluster::etcd::peers::Suspected;
 use crate::cluster::etcd::records::{Reach, Stored, parse, to_json};
 use crate::cluster::propose::admit::is_member;
 use crate::cluster::propose::{self, Evidence};
@@ -30,17 +30,17 @@ pub struct Proposal {
 }
 
 impl MembershipState {
-    /// Registers this incarnation, and with it what it has come to and whom it doubts; unless the
+    /// Registers this incarnation, and with it what it has come to and whom it suspects; unless the
     /// view has changed since it was read: it may have been removed in between, and must then not
     /// come back.
-    pub fn register(&mut self, now: Instant, lease: i64) -> (Txn, Doubted) {
-        let me = self.seat.me().clone();
+    pub fn register(&mut self, now: Instant, lease: i64) -> (Txn, Suspected) {
+        let me = self.local.me().clone();
         let key = self.keys().member(&me.id);
-        let (mut txn, doubts) = self.doubts(now, lease);
+        let (mut txn, suspicions) = self.suspicions(now, lease);
         txn.checks.push(Check::Unchanged(key.clone(), self.records.revision_of(&key)));
         txn.writes.push(Write::Put(key, to_json(&me), lease));
         txn.writes.extend(self.put_ack(lease));
-        (txn, doubts)
+        (txn, suspicions)
     }
 
     /// Says which epoch this node has come to, when etcd does not have it. Only while the view and
@@ -56,34 +56,34 @@ impl MembershipState {
 
     /// Before the first view there is nothing to come to.
     fn put_ack(&self, lease: i64) -> Option<Write> {
-        let state = self.seat.state();
+        let state = self.local.state();
         let (key, value) = (self.keys().ack(&state.me), state.epoch.to_string().into_bytes());
         let known = self.records.get(&key);
         let is_there = known.is_some_and(|record| record.lease == lease && record.value == value);
         (state.epoch > 0 && !is_there && !self.own_id.is_displaced()).then_some(Write::Put(key, value, lease))
     }
 
-    /// Whom this node doubts, when etcd may have something else. `Peers::has_said` follows when
+    /// Whom this node suspects, when etcd may have something else. `Peers::has_said` follows when
     /// it was written.
-    pub fn news_of_doubts(&mut self, now: Instant, lease: i64) -> Option<(Txn, Doubted)> {
-        let doubts = self.peers.doubts(now, &self.seat.state().view);
-        let key = self.keys().doubts(self.me());
+    pub fn news_of_suspicions(&mut self, now: Instant, lease: i64) -> Option<(Txn, Suspected)> {
+        let suspicions = self.peers.suspicions(now, &self.local.state().view);
+        let key = self.keys().suspicions(self.me());
         let is_there = match self.records.get(&key) {
-            Some(record) => record.lease == lease && record.value == to_json(&doubts),
-            None => doubts.is_empty(),
+            Some(record) => record.lease == lease && record.value == to_json(&suspicions),
+            None => suspicions.is_empty(),
         };
-        let has_news = !is_there || *self.peers.said() != doubts;
-        (has_news && !self.own_id.is_displaced()).then(|| self.doubts(now, lease))
+        let has_news = !is_there || *self.peers.said() != suspicions;
+        (has_news && !self.own_id.is_displaced()).then(|| self.suspicions(now, lease))
     }
 
-    /// Says whom this node doubts. Only under the view that it knows: a member that was removed
-    /// because of a doubt must not find it withdrawn by one that has not heard of that yet.
-    fn doubts(&mut self, now: Instant, lease: i64) -> (Txn, Doubted) {
-        let doubts = self.peers.doubts(now, &self.seat.state().view);
-        self.peers.saying(&doubts);
-        let key = self.keys().doubts(self.me());
+    /// Says whom this node suspects. Only under the view that it knows: a member that was removed
+    /// because of a suspicion must not find it withdrawn by one that has not heard of that yet.
+    fn suspicions(&mut self, now: Instant, lease: i64) -> (Txn, Suspected) {
+        let suspicions = self.peers.suspicions(now, &self.local.state().view);
+        self.peers.saying(&suspicions);
+        let key = self.keys().suspicions(self.me());
         let checks = vec![self.unchanged(&self.keys().view), self.unchanged(&key)];
-        (Txn { checks, writes: vec![Write::Put(key, to_json(&doubts), lease)] }, doubts)
+        (Txn { checks, writes: vec![Write::Put(key, to_json(&suspicions), lease)] }, suspicions)
     }
 
     /// Whom this node reaches of those that it should, when etcd has something else.
@@ -94,7 +94,7 @@ impl MembershipState {
             return None;
         }
         let subjects = self.subjects();
-        let reach = self.admission.reach(now, self.timing, self.seat.me().incarnation, &subjects);
+        let reach = self.admission.reach(now, self.timing, self.local.me().incarnation, &subjects);
         let key = self.keys().reached(self.me());
         let known = self.records.get(&key).filter(|record| record.lease == lease);
         let is_there = match known.and_then(parse::<Reach>) {
@@ -110,7 +110,7 @@ impl MembershipState {
     /// The nodes of which this one must say whether it reaches them. A member says so of those that would enter. A node
     /// that would enter says so of the members and of itself, or of all when no member is there to let it in.
     fn subjects(&self) -> Vec<Member> {
-        let state = self.seat.state();
+        let state = self.local.state();
         let candidates = state.candidates.iter().map(|it| &it.member);
         if state.is_member() {
             return candidates.cloned().collect();
@@ -137,12 +137,12 @@ impl MembershipState {
         if base.epoch == 0 && self.records.acknowledged().values().any(|&epoch| epoch > 0) {
             return None;
         }
-        let rested = self.confirmation.since().is_some_and(|since| now >= since + self.timing.vouch_counts());
-        let (doubts, gone) = (self.records.doubts(), self.confirmation.gone(now));
+        let rested = self.confirmation.since().is_some_and(|since| now >= since + self.timing.grant_counts());
+        let (suspicions, gone) = (self.records.suspicions(), self.confirmation.gone(now));
         let reached = self.reached(&registered);
         let evidence = Evidence {
             registered: &registered,
-            doubts: &doubts,
+            suspicions: &suspicions,
             reached: &reached,
             founder: self.founder(now),
             gone: &gone,
@@ -151,8 +151,8 @@ impl MembershipState {
         if let Some(view) = propose::next_view(&base.view, &evidence, |id| self.peers.reaches(id)) {
             let mut proposal = self.follow_with(&base, found, view);
             if proposal.txn.writes.len() > 1 {
-                // Nobody has withdrawn the doubts by which somebody is removed.
-                let check = Check::NoneNewer(self.keys().all_doubts(), self.records.revision());
+                // Nobody has withdrawn the suspicions by which somebody is removed.
+                let check = Check::NoneNewer(self.keys().all_suspicions(), self.records.revision());
                 proposal.txn.checks.push(check);
             }
             return Some(proposal);
@@ -177,10 +177,10 @@ impl MembershipState {
     }
 
     /// This node's way out of the view. `None` also while it serves by more than its lease, the
-    /// vouches of others: until it has heard of that view, the others wait for as long as the
+    /// grants of others: until it has heard of that view, the others wait for as long as the
     /// lease lives.
     pub fn withdrawal(&self, now: Instant) -> Option<Proposal> {
-        if now < self.seat.serves_until() && !self.is_awaited_while_it_serves() {
+        if now < self.local.serves_until() && !self.is_awaited_while_it_serves() {
             return None;
         }
         let mut proposal = self.derived(|view| propose::without(view, self.me()))?;
@@ -192,8 +192,8 @@ impl MembershipState {
 
     /// Whether this incarnation is in the view, as far as this node or etcd knows.
     pub fn is_member(&self) -> bool {
-        let is_in = |view: &View| view.members.get(self.me()) == Some(self.seat.me());
-        self.seat.state().is_member() || is_in(&self.base().0.view)
+        let is_in = |view: &View| view.members.get(self.me()) == Some(self.local.me());
+        self.local.state().is_member() || is_in(&self.base().0.view)
     }
 
     fn may_follow(&self, base: &Stored) -> bool {

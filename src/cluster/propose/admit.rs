@@ -37,7 +37,7 @@ impl<'a> Electors<'a> {
 
     /// Whether a registered node may enter: more of the others reach it and are reached by it
     /// than do not. An elector who enters counts itself. Those do not count whom one of the
-    /// former doubts: two members that do not reach each other could never let in a third
+    /// former suspects: two members that do not reach each other could never let in a third
     /// one, which decides which of them stays.
     pub fn admit(&self, current: &View, evidence: &Evidence<'_>, candidate: &Member) -> bool {
         if !self.are_members
@@ -51,8 +51,8 @@ impl<'a> Electors<'a> {
         };
         let (for_it, against): (Vec<_>, Vec<_>) = self.others(&candidate.id).partition(is_mutual);
         let is_doubted = |node: &&&Member| {
-            let doubts = |by: &&Member| evidence.doubts.get(&by.id)?.get(&node.id).copied();
-            for_it.iter().any(|by| doubts(by) == Some(node.incarnation))
+            let suspicions = |by: &&Member| evidence.suspicions.get(&by.id)?.get(&node.id).copied();
+            for_it.iter().any(|by| suspicions(by) == Some(node.incarnation))
         };
         let against = against.len() - against.iter().filter(is_doubted).count();
         let itself = usize::from(self.nodes.iter().any(|node| node.id == candidate.id));
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::propose::tests::member;
-    use crate::cluster::propose::{Doubts, next_view};
+    use crate::cluster::propose::{Suspicions, next_view};
 
     /// The nodes of `a a b2`: ids, each with its incarnation, 1 unless it is said.
     fn nodes(text: &str) -> BTreeMap<String, Member> {
@@ -98,14 +98,14 @@ mod tests {
         registered: &'static str,
         /// `ab` says that a reaches b.
         reached: &'static str,
-        /// `ab` says that a doubts b as the view has it.
-        doubts: &'static str,
+        /// `ab` says that a suspects b as the view has it.
+        suspicions: &'static str,
         founder: Option<&'static str>,
     }
 
     impl Case {
         fn new(current: &'static str, registered: &'static str, reached: &'static str) -> Case {
-            Case { current, registered, reached, doubts: "", founder: None }
+            Case { current, registered, reached, suspicions: "", founder: None }
         }
 
         /// The members of the next view.
@@ -120,17 +120,18 @@ mod tests {
                 pairs
             };
             let reached = pairs(self.reached, &registered);
-            let doubts: Doubts = pairs(self.doubts, &view);
+            let suspicions: Suspicions = pairs(self.suspicions, &view);
             let evidence = Evidence {
                 registered: &registered,
-                doubts: &doubts,
+                suspicions: &suspicions,
                 reached: &reached,
                 founder: self.founder,
                 gone: &BTreeSet::new(),
                 may_remove: true,
             };
             let view = View { members: view, ..View::default() };
-            let next = next_view(&view, &evidence, |id| !doubts.values().any(|ids| ids.contains_key(id)))?;
+            let next =
+                next_view(&view, &evidence, |id| !suspicions.values().any(|ids| ids.contains_key(id)))?;
             let shown = next.members.values().map(|it| match it.incarnation {
                 1 => it.id.clone(),
                 incarnation => format!("{}{incarnation}", it.id),
@@ -174,18 +175,18 @@ mod tests {
 
     #[test]
     fn an_incarnation_that_is_over_goes_when_all_doubt_it() {
-        let case = |doubts| Case { doubts, ..Case::new("a b c", "a b c2", "") }.next();
+        let case = |suspicions| Case { suspicions, ..Case::new("a b c", "a b c2", "") }.next();
         assert_eq!(case("ac"), None);
         assert_eq!(case("ac bc"), ids("a b"));
-        let alone = Case { doubts: "cb", ..Case::new("b c", "c2", "") };
+        let alone = Case { suspicions: "cb", ..Case::new("b c", "c2", "") };
         assert_eq!(alone.next(), ids("c"), "nobody is there to doubt it");
     }
 
     #[test]
     fn a_third_one_decides_between_two_that_do_not_reach_each_other() {
-        let case = Case { doubts: "ab ba", ..Case::new("a b", "a b x", "ax xa") };
+        let case = Case { suspicions: "ab ba", ..Case::new("a b", "a b x", "ax xa") };
         assert_eq!(case.next(), ids("a b x"));
-        let case = Case { doubts: "ab ba xb", ..Case::new("a b x", "a b x", "") };
+        let case = Case { suspicions: "ab ba xb", ..Case::new("a b x", "a b x", "") };
         assert_eq!(case.next(), ids("a x"));
     }
 

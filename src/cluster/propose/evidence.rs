@@ -10,7 +10,7 @@ pub type Reached = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// Who says about whom that it does not answer: voter to the ids, each with the incarnation that
 /// is meant.
-pub type Doubts = BTreeMap<String, BTreeMap<String, u64>>;
+pub type Suspicions = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// What a node knows when it thinks about the next view.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub struct Evidence<'a> {
     /// The nodes with a living lease, by id.
     pub registered: &'a BTreeMap<String, Member>,
     /// What the registered nodes say, this one included.
-    pub doubts: &'a Doubts,
+    pub suspicions: &'a Suspicions,
     /// Whom the registered nodes have reached, as they are now.
     pub reached: &'a Reached,
     /// The proposing node, when it has waited for long for somebody to decide who enters.
     pub founder: Option<&'a str>,
     /// Those who have had no lease for so long that they do not serve unless *every* other member
-    /// of their view vouches for them.
+    /// of their view grants them.
     pub gone: &'a BTreeSet<String>,
     /// Whether the present view is old enough for somebody to be removed from it.
     pub may_remove: bool,

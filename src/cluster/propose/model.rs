@@ -9,14 +9,14 @@ use super::*;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-/// How long a vouch counts, in ticks: long enough for much to happen meanwhile.
+/// How long a grant counts, in ticks: long enough for much to happen meanwhile.
 const VOUCH: u32 = 20;
 
-/// How long a member must be out of reach to be doubted: more than that.
+/// How long a member must be out of reach to be suspected: more than that.
 const DOUBT: u32 = 21;
 
 /// How long a member must be without a lease to count as gone; half of it is how long it serves
-/// before all others must vouch for it. So the vouches of some are over by then.
+/// before all others must grant it. So the grants of some are over by then.
 const FORSAKE: u32 = 2 * VOUCH + 8;
 
 struct Node {
@@ -27,16 +27,16 @@ struct Node {
     /// Its lease lives, and with it what it has acknowledged.
     lease: bool,
     registered: bool,
-    /// Whom it has told the others that it doubts.
+    /// Whom it has told the others that it suspects.
     said: BTreeMap<String, u64>,
     /// Whom it has told the others that it reaches, and which incarnation of it has.
     reach: (u64, BTreeMap<String, u64>),
     /// When its last lease ended.
     lost: Option<u32>,
-    /// When another one, of which incarnation, vouched for it last, and the epoch that one had come
+    /// When another one, of which incarnation, granted it last, and the epoch that one had come
     /// to.
-    vouches: BTreeMap<String, (u64, u32, usize)>,
-    /// Until when it serves by vouches.
+    grants: BTreeMap<String, (u64, u32, usize)>,
+    /// Until when it serves by grants.
     until: u32,
     leaving: bool,
 }
@@ -71,7 +71,7 @@ impl World {
             said: BTreeMap::new(),
             reach: (0, BTreeMap::new()),
             lost: None,
-            vouches: BTreeMap::new(),
+            grants: BTreeMap::new(),
             until: 0,
             leaving: false,
         };
@@ -253,7 +253,7 @@ impl World {
         let node = self.node(id);
         node.incarnation += 1;
         (node.epoch, node.until, node.leaving) = (0, 0, false);
-        node.vouches.clear();
+        node.grants.clear();
         node.said.clear();
     }
 
@@ -286,8 +286,8 @@ impl World {
     fn say(&mut self, id: &str) {
         let long = |other: &str| self.cut.get(&pair(id, other)).is_some_and(|at| self.clock >= at + DOUBT);
         let members = self.view_of(id).members.values();
-        let doubted = members.filter(|member| member.id != id && long(&member.id));
-        self.node(id).said = doubted.map(|member| (member.id.clone(), member.incarnation)).collect();
+        let suspected = members.filter(|member| member.id != id && long(&member.id));
+        self.node(id).said = suspected.map(|member| (member.id.clone(), member.incarnation)).collect();
         let reached = self.nodes.iter().filter(|(other, _)| self.reach(id, other));
         let reached = reached.map(|(other, node)| (other.clone(), node.incarnation)).collect();
         self.node(id).reach = (self.nodes[id].incarnation, reached);
@@ -308,21 +308,21 @@ impl World {
                     && self.view_of(other).members.contains_key(id)
                     && !self.nodes[other].said.contains_key(id);
                 let clock = self.clock;
-                let vouch = self.node(id).vouches.entry(other.to_owned()).or_default();
-                let before = if vouch.0 == incarnation { vouch.1 } else { 0 };
-                *vouch = (incarnation, if may_vouch { clock } else { before }, epoch);
+                let grant = self.node(id).grants.entry(other.to_owned()).or_default();
+                let before = if grant.0 == incarnation { grant.1 } else { 0 };
+                *grant = (incarnation, if may_vouch { clock } else { before }, epoch);
             }
             let Node { epoch, lease, leaving, lost, .. } = self.nodes[id];
             if self.is_member(id) && !lease && !leaving {
-                let vouches = &self.nodes[id].vouches;
-                let vouch = |member: &Member| {
-                    let &(incarnation, at, come) = vouches.get(&member.id)?;
+                let grants = &self.nodes[id].grants;
+                let grant = |member: &Member| {
+                    let &(incarnation, at, come) = grants.get(&member.id)?;
                     (incarnation == member.incarnation && come <= epoch && at > 0).then_some(at)
                 };
                 let all = lost.is_some_and(|at| self.clock >= at + FORSAKE / 2);
-                let vouched = vouched(self.view_of(id), id, all, self.clock, vouch);
+                let granted = granted(self.view_of(id), id, all, self.clock, grant);
                 let node = self.node(id);
-                node.until = node.until.max(vouched.map_or(0, |at| at + VOUCH));
+                node.until = node.until.max(granted.map_or(0, |at| at + VOUCH));
             }
         }
     }
@@ -361,15 +361,15 @@ impl World {
         let registered = live().filter(|(_, node)| node.registered);
         let registered: BTreeMap<_, _> =
             registered.map(|(id, node)| (id.clone(), tests::member(id, node.incarnation))).collect();
-        let doubts = live().map(|(id, node)| (id.clone(), node.said.clone())).collect();
+        let suspicions = live().map(|(id, node)| (id.clone(), node.said.clone())).collect();
         let may_remove = self.confirmed.is_some_and(|(_, at)| self.clock >= at + VOUCH);
         let gone = self.gone();
         let says = live().filter(|(_, node)| node.reach.0 == node.incarnation);
         let reached = &says.map(|(id, node)| (id.clone(), node.reach.1.clone())).collect();
         // Some have waited for long.
         let founder = (self.clock.is_multiple_of(4)).then_some(proposer);
-        let (registered, doubts, gone) = (&registered, &doubts, &gone);
-        let evidence = Evidence { registered, doubts, reached, founder, gone, may_remove };
+        let (registered, suspicions, gone) = (&registered, &suspicions, &gone);
+        let evidence = Evidence { registered, suspicions, reached, founder, gone, may_remove };
         let next = next_view(&self.views[self.now()].0, &evidence, |id| self.reach(proposer, id));
         if let Some(next) = next {
             let members = &self.views[self.now()].0.members;
@@ -386,7 +386,7 @@ impl World {
         self.is_member(id) && (self.nodes[id].lease || self.clock < self.nodes[id].until)
     }
 
-    fn is_settled(&self) -> bool {
+    fn is_converged(&self) -> bool {
         let come = |id: &String| self.nodes[id].epoch == self.now();
         self.views[self.now()].0.members.keys().all(come)
             && self.nodes.iter().all(|(id, node)| !node.lease || come(id))
@@ -404,7 +404,7 @@ fn nobody_serves_under_an_older_view_than_the_settled_one() {
         let mut world = World::new(seed);
         for _ in 0..1_000 {
             world.step();
-            if !world.is_settled() {
+            if !world.is_converged() {
                 continue;
             }
             settled += 1;

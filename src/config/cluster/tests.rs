@@ -88,7 +88,7 @@ fn the_defaults_make_a_node_of_this_machine() {
     assert_eq!(membership.peer_addr, "127.0.0.1:11212");
     assert_eq!(membership.memcached_addr, "127.0.0.1:11211");
     assert_eq!(membership.lease_ttl, Duration::from_secs(5));
-    assert_eq!(membership.forsake_after, Duration::from_secs(60));
+    assert_eq!(membership.gone_after, Duration::from_secs(60));
     assert!(membership.user.is_none() && membership.password.is_none());
     assert!(membership.ca.is_none() && membership.cert.is_none() && membership.key.is_none());
     let peer = cluster.peer;
@@ -112,7 +112,7 @@ fn every_option_lands_in_its_place() {
     assert_eq!((membership.peer_addr.as_str(), membership.memcached_addr.as_str()), ("p:2", "m:3"));
     assert_eq!((membership.weight, membership.zone.as_str()), (10_000, "z"));
     assert_eq!(membership.lease_ttl, Duration::from_secs(60));
-    assert_eq!(membership.forsake_after, Duration::from_secs(240), "a long lease needs longer");
+    assert_eq!(membership.gone_after, Duration::from_secs(240), "a long lease needs longer");
     assert_eq!(membership.user.as_deref(), Some("u"));
     assert_eq!(membership.password.expect("given").0, "secret");
     let peer = cluster.peer;

@@ -190,7 +190,7 @@ impl LinkInner {
                     let set_out = op.deadline - self.operation_timeout;
                     self.stats.heard(set_out.into_std(), now.into_std());
                 }
-                self.settle(op, outcome, message.epoch);
+                self.resolve(op, outcome, message.epoch);
             }
         }
         self.after(&state);
@@ -254,7 +254,7 @@ impl LinkInner {
         ops.encode(buffer, |deadline| peer_clock.expires_micros(deadline))
     }
 
-    fn settle(&self, mut op: PendingOp, outcome: pb::Outcome, epoch: u64) {
+    fn resolve(&self, mut op: PendingOp, outcome: pb::Outcome, epoch: u64) {
         match outcome.kind() {
             Kind::WrongOwner if !op.rerouted => {
                 op.rerouted = true;

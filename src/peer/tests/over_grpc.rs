@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::*;
-use crate::cluster::contacts::Contacts as _;
 use crate::cluster::etcd;
+use crate::cluster::failure_detector::FailureDetector as _;
 use crate::cluster::view::View;
 use crate::cluster::{Hooks, Membership};
 use crate::pb::peer_client::PeerClient;
@@ -174,8 +174,8 @@ async fn members_ping_each_other_and_tell_newer_views() {
     let (me, other) = (a.script.me(), b.script.me());
     let heard = a.pings.contact(&other);
     until("b answers", || a.pings.contact(&other).answered > heard.answered).await;
-    until("b reaches a", || a.pings.contact(&other).vouched > heard.vouched).await;
-    until("a reaches b", || b.pings.contact(&me).vouched > heard.vouched).await;
+    until("b reaches a", || a.pings.contact(&other).granted > heard.granted).await;
+    until("a reaches b", || b.pings.contact(&me).granted > heard.granted).await;
     until("b is reached", || a.pings.reaches("b")).await;
     assert!(!a.pings.reaches("c"));
 
@@ -205,7 +205,7 @@ async fn members_with_another_lease_are_reached_but_not_vouched_for() {
         let last = b.pings.contact(&me).answered;
         until("a answers again", || b.pings.contact(&me).answered > last).await;
     }
-    assert_eq!((a.pings.contact(&other).vouched, b.pings.contact(&me).vouched), (None, None));
+    assert_eq!((a.pings.contact(&other).granted, b.pings.contact(&me).granted), (None, None));
     a.end().await;
     b.end().await;
 }

@@ -138,7 +138,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
         ready,
         draining,
         epoch: state.epoch,
-        settled: shared.is_settled(),
+        settled: shared.is_converged(),
         unconfirmed: state.unconfirmed().map(str::to_owned).collect(),
         members: members(shared),
         candidates: candidates(&state),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use crate::cluster::Standing;
+use crate::cluster::MemberStatus;
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 
@@ -35,12 +35,12 @@ impl Admin {
         let shared = self.cluster()?;
         let state = shared.membership.state();
         match state.standing {
-            Standing::Joining => Some("this node has not joined its cluster yet"),
-            Standing::Leaving => Some("this node is leaving its cluster"),
-            Standing::Serving if shared.membership.serves() => {
+            MemberStatus::Joining => Some("this node has not joined its cluster yet"),
+            MemberStatus::Leaving => Some("this node is leaving its cluster"),
+            MemberStatus::Serving if shared.membership.serves() => {
                 (state.owners.slots_of(&state.me) == 0).then_some("this node owns no keys yet")
             }
-            Standing::Serving | Standing::Fenced => {
+            MemberStatus::Serving | MemberStatus::Fenced => {
                 Some("this node is out of touch with most of its cluster")
             }
         }

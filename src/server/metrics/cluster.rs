@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cache::clustered::ClusterContext;
-use crate::cluster::Standing;
+use crate::cluster::MemberStatus;
 use crate::cluster::view::SLOTS;
 use crate::peer::link::stats::Totals;
 
@@ -35,13 +35,13 @@ fn publish_view(shared: &ClusterContext) {
         ("filbert_cluster_epoch", state.epoch as f64),
         ("filbert_cluster_members", state.view.members.len() as f64),
         ("filbert_cluster_owned_ratio", if state.is_member() { owned } else { 0.0 }),
-        ("filbert_cluster_settled", truth(shared.is_settled())),
+        ("filbert_cluster_settled", truth(shared.is_converged())),
         ("filbert_cluster_serving", truth(shared.membership.serves())),
         ("filbert_cluster_unconfirmed_members", state.unconfirmed().count() as f64),
     ] {
         metrics::gauge!(name).set(value);
     }
-    for standing in Standing::ALL {
+    for standing in MemberStatus::ALL {
         let is_so = state.standing == standing;
         metrics::gauge!("filbert_cluster_standing", "standing" => standing.name()).set(truth(is_so));
     }

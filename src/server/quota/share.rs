@@ -71,7 +71,7 @@ impl Share {
         }
         // A look at the clock only where somebody waits, or will.
         if quota.is_tight() || inside.held >= quota.limit {
-            quota.settle(inside, Instant::now());
+            quota.admit_waiting(inside, Instant::now());
         }
     }
 
@@ -90,7 +90,7 @@ impl Share {
             let now = Instant::now();
             if inside.queue.is_empty() && quota.fits(inside, id, bytes) {
                 quota.grant(inside, id, bytes, now);
-                quota.settle(inside, now);
+                quota.admit_waiting(inside, now);
             } else {
                 self.waiting = true;
                 inside.queue.push_back(id);
@@ -163,7 +163,7 @@ impl Drop for Share {
             let inside = &mut *self.quota.inside.lock();
             inside.leave(id);
             if self.quota.is_tight() {
-                self.quota.settle(inside, Instant::now());
+                self.quota.admit_waiting(inside, Instant::now());
             }
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use filbert::cache::ownership::Ownership;
 use filbert::cluster::Membership;
-use filbert::cluster::contacts::{Contact, Contacts, Timing};
 use filbert::cluster::etcd::{self, Options, Part};
+use filbert::cluster::failure_detector::{Contact, FailureDetector, Timing};
 use filbert::cluster::view::{Member, View};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -44,7 +44,7 @@ impl Process {
             memcached_addr: format!("{id}:11211"),
             lease_ttl: LEASE,
             call_timeout: CALL_TIMEOUT,
-            forsake_after: LEASE * 10,
+            gone_after: LEASE * 10,
             ..Options::default()
         };
         let pings = Arc::new(Pings { timing: options.timing(), peers: Mutex::default() });
@@ -56,7 +56,7 @@ impl Process {
             Arc::new(Self { node, id, dead, freezer, membership: membership.clone(), memory, pings });
         process.run(session);
         process.run(watch);
-        process.run(settle(ownership, membership));
+        process.run(open_slots(ownership, membership));
         process.run(ping_all(world.clone(), process.clone()));
         process
     }
@@ -75,9 +75,9 @@ pub fn name(node: usize) -> String {
     format!("node-{}", node + 1)
 }
 
-async fn settle(ownership: Arc<Ownership>, mut membership: Membership) {
+async fn open_slots(ownership: Arc<Ownership>, mut membership: Membership) {
     while let Some(state) = membership.changed().await {
-        ownership.settle(&state);
+        ownership.open_slots(&state);
     }
 }
 
@@ -87,7 +87,7 @@ struct Pings {
     peers: Mutex<BTreeMap<(String, u64), Contact>>,
 }
 
-impl Contacts for Pings {
+impl FailureDetector for Pings {
     fn contact(&self, member: &Member) -> Contact {
         *self.peers.lock().entry(key(member)).or_insert_with(unheard)
     }
@@ -149,7 +149,7 @@ async fn ping(world: Arc<World>, process: Arc<Process>, member: Member, patience
         let is_news = !contact.is_proven;
         (contact.is_proven, contact.answered) = (true, Some(sent));
         if answer.reaches_caller {
-            contact.vouched = Some(sent);
+            contact.granted = Some(sent);
         }
         contact.epoch = answer.epoch;
         is_news
@@ -169,9 +169,9 @@ async fn answer(world: Arc<World>, caller: String, member: Member) -> Option<Ans
     world.passes(&caller, &member.id).await;
     let other = world.process(&member.id)?;
     other.freezer.thawed().await;
-    // In this order (`Membership::may_vouch_for`).
+    // In this order (`Membership::may_grant`).
     let known = other.membership.state().view.members.get(&caller).cloned();
-    let reaches_caller = other.pings.reaches(known.as_ref()) && other.membership.may_vouch_for(&caller);
+    let reaches_caller = other.pings.reaches(known.as_ref()) && other.membership.may_grant(&caller);
     let state = other.membership.state();
     sleep(world.latency()).await;
     world.passes(&member.id, &caller).await;

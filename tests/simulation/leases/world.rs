@@ -221,7 +221,7 @@ impl World {
             sleep(if self.is_waking() { MS } else { MS * 10 }).await;
             let processes = self.processes();
             let states: Vec<_> = processes.iter().map(|process| process.membership.state()).collect();
-            let settled = states.iter().filter(|state| state.is_settled()).map(|state| state.epoch).max();
+            let settled = states.iter().filter(|state| state.is_converged()).map(|state| state.epoch).max();
             for (process, state) in processes.iter().zip(&states) {
                 let serves = process.membership.serves() && !process.freezer.is_frozen();
                 if serves && state.is_member() && settled.is_some_and(|epoch| state.epoch < epoch) {

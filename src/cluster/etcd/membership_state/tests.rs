@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::cluster::Hooks;
-use crate::cluster::contacts::Contact;
 use crate::cluster::etcd::calls::{Check, Write};
 use crate::cluster::etcd::records::to_json;
 use crate::cluster::etcd::txns::Txn;
+use crate::cluster::failure_detector::Contact;
 
 const LEASE: Duration = Duration::from_secs(5);
 
@@ -25,7 +25,7 @@ impl Hooks for Nothing {
 #[derive(Default)]
 struct Reach(Mutex<BTreeSet<String>>, Mutex<Contact>);
 
-impl Contacts for Reach {
+impl FailureDetector for Reach {
     fn contact(&self, member: &Member) -> Contact {
         let is_reached = self.0.lock().contains(&member.id);
         Contact { answered: is_reached.then(far_ahead), is_proven: is_reached, ..*self.1.lock() }
@@ -55,13 +55,13 @@ impl Case {
     fn of(id: &str) -> Case {
         let options = Options { node_id: id.to_owned(), lease_ttl: LEASE, ..Options::default() };
         let reach = Arc::new(Reach::default());
-        let seat = Seat::new(options.member(), Arc::new(Nothing));
-        let state = MembershipState::new(seat, reach.clone(), &options);
+        let local = LocalMember::new(options.member(), Arc::new(Nothing));
+        let state = MembershipState::new(local, reach.clone(), &options);
         Case { state, reach, start: Instant::now(), revision: 0, records: BTreeMap::new() }
     }
 
     fn member(&self, id: &str) -> Member {
-        let me = self.state.seat.me();
+        let me = self.state.local.me();
         if id == me.id { me.clone() } else { Member { id: id.to_owned(), incarnation: 1, ..me.clone() } }
     }
 
@@ -129,10 +129,10 @@ impl Case {
 
     /// It registers under a lease, if it may.
     fn registers(&mut self, lease: i64, leases: u32) -> bool {
-        let (txn, doubts) = self.state.register(self.at(leases), lease);
+        let (txn, suspicions) = self.state.register(self.at(leases), lease);
         let is_written = self.write(txn);
         if is_written {
-            self.state.peers.has_said(doubts);
+            self.state.peers.has_said(suspicions);
         }
         is_written
     }
@@ -161,7 +161,7 @@ impl Case {
 
     /// Until when it serves, in leases, rounded up.
     fn serves_until(&self) -> u128 {
-        let until = self.state.seat.serves_until().saturating_duration_since(self.start);
+        let until = self.state.local.serves_until().saturating_duration_since(self.start);
         until.as_micros().div_ceil(LEASE.as_micros())
     }
 
@@ -195,7 +195,7 @@ fn after_its_lease_a_node_serves_only_by_a_view_that_etcd_still_has() {
     case.state.tick(case.at(5));
     assert_eq!(case.serves_until(), 2, "it has a lease, and a view that removed it");
     case.read();
-    assert!(!case.state.seat.state().is_member());
+    assert!(!case.state.local.state().is_member());
     assert!(case.acknowledges(4), "nobody has to wait for it");
 
     let mut case = Case::serving();
@@ -227,7 +227,7 @@ fn a_renewal_that_is_answered_late_counts_from_when_it_began() {
     case.state.renewed(3, case.at(1) + LEASE / 4);
     let now = case.at(9);
     case.state.tick(now);
-    assert!(case.state.seat.serves_until() < now, "it stood still before it heard of that");
+    assert!(case.state.local.serves_until() < now, "it stood still before it heard of that");
 }
 
 #[test]
@@ -260,9 +260,9 @@ fn a_view_that_a_peer_has_told_is_served_by_no_new_lease() {
 #[test]
 fn a_vouch_of_before_a_standstill_does_not_count_after_it() {
     let mut case = Case::serving();
-    let look = |case: &mut Case, vouched: u32, epoch: u64| {
-        let vouched = Some(case.at(vouched));
-        *case.reach.1.lock() = Contact { vouched, epoch, ..Contact::default() };
+    let look = |case: &mut Case, granted: u32, epoch: u64| {
+        let granted = Some(case.at(granted));
+        *case.reach.1.lock() = Contact { granted, epoch, ..Contact::default() };
         let now = case.at(9);
         case.state.tick(now);
         case.serves_until()
@@ -281,7 +281,7 @@ fn a_registration_of_an_earlier_incarnation_does_not_count() {
     case.view(9, "a b x");
     case.read();
     case.state.renewed(3, case.at(5));
-    assert!(case.state.seat.state().is_member());
+    assert!(case.state.local.state().is_member());
     assert_eq!(case.serves_until(), 2);
     assert!(case.registers(3, 5));
     assert_eq!(case.serves_until(), 6);
@@ -313,10 +313,10 @@ fn a_new_lease_and_a_removal_rule_each_other_out() {
 #[test]
 fn who_leaves_does_not_serve_again_when_its_lease_has_ended() {
     let mut case = Case::serving();
-    case.state.seat.leave();
+    case.state.local.leave();
     case.end_lease(3);
     case.read();
-    *case.reach.1.lock() = Contact { vouched: Some(case.at(9)), epoch: 7, ..Contact::default() };
+    *case.reach.1.lock() = Contact { granted: Some(case.at(9)), epoch: 7, ..Contact::default() };
     let now = case.at(9);
     case.state.tick(now);
     assert_eq!(case.serves_until(), 2);
@@ -361,7 +361,7 @@ fn a_view_that_etcd_was_set_back_to_is_not_trusted() {
     case.read();
     case.state.renewed(5, case.at(10));
     assert_eq!(case.serves_until(), 6);
-    assert!(!case.state.seat.state().is_settled());
+    assert!(!case.state.local.state().is_converged());
     assert_eq!(case.proposal(10), next(9, "a b x"));
     case.view(9, "a b x");
     case.register("x", 9, 5);
@@ -389,7 +389,7 @@ fn who_was_put_out_comes_back_when_it_reaches_most() {
         case.state.tick(now);
         case.state.rests(now)
     };
-    assert!(!case.state.seat.state().is_member());
+    assert!(!case.state.local.state().is_member());
     assert!(rests(&mut case, 0, "a b"), "it waits in any case");
     assert!(rests(&mut case, 9, ""));
     assert!(!rests(&mut case, 9, "a"), "two of three");
@@ -407,7 +407,7 @@ fn a_member_that_was_put_out_once_takes_part_when_it_reaches_nobody() {
     case.read();
     case.view(9, "a b x");
     case.read();
-    assert!(case.state.seat.state().is_member());
+    assert!(case.state.local.state().is_member());
     let now = case.at(9);
     case.state.tick(now);
     assert!(!case.state.rests(now));

@@ -48,7 +48,7 @@ pub(super) fn ring(scope: &mut Scope<'_, '_>) -> bool {
     lines.stat("epoch", routing.epoch);
     lines.stat("digest", format_args!("{:016x}", owners.digest()));
     lines.stat("members", state.view.members.len());
-    lines.stat("settled", if context.is_settled() { "yes" } else { "no" });
+    lines.stat("settled", if context.is_converged() { "yes" } else { "no" });
     let unconfirmed: Vec<_> = state.unconfirmed().collect();
     if !unconfirmed.is_empty() {
         lines.stat("unconfirmed", unconfirmed.join(" "));

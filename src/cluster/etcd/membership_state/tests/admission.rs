@@ -28,7 +28,7 @@ impl Case {
     }
 
     fn candidates(&self) -> Vec<(String, usize)> {
-        let candidates = &self.state.seat.state().candidates;
+        let candidates = &self.state.local.state().candidates;
         candidates.iter().map(|it| (it.member.id.clone(), it.troubles.len())).collect()
     }
 }
@@ -67,7 +67,7 @@ fn who_would_enter_says_which_members_it_reaches() {
     case.state.load(case.revision, case.records.clone());
     assert_eq!(case.news(3), None, "it reaches nobody");
     case.reach("a x y");
-    let me = case.state.seat.me().incarnation;
+    let me = case.state.local.me().incarnation;
     let news = case.news(3).expect("it reaches a");
     assert_eq!(news, serde_json::json!({ "incarnation": me, "reached": { "a": 1, "x": me } }));
     assert_eq!(case.news(9), None, "it has registered with another lease");

@@ -10,16 +10,16 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::cluster::moment::now;
-use crate::cluster::state::{Candidate, Hooks, Standing, State};
-use crate::cluster::tenure::Tenure;
+use crate::cluster::serving_deadline::ServingDeadline;
+use crate::cluster::state::{Candidate, Hooks, MemberStatus, State};
 use crate::cluster::view::{Member, Owners, View};
 
 /// A node's place in its cluster.
-pub struct Seat {
+pub struct LocalMember {
     me: Member,
     hooks: Arc<dyn Hooks>,
     states: watch::Sender<Arc<State>>,
-    tenure: Arc<Tenure>,
+    deadline: Arc<ServingDeadline>,
     was_member: bool,
     leaving: bool,
     /// The view that was last spoken of.
@@ -39,7 +39,7 @@ pub enum Effect {
     Removed,
 }
 
-impl Seat {
+impl LocalMember {
     /// A seat outside of any view. The incarnation of `me` is chosen here.
     pub fn new(mut me: Member, hooks: Arc<dyn Hooks>) -> Self {
         me.incarnation = incarnation_after(0);
@@ -50,10 +50,10 @@ impl Seat {
             view: Arc::new(view),
             me: me.id.clone(),
             incarnation: me.incarnation,
-            standing: Standing::Joining,
+            standing: MemberStatus::Joining,
             acknowledged: Arc::default(),
-            witnessed: 0,
-            doubted: Arc::default(),
+            acks_as_of: 0,
+            suspected: Arc::default(),
             registered: Arc::default(),
             candidates: Arc::default(),
         };
@@ -63,7 +63,7 @@ impl Seat {
             me,
             hooks,
             states,
-            tenure: Arc::new(Tenure::over()),
+            deadline: Arc::new(ServingDeadline::over()),
             was_member: false,
             leaving: false,
             told,
@@ -81,7 +81,7 @@ impl Seat {
         Arc::clone(&self.states.borrow())
     }
 
-    /// Whether [`Seat::leave`] was called.
+    /// Whether [`LocalMember::leave`] was called.
     pub fn is_leaving(&self) -> bool {
         self.leaving
     }
@@ -90,8 +90,8 @@ impl Seat {
         self.states.subscribe()
     }
 
-    pub(crate) fn tenure(&self) -> Arc<Tenure> {
-        Arc::clone(&self.tenure)
+    pub(crate) fn deadline(&self) -> Arc<ServingDeadline> {
+        Arc::clone(&self.deadline)
     }
 
     /// Takes over a view. An epoch that is not above the present one is ignored, because views
@@ -192,17 +192,17 @@ impl Seat {
 
     /// Lets this node serve until then, if it is a member; never moves back.
     pub fn serve_until(&mut self, until: Instant) {
-        self.tenure.extend_to(until);
+        self.deadline.extend_to(until);
     }
 
     /// Until when this node may serve.
     pub fn serves_until(&self) -> Instant {
-        self.tenure.ends()
+        self.deadline.ends()
     }
 
     /// Another process has taken this node's id, or has gone again. In force at once.
     pub fn displace(&mut self, displaced: bool) {
-        self.tenure.displace(displaced);
+        self.deadline.displace(displaced);
         self.stand(now());
     }
 
@@ -212,12 +212,12 @@ impl Seat {
         let standing = self.standing(&state, now);
         if state.standing != standing {
             match standing {
-                Standing::Fenced => {
+                MemberStatus::Fenced => {
                     warn!("not serving: etcd and most members are out of reach, or this node lost its place");
                 }
-                Standing::Serving => info!("serving"),
+                MemberStatus::Serving => info!("serving"),
                 // It was said that it stops, or that it starts.
-                Standing::Leaving | Standing::Joining => {}
+                MemberStatus::Leaving | MemberStatus::Joining => {}
             }
             self.states.send_modify(|state| Arc::make_mut(state).standing = standing);
         }
@@ -225,13 +225,13 @@ impl Seat {
 
     /// Publishes which epoch each node has come to, and the epoch of the view that was read with
     /// that. Both must be told before a view that was read with them is taken.
-    pub fn acknowledge(&mut self, acknowledged: BTreeMap<String, u64>, witnessed: u64) {
+    pub fn acknowledge(&mut self, acknowledged: BTreeMap<String, u64>, acks_as_of: u64) {
         self.states.send_if_modified(|state| {
-            let news = state.witnessed != witnessed || *state.acknowledged != acknowledged;
+            let news = state.acks_as_of != acks_as_of || *state.acknowledged != acknowledged;
             if news {
                 let state = Arc::make_mut(state);
                 state.acknowledged = Arc::new(acknowledged);
-                state.witnessed = witnessed;
+                state.acks_as_of = acks_as_of;
             }
             news
         });
@@ -248,20 +248,21 @@ impl Seat {
         });
     }
 
-    /// Publishes whom this node does not vouch for.
-    pub fn doubt(&mut self, doubted: BTreeSet<String>) {
+    /// Publishes whom this node does not grant.
+    pub fn suspect(&mut self, suspected: BTreeSet<String>) {
         let before = self.state();
-        if *before.doubted == doubted {
+        if *before.suspected == suspected {
             return;
         }
-        for peer in doubted.difference(&before.doubted) {
+        for peer in suspected.difference(&before.suspected) {
             warn!(peer, "does not answer pings");
         }
         // Who was removed did not come back by that.
-        for peer in before.doubted.difference(&doubted).filter(|id| before.view.members.contains_key(*id)) {
+        for peer in before.suspected.difference(&suspected).filter(|id| before.view.members.contains_key(*id))
+        {
             info!(peer, "answers pings again");
         }
-        self.states.send_modify(|state| Arc::make_mut(state).doubted = Arc::new(doubted));
+        self.states.send_modify(|state| Arc::make_mut(state).suspected = Arc::new(suspected));
     }
 
     /// Publishes who would enter the view.
@@ -281,17 +282,17 @@ impl Seat {
         self.stand(now());
     }
 
-    fn standing(&self, state: &State, now: Instant) -> Standing {
+    fn standing(&self, state: &State, now: Instant) -> MemberStatus {
         match (self.leaving, state.is_member()) {
-            (true, _) => Standing::Leaving,
-            (false, true) if now < self.tenure.ends() => Standing::Serving,
-            (false, false) if !self.was_member => Standing::Joining,
-            (false, _) => Standing::Fenced,
+            (true, _) => MemberStatus::Leaving,
+            (false, true) if now < self.deadline.ends() => MemberStatus::Serving,
+            (false, false) if !self.was_member => MemberStatus::Joining,
+            (false, _) => MemberStatus::Fenced,
         }
     }
 }
 
-impl fmt::Debug for Seat {
+impl fmt::Debug for LocalMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat").field("me", &self.me).field("state", &self.state()).finish_non_exhaustive()
     }
@@ -334,22 +335,22 @@ mod tests {
             weight: 100,
             zone: String::new(),
         };
-        let seat = Arc::new(Mutex::new(Seat::new(me, Arc::new(Nothing))));
+        let local = Arc::new(Mutex::new(LocalMember::new(me, Arc::new(Nothing))));
         let lease = Duration::from_millis(50);
-        let membership = Script::control(Arc::clone(&seat), lease);
+        let membership = Script::control(Arc::clone(&local), lease);
         let granted = Instant::now();
-        seat.lock().serve_until(granted + lease);
-        let me = seat.lock().me().clone();
-        seat.lock().take(1, View { members: [(me.id.clone(), me)].into(), ..View::default() });
+        local.lock().serve_until(granted + lease);
+        let me = local.lock().me().clone();
+        local.lock().take(1, View { members: [(me.id.clone(), me)].into(), ..View::default() });
         while membership.serves() {
             assert!(granted.elapsed() <= lease + Duration::from_secs(1));
             std::thread::yield_now();
         }
-        assert!(granted.elapsed() >= lease || membership.state().standing != Standing::Serving);
-        seat.lock().stand(Instant::now());
-        assert_eq!(membership.state().standing, Standing::Fenced);
-        seat.lock().serve_until(Instant::now() + Duration::from_secs(3600));
-        seat.lock().stand(Instant::now());
+        assert!(granted.elapsed() >= lease || membership.state().standing != MemberStatus::Serving);
+        local.lock().stand(Instant::now());
+        assert_eq!(membership.state().standing, MemberStatus::Fenced);
+        local.lock().serve_until(Instant::now() + Duration::from_secs(3600));
+        local.lock().stand(Instant::now());
         assert!(membership.serves());
     }
 }

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use crate::cluster::view::Member;
 
 /// What this node knows of the others from pinging them. The room that calls them implements it.
-pub trait Contacts: Send + Sync + 'static {
+pub trait FailureDetector: Send + Sync + 'static {
     /// What is known of a member: of this incarnation, at this address. Called often, and under a
     /// lock: must be quick, and must not call the membership's owner back.
     fn contact(&self, member: &Member) -> Contact;
 
     /// Why it does not answer, for people: what came back, or that nothing did. `None` when it
-    /// answers, or was not asked. Quick, as [`Contacts::contact`] is.
+    /// answers, or was not asked. Quick, as [`FailureDetector::contact`] is.
     fn trouble(&self, member: &Member) -> Option<String> {
         let _ = member;
         None
@@ -22,13 +22,13 @@ pub trait Contacts: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Contact {
     /// When the last ping was sent that this member answered. For one that was never pinged
-    /// before, when it was first heard of, so that two nodes that never met do not doubt each
+    /// before, when it was first heard of, so that two nodes that never met do not suspect each
     /// other at once. `None` for one that is not known yet.
     pub answered: Option<Instant>,
     /// Whether it has ever answered.
     pub is_proven: bool,
     /// When the last ping was sent whose answer said that the member's own pings reach this node.
-    pub vouched: Option<Instant>,
+    pub granted: Option<Instant>,
     /// The epoch it said it had come to; 0 before it said so.
     pub epoch: u64,
 }
@@ -48,18 +48,18 @@ impl Contact {
 
 /// How long nodes go by what they heard of each other: parts of the lease.
 ///
-/// Why a node that serves because others vouch for it is never one that these others have given
-/// up: Y vouches for X while X is reachable for Y, so at that moment less than
-/// [`Timing::answer_counts`] has gone by since X answered Y. Y doubts X when it has not been
-/// reachable for [`Timing::doubted_after`] since then, more than half of a lease after that moment
-/// at the earliest. X serves on that vouch for [`Timing::vouch_counts`], half of a lease, from when
+/// Why a node that serves because others grant it is never one that these others have given
+/// up: Y grants X while X is reachable for Y, so at that moment less than
+/// [`Timing::answer_counts`] has gone by since X answered Y. Y suspects X when it has not been
+/// reachable for [`Timing::suspected_after`] since then, more than half of a lease after that moment
+/// at the earliest. X serves on that grant [`Timing::grant_counts`], half of a lease, from when
 /// it sent its ping, which was before that moment.
 ///
-/// Why a doubt outlasts what X serves by its lease, too, even if etcd ends all leases at the moment
+/// Why a suspicion outlasts what X serves by its lease, too, even if etcd ends all leases at the moment
 /// at which X is cut off from everybody: X last renewed its lease before that moment, and serves by
 /// it for [`Timing::serves_for`]. Y's last ping that X answered was sent at most
-/// [`Timing::ping_interval`] before that moment, and Y doubts X [`Timing::answer_counts`] and
-/// [`Timing::doubted_after`] after that ping. The tenth of a lease that is left is for clocks that
+/// [`Timing::ping_interval`] before that moment, and Y suspects X [`Timing::answer_counts`] and
+/// [`Timing::suspected_after`] after that ping. The tenth of a lease that is left is for clocks that
 /// do not run alike.
 ///
 /// All of this is so short that the keys of a node that was killed have gone to others within a
@@ -106,13 +106,13 @@ impl Timing {
         self.lease_ttl / 4
     }
 
-    /// How long a member must not have been reachable for a node to say that it doubts it.
-    pub fn doubted_after(self) -> Duration {
+    /// How long a member must not have been reachable for a node to say that it suspects it.
+    pub fn suspected_after(self) -> Duration {
         self.lease_ttl * 3 / 5
     }
 
     /// How long after the ping was sent its answer lets a node serve whose lease is over.
-    pub fn vouch_counts(self) -> Duration {
+    pub fn grant_counts(self) -> Duration {
         self.lease_ttl / 2
     }
 }
@@ -125,7 +125,7 @@ mod tests {
     fn nobody_is_doubted_while_a_vouch_counts() {
         for millis in [1_000, 1_001, 5_000, 60_000] {
             let timing = Timing::of(Duration::from_millis(millis));
-            assert!(timing.vouch_counts() + timing.lease_ttl() / 10 <= timing.doubted_after());
+            assert!(timing.grant_counts() + timing.lease_ttl() / 10 <= timing.suspected_after());
             assert!(timing.ping_interval() * 2 < timing.answer_counts());
         }
     }
@@ -134,10 +134,10 @@ mod tests {
     fn nobody_is_doubted_who_may_serve_by_a_lease_that_etcd_has_dropped() {
         for millis in [1_000, 1_001, 5_000, 60_000] {
             let timing = Timing::of(Duration::from_millis(millis));
-            let doubted = timing.answer_counts() + timing.doubted_after();
+            let suspected = timing.answer_counts() + timing.suspected_after();
             let slack = timing.lease_ttl() / 10;
             assert!(
-                timing.ping_interval() + timing.serves_for() + slack <= doubted + Duration::from_micros(1)
+                timing.ping_interval() + timing.serves_for() + slack <= suspected + Duration::from_micros(1)
             );
             assert!(timing.serves_for() < timing.lives_in_etcd());
         }

@@ -7,13 +7,13 @@ use crate::cluster::moment::now;
 
 /// A moment that moves forward, and whether it counts.
 #[derive(Debug)]
-pub(crate) struct Tenure {
+pub(crate) struct ServingDeadline {
     base: Instant,
     nanos: AtomicU64,
     displaced: AtomicBool,
 }
 
-impl Tenure {
+impl ServingDeadline {
     /// One that is already over.
     pub(crate) fn over() -> Self {
         Self { base: now(), nanos: AtomicU64::new(0), displaced: AtomicBool::new(false) }
