@@ -165,6 +165,30 @@ fn circles(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     circles.into_iter().collect()
 }
 
+/// The safety rules by which nodes agree have labels, S1 and so on: those that code cites are those of the document.
+#[test]
+fn code_cites_the_safety_rules_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/design/membership.md")).expect("it is there");
+    let told: BTreeSet<String> = document
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| **")?.split_once("**")?.0.to_owned()))
+        .collect();
+    let mut cited = BTreeSet::new();
+    for path in files().values().filter(|path| path.starts_with(root.join("src/cluster"))) {
+        let text = fs::read_to_string(path).expect("the file was there a moment ago");
+        let comments = text.lines().filter_map(|line| Some(line.split_once("//")?.1));
+        let words = comments.flat_map(|comment| comment.split(|letter: char| !letter.is_alphanumeric()));
+        cited.extend(words.filter(|word| is_label(word)).map(str::to_owned));
+    }
+    assert_eq!(told, cited);
+    assert!(told.len() >= 7, "{told:?}");
+}
+
+fn is_label(word: &str) -> bool {
+    word.strip_prefix('S').is_some_and(|number| number.len() == 1 && number.parse::<u8>().is_ok())
+}
+
 /// Lines of a file, and of a function, that are not said to be more.
 const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 60;

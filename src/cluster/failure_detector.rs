@@ -48,7 +48,7 @@ impl Contact {
 
 /// How long nodes go by what they heard of each other: parts of the lease.
 ///
-/// Why a node that serves because others grant it is never one that these others have given
+/// S5 of docs/design/membership.md: why a node that serves because others grant it is never one that these others have given
 /// up: Y grants X while X is reachable for Y, so at that moment less than
 /// [`Timing::answer_counts`] has gone by since X answered Y. Y suspects X when it has not been
 /// reachable for [`Timing::suspected_after`] since then, more than half of a lease after that moment

@@ -1,26 +1,11 @@
 //! Which view may follow another: the rule that every node applies to what it reads in etcd, as
 //! a pure function.
 //!
-//! A node acts on the last view it has heard of, and may hear late. What keeps two nodes from
-//! owning one key under two views:
+//! A node acts on the last view it has heard of, and may hear late. What keeps two nodes from owning one key under two
+//! views is told in docs/design/membership.md. Of its rules, S2 is [`granted`], S3 is [`next_view`] and [`enough`], and S7
+//! is what [`enough`] makes of members that are gone. S4 and S5 give [`Evidence`] its meaning.
 //!
-//! 1. A node with a lease is waited for: a slot that it may still own under an older view is not
-//!    opened elsewhere before it has confirmed the new one ([`State::is_converged`]).
-//! 2. A node without a lease serves only while more than half of its view grant it, none of
-//!    them known to have come to a later view ([`granted`]). Who grants does not suspect.
-//! 3. A view changes only while half of its members have a lease, and a member without one is
-//!    removed only when all of these suspect it ([`next_view`]). So among those who would have to
-//!    grant it there is always one who suspects it.
-//! 4. A view is followed by another only when half of the members of the one *before* it have come
-//!    to it ([`enough`]), and somebody is removed only when their last grants are over, too. So
-//!    whoever has stayed further behind finds no more than half of its view to grant it.
-//! 5. Half is not asked for when all others have had no lease for so long that they need *every*
-//!    member to grant them; but one has to be there who does not. When none is, all of them may
-//!    be cut off together and grant each other, so the view stays as it is ([`enough`]).
-//!
-//! Apart from that, nobody enters whom those who are there do not reach ([`admit`]).
-//!
-//! [`State::is_converged`]: crate::cluster::State::is_settled
+//! Apart from that, no node enters that those that are there do not reach ([`admit`]).
 
 pub mod admit;
 mod evidence;
@@ -95,7 +80,7 @@ fn suspected<'a>(
 
 /// Whether enough of a view's members have done something for the others not to find more than
 /// half of it to grant them: half have; or one has, and whoever has not is `gone` and needs
-/// that one, too. When nobody has, those who are gone may grant each other for ever.
+/// that one, too (S7). When nobody has, those who are gone may grant each other for ever.
 pub fn enough<'a>(
     ids: impl Iterator<Item = &'a String>,
     done: impl Fn(&str) -> bool,
@@ -107,7 +92,7 @@ pub fn enough<'a>(
 
 /// The moment at which enough members had last granted node `me` for it to serve without a
 /// lease: more than half of the view, itself included, or `all` of it. `None` when there was
-/// none. `grant` tells when another member did.
+/// none (S2). `grant` tells when another member did.
 pub fn granted<T: Ord + Copy>(
     view: &View,
     me: &str,

@@ -69,7 +69,7 @@ impl State {
         self.acknowledged.iter().filter(|&(_, &epoch)| epoch > self.epoch).map(|(id, _)| id.as_str())
     }
 
-    /// Whether nobody acts on another view any more. Until then, the previous owner of a slot may
+    /// Whether nobody acts on another view any more (S1 of docs/design/membership.md). Until then, the previous owner of a slot may
     /// still answer for it: who has gained one must not. Nor while somebody is known to be ahead:
     /// when etcd has lost views, the one that follows here may be older than theirs.
     pub fn is_converged(&self) -> bool {

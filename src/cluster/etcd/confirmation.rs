@@ -1,4 +1,4 @@
-//! Confirmation: have enough members of the view before acknowledged this one, and which members are gone?
+//! Confirmation (S4, S7): have enough members of the view before acknowledged this one, and which members are gone?
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The lease: until when does this node serve by it?
+//! The lease (S1): until when does this node serve by it?
 
 use std::time::{Duration, Instant};
 

@@ -274,7 +274,7 @@ impl<C: Connect> EtcdTask<C> {
         Ok(true)
     }
 
-    /// Says which view this node has come to, and whom it suspects.
+    /// Says which view this node has acknowledged, and whom it suspects.
     async fn say(&self, client: &C::Calls, now: Instant, lease: i64) -> Result<(), calls::Error> {
         let ack = self.state.lock().ack(lease);
         if let Some(txn) = ack {

@@ -32,7 +32,7 @@ pub struct Proposal {
 impl MembershipState {
     /// Registers this incarnation, and with it what it has come to and whom it suspects; unless the
     /// view has changed since it was read: it may have been removed in between, and must then not
-    /// come back.
+    /// come back (S6).
     pub fn register(&mut self, now: Instant, lease: i64) -> (Txn, Suspected) {
         let me = self.local.me().clone();
         let key = self.keys().member(&me.id);
@@ -43,7 +43,7 @@ impl MembershipState {
         (txn, suspicions)
     }
 
-    /// Says which epoch this node has come to, when etcd does not have it. Only while the view and
+    /// Says which epoch this node has acknowledged, when etcd does not have it (S6). Only while the view and
     /// this node's registration are as it has read them: whoever reads a later view must find with
     /// it everything by which somebody serves under an older one, and may not wait in vain for
     /// what another process with this id has overwritten.
