@@ -11,9 +11,9 @@ mod commands;
 mod context;
 mod evict;
 mod facts;
-mod floors;
 mod generation;
 mod lookup;
+mod min_generations;
 mod moving;
 mod options;
 mod padded;
@@ -41,7 +41,8 @@ use crate::store::sweep::Sweeper;
 use crate::store::table::Table;
 
 pub use caller::Caller;
-pub use floors::Floors;
+pub use generation::Generation;
+pub use min_generations::MinGenerations;
 pub use moving::{Arrival, MovingItem};
 pub use options::Options;
 
@@ -133,8 +134,8 @@ impl Store {
     }
 
     /// Begins a new generation, which every value that is set from now on carries, and returns
-    /// it, for [`Caller::since`] and [`Floors`]. What is there stays.
-    pub fn advance(&self) -> u32 {
+    /// it, for [`Caller::min_generation`] and [`MinGenerations`]. What is there stays.
+    pub fn advance(&self) -> Generation {
         let generation = self.shards.shared.generations.0.advance();
         // Once in four million; nobody's to count.
         let counters = Counters::default();
@@ -149,8 +150,8 @@ impl Store {
     ///
     /// To be called before any command acts on a change of the cluster: then nothing that it
     /// writes is taken for what was there before.
-    pub fn set_floors(&self, floors: Option<Arc<dyn Floors>>) {
-        self.shards.shared.floors.set(floors);
+    pub fn set_min_generations(&self, min_generations: Option<Arc<dyn MinGenerations>>) {
+        self.shards.shared.min_generations.set(min_generations);
     }
 
     /// Shows every item of one shard that counts, most recently used first. The shard is locked

@@ -16,7 +16,7 @@ use crate::cache::routing::{Places, Routing, RoutingHandle, Slots};
 use crate::cache::routing_watch::RoutingWatch;
 use crate::cluster::view::{Owners, SLOTS, View};
 use crate::cluster::{Hooks, State};
-use crate::store::Store;
+use crate::store::{Generation, Store};
 
 /// CAS tokens carry the epoch above this bit, so that no two owners of a key ever give the same:
 /// a million million writes of one node under one view, and 16 million views.
@@ -38,9 +38,10 @@ pub struct Ownership {
 impl Ownership {
     /// A node that has not joined: it owns nothing.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
-        let (owners, since) = (Arc::new(Owners::of(&View::default())), since_for_all(0));
-        let places = Arc::new(Places::of(&owners, None, &since, 0));
-        let routing = Routing { version: 0, epoch: 0, owners, me: None, since, places, shut: None };
+        let (owners, min_generations) =
+            (Arc::new(Owners::of(&View::default())), same_for_all(Generation::default()));
+        let places = Arc::new(Places::of(&owners, None, &min_generations, Generation::default()));
+        let routing = Routing { version: 0, epoch: 0, owners, me: None, min_generations, places, shut: None };
         let routing_watch = Arc::new(RoutingWatch::new(Arc::new(routing)));
         Arc::new(Self { store, routing_handles: Mutex::default(), routing_watch, changes: AtomicU64::new(0) })
     }
@@ -80,7 +81,7 @@ impl Ownership {
         let next = Arc::new(next);
         if !Arc::ptr_eq(&next.places, &routing.places) {
             // Before anything is written by it, or a sweep might take that for another one's.
-            self.store.set_floors(Some(next.clone()));
+            self.store.set_min_generations(Some(next.clone()));
         }
         for routing_handle in routing_handles.iter() {
             *routing_handle.0.lock() = next.clone();
@@ -90,40 +91,40 @@ impl Ownership {
 }
 
 fn copy(routing: &Routing) -> Routing {
-    let Routing { version, epoch, owners, me, since, places, shut } = routing;
+    let Routing { version, epoch, owners, me, min_generations, places, shut } = routing;
     Routing {
         version: *version,
         epoch: *epoch,
         owners: owners.clone(),
         me: *me,
-        since: since.clone(),
+        min_generations: min_generations.clone(),
         places: places.clone(),
         shut: shut.clone(),
     }
 }
 
-fn since_for_all(generation: u32) -> Arc<[u32]> {
+fn same_for_all(generation: Generation) -> Arc<[Generation]> {
     std::iter::repeat_n(generation, SLOTS).collect()
 }
 
 /// The same as before, when there are no such slots.
-fn since_for(slots: &Slots, generation: u32, before: &Arc<[u32]>) -> Arc<[u32]> {
+fn raised_for(slots: &Slots, generation: Generation, before: &Arc<[Generation]>) -> Arc<[Generation]> {
     if slots.is_empty() {
         return before.clone();
     }
-    let mut since: Arc<[u32]> = before.as_ref().into();
-    let ours = Arc::get_mut(&mut since).expect("nobody else has it yet");
+    let mut min_generations: Arc<[Generation]> = before.as_ref().into();
+    let ours = Arc::get_mut(&mut min_generations).expect("nobody else has it yet");
     slots.iter().for_each(|slot| ours[slot] = generation);
-    since
+    min_generations
 }
 
 impl Hooks for Ownership {
     fn forget(&self) {
         let generation = self.store.advance();
         self.replace(|routing| {
-            let since = since_for_all(generation);
-            let places = Arc::new(Places::of(&routing.owners, routing.me, &since, generation));
-            Some(Routing { since, places, ..copy(routing) })
+            let min_generations = same_for_all(generation);
+            let places = Arc::new(Places::of(&routing.owners, routing.me, &min_generations, generation));
+            Some(Routing { min_generations, places, ..copy(routing) })
         });
     }
 
@@ -148,14 +149,14 @@ impl Hooks for Ownership {
                     shut.insert(slot);
                 }
             }
-            let since = match flushed {
-                true => since_for_all(generation),
-                false => since_for(&gained, generation, &routing.since),
+            let min_generations = match flushed {
+                true => same_for_all(generation),
+                false => raised_for(&gained, generation, &routing.min_generations),
             };
             let shut = (!shut.is_empty() && !after.is_converged()).then(|| Arc::new(shut));
             let owners = after.owners.clone();
-            let places = Arc::new(Places::of(&owners, me, &since, generation));
-            Some(Routing { version: 0, epoch: after.epoch, owners, me, since, places, shut })
+            let places = Arc::new(Places::of(&owners, me, &min_generations, generation));
+            Some(Routing { version: 0, epoch: after.epoch, owners, me, min_generations, places, shut })
         });
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::cluster::view::{Member, Owners, SLOTS, slot};
-use crate::store::Floors;
+use crate::store::{Generation, MinGenerations};
 
 /// Where a command is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Place {
     /// Here; what was written under a lower generation of the store is not this cluster's.
     Here {
         /// The generation.
-        since: u32,
+        min_generation: Generation,
     },
     /// Here, but not before every node knows that it is so.
     Pending,
@@ -36,7 +36,7 @@ pub struct Routing {
     /// This node among the owners.
     pub(super) me: Option<u16>,
     /// For each slot the generation of the store from which on its items count.
-    pub(super) since: Arc<[u32]>,
+    pub(super) min_generations: Arc<[Generation]>,
     /// What follows from these three, ready to be looked up in.
     pub(super) places: Arc<Places>,
     /// The slots that others may still answer for.
@@ -76,11 +76,11 @@ impl Routing {
     }
 }
 
-impl Floors for Routing {
-    fn floor(&self, key: &[u8]) -> Option<u32> {
+impl MinGenerations for Routing {
+    fn min_generation(&self, key: &[u8]) -> Option<Generation> {
         match self.place(key) {
-            Place::Here { since } => Some(since),
-            Place::Pending => Some(self.since[usize::from(slot(key))]),
+            Place::Here { min_generation } => Some(min_generation),
+            Place::Pending => Some(self.min_generations[usize::from(slot(key))]),
             Place::Member(_) | Place::Nowhere => None,
         }
     }
@@ -96,7 +96,7 @@ pub(super) struct Places {
     usual: [u16; 3],
     all: Box<[u16]>,
     /// Those of most slots come first.
-    generations: Vec<u32>,
+    generations: Vec<Generation>,
 }
 
 /// The mark of a slot of this node; the rest is the place of its generation.
@@ -117,25 +117,30 @@ impl Places {
     ///
     /// # Panics
     /// With more than 32,768 members.
-    pub(super) fn of(owners: &Owners, me: Option<u16>, since: &[u32], newest: u32) -> Self {
+    pub(super) fn of(
+        owners: &Owners,
+        me: Option<u16>,
+        min_generations: &[Generation],
+        newest: Generation,
+    ) -> Self {
         assert!(owners.members().len() <= usize::from(HERE), "so many members");
         let mine = |slot: u16| me.is_some() && owners.index(slot) == me;
-        let since_of = |slot: u16| since[usize::from(slot)];
+        let generation_of = |slot: u16| min_generations[usize::from(slot)];
         let mut slots = HashMap::from([(newest, 0)]);
         (0..=u16::MAX)
             .filter(|&slot| mine(slot))
-            .for_each(|slot| *slots.entry(since_of(slot)).or_default() += 1);
-        let mut generations: Vec<u32> = slots.keys().copied().collect();
-        generations.sort_unstable_by_key(|generation| (Reverse(slots[generation]), *generation));
+            .for_each(|slot| *slots.entry(generation_of(slot)).or_default() += 1);
+        let mut generations: Vec<Generation> = slots.keys().copied().collect();
+        generations.sort_unstable_by_key(|generation| (Reverse(slots[generation]), generation.number()));
         generations.truncate(GENERATIONS_MAX - 1);
         if !generations.contains(&newest) {
             generations.push(newest);
         }
-        let by_generation: HashMap<u32, u16> = generations.iter().copied().zip(0..).collect();
+        let by_generation: HashMap<Generation, u16> = generations.iter().copied().zip(0..).collect();
         let all = (0..=u16::MAX).map(|slot| match owners.index(slot) {
             None => NOWHERE,
             Some(_) if mine(slot) => {
-                HERE | by_generation.get(&since_of(slot)).unwrap_or(&by_generation[&newest])
+                HERE | by_generation.get(&generation_of(slot)).unwrap_or(&by_generation[&newest])
             }
             Some(member) => member,
         });
@@ -156,7 +161,7 @@ impl Places {
         match place {
             NOWHERE => Place::Nowhere,
             place if place < HERE => Place::Member(place),
-            place => Place::Here { since: self.generations[usize::from(place & !HERE)] },
+            place => Place::Here { min_generation: self.generations[usize::from(place & !HERE)] },
         }
     }
 }
@@ -234,28 +239,29 @@ mod tests {
     #[test]
     fn places_say_what_owners_and_generations_say() {
         let owners = owners(&["a", "b", "c"]);
-        let since: Vec<u32> = (0..SLOTS as u32).map(|slot| slot % 1_000).collect();
-        let places = Places::of(&owners, Some(1), &since, 7);
+        let since: Vec<_> = (0..SLOTS as u32).map(|slot| Generation::new(slot % 1_000)).collect();
+        let places = Places::of(&owners, Some(1), &since, Generation::new(7));
         for slot in 0..=u16::MAX {
             let expected = match owners.index(slot).expect("there are members") {
-                1 => Place::Here { since: since[usize::from(slot)] },
+                1 => Place::Here { min_generation: since[usize::from(slot)] },
                 member => Place::Member(member),
             };
             assert_eq!(places.of_slot(slot), expected);
         }
-        let nobody = Places::of(&self::owners(&[]), None, &since, 7);
+        let nobody = Places::of(&self::owners(&[]), None, &since, Generation::new(7));
         assert_eq!(nobody.of_slot(1), Place::Nowhere);
     }
 
     #[test]
     fn what_generations_there_is_no_room_for_is_forgotten() {
         // The first two slots share a generation, all others have one each.
-        let since: Vec<u32> = (0..SLOTS as u32).map(|slot| slot.max(1)).collect();
-        let newest = u32::MAX;
+        let since: Vec<_> = (0..SLOTS as u32).map(|slot| Generation::new(slot.max(1))).collect();
+        let newest = Generation::new(u32::MAX);
         let places = Places::of(&owners(&["a"]), Some(0), &since, newest);
-        let kept = |slot: u16| places.of_slot(slot) == Place::Here { since: since[usize::from(slot)] };
+        let kept =
+            |slot: u16| places.of_slot(slot) == Place::Here { min_generation: since[usize::from(slot)] };
         assert!(kept(0) && kept(1));
         assert_eq!((0..=u16::MAX).filter(|&slot| kept(slot)).count(), GENERATIONS_MAX);
-        assert_eq!(places.of_slot(u16::MAX), Place::Here { since: newest });
+        assert_eq!(places.of_slot(u16::MAX), Place::Here { min_generation: newest });
     }
 }

@@ -16,7 +16,7 @@ use crate::pb::{EncodedOp, Projection};
 use crate::peer::PendingOp;
 use crate::peer::completions::ReplyTo;
 use crate::stats::Counters;
-use crate::store::{Caller, Store};
+use crate::store::{Caller, Generation, Store};
 
 /// The right to execute one batch of commands. While it lives, the routing that it began with stays in force: it must not
 /// be kept across an await.
@@ -86,7 +86,7 @@ impl<'a> Turn<'a> {
         command: &Command<'_>,
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> Result<R, NotHere> {
-        let caller = Caller { since: self.admit(command.key)?, ..self.caller };
+        let caller = Caller { min_generation: self.admit(command.key)?, ..self.caller };
         Ok(self.store.execute(&caller, command, reply))
     }
 
@@ -106,12 +106,12 @@ impl<'a> Turn<'a> {
 
     /// Whether a command on this key is executed here, and from which generation on items under it count.
     #[inline]
-    fn admit(&mut self, key: &[u8]) -> Result<Option<u32>, NotHere> {
+    fn admit(&mut self, key: &[u8]) -> Result<Option<Generation>, NotHere> {
         let Some(hold) = &mut self.hold else { return Ok(None) };
         match hold.routing.place(key) {
-            Place::Here { since } if hold.serves => {
+            Place::Here { min_generation } if hold.serves => {
                 hold.executed = true;
-                Ok(Some(since))
+                Ok(Some(min_generation))
             }
             Place::Here { .. } => Err(NotHere::Unavailable(Unavailable::Fenced)),
             Place::Nowhere => Err(NotHere::Unavailable(Unavailable::NoOwner)),

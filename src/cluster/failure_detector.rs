@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_doubted_while_a_vouch_counts() {
+    fn nobody_is_suspected_while_a_grant_counts() {
         for millis in [1_000, 1_001, 5_000, 60_000] {
             let timing = Timing::of(Duration::from_millis(millis));
             assert!(timing.grant_counts() + timing.lease_ttl() / 10 <= timing.suspected_after());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_doubted_who_may_serve_by_a_lease_that_etcd_has_dropped() {
+    fn nobody_is_suspected_who_may_serve_by_a_lease_that_etcd_has_dropped() {
         for millis in [1_000, 1_001, 5_000, 60_000] {
             let timing = Timing::of(Duration::from_millis(millis));
             let suspected = timing.answer_counts() + timing.suspected_after();

@@ -95,7 +95,7 @@ impl LocalMember {
     }
 
     /// Takes over a view. An epoch that is not above the present one is ignored, because views
-    /// only go forward. When epochs were skipped, what they did to this node's slots is not known,
+    /// only go forward. When epochs were skipped (S9 of docs/design/membership.md), what they did to this node's slots is not known,
     /// and everything is forgotten.
     pub fn take(&mut self, epoch: u64, view: View) -> Effect {
         let before = self.state();
@@ -294,7 +294,10 @@ impl LocalMember {
 
 impl fmt::Debug for LocalMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat").field("me", &self.me).field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("LocalMember")
+            .field("me", &self.me)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 

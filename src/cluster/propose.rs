@@ -60,22 +60,22 @@ fn suspected<'a>(
     reachable: impl Fn(&str) -> bool,
 ) -> impl Iterator<Item = &'a String> {
     let mut lost = Vec::new();
-    let mut shunned = Vec::new();
+    let mut unreached = Vec::new();
     for (id, member) in &current.members {
         let voters =
             || current.members.keys().filter(|&voter| voter != id && evidence.registered.contains_key(voter));
-        let doubting = |voter: &&String| {
+        let suspecting = |voter: &&String| {
             evidence.suspicions.get(*voter).is_some_and(|ids| ids.get(id) == Some(&member.incarnation))
         };
         if evidence.registered.get(id).is_some_and(|it| it.incarnation == member.incarnation) {
-            if voters().filter(doubting).count() * 2 > current.members.len() {
-                shunned.push(id);
+            if voters().filter(suspecting).count() * 2 > current.members.len() {
+                unreached.push(id);
             }
-        } else if voters().next().is_some() && voters().all(|voter| doubting(&voter)) && !reachable(id) {
+        } else if voters().next().is_some() && voters().all(|voter| suspecting(&voter)) && !reachable(id) {
             lost.push(id);
         }
     }
-    lost.into_iter().chain(shunned)
+    lost.into_iter().chain(unreached)
 }
 
 /// Whether enough of a view's members have done something for the others not to find more than
@@ -347,8 +347,8 @@ mod tests {
                     };
                     // "a" has no lease; who does not reach it says so, and who does grants it.
                     let (registered, reach) = (pick(leased & !1), pick(reached & !1));
-                    let doubting = pick(leased & !1 & !reached);
-                    let Some(next) = next(&all, &registered, &doubting, "a") else { continue };
+                    let suspecting = pick(leased & !1 & !reached);
+                    let Some(next) = next(&all, &registered, &suspecting, "a") else { continue };
                     if !next.contains('a') {
                         let grant = |member: &Member| reach.contains(&member.id).then_some(1);
                         assert_eq!(

@@ -1,4 +1,4 @@
-//! Until when this node may answer as an owner, for who must know at every operation.
+//! Until when this node may answer as an owner (S8 of docs/design/membership.md).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::clock::Seconds;
 use crate::stats::Counters;
+use crate::store::generation::Generation;
 
 /// Who asks, and when.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +20,7 @@ pub struct Caller<'a> {
     /// no key is named.
     ///
     /// [`Store::advance`]: crate::store::Store::advance
-    pub since: Option<u32>,
+    pub min_generation: Option<Generation>,
     /// A command that has not begun by then is refused, as
     /// [`Unavailable::Unanswered`](crate::command::Unavailable::Unanswered).
     pub expires: Option<Instant>,
@@ -29,6 +30,6 @@ impl<'a> Caller<'a> {
     /// A caller on a node that is alone.
     #[inline]
     pub fn new(now: Seconds, counters: &'a Counters, connection: u64) -> Self {
-        Self { now, counters, connection, since: None, expires: None }
+        Self { now, counters, connection, min_generation: None, expires: None }
     }
 }

@@ -7,9 +7,9 @@ use crate::item::Exptime;
 use crate::stats::{Counter, Counters};
 use crate::store::caller::Caller;
 use crate::store::facts::{Dead, Facts, KEY_BINARY, MARKS};
-use crate::store::floors::Floors;
-use crate::store::generation::{self, Span};
+use crate::store::generation::{self, Generation, Span};
 use crate::store::lookup::Lookup;
+use crate::store::min_generations::MinGenerations;
 use crate::store::shared::Shared;
 
 /// A [`Caller`], and what counted when the shard's lock was taken.
@@ -20,25 +20,25 @@ pub(super) struct Context<'a> {
     pub(super) counters: &'a Counters,
     pub(super) connection: u64,
     /// The newest generation.
-    pub(super) current: u32,
+    pub(super) current: Generation,
     /// What was written in an older generation is dead.
-    floor: u32,
+    floor: Generation,
 }
 
 impl<'a> Context<'a> {
     /// What counts for a command of this caller; to be asked under the lock of its key's shard.
     #[inline]
     pub(super) fn new(shared: &'a Shared, caller: &Caller<'a>) -> Self {
-        let &Caller { now, counters, connection, since, .. } = caller;
+        let &Caller { now, counters, connection, min_generation, .. } = caller;
         let Span { floor, current } = shared.generations.0.span(now);
-        let floor = since.map_or(floor, |since| generation::later(floor, since));
+        let floor = min_generation.map_or(floor, |min| floor.later(min));
         Self { shared, now, counters, connection, current, floor }
     }
 
     /// Why an item is dead, if it is.
     #[inline]
     pub(super) fn dead(&self, facts: &Facts) -> Option<Dead> {
-        if generation::is_older(facts.stamp, generation::stamp(self.floor)) {
+        if generation::is_older(facts.stamp, self.floor.stamp()) {
             Some(Dead::Flushed)
         } else if facts.exptime != 0 && facts.exptime <= self.now {
             Some(Dead::Expired)
@@ -48,8 +48,8 @@ impl<'a> Context<'a> {
     }
 
     /// Whether what was written in this generation may live.
-    pub(super) fn counts(&self, generation: u32) -> bool {
-        generation::later(self.floor, generation) == generation
+    pub(super) fn counts(&self, generation: Generation) -> bool {
+        self.floor.later(generation) == generation
     }
 
     #[inline]
@@ -72,7 +72,7 @@ impl Request<'_> {
     /// that of the key's form.
     #[inline]
     pub(super) fn stamp(&self) -> u32 {
-        self.stamp_of(generation::stamp(self.cx.current))
+        self.stamp_of(self.cx.current.stamp())
     }
 
     /// The stamp of what is made out of an item with this stamp: its generation, and no mark but
@@ -92,24 +92,22 @@ impl Request<'_> {
 /// What counts in a whole shard whose lock is held, key by key.
 pub(super) struct ScanContext<'a> {
     pub(super) cx: Context<'a>,
-    floors: Option<Arc<dyn Floors>>,
+    min_generations: Option<Arc<dyn MinGenerations>>,
 }
 
 impl<'a> ScanContext<'a> {
-    /// To be asked under the shard's lock. Of its keys `caller.since` says nothing.
+    /// To be asked under the shard's lock. Of its keys `caller.min_generation` says nothing.
     pub(super) fn new(shared: &'a Shared, caller: &Caller<'a>) -> Self {
-        let cx = Context::new(shared, &Caller { since: None, ..*caller });
-        Self { cx, floors: shared.floors.get() }
+        let cx = Context::new(shared, &Caller { min_generation: None, ..*caller });
+        Self { cx, min_generations: shared.min_generations.get() }
     }
 
     /// Why an item is dead, if it is.
     pub(super) fn dead(&self, key: &[u8], facts: &Facts) -> Option<Dead> {
         self.cx.dead(facts).or_else(|| {
-            let floor = self.floors.as_ref()?.floor(key);
-            let counts = floor.is_some_and(|floor| {
-                let floor = generation::later(self.cx.floor, floor);
-                !generation::is_older(facts.stamp, generation::stamp(floor))
-            });
+            let min = self.min_generations.as_ref()?.min_generation(key);
+            let counts =
+                min.is_some_and(|min| !generation::is_older(facts.stamp, self.cx.floor.later(min).stamp()));
             (!counts).then_some(Dead::Flushed)
         })
     }

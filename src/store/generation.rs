@@ -23,29 +23,56 @@ pub(super) const LAG_MAX: u32 = 1 << 21;
 // Older than the floor by more than the two together is nothing that lies in the store.
 const _: () = assert!(UNSWEPT_MAX + LAG_MAX < 1 << 23);
 
-/// The later of two generations, less than two thousand million apart.
-#[inline]
-pub(super) fn later(one: u32, other: u32) -> u32 {
-    if (one.wrapping_sub(other) as i32) < 0 { other } else { one }
-}
+/// When something was written, in changes of what counts ([`Store::advance`]). Generations wrap
+/// around, so they have no order but that of two which are near each other.
+///
+/// [`Store::advance`]: crate::store::Store::advance
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Generation(u32);
 
-/// The earlier of two generations, less than two thousand million apart.
-pub(super) fn earlier(one: u32, other: u32) -> u32 {
-    if later(one, other) == one { other } else { one }
-}
+impl Generation {
+    /// The generation of this number, counted from the start of the store and wrapped around.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
 
-/// A generation as an item carries it, with no marks.
-#[inline]
-pub(super) fn stamp(generation: u32) -> u32 {
-    generation << STAMP_SHIFT
-}
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
 
-/// The generation of an item with this stamp, marks and all, that lies in the store while the
-/// newest generation is `current`.
-pub(super) fn of_stamp(stamp: u32, current: u32) -> u32 {
-    let age = (self::stamp(current) >> STAMP_SHIFT).wrapping_sub(stamp >> STAMP_SHIFT);
-    // Both have 24 bits, and so has what lies between them.
-    current.wrapping_sub(age & u32::MAX >> STAMP_SHIFT)
+    /// The later of two generations, less than two thousand million apart.
+    #[inline]
+    pub(super) fn later(self, other: Self) -> Self {
+        if (self.0.wrapping_sub(other.0) as i32) < 0 { other } else { self }
+    }
+
+    /// The earlier of two generations, less than two thousand million apart.
+    pub(super) fn earlier(self, other: Self) -> Self {
+        if self.later(other) == self { other } else { self }
+    }
+
+    /// As an item carries it, with no marks.
+    #[inline]
+    pub(super) fn stamp(self) -> u32 {
+        self.0 << STAMP_SHIFT
+    }
+
+    /// That of an item with this stamp, marks and all, that is in the store while the newest
+    /// generation is `current`.
+    pub(super) fn of_stamp(stamp: u32, current: Self) -> Self {
+        let age = (current.stamp() >> STAMP_SHIFT).wrapping_sub(stamp >> STAMP_SHIFT);
+        // Both have 24 bits, and so has what lies between them.
+        current.minus(age & u32::MAX >> STAMP_SHIFT)
+    }
+
+    fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    fn minus(self, generations: u32) -> Self {
+        Self(self.0.wrapping_sub(generations))
+    }
 }
 
 /// Whether an item with this stamp, marks and all, was written before the generation `floor`,
@@ -60,30 +87,30 @@ pub(super) fn is_older(stamp: u32, floor: u32) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     /// What is older is dead.
-    pub(super) floor: u32,
+    pub(super) floor: Generation,
     /// The newest: what is written carries it.
-    pub(super) current: u32,
+    pub(super) current: Generation,
 }
 
 impl Span {
     #[inline]
     fn from_word(word: u64) -> Self {
-        Self { floor: word as u32, current: (word >> u32::BITS) as u32 }
+        Self { floor: Generation(word as u32), current: Generation((word >> u32::BITS) as u32) }
     }
 
     fn word(self) -> u64 {
-        u64::from(self.current) << u32::BITS | u64::from(self.floor)
+        u64::from(self.current.0) << u32::BITS | u64::from(self.floor.0)
     }
 
     /// The span once one more generation has begun.
     fn advanced(self) -> Self {
-        let current = self.current.wrapping_add(1);
-        Self { floor: later(self.floor, current.wrapping_sub(LAG_MAX)), current }
+        let current = self.current.next();
+        Self { floor: self.floor.later(current.minus(LAG_MAX)), current }
     }
 
     /// The span once everything has been flushed.
     fn flushed(self) -> Self {
-        let current = self.current.wrapping_add(1);
+        let current = self.current.next();
         Self { floor: current, current }
     }
 }
@@ -118,7 +145,7 @@ impl Generations {
     }
 
     /// Begins a generation, and returns it.
-    pub(super) fn advance(&self) -> u32 {
+    pub(super) fn advance(&self) -> Generation {
         self.change(Span::advanced).current
     }
 
@@ -156,7 +183,7 @@ impl Generations {
 
     fn unswept(&self) -> u32 {
         let span = Span::from_word(self.span.load(Ordering::Acquire));
-        span.current.wrapping_sub(Span::from_word(self.swept.load(Ordering::Relaxed)).current)
+        span.current.0.wrapping_sub(Span::from_word(self.swept.load(Ordering::Relaxed)).current.0)
     }
 
     /// Notes that every shard has been swept since the span was `began`. Of sweeps that overlap
@@ -170,12 +197,16 @@ impl Generations {
 impl Generations {
     /// As if this many generations had begun and nobody had swept.
     pub(super) fn skip(&self, generations: u32) {
-        self.change(|span| Span { current: span.current.wrapping_add(generations - 1), ..span }.advanced());
+        self.change(|span| {
+            let current = Generation(span.current.0.wrapping_add(generations - 1));
+            Span { current, ..span }.advanced()
+        });
     }
 
     /// As if so many generations had begun that this is the newest, and all before was flushed
     /// and swept.
     pub(super) fn set(&self, current: u32) {
+        let current = Generation(current);
         self.change(|_| Span { floor: current, current });
         self.note_swept(Span { floor: current, current });
     }

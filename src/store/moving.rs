@@ -4,7 +4,7 @@ use crate::command::Failure;
 use crate::item::ItemView;
 use crate::store::context::{Context, Request};
 use crate::store::facts::{FETCHED, Facts, KEY_BINARY, STALE, WIN_SENT};
-use crate::store::generation;
+use crate::store::generation::Generation;
 
 /// An item, and what no client sees of it.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ pub struct MovingItem<'a> {
     pub win_sent: bool,
     /// The generation it was written in. Each store counts its own: whoever brings an item of
     /// another node names the one that was the newest here when that node still had the item.
-    pub generation: u32,
+    pub generation: Generation,
 }
 
 /// What became of an item that was brought.
@@ -40,7 +40,7 @@ impl<'a> MovingItem<'a> {
             item: facts.view(key, value, cx.now),
             stale: facts.is(STALE),
             win_sent: facts.is(WIN_SENT),
-            generation: generation::of_stamp(facts.stamp, cx.current),
+            generation: Generation::of_stamp(facts.stamp, cx.current),
         }
     }
 
@@ -49,7 +49,7 @@ impl<'a> MovingItem<'a> {
     pub(super) fn facts(&self, rq: &Request<'_>) -> Option<Facts> {
         let Self { item, stale, win_sent, generation } = *self;
         let cx = &rq.cx;
-        let generation = generation::earlier(generation, cx.current);
+        let generation = generation.earlier(cx.current);
         let marks =
             [(stale, STALE), (win_sent, WIN_SENT), (item.fetched, FETCHED), (item.key_binary, KEY_BINARY)];
         let marks = marks.iter().filter(|(is, _)| *is).fold(0, |marks, (_, mark)| marks | mark);
@@ -58,7 +58,7 @@ impl<'a> MovingItem<'a> {
             flags: item.flags,
             exptime: item.ttl_seconds.map_or(0, |ttl| cx.now.saturating_add(ttl)),
             accessed: cx.now.saturating_sub(item.idle_seconds),
-            stamp: generation::stamp(generation) | marks,
+            stamp: generation.stamp() | marks,
         };
         (cx.counts(generation) && cx.dead(&facts).is_none()).then_some(facts)
     }

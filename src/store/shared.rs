@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::Clock;
 use crate::events::Events;
 use crate::store::budget::Budget;
-use crate::store::floors::Posted;
 use crate::store::generation::Generations;
+use crate::store::min_generations::Posted;
 use crate::store::options::Options;
 use crate::store::padded::Padded;
 
@@ -19,7 +19,7 @@ pub(super) struct Shared {
     pub(super) item_size_max: usize,
     pub(super) budget: Budget,
     pub(super) generations: Padded<Generations>,
-    pub(super) floors: Posted,
+    pub(super) min_generations: Posted,
     next_cas: Padded<AtomicU64>,
 }
 
@@ -33,7 +33,7 @@ impl Shared {
             item_size_max: options.item_size_max,
             budget: Budget::new(options.budget_bytes, options.evict, empty_bytes),
             generations: Padded(Generations::default()),
-            floors: Posted::default(),
+            min_generations: Posted::default(),
             next_cas: Padded(AtomicU64::new(0)),
         }
     }

@@ -60,11 +60,11 @@ pub(super) fn sweep_overdue(shards: &Shards, caller: &Caller<'_>) {
 
 fn sweep_shards(shards: &Shards, caller: &Caller<'_>, mut pace: impl FnMut(u64) -> ControlFlow<()>) -> bool {
     let shared = &shards.shared;
-    let (generations, floors) = (&shared.generations.0, &shared.floors);
-    let times_set = floors.times_set();
+    let (generations, min_generations) = (&shared.generations.0, &shared.min_generations);
+    let times_set = min_generations.times_set();
     // A delayed flush may have come due with nobody asking for anything since.
     let began = generations.span(caller.now);
-    let full = generations.wants_full_sweep() || floors.want_full_sweep();
+    let full = generations.wants_full_sweep() || min_generations.want_full_sweep();
     let mut any = false;
     for table in &shards.tables {
         let mut table = table.lock();
@@ -88,7 +88,7 @@ fn sweep_shards(shards: &Shards, caller: &Caller<'_>, mut pace: impl FnMut(u64) 
     }
     if full {
         generations.note_swept(began);
-        floors.note_swept(times_set);
+        min_generations.note_swept(times_set);
     }
     true
 }

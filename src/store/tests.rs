@@ -3,13 +3,13 @@
 mod budget;
 mod edges;
 mod expires;
-mod floors;
 mod flush;
 mod full;
 mod generations;
+mod min_generation;
+mod min_generations;
 mod model;
 mod moving;
-mod since;
 mod steps;
 
 use std::ops::ControlFlow;
@@ -47,18 +47,18 @@ impl Rig {
     }
 
     fn run<R>(&self, key: &[u8], verb: Verb<'_>, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
-        self.run_since(None, key, verb, reply)
+        self.run_from(None, key, verb, reply)
     }
 
     /// As a node does for which this key's items count from a generation on.
-    fn run_since<R>(
+    fn run_from<R>(
         &self,
-        since: Option<u32>,
+        min_generation: Option<Generation>,
         key: &[u8],
         verb: Verb<'_>,
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> R {
-        let caller = Caller { since, ..self.caller() };
+        let caller = Caller { min_generation, ..self.caller() };
         self.store.execute(&caller, &Command { key, key_binary: false, verb }, reply)
     }
 
@@ -77,8 +77,10 @@ impl Rig {
     }
 
     /// Likewise, where items count from this generation on.
-    fn holds_since(&self, since: u32, key: &[u8]) -> bool {
-        self.run_since(Some(since), key, Verb::Inspect, |outcome| matches!(outcome, Outcome::Found(_)))
+    fn holds_from(&self, min_generation: Generation, key: &[u8]) -> bool {
+        self.run_from(Some(min_generation), key, Verb::Inspect, |outcome| {
+            matches!(outcome, Outcome::Found(_))
+        })
     }
 
     fn delete(&self, key: &[u8]) -> &'static str {

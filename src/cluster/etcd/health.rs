@@ -88,7 +88,7 @@ impl Health {
         self.watch_restarts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn came_to(&self, revision: i64) {
+    pub(super) fn read_up_to(&self, revision: i64) {
         self.revision.store(revision, Ordering::Relaxed);
     }
 }

@@ -124,17 +124,17 @@ impl MembershipState {
     pub fn take(&mut self, epoch: u64, view: View) {
         let live = self.records.is_registered(self.me());
         let effect = self.local.take(epoch, view);
-        self.came_to(effect, live);
+        self.after_view(effect, live);
     }
 
     /// Takes over a view out of etcd's history.
     pub fn take_past(&mut self, epoch: u64, view: View) {
         let live = self.records.is_registered(self.me());
         let effect = self.local.take_past(epoch, view);
-        self.came_to(effect, live);
+        self.after_view(effect, live);
     }
 
-    fn came_to(&mut self, effect: Effect, live: bool) {
+    fn after_view(&mut self, effect: Effect, live: bool) {
         self.own_id.reborn(self.local.me().incarnation);
         if effect == Effect::Removed && live && !self.local.is_leaving() {
             self.rejoining.put_out(now(), self.timing.lease_ttl());

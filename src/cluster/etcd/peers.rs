@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_answer_for_long_is_doubted() {
+    fn who_does_not_answer_for_long_is_suspected() {
         let mut case = Case::new();
         assert_eq!(case.look(249), (false, false));
         assert!(case.peers.reaches("b") && !case.peers.reaches("a"));

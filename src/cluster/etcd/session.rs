@@ -144,7 +144,7 @@ impl<C: Connect> EtcdTask<C> {
                     let changes = changes?;
                     let mut state = self.state.lock();
                     state.follow(changes);
-                    self.health.came_to(state.records.revision());
+                    self.health.read_up_to(state.records.revision());
                 }
                 _ = renewals.tick() => self.renew(&client).await?,
                 _ = readings.tick() => {
@@ -194,7 +194,7 @@ impl<C: Connect> EtcdTask<C> {
             let mut state = self.state.lock();
             missed.into_iter().rev().for_each(|stored| state.take_past(stored.epoch, stored.view));
             state.load(revision, records);
-            self.health.came_to(revision);
+            self.health.read_up_to(revision);
         }
         client.watch(prefix, revision + 1).await
     }

@@ -50,11 +50,11 @@ impl<'a> Electors<'a> {
             reaches(evidence.reached, node, candidate) && reaches(evidence.reached, candidate, node)
         };
         let (for_it, against): (Vec<_>, Vec<_>) = self.others(&candidate.id).partition(is_mutual);
-        let is_doubted = |node: &&&Member| {
+        let is_suspected = |node: &&&Member| {
             let suspicions = |by: &&Member| evidence.suspicions.get(&by.id)?.get(&node.id).copied();
             for_it.iter().any(|by| suspicions(by) == Some(node.incarnation))
         };
-        let against = against.len() - against.iter().filter(is_doubted).count();
+        let against = against.len() - against.iter().filter(is_suspected).count();
         let itself = usize::from(self.nodes.iter().any(|node| node.id == candidate.id));
         for_it.len() + itself > against
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::command::Arithmetic;
-use crate::store::generation::{LAG_MAX, UNSWEPT_MAX, is_older, later, stamp};
+use crate::store::generation::{LAG_MAX, UNSWEPT_MAX, is_older};
 
 /// Newest generations after which something wraps: an item's bits, half of them, the store's.
 const EDGES: [u32; 6] = [0, 1 << 23, (1 << 24) - 1, (1 << 31) - 1, u32::MAX - 1, u32::MAX];
@@ -13,12 +13,12 @@ const EDGES: [u32; 6] = [0, 1 << 23, (1 << 24) - 1, (1 << 31) - 1, u32::MAX - 1,
 fn the_older_of_two_is_told_across_every_edge() {
     for edge in EDGES {
         for distance in [1, 2, 1000, UNSWEPT_MAX + LAG_MAX] {
-            let after = edge.wrapping_add(distance);
-            assert_eq!((later(edge, after), later(after, edge)), (after, after));
+            let (before, after) = (Generation::new(edge), Generation::new(edge.wrapping_add(distance)));
+            assert_eq!((before.later(after), after.later(before)), (after, after));
             for marks in [0, 1, 0xff] {
-                assert!(is_older(stamp(edge) | marks, stamp(after)), "{edge} is {distance} older");
-                assert!(!is_older(stamp(after) | marks, stamp(edge)), "{edge} is {distance} older");
-                assert!(!is_older(stamp(edge) | marks, stamp(edge)));
+                assert!(is_older(before.stamp() | marks, after.stamp()), "{edge} is {distance} older");
+                assert!(!is_older(after.stamp() | marks, before.stamp()), "{edge} is {distance} older");
+                assert!(!is_older(before.stamp() | marks, before.stamp()));
             }
         }
     }
@@ -36,7 +36,7 @@ fn a_flush_after_years_takes_the_old_and_leaves_the_new() {
         let since = rig.store.advance();
         rig.set(b"newer", b"", Exptime::Never);
         assert!(rig.holds(b"new") && rig.holds(b"newer"));
-        assert!(!rig.holds_since(since, b"new") && rig.holds_since(since, b"newer"));
+        assert!(!rig.holds_from(since, b"new") && rig.holds_from(since, b"newer"));
         assert_eq!(rig.store.len(), 3, "nothing has been swept yet");
     }
 }
@@ -188,11 +188,11 @@ proptest! {
             match step {
                 Step::Set(key) => {
                     let set = Verb::Set(Set { value: b"1", ..SET });
-                    rig.run_since(since[key], &name(key), set, |_| ());
+                    rig.run_from(since[key], &name(key), set, |_| ());
                     model.items[key] = Some(model.current);
                 }
                 Step::Incr(key) => {
-                    let found = rig.run_since(since[key], &name(key), Verb::Arithmetic(INCR), |outcome| {
+                    let found = rig.run_from(since[key], &name(key), Verb::Arithmetic(INCR), |outcome| {
                         matches!(outcome, Outcome::Found(_))
                     });
                     prop_assert_eq!(found, model.holds(key));
@@ -219,7 +219,7 @@ proptest! {
                 Step::Sweep => prop_assert!(rig.sweep()),
             }
             for (key, &since) in since.iter().enumerate() {
-                let held = rig.run_since(since, &name(key), Verb::Inspect, |outcome| {
+                let held = rig.run_from(since, &name(key), Verb::Inspect, |outcome| {
                     matches!(outcome, Outcome::Found(_))
                 });
                 prop_assert_eq!(held, model.holds(key), "key {} after {:?}", key, step);

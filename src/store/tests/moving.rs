@@ -8,7 +8,7 @@ use super::*;
 use crate::store::tests::model::Seen;
 
 /// What one store shows of an item, and another one is brought.
-fn carry(from: &Rig, key: &[u8], to: &Rig, generation: Option<u32>) -> Option<Arrival> {
+fn carry(from: &Rig, key: &[u8], to: &Rig, generation: Option<Generation>) -> Option<Arrival> {
     let mut arrival = None;
     for shard in 0..from.store.shard_count() {
         let show = |moving: MovingItem<'_>| {
@@ -71,9 +71,9 @@ fn a_later_floor_makes_an_arrival_dead() {
     here.set(b"k", b"", Exptime::Never);
     let asked = there.store.advance();
     carry(&here, b"k", &there, Some(asked));
-    assert!(there.holds_since(asked, b"k"));
+    assert!(there.holds_from(asked, b"k"));
     let since = there.store.advance();
-    assert!(!there.holds_since(since, b"k"), "it kept its generation");
+    assert!(!there.holds_from(since, b"k"), "it kept its generation");
 }
 
 #[test]

@@ -57,10 +57,10 @@ enum Step {
 
 /// From which generation on each key's items count; `None` where the key is another node's.
 #[derive(Debug, Clone, Copy)]
-struct Slots([Option<u32>; KEYS]);
+struct Slots([Option<Generation>; KEYS]);
 
-impl Floors for Slots {
-    fn floor(&self, sought: &[u8]) -> Option<u32> {
+impl MinGenerations for Slots {
+    fn min_generation(&self, sought: &[u8]) -> Option<Generation> {
         (0..KEYS).find(|&number| key(number) == sought).and_then(|number| self.0[number])
     }
 }
@@ -182,7 +182,7 @@ impl Pair {
         let mut live = 0;
         for number in 0..KEYS {
             let Some(since) = self.since(number) else { continue };
-            let ours = self.rig.run_since(since, &key(number), Verb::Inspect, |outcome| Seen::from(outcome));
+            let ours = self.rig.run_from(since, &key(number), Verb::Inspect, |outcome| Seen::from(outcome));
             let theirs = self.model.run(&key(number), false, &Verb::Inspect);
             live += usize::from(ours != Seen::NotFound);
             prop_assert_eq!(ours, theirs, "key {} after {:?}", number, step);
@@ -198,17 +198,17 @@ impl Pair {
     }
 
     /// What a command of this key brings along; none is executed of a key of another node.
-    fn since(&self, number: usize) -> Option<Option<u32>> {
+    fn since(&self, number: usize) -> Option<Option<Generation>> {
         match self.slots {
             None => Some(None),
             Some(slots) => slots.0[number].map(Some),
         }
     }
 
-    fn change(&mut self, number: usize, since: Option<u32>) {
+    fn change(&mut self, number: usize, since: Option<Generation>) {
         if let Some(slots) = &mut self.slots {
             slots.0[number] = since;
-            self.rig.store.set_floors(Some(Arc::new(*slots)));
+            self.rig.store.set_min_generations(Some(Arc::new(*slots)));
             self.model.items.remove(&key(number));
         }
     }
@@ -237,21 +237,22 @@ impl Pair {
             Act::Inspect => Verb::Inspect,
         };
         let command = Command { key, key_binary: binary, verb };
-        let mut ours = self
-            .rig
-            .store
-            .execute(&Caller { since, ..self.rig.caller() }, &command, |outcome| Seen::from(outcome));
+        let mut ours = self.rig.store.execute(
+            &Caller { min_generation: since, ..self.rig.caller() },
+            &command,
+            |outcome| Seen::from(outcome),
+        );
         let mut theirs = self.model.run(key, binary, &verb);
 
         // A token that was drawn must be new, and the same wherever it shows.
         if let Some(item) = self.model.items.get_mut(key).filter(|item| item.cas == DRAWN) {
             let shown = ours.cas().copied();
-            let kept =
-                match self.rig.run_since(since, key, Verb::Inspect, |outcome| Seen::from(outcome)).cas() {
-                    Some(cas) => Some(*cas),
-                    // Stored with a time that is past: nobody sees it again.
-                    None => shown,
-                };
+            let kept = match self.rig.run_from(since, key, Verb::Inspect, |outcome| Seen::from(outcome)).cas()
+            {
+                Some(cas) => Some(*cas),
+                // Stored with a time that is past: nobody sees it again.
+                None => shown,
+            };
             if let Some(cas) = kept {
                 prop_assert!(cas > self.drawn, "{cas} is not above {}", self.drawn);
                 self.drawn = cas;
@@ -279,7 +280,7 @@ proptest! {
         let options = Options { item_size_max: ITEM_SIZE_MAX, ..Options::default() };
         let rig = if sharded { Rig::new(&options) } else { Rig::one_shard(&options) };
         rig.store.shards.shared.generations.0.set(generation);
-        let slots = (!alone).then_some(Slots([Some(generation); KEYS]));
+        let slots = (!alone).then_some(Slots([Some(Generation::new(generation)); KEYS]));
         let now = rig.clock.now();
         let model = Model::new(now, ITEM_SIZE_MAX);
         let mut pair = Pair { rig, model, drawn: 0, slots };

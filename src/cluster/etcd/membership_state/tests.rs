@@ -419,20 +419,20 @@ fn nobody_takes_the_place_of_members_that_are_all_gone() {
     case.view(7, "a b");
     case.register("x", 7, 4);
     case.read();
-    let forsaken = |case: &mut Case, leases| {
+    let orphaned = |case: &mut Case, leases| {
         let now = case.at(leases);
         case.state.tick(now);
         let (base, _) = case.state.base();
         case.state.is_orphaned(now, &base)
     };
-    assert!(!forsaken(&mut case, 1));
-    assert!(forsaken(&mut case, 99), "it is said what to do");
+    assert!(!orphaned(&mut case, 1));
+    assert!(orphaned(&mut case, 99), "it is said what to do");
     assert_eq!(case.proposal(99), None);
 
     case.register("a", 7, 5);
     case.read();
-    assert!(!forsaken(&mut case, 1));
-    forsaken(&mut case, 99);
+    assert!(!orphaned(&mut case, 1));
+    orphaned(&mut case, 99);
     assert_eq!(case.proposal(99), next(8, "a b x"));
 }
 

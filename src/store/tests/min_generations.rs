@@ -7,23 +7,23 @@ use crate::events::Kinds;
 use crate::stats::{Counter, Registry};
 
 /// The floor of each key; others are another node's.
-struct Table(HashMap<Vec<u8>, u32>);
+struct Table(HashMap<Vec<u8>, Generation>);
 
-impl Floors for Table {
-    fn floor(&self, key: &[u8]) -> Option<u32> {
+impl MinGenerations for Table {
+    fn min_generation(&self, key: &[u8]) -> Option<Generation> {
         self.0.get(key).copied()
     }
 }
 
-fn table<const N: usize>(floors: [(&[u8], u32); N]) -> Option<Arc<dyn Floors>> {
+fn table<const N: usize>(floors: [(&[u8], Generation); N]) -> Option<Arc<dyn MinGenerations>> {
     Some(Arc::new(Table(floors.into_iter().map(|(key, floor)| (key.to_vec(), floor)).collect())))
 }
 
 /// Every key counts, from this generation on.
-struct All(u32);
+struct All(Generation);
 
-impl Floors for All {
-    fn floor(&self, _: &[u8]) -> Option<u32> {
+impl MinGenerations for All {
+    fn min_generation(&self, _: &[u8]) -> Option<Generation> {
         Some(self.0)
     }
 }
@@ -31,8 +31,8 @@ impl Floors for All {
 /// No key is this node's.
 struct Nothing;
 
-impl Floors for Nothing {
-    fn floor(&self, _: &[u8]) -> Option<u32> {
+impl MinGenerations for Nothing {
+    fn min_generation(&self, _: &[u8]) -> Option<Generation> {
         None
     }
 }
@@ -64,7 +64,11 @@ fn a_walk_shows_and_a_sweep_leaves_what_counts() {
     rig.set(b"lost", b"", Exptime::Never);
     let since = rig.store.advance();
     rig.set(b"came", b"", Exptime::Never);
-    rig.store.set_floors(table([(b"old", since), (b"came", since), (b"kept", 0)]));
+    rig.store.set_min_generations(table([
+        (b"old", since),
+        (b"came", since),
+        (b"kept", Generation::default()),
+    ]));
     assert_eq!(shown(&rig), [&b"came"[..], b"kept"]);
     assert_eq!(rig.store.len(), 4);
     assert!(rig.sweep());
@@ -79,7 +83,7 @@ fn a_walk_shows_and_a_sweep_leaves_what_counts() {
 #[test]
 fn a_key_that_counts_still_ends_in_its_time() {
     let rig = Rig::one_shard(&Options::default());
-    rig.store.set_floors(Some(Arc::new(All(0))));
+    rig.store.set_min_generations(Some(Arc::new(All(Generation::default()))));
     rig.set(b"brief", b"", Exptime::In(1));
     rig.set(b"k", b"", Exptime::Never);
     rig.clock.advance(1);
@@ -93,8 +97,8 @@ fn only_the_first_sweep_after_a_change_visits_every_shard() {
     let rig = Rig::new(&Options::default());
     let all = rig.store.shard_count();
     assert_eq!(visited(&rig), 0);
-    for floors in [table([(b"k", 0)]), table([(b"k", 0)]), None] {
-        rig.store.set_floors(floors);
+    for floors in [table([(b"k", Generation::default())]), table([(b"k", Generation::default())]), None] {
+        rig.store.set_min_generations(floors);
         assert_eq!(visited(&rig), all);
         assert_eq!(visited(&rig), 0);
         rig.store.advance();
@@ -107,15 +111,15 @@ fn only_the_first_sweep_after_a_change_visits_every_shard() {
 #[test]
 fn a_sweep_that_broke_off_or_was_overtaken_is_made_good() {
     let rig = Rig::new(&Options::default());
-    rig.store.set_floors(Some(Arc::new(Nothing)));
+    rig.store.set_min_generations(Some(Arc::new(Nothing)));
     assert!(!rig.store.sweep(&rig.caller(), |_| ControlFlow::Break(())));
     assert_eq!(visited(&rig), rig.store.shard_count());
 
-    rig.store.set_floors(Some(Arc::new(Nothing)));
+    rig.store.set_min_generations(Some(Arc::new(Nothing)));
     let mut first = true;
     rig.store.sweep(&rig.caller(), |_| {
         if std::mem::take(&mut first) {
-            rig.store.set_floors(Some(Arc::new(Nothing)));
+            rig.store.set_min_generations(Some(Arc::new(Nothing)));
         }
         ControlFlow::Continue(())
     });
@@ -127,12 +131,12 @@ fn a_sweep_that_broke_off_or_was_overtaken_is_made_good() {
 #[test]
 fn a_sweep_asks_the_floors_of_the_moment() {
     let rig = Rig::new(&Options::default());
-    rig.store.set_floors(Some(Arc::new(Nothing)));
+    rig.store.set_min_generations(Some(Arc::new(Nothing)));
     let key = |number: usize| format!("key{number}").into_bytes();
     let mut began = false;
     rig.store.sweep(&rig.caller(), |_| {
         if !std::mem::replace(&mut began, true) {
-            rig.store.set_floors(Some(Arc::new(All(rig.store.advance()))));
+            rig.store.set_min_generations(Some(Arc::new(All(rig.store.advance()))));
             (0..1000).for_each(|number| _ = rig.set(&key(number), b"", Exptime::Never));
         }
         ControlFlow::Continue(())
@@ -144,9 +148,9 @@ fn a_sweep_asks_the_floors_of_the_moment() {
 fn without_floors_everything_counts_again() {
     let rig = Rig::one_shard(&Options::default());
     rig.set(b"k", b"", Exptime::Never);
-    rig.store.set_floors(Some(Arc::new(Nothing)));
+    rig.store.set_min_generations(Some(Arc::new(Nothing)));
     assert!(shown(&rig).is_empty());
-    rig.store.set_floors(None);
+    rig.store.set_min_generations(None);
     assert_eq!(shown(&rig), [b"k"]);
 }
 
@@ -163,12 +167,12 @@ fn what_does_not_count_is_no_eviction() {
             rig.store.execute(&caller, &Command { key: &long_key(number), key_binary: false, verb }, |_| ());
         }
     };
-    rig.store.set_floors(Some(Arc::new(Nothing)));
+    rig.store.set_min_generations(Some(Arc::new(Nothing)));
     fill(0);
     assert_eq!(registry.totals().get(Counter::Evictions), 0);
     assert!(registry.totals().get(Counter::Reclaimed) > 40);
     assert!(watcher.try_recv().is_err());
-    rig.store.set_floors(Some(Arc::new(All(0))));
+    rig.store.set_min_generations(Some(Arc::new(All(Generation::default()))));
     fill(100);
     assert!(registry.totals().get(Counter::Evictions) > 40);
     assert!(watcher.try_recv().is_ok());
@@ -182,6 +186,6 @@ fn a_full_cache_that_may_not_evict_takes_the_room_of_keys_that_went() {
     };
     let first = fill(0);
     assert_eq!(fill(1000), 0);
-    rig.store.set_floors(Some(Arc::new(All(rig.store.advance()))));
+    rig.store.set_min_generations(Some(Arc::new(All(rig.store.advance()))));
     assert!(fill(2000).abs_diff(first) <= 2);
 }

@@ -16,8 +16,8 @@ fn only_what_was_written_since_counts() {
     let since = rig.store.advance();
     rig.set(b"new", b"1", Exptime::Never);
     assert!(rig.holds(b"old") && rig.holds(b"new"), "a new generation alone makes nothing dead");
-    assert!(rig.holds_since(since - 1, b"old") && rig.holds_since(since, b"new"));
-    assert!(!rig.holds_since(since, b"old"));
+    assert!(rig.holds_from(Generation::new(since.number() - 1), b"old") && rig.holds_from(since, b"new"));
+    assert!(!rig.holds_from(since, b"old"));
 
     let verbs = [
         (Verb::Get(Get::PLAIN), "not_found"),
@@ -30,9 +30,9 @@ fn only_what_was_written_since_counts() {
         (Verb::Set(Set { mode: SetMode::Add, ..SET }), "stored"),
     ];
     for (verb, outcome) in verbs {
-        assert_eq!(rig.run_since(Some(since), b"old", verb, |outcome| outcome.name()), outcome, "{verb:?}");
+        assert_eq!(rig.run_from(Some(since), b"old", verb, |outcome| outcome.name()), outcome, "{verb:?}");
     }
-    assert!(rig.holds_since(since, b"old"), "it was added anew");
+    assert!(rig.holds_from(since, b"old"), "it was added anew");
 }
 
 #[test]
@@ -41,9 +41,9 @@ fn a_flush_counts_whatever_the_caller_says() {
     let since = rig.store.advance();
     rig.set(b"k", b"", Exptime::Never);
     rig.flush(Exptime::Never);
-    assert!(!rig.holds_since(since, b"k") && !rig.holds(b"k"));
+    assert!(!rig.holds_from(since, b"k") && !rig.holds(b"k"));
     rig.set(b"k", b"", Exptime::Never);
-    assert!(rig.holds_since(since, b"k"));
+    assert!(rig.holds_from(since, b"k"));
 }
 
 #[test]
@@ -54,9 +54,9 @@ fn a_delayed_flush_takes_every_generation_of_before() {
     let since = rig.store.advance();
     rig.set(b"b", b"", Exptime::Never);
     rig.clock.advance(2);
-    assert!(!rig.holds(b"a") && !rig.holds_since(since, b"b"));
+    assert!(!rig.holds(b"a") && !rig.holds_from(since, b"b"));
     rig.set(b"c", b"", Exptime::Never);
-    assert!(rig.holds_since(since, b"c"));
+    assert!(rig.holds_from(since, b"c"));
 }
 
 /// A node may begin a generation and tell its threads a moment later that items count from there
@@ -83,11 +83,11 @@ fn what_is_made_out_of_an_old_item_dies_with_it() {
         let outcome = rig.run(b"k", verb, |outcome| outcome.name());
         assert!(["stored", "found", "deleted"].contains(&outcome), "{outcome} {verb:?}");
         assert!(rig.holds(b"k"));
-        assert!(!rig.holds_since(since, b"k"), "{verb:?}");
+        assert!(!rig.holds_from(since, b"k"), "{verb:?}");
     }
     let since = rig.store.advance();
     rig.set(b"k", b"1", Exptime::Never);
-    assert!(rig.holds_since(since, b"k"), "a set asks for no old item");
+    assert!(rig.holds_from(since, b"k"), "a set asks for no old item");
 }
 
 #[test]
@@ -105,19 +105,25 @@ fn one_keys_generation_says_nothing_of_its_neighbours() {
         rig.clock.advance(1);
         let set = Verb::Set(Set { value: &[b'x'; 4000], ..SET });
         let since = Some(rig.store.advance());
-        assert_eq!(rig.run_since(since, b"large", set, |outcome| outcome.name()), "stored", "{evict}");
+        assert_eq!(rig.run_from(since, b"large", set, |outcome| outcome.name()), "stored", "{evict}");
         assert!(rig.store.len() < 4, "the dead have gone");
         assert!(rig.holds(b"neighbour"), "evict: {evict}");
-        rig.store.sweep(&Caller { since, ..rig.caller() }, |_| ControlFlow::Continue(()));
+        rig.store.sweep(&Caller { min_generation: since, ..rig.caller() }, |_| ControlFlow::Continue(()));
         let mut shown = 0;
-        rig.store.walk(&Caller { since, ..rig.caller() }, 0, |_| shown += 1);
+        rig.store.walk(&Caller { min_generation: since, ..rig.caller() }, 0, |_| shown += 1);
         assert_eq!(shown, 2, "evict: {evict}");
     }
 }
 
 /// Runs a command as one of several threads; the number that was found.
-fn run(store: &Store, counters: &Counters, since: Option<u32>, key: &[u8], verb: Verb<'_>) -> Option<u64> {
-    let caller = Caller { since, ..Caller::new(store.clock().now(), counters, 1) };
+fn run(
+    store: &Store,
+    counters: &Counters,
+    since: Option<Generation>,
+    key: &[u8],
+    verb: Verb<'_>,
+) -> Option<u64> {
+    let caller = Caller { min_generation: since, ..Caller::new(store.clock().now(), counters, 1) };
     store.execute(&caller, &Command { key, key_binary: false, verb }, |outcome| match outcome {
         Outcome::Found(found) => std::str::from_utf8(found.item.value).unwrap().trim().parse().ok(),
         _ => None,
@@ -177,9 +183,9 @@ fn what_is_set_after_a_generation_began_counts_in_it() {
                 for turn in 0..TURNS {
                     // One's own generation, or another thread's.
                     if turn % 2 == 0 {
-                        since.store(store.advance().into(), Ordering::Release);
+                        since.store(store.advance().number().into(), Ordering::Release);
                     }
-                    let since = Some(since.load(Ordering::Acquire) as u32);
+                    let since = Some(Generation::new(since.load(Ordering::Acquire) as u32));
                     run(store, &counters, since, &[thread], Verb::Set(Set { value: b"7", ..SET }));
                     assert_eq!(run(store, &counters, since, &[thread], Verb::Inspect), Some(7));
                 }

@@ -5,22 +5,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-/// Tells the store which items count. A command brings that along ([`Caller::since`]); sweeps,
+use crate::store::generation::Generation;
+
+/// Tells the store which items count. A command brings that along ([`Caller::min_generation`]); sweeps,
 /// dumps and evictions come upon items of which only the key is known.
 ///
 /// It is asked while a shard is locked: it must be quick, and must not call the store.
 ///
-/// [`Caller::since`]: crate::store::Caller::since
-pub trait Floors: Send + Sync {
+/// [`Caller::min_generation`]: crate::store::Caller::min_generation
+pub trait MinGenerations: Send + Sync {
     /// From which generation on an item under this key counts; `None` when the key is not this
     /// node's at all.
-    fn floor(&self, key: &[u8]) -> Option<u32>;
+    fn min_generation(&self, key: &[u8]) -> Option<Generation>;
 }
 
-/// The floors that are in force, and whether a sweep has seen them.
+/// Those in force, and whether a sweep has seen them.
 #[derive(Default)]
 pub(super) struct Posted {
-    floors: RwLock<Option<Arc<dyn Floors>>>,
+    present: RwLock<Option<Arc<dyn MinGenerations>>>,
     /// How often they were set; 0 lets a node that is alone pass the lock by.
     set: AtomicU64,
     /// How often they had been set when the last full sweep began.
@@ -28,12 +30,12 @@ pub(super) struct Posted {
 }
 
 impl Posted {
-    pub(super) fn set(&self, floors: Option<Arc<dyn Floors>>) {
-        let mut posted = self.floors.write();
+    pub(super) fn set(&self, min_generations: Option<Arc<dyn MinGenerations>>) {
+        let mut posted = self.present.write();
         self.set.fetch_add(1, Ordering::Release);
-        let before = std::mem::replace(&mut *posted, floors);
+        let before = std::mem::replace(&mut *posted, min_generations);
         drop(posted);
-        // When the lock is free again: floors can be large.
+        // When the lock is free again: a routing can be large.
         drop(before);
     }
 
@@ -53,8 +55,8 @@ impl Posted {
     }
 
     /// To be asked under the lock of the shard that is looked at: what was written there after
-    /// the floors were set is judged by these or by later ones.
-    pub(super) fn get(&self) -> Option<Arc<dyn Floors>> {
-        if self.times_set() == 0 { None } else { self.floors.read().clone() }
+    /// they were set is judged by these or by later ones.
+    pub(super) fn get(&self) -> Option<Arc<dyn MinGenerations>> {
+        if self.times_set() == 0 { None } else { self.present.read().clone() }
     }
 }
