@@ -1,9 +1,9 @@
 //! Who is alive, and who owns what.
 //!
 //! The members agree on one [`View`] after another; the owner of each key is a pure function of
-//! it ([`view`]). [`etcd`] is how they agree, and hands out a [`Membership`], made of a [`seat`]. What
+//! it ([`view`]). [`etcd`] is how they agree, and hands out a [`Membership`], made of a [`local_member`]. What
 //! may follow a view is decided in [`propose`], without any IO. What nodes know of each other
-//! without etcd are their [`contacts`].
+//! without etcd are told by their [`failure_detector`].
 
 pub mod etcd;
 pub mod failure_detector;

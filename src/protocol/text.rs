@@ -1,4 +1,4 @@
-//! A line in, what it asks for out; and the classic commands. [`decode`] takes lines out of a stream.
+//! A line in, what it asks for out; and the classic commands. `decode` takes lines out of a stream.
 
 mod decode;
 

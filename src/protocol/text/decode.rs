@@ -1,4 +1,4 @@
-//! The text protocol's way through a [`Codec`]: lines, the values behind them, and keys one by one.
+//! The text protocol's way through a `Codec`: lines, the values behind them, and keys one by one.
 
 use memchr::memchr;
 

@@ -40,7 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// Short and long ones: every other key does not fit into an entry.
 fn key(number: u8) -> Vec<u8> {
-    vec![b'a' + number; if number % 2 == 0 { 5 } else { 100 }]
+    vec![b'a' + number; if number.is_multiple_of(2) { 5 } else { 100 }]
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,7 @@ impl Model {
         self.0.iter().position(|held| held.key == key(number))
     }
 
-    fn to_front(&mut self, at: usize) -> &mut Held {
+    fn bring_front(&mut self, at: usize) -> &mut Held {
         let held = self.0.remove(at);
         self.0.insert(0, held);
         &mut self.0[0]
@@ -128,7 +128,7 @@ fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
             let at = model.position(number);
             assert_eq!(there, at.is_some());
             if let Some(at) = at {
-                let held = model.to_front(at);
+                let held = model.bring_front(at);
                 held.facts = facts;
                 assert_eq!(new_value(new, how).len(held.value.len()), rewritten(&held.value, new, how).len());
                 held.value = rewritten(&held.value, new, how);
@@ -137,7 +137,7 @@ fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
         Op::Promote(number) => {
             let key = key(number);
             counted(table, |table| table.promote(&hash.lookup(&key)));
-            model.position(number).into_iter().for_each(|at| _ = model.to_front(at));
+            model.position(number).into_iter().for_each(|at| _ = model.bring_front(at));
         }
         Op::Remove(number) => {
             let key = key(number);
