@@ -214,8 +214,8 @@ impl Quota {
         }
     }
 
-    /// A connection that is alone may always have what it needs: otherwise a request larger than all of the room would
-    /// wait without end.
+    /// The only connection with a reservation may have all it needs: otherwise a request larger than all of the room
+    /// would wait without end.
     fn fits(&self, inside: &Inside, id: u64, bytes: usize) -> bool {
         let holder = inside.holders.get(&id);
         let more = bytes.saturating_sub(holder.map_or(0, |holder| holder.held));
