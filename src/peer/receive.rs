@@ -81,7 +81,7 @@ impl Batch {
         Ok(Some(opened))
     }
 
-    /// Whether there is one among those that were not answered yet.
+    /// Whether `is_such` accepts one of those that were not answered yet.
     pub fn any(&self, mut is_such: impl FnMut(&OpRef<'_>) -> bool) -> bool {
         let mut rest = &self.rest[self.from..];
         while !rest.is_empty()
