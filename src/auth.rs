@@ -1,4 +1,4 @@
-//! The users of `-Y`: who may log in, and reading the file again.
+//! The users of `-Y` that may log in, and reading the file again.
 //!
 //! The file is memcached's (authfile.c): one `user:password` a line, the first colon divides.
 //! A user may stand there twice with two passwords, so that a password can be changed without
@@ -22,7 +22,7 @@ const LINE_MAX_BYTES: usize = 1024;
 /// Longest file: every user with the longest line and its end.
 const FILE_MAX_BYTES: usize = USERS_MAX * (LINE_MAX_BYTES + 2);
 
-/// The users who may log in. Clones share them: after [`Users::reload`], all see the new ones.
+/// The users that may log in. Clones share them: after [`Users::reload`], all see the new ones.
 #[derive(Clone)]
 pub struct Users {
     file: Arc<UserFile>,

@@ -1,10 +1,10 @@
-//! The decisions: whose key is it, and may this node answer for it now?
+//! The decisions: which node owns a key, and may this node answer for it at this moment?
 //!
-//! A [`Cache`] is one thread's way to the items, on a node that is alone or in a cluster. Commands are executed within a
-//! [`turn`], which is the only code that knows generations and the right to serve. [`routing`] is what a thread looks a
-//! key up in; [`ownership`] makes a new one whenever the cluster changes, and sees to it that nobody acts on an older
-//! one. [`clustered`] executes what peers send, and sends what peers own. What must wait for a routing waits in `parked`,
-//! in order.
+//! A [`Cache`] is one thread's way to the items, on a node that is alone or in a cluster. Commands are executed within
+//! a [`turn`], which is the only code that knows generations and the right to serve. A thread looks keys up in
+//! [`routing`]; [`ownership`] makes a new one whenever the cluster changes, and makes sure that nobody acts on an older
+//! one. [`clustered`] executes what peers send, and sends what peers own. Commands that must wait for a routing wait in
+//! `parked`, in order.
 
 pub mod clustered;
 mod links;
@@ -34,11 +34,11 @@ use crate::store::{Caller, Store};
 pub enum Cache {
     /// Every key is this node's.
     Alone(Arc<Alone>),
-    /// Keys are of the node that the cluster says they are of.
+    /// The cluster says which node owns a key.
     Clustered(Arc<Clustered>),
 }
 
-/// What a thread of a node that is alone has.
+/// The parts of a thread on a node that is alone.
 pub struct Alone {
     store: Arc<Store>,
     counters: Arc<Counters>,
@@ -46,7 +46,7 @@ pub struct Alone {
     stop: CancellationToken,
 }
 
-/// What a connection remembers of the standstills of its thread.
+/// A connection's memory of the standstills of its thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
     /// The last one that the connection was not there for.
@@ -71,8 +71,7 @@ pub fn join(
     clustered
 }
 
-/// Counts a command whose owner could not be asked: a reader takes that for a miss, and sees no
-/// error.
+/// Counts a command for an owner that could not be asked: a reader takes that for a miss, and sees no error.
 #[cold]
 pub fn count_unavailable(counters: &Counters, verb: &Verb<'_>) {
     let is_read = matches!(verb, Verb::Get(_) | Verb::Inspect);
@@ -126,8 +125,8 @@ impl Cache {
         }
     }
 
-    /// Whether what was read on a connection may have lain there for so long that its client has given up on it, and has
-    /// written something newer through another node. Never so on a node that is alone.
+    /// Whether bytes read on a connection may have waited there for very long: its client may have given up, and have
+    /// written something newer through another node. Never true on a node that is alone.
     #[inline]
     pub fn is_stale(&self, arrival: Arrival) -> bool {
         match self {
@@ -147,8 +146,8 @@ impl Cache {
         }
     }
 
-    /// Has one command executed by its owner, wherever that is, and shows what came of it. Cancellation safe; a command
-    /// that is not waited for is executed all the same.
+    /// Has the owner execute one command, wherever that is, and shows the outcome. Cancellation safe; a command is
+    /// executed even if nobody waits for it.
     pub async fn execute<R>(&self, command: &Command<'_>, show: impl FnOnce(Outcome<'_>) -> R) -> R {
         let unavailable = |why| Outcome::Failed(Failure::Unavailable(why));
         match self {

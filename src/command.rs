@@ -1,5 +1,5 @@
-//! One key's operation and what came of it, with no wire format. Shaped for memcached's meta
-//! commands, the superset; the classic commands are written in terms of these.
+//! One key's operation and its outcome, with no wire format. Shaped for memcached's meta commands, the superset; the
+//! classic commands are written in terms of these.
 
 use crate::item::{Exptime, ItemView};
 use crate::stats::Kind;
@@ -59,8 +59,8 @@ pub struct Get {
     pub new_cas: Option<u64>,
     /// `u` says no: neither moves in the LRU nor counts as fetched.
     pub bump: bool,
-    /// Whether the reader may win a refill. The classic commands could not be told, so they
-    /// must not take it from one who can.
+    /// Whether the reader may win a refill. A classic command cannot tell its client, so it must not take the refill
+    /// from a command that can.
     pub wins: bool,
 }
 
@@ -185,8 +185,7 @@ pub struct Arithmetic {
 pub struct Made {
     /// What the last of the two says.
     pub ends: Exptime,
-    /// What the first said, when both were there: the item ended then for those flags that stand
-    /// between them.
+    /// The first one's value, when both were there: it is the item's end for the flags between them.
     pub before: Option<Exptime>,
 }
 
@@ -215,14 +214,14 @@ impl Arithmetic {
     };
 }
 
-/// What came of a command. A miss is an outcome, not an error.
+/// The outcome of a command. A miss is an outcome, not an error.
 #[derive(Debug, Clone, Copy)]
 pub enum Outcome<'a> {
     /// The item was read, touched, counted or looked at.
     Found(Found<'a>),
     /// There is no such item. For an append, see [`Outcome::NotStored`].
     NotFound,
-    /// The value was written; this is what lies there now.
+    /// The value was written; this is the item under the key.
     Stored(ItemView<'a>),
     /// The condition of add, replace, append or prepend did not hold.
     NotStored,
@@ -252,7 +251,7 @@ impl Outcome<'_> {
     }
 }
 
-/// An item that was found, and who refills it.
+/// An item that was found, and which client refills it.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'a> {
     /// The item.
@@ -280,7 +279,7 @@ impl<'a> Found<'a> {
 /// Why a command did not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The value is no decimal number of 64 bits; the client's fault.
+    /// The value is not a decimal number of 64 bits; the client's fault.
     NonNumeric,
     /// The item is larger than the limit (`-I`); the client's fault.
     TooLarge,
@@ -290,7 +289,7 @@ pub enum Failure {
     Unavailable(Unavailable),
 }
 
-/// Why a key's owner could not execute a command. A reader takes each of these for a miss.
+/// Why a key's owner could not execute a command. A reader receives a miss for each of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
     /// The owner does not answer; calls to it are not tried for now.
@@ -302,10 +301,10 @@ pub enum Unavailable {
     Overloaded,
     /// The key changed its owner twice while the command was on its way.
     Moved,
-    /// The owner may not answer for the key yet, or any more, and has not executed the command.
+    /// The owner may not answer for the key yet, or no longer, and has not executed the command.
     Refused,
     /// This node is not in touch with most of its cluster, and must not answer for its keys.
     Fenced,
-    /// This node has not joined its cluster yet, and nobody is known who owns keys.
+    /// This node has not joined its cluster yet, and knows no owner of keys.
     NoOwner,
 }

@@ -1,10 +1,10 @@
-//! The command line, the environment and the file, read into what a node and its process are
-//! told. Nothing else in the program reads them.
+//! Reads the command line, the environment and the file into the options of a node and its process. Nothing else in the
+//! program reads them.
 //!
-//! The command line wins over the environment, that over the file, and that over the defaults.
-//! Flags, their long names and the words of `-o` are memcached's own; the table in `option_specs.rs`
-//! says what becomes of each. Values keep the place they came from until they are parsed, so
-//! that a refusal names the flag, the variable or the file's key that a person has to change.
+//! The command line wins over the environment, the environment over the file, and the file over the defaults. Flags,
+//! their long names and the words of `-o` are memcached's own; the table in `option_specs.rs` says what each does here.
+//! Values keep their origin until they are parsed, so that a refusal names the flag, the variable or the file's key
+//! that a person has to change.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,27 +41,27 @@ pub enum Outcome {
     Print(String),
     /// Run several nodes, as children.
     LocalCluster(local_cluster::Options),
-    /// Be such a child.
+    /// Be one of these children.
     DieWithParent(DieWithParent),
 }
 
 /// How to run a node.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// What the node does.
+    /// The node's options.
     pub node: crate::node::Options,
-    /// What the process does around it.
+    /// The options of the process around it.
     pub process: process::Options,
     /// What is logged, where and how.
     pub logs: logs::Options,
-    /// What was given and has no effect, and why: to be logged once.
+    /// Options that were given and have no effect, and why: to be logged once.
     pub warnings: Vec<String>,
 }
 
-/// Why the process does not start as it was told to. Always the operator's to mend.
+/// Why the process does not start as requested. The operator can always mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The command line cannot be taken apart.
+    /// The command line is malformed.
     #[error("{0}; filbert -h lists the flags")]
     Usage(String),
     /// An option, or its value, is refused; says where it was given and what is allowed.
@@ -72,7 +72,7 @@ pub enum ConfigError {
         /// What is allowed.
         why: String,
     },
-    /// The configuration file cannot be read, or has a key that is none.
+    /// The configuration file cannot be read, or has an unknown key.
     #[error("{}: {why}", path.display())]
     File {
         /// The file.

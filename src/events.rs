@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 /// Watchers at once (memcached logger.h, `WATCHER_LIMIT`).
 const WATCHER_LIMIT: usize = 20;
 
-/// Lines that wait for one watcher; what comes on top is counted and skipped.
+/// Lines that wait for one watcher; further lines are counted and skipped.
 const WATCHER_QUEUE: usize = 4096;
 
 /// Kinds of events, as bits of a set.

@@ -1,4 +1,4 @@
-//! What a cache holds: keys, expiry times, and the limits of both.
+//! The content of a cache: keys, expiry times, and the limits of both.
 
 /// Longest key in bytes (memcached.h, `KEY_MAX_LENGTH`).
 pub const KEY_MAX: usize = 250;
@@ -39,7 +39,7 @@ impl Exptime {
     }
 }
 
-/// An item as it lies in the store, borrowed while its shard is locked.
+/// An item in the store, borrowed while its shard is locked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ItemView<'a> {
     /// Its key, decoded.
@@ -52,7 +52,7 @@ pub struct ItemView<'a> {
     pub flags: u32,
     /// Changes with every write to the key.
     pub cas: u64,
-    /// Seconds left to live; `None` is for ever.
+    /// Seconds left to live; `None` when it never expires.
     pub ttl_seconds: Option<u32>,
     /// Seconds since it was last asked for or written, before this operation.
     pub idle_seconds: u32,

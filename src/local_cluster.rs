@@ -39,7 +39,7 @@ const ETCD_TRIES: usize = 3;
 /// started has ended on return.
 ///
 /// # Errors
-/// It could not be started. What ends later is said and left to whoever watches.
+/// It could not be started. A part that ends later is reported and left to the user.
 pub fn run(options: &Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(system("starting a runtime"))?.block_on(run_until_stopped(options))

@@ -1,6 +1,6 @@
-//! What the process says on stderr, or wherever it was told to: one line for each event that is
-//! worth waking for, for people or for machines, and never so many that they hide one another.
-//! Whoever says something never waits for it to be written.
+//! The log of the process, on stderr or at the configured target: one line for each event that is worth waking for, for
+//! people or for machines, and never enough lines to hide one another. Code that logs never waits for the line to be
+//! written.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic;
@@ -29,8 +29,8 @@ pub use writer::Writer;
 /// How long the end of the process waits for the last lines to be written.
 pub const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What lines about the commands of clients are marked with. Whoever writes one has asked the
-/// `verbosity` of the server, which clients can raise, and not the level of the log.
+/// Marks the lines about clients' commands. Their authors check the `verbosity` of the server, which clients can raise,
+/// and not the level of the log.
 pub const CLIENTS: &str = "filbert::clients";
 
 /// How lines look.
@@ -43,7 +43,7 @@ pub enum Format {
     Json,
 }
 
-/// What is said, where and how.
+/// The content, target and form of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     /// How lines look.
@@ -77,8 +77,7 @@ impl Lines {
         self.0.warnings.load(Ordering::Relaxed)
     }
 
-    /// Lines so far that were to be written and were not, because nobody took them in time or the
-    /// system could not.
+    /// Lines so far that were lost, because nobody read them in time or the system could not write them.
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
@@ -111,7 +110,7 @@ impl Drop for Started {
     }
 }
 
-/// Takes what the whole process has to say from here on, panics included.
+/// Takes the log lines of the whole process from here on, panics included.
 ///
 /// # Errors
 /// Nothing can be written there.
@@ -127,7 +126,7 @@ pub fn start(options: &Options) -> Result<Started, Error> {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    // What the libraries do is nobody's business, unless something is wrong.
+    // The lines of libraries matter only when something is wrong.
     let ours = Targets::new()
         .with_target("filbert", level)
         .with_target(CLIENTS, LevelFilter::TRACE)
@@ -146,7 +145,7 @@ pub fn start(options: &Options) -> Result<Started, Error> {
     Ok(Started { lines, writer })
 }
 
-/// Says something on stderr that is no event of the log, if that can be done within a second.
+/// Writes a text to stderr that is not an event of the log, if that can be done within a second.
 pub fn say(text: &str) {
     if let Ok(mut stderr) = Out::open(&Target::Stderr)
         && stderr.is_ready(FLUSH_PATIENCE)
@@ -183,7 +182,7 @@ impl<S: Subscriber, O: Fn(Level, String) + 'static> Layer<S> for Log<O> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         self.lines.count(*metadata.level());
-        // Who asks for more than the usual wants to see all of it.
+        // A user who asks for more than the usual wants to see all of it.
         let left_out = if *metadata.level() > Level::INFO {
             0
         } else {

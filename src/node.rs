@@ -21,7 +21,7 @@ use crate::process::signals;
 /// users.
 ///
 /// # Errors
-/// The system refuses what a node cannot do without.
+/// The system refuses something that a node needs.
 pub fn run(bound: Bound, options: Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run_until_stopped(bound, options))

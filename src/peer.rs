@@ -1,7 +1,7 @@
 //! Calls to other nodes.
 //!
-//! A [`PendingOp`] is a command on its way to its owner: whoever sends it holds the other end of its
-//! [`ReplyTo`], and hears of it exactly once, whatever happens.
+//! A [`PendingOp`] is a command on its way to its owner. Its sender holds the other end of its [`ReplyTo`], and
+//! receives exactly one answer, whatever happens.
 //!
 //! [`link`] sends the operations of one thread to one member, over a [`transport`]: [`grpc`]
 //! between processes. [`receive`] is the other end.
@@ -28,8 +28,7 @@ use crate::pb::EncodedOp;
 pub use crate::peer::completions::Answer;
 use crate::peer::completions::ReplyTo;
 
-/// A command on its way to its owner. It is answered exactly once; one that is dropped answers
-/// that nobody did.
+/// A command on its way to its owner. It is answered exactly once; a dropped one answers that no owner replied.
 #[derive(Debug)]
 pub struct PendingOp {
     operation: EncodedOp,
@@ -37,7 +36,7 @@ pub struct PendingOp {
     pub epoch: u64,
     /// When its sender gives up; it must not be executed later.
     pub deadline: Instant,
-    /// The owner had changed and said so, once: it is not sent on a second time.
+    /// The owner had changed and said so: the command is not sent on a second time.
     pub rerouted: bool,
     reply_to: Option<ReplyTo>,
 }
@@ -48,17 +47,17 @@ impl PendingOp {
         Self { operation, epoch, deadline, rerouted: false, reply_to: Some(reply_to) }
     }
 
-    /// What is asked.
+    /// The command.
     pub fn operation(&self) -> &EncodedOp {
         &self.operation
     }
 
-    /// What it takes of the bytes that may wait: its key and its value.
+    /// Its share of the bytes that may wait: its key and its value.
     pub fn bytes(&self) -> usize {
         self.operation.payload_bytes()
     }
 
-    /// Tells who waits for it what came of it.
+    /// Tells the outcome to the waiting side.
     pub fn answer(mut self, result: Result<pb::Outcome, Unavailable>) {
         self.finish(result);
     }

@@ -33,7 +33,7 @@ pub struct Options {
     pub keep_output: bool,
     /// Where to write the process id (`-P`).
     pub pid_file: Option<PathBuf>,
-    /// Whom to run as, when started as root (`-u`).
+    /// The user to run as, when started as root (`-u`).
     pub user: Option<String>,
     /// Client connections that the file limit has to allow (`-c`).
     pub connections: u64,
@@ -178,7 +178,7 @@ fn allow_files(connections: u64, peers: RangeInclusive<u64>) -> Result<(), Error
     Ok(())
 }
 
-/// Open files that the limit leaves beside those of so many clients and the usual ones.
+/// Open files that the limit leaves beside those of the given number of clients and the usual ones.
 pub fn files_beside(connections: u64) -> u64 {
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
     allowed.saturating_sub(connections.saturating_add(OTHER_FILES))

@@ -20,8 +20,8 @@ use crate::protocol::binary::{Ask, Head};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::Reply;
 
-/// The version that clients are told: numbers alone, or libmemcached refuses the server. Ours
-/// is in `stats` as `filbert_version`, and in `filbert --version`.
+/// The version that clients receive: numbers alone, or libmemcached refuses the server. Ours is in `stats` as
+/// `filbert_version`, and in `filbert --version`.
 pub const COMPATIBLE_VERSION: &str = "1.6.45";
 
 /// One thing a client asked for.
@@ -41,10 +41,10 @@ pub enum Request<'a> {
         /// Whether the client wants to hear of it.
         quiet: bool,
     },
-    /// A value over the item limit, or without memory to read it into, which is not read. What
-    /// lies under the key is dropped where memcached drops it.
+    /// A value over the item limit, or without memory to read it into, which is not read. The item under the key is
+    /// dropped where memcached drops it.
     Unstored {
-        /// Where it should have gone.
+        /// The key of the value.
         key: &'a [u8],
         /// [`SetMode::Set`] drops the old value.
         mode: SetMode,
@@ -55,7 +55,7 @@ pub enum Request<'a> {
         /// Why.
         error: ProtocolError,
     },
-    /// What a packet of the binary protocol asks for, when that is no operation on one key.
+    /// The request of a packet of the binary protocol that is not an operation on one key.
     Binary(Head, Ask<'a>),
     /// Before login: `user password`, the value of a `set`.
     Login(&'a [u8]),

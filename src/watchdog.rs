@@ -1,8 +1,8 @@
 //! Whether every thread that must act still does.
 //!
-//! Each of them beats, from a timer of its own, and whoever has to know asks for one that has not
-//! done so for too long. A node of which one thread stands still is no member to count on: it
-//! would answer pings and keep its lease while its clients wait.
+//! Each of them beats, from a timer of its own. A caller can ask for a thread that has not beaten for too long. No
+//! member can count on a node with a thread that stands still: it would answer pings and keep its lease while its
+//! clients wait.
 //!
 //! Time is counted in which this process ran. When all of it was stopped, no thread is stuck.
 
@@ -138,7 +138,7 @@ impl Watchdog {
         self.threads.lock().is_over = true;
     }
 
-    /// Nobody having looked for so long means that no thread ran.
+    /// When nobody has looked for this long, no thread ran.
     fn step(&self) -> Duration {
         self.interval() * 2
     }

@@ -39,30 +39,30 @@ const BUFFER_BYTES: usize = 8 << 10;
 /// Commands that may wait for a routing in one thread.
 pub(super) const PARKED_MAX: usize = 1 << 14;
 
-/// What the threads of a node share that is in a cluster.
+/// The state that the threads of a clustered node share.
 pub struct ClusterContext {
     /// This node's memory.
     pub store: Arc<Store>,
-    /// Who is in the cluster.
+    /// The cluster's members.
     pub membership: Membership,
     /// Which slots are this node's.
     pub ownership: Arc<Ownership>,
     /// Whether the thread that accepts connections stood still.
     pub pauses: PauseDetector,
-    /// Who this node is to its peers.
+    /// This node's identity for its peers.
     pub me: Arc<Identity>,
     /// How peers are reached.
     pub transport: Arc<dyn Transport>,
     /// Calls to peers that are not about one key.
     pub pings: Arc<pings::Pings>,
-    /// How long they are waited for.
+    /// How long calls wait for them.
     pub options: Arc<Options>,
-    /// What the links to them have done.
+    /// Counts of the links to them.
     pub links: Arc<AllStats>,
 }
 
 impl ClusterContext {
-    /// Whether everybody acts on the present view, and this node answers for all that is its own.
+    /// Whether everybody acts on the present view, and this node answers for all of its slots.
     pub fn is_converged(&self) -> bool {
         let (state, routing) = (self.membership.state(), self.ownership.routing_watch().present());
         routing.epoch == state.epoch && state.is_converged() && routing.is_open()
@@ -78,7 +78,7 @@ pub struct Clustered {
     routing_handle: Arc<RoutingHandle>,
     pub(super) routing_watch: Arc<RoutingWatch>,
     links: Mutex<Links>,
-    /// Where commands are written that travel; what is on its way keeps its part.
+    /// The buffer for commands that travel; commands on their way keep their part.
     buffer: Mutex<BytesMut>,
     /// Where outcomes are written.
     pub(super) outcomes: Mutex<BytesMut>,
@@ -86,7 +86,7 @@ pub struct Clustered {
 }
 
 impl Clustered {
-    /// A thread's part, and what it has to wait with until it is sure where it belongs: for [`parked::run`].
+    /// A thread's part, and the queue of commands that wait until it is sure where they belong: for [`parked::run`].
     ///
     /// [`parked::run`]: crate::cache::parked::run
     pub(super) fn new(
@@ -133,7 +133,7 @@ impl Clustered {
         &self.routing_handle
     }
 
-    /// When a command that sets out now is given up.
+    /// When a command that sets out at this moment is given up.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.context.options.operation_timeout
     }
@@ -173,8 +173,8 @@ impl Clustered {
         }
     }
 
-    /// Has one command executed by its owner, wherever that is. Cancellation safe; a command that
-    /// is not waited for is executed all the same.
+    /// Has the owner execute one command, wherever that is. Cancellation safe; a command is executed even if nobody
+    /// waits for it.
     pub async fn call(&self, command: &Command<'_>) -> Answer {
         let operation = self.encode(command, self.context.store.clock().now(), Projection::Value);
         let (sender, answer) = tokio::sync::oneshot::channel();

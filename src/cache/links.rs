@@ -28,7 +28,7 @@ impl Links {
         Some(link.get_or_insert_with(|| Link::open(dialer, member.clone())))
     }
 
-    /// Keeps the links to those who are still there, at their new places.
+    /// Keeps the links to members that are still there, at their new places.
     fn follow(&mut self, routing: &Routing) {
         let mut known = std::mem::take(&mut self.by_place);
         self.version = routing.version;

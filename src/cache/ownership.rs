@@ -1,10 +1,9 @@
-//! Takes over what the cluster agrees on: which slots are this node's, from when on what lies
-//! in them counts, and when it may be served.
+//! Takes over the cluster's decisions: which slots are this node's, from when on their items count, and when they may
+//! be served.
 //!
-//! A slot's items count from the generation of the store at which the slot came to this node
-//! last: what it held of an earlier time may have been overwritten elsewhere. And a slot that
-//! came is shut until nobody acts on an older view, because its previous owner may still answer
-//! for it until then.
+//! A slot's items count from the generation of the store at which the slot last came to this node: older items may have
+//! been overwritten elsewhere. A slot that came is shut until nobody acts on an older view, because its previous owner
+//! may still answer for it until then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +21,8 @@ use crate::store::{Generation, Store};
 /// a million million writes of one node under one view, and 16 million views.
 const CAS_EPOCH_SHIFT: u32 = 40;
 
-/// Below that, each node begins somewhere else, so that tokens of different keys differ, too,
-/// unless there are very many.
+/// Each node starts at another value below that bit, so that tokens of different keys differ, too, unless there are
+/// very many.
 const CAS_NODE_SHIFT: u32 = 28;
 
 /// What this node owns; shared by everything that executes commands.
@@ -54,17 +53,17 @@ impl Ownership {
         routing_handle
     }
 
-    /// Where the routings are posted, for who waits for one.
+    /// Publishes the routings, for tasks that wait for one.
     pub fn routing_watch(&self) -> Arc<RoutingWatch> {
         self.routing_watch.clone()
     }
 
-    /// How many views this node has come to.
+    /// How many views this node has reached.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Opens the slots that were shut, when nobody acts on an older view any more.
+    /// Opens the slots that were shut, when nobody acts on an older view.
     pub fn open_slots(&self, state: &State) {
         self.replace(|routing| {
             let opens = routing.epoch == state.epoch && !routing.is_open() && state.is_converged();
@@ -107,7 +106,7 @@ fn same_for_all(generation: Generation) -> Arc<[Generation]> {
     std::iter::repeat_n(generation, SLOTS).collect()
 }
 
-/// The same as before, when there are no such slots.
+/// Unchanged when there are no such slots.
 fn raised_for(slots: &Slots, generation: Generation, before: &Arc<[Generation]>) -> Arc<[Generation]> {
     if slots.is_empty() {
         return before.clone();
@@ -135,7 +134,7 @@ impl Hooks for Ownership {
         let generation = self.store.advance();
         let flushed = after.view.flush_generation > before.view.flush_generation;
         let me = after.is_member().then(|| after.owners.position(&after.me)).flatten();
-        // Of views that were missed nobody knows who owned what in them.
+        // A node that missed views does not know who owned which slot in them.
         let goes_on = after.epoch == before.epoch + 1 && before.incarnation == after.incarnation;
         let was_me = (goes_on && before.is_member()).then(|| before.owners.position(&before.me)).flatten();
         self.replace(|routing| {

@@ -1,5 +1,5 @@
-//! Where commands wait until it is sure where they belong: those whose owner said that it is
-//! another one, and those for slots that others may still answer for.
+//! Where commands wait until it is sure where they belong: commands whose owner named another one, and commands for
+//! slots that others may still answer for.
 
 use std::collections::{HashSet, VecDeque};
 use std::future::pending;
@@ -57,7 +57,7 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// What waits, in the order in which it came.
+/// The waiting commands, in the order in which they came.
 #[derive(Default)]
 struct ParkedRequests {
     waiting: VecDeque<Redirected>,
@@ -68,13 +68,13 @@ struct ParkedRequests {
 }
 
 impl ParkedRequests {
-    /// Lets everything through that can go, and answers what is past its deadline.
+    /// Lets every command through that can go, and answers those past their deadline.
     fn go_round(&mut self, clustered: &Clustered, routing: &Routing, now: Instant) {
         let Self { waiting, .. } = std::mem::take(self);
         waiting.into_iter().for_each(|redirected| self.admit(clustered, routing, redirected, now));
     }
 
-    /// Lets a command through, or has it wait behind all of its slot.
+    /// Lets a command through, or makes it wait behind all of its slot.
     fn admit(&mut self, clustered: &Clustered, routing: &Routing, redirected: Redirected, now: Instant) {
         if redirected.op.deadline <= now {
             let why = if redirected.op.rerouted { Unavailable::Moved } else { Unavailable::Unreachable };
@@ -92,7 +92,7 @@ impl ParkedRequests {
     }
 }
 
-/// Gives a command back that is of a later view than this one, or for whose place it is too early.
+/// Gives a command back that is of a later view than this one, or that comes too early for its place.
 fn pass(clustered: &Clustered, routing: &Routing, redirected: Redirected) -> Option<Redirected> {
     let Redirected { mut op, epoch } = redirected;
     if routing.epoch < epoch {

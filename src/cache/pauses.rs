@@ -1,23 +1,23 @@
-//! Notices that a thread stood still: it alone, or with its process, which was stopped, swapped out,
-//! or on a machine without time for it. Of a machine that was suspended whole the clock says nothing.
+//! Notices that a thread stood still: it alone, or with its process. The process may have been stopped, swapped out, or
+//! on a machine without time for it. The clock does not show that the whole machine was suspended.
 //!
-//! What a client had sent before lies in its socket since then. The client may have given up on it
-//! long ago, and have written something newer through another node: executed now, the old command
-//! would undo that. So after a standstill of a thread its connections are closed instead of read,
-//! and after one of the thread that accepts, those that it accepts next.
+//! What a client sent before waits in its socket since then. The client may have given up long ago, and have written
+//! something newer through another node: the old command would undo that. So after a standstill of a thread its
+//! connections are closed instead of read. After a standstill of the thread that accepts, the next connections that it
+//! accepts are closed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-/// A standstill is one of more than this; clients that give up sooner are rare.
+/// A longer pause is a standstill; clients that give up sooner are rare.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// How often a thread has to look at the clock.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Connections that came in so soon after a standstill may have waited through it.
+/// Connections that came in this soon after a standstill may have waited through it.
 const BACKLOG: Duration = Duration::from_millis(200);
 
 /// When a thread was seen running last, and when a standstill ended last: microseconds since `base`,
@@ -52,7 +52,7 @@ impl PauseDetector {
         let now = micros(now.saturating_duration_since(self.base));
         let seen = self.seen.load(Ordering::Acquire);
         if now.saturating_sub(seen) > micros(PAUSE_MIN) {
-            // In this order: who sees the new `seen` sees the end, too.
+            // In this order: a thread that sees the new `seen` sees the end, too.
             self.ended.fetch_max(now, Ordering::AcqRel);
         }
         if now.saturating_sub(seen) > micros(TICK) / 2 {
@@ -68,8 +68,8 @@ impl PauseDetector {
         if self.is_just_over() { 0 } else { ended }
     }
 
-    /// Whether a standstill has ended so lately that a connection which is new to the thread may
-    /// have waited through it. Anybody may ask.
+    /// Whether a standstill ended so recently that a connection which is new to the thread may have waited through it.
+    /// Any thread may ask.
     pub fn is_just_over(&self) -> bool {
         let now = micros(self.base.elapsed());
         let ended = self.ended.load(Ordering::Acquire);

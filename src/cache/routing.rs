@@ -12,20 +12,20 @@ use crate::store::{Generation, MinGenerations};
 /// Where a command is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Here; what was written under a lower generation of the store is not this cluster's.
+    /// Here; items written under a lower generation of the store do not belong to this cluster.
     Here {
         /// The generation.
         min_generation: Generation,
     },
-    /// Here, but not before every node knows that it is so.
+    /// Here, but only after every node knows it.
     Pending,
     /// At another member, by its place in [`Routing::members`].
     Member(u16),
-    /// Nobody is known who owns keys.
+    /// No owner of keys is known.
     Nowhere,
 }
 
-/// One view of the cluster, ready to be looked up in; never changed, only replaced.
+/// One view of the cluster, ready for look-ups; never changed, only replaced.
 #[derive(Debug)]
 pub struct Routing {
     /// Counts the routings of this process.
@@ -37,7 +37,7 @@ pub struct Routing {
     pub(super) me: Option<u16>,
     /// For each slot the generation of the store from which on its items count.
     pub(super) min_generations: Arc<[Generation]>,
-    /// What follows from these three, ready to be looked up in.
+    /// Derived from these three, ready for look-ups.
     pub(super) places: Arc<Places>,
     /// The slots that others may still answer for.
     pub(super) shut: Option<Arc<Slots>>,
@@ -60,7 +60,7 @@ impl Routing {
         }
     }
 
-    /// Who may own keys, in the order that [`Place::Member`] counts in.
+    /// The possible owners of keys, in the order that [`Place::Member`] counts in.
     pub fn members(&self) -> &[Member] {
         self.owners.members()
     }
@@ -70,7 +70,7 @@ impl Routing {
         &self.owners
     }
 
-    /// Whether every slot that is this node's may be answered for.
+    /// Whether this node may answer for all of its slots.
     pub fn is_open(&self) -> bool {
         self.shut.is_none()
     }
@@ -86,9 +86,9 @@ impl MinGenerations for Routing {
     }
 }
 
-/// The place of each slot, in little memory: keys come in no order, so what a look-up reads should
-/// stay in the fastest caches beside everything else. Of few different generations, each is kept
-/// once; and for the three places of the most slots two bits are enough.
+/// The place of each slot, in little memory. Keys come in no order, so the memory that look-ups read should stay in the
+/// fastest caches beside everything else. There are few different generations, and each is kept once. Two bits are
+/// enough for the three places of the most slots.
 #[derive(Debug)]
 pub(super) struct Places {
     /// For each slot two bits: one of `usual`, or 3 for a look at `all`.
@@ -112,8 +112,8 @@ const GENERATIONS_MAX: usize = (NOWHERE - HERE) as usize;
 const NEAR_SLOTS: usize = u64::BITS as usize / 2;
 
 impl Places {
-    /// Of more generations than can be told apart, those of the fewest slots are taken for
-    /// `newest`: their items are forgotten.
+    /// When there are more generations than can be told apart, those of the fewest slots count as `newest`: their items
+    /// are forgotten.
     ///
     /// # Panics
     /// With more than 32,768 members.
@@ -175,8 +175,8 @@ fn usual(places: &[u16]) -> [u16; 3] {
     std::array::from_fn(|index| by_slots[index.min(by_slots.len() - 1)].0)
 }
 
-/// A thread's window on the routing. Whoever executes commands holds it while it does: so a
-/// new routing is in force everywhere once it has been put into every routing handle.
+/// A thread's window on the routing. The code that executes commands holds it meanwhile: so a new routing is in force
+/// everywhere once it has been put into every routing handle.
 #[derive(Debug)]
 pub struct RoutingHandle(pub(super) Mutex<Arc<Routing>>);
 

@@ -1,4 +1,4 @@
-//! The present routing, for who waits for another one.
+//! The present routing, for tasks that wait for another one.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use crate::cache::routing::Routing;
 
-/// Where the routing in force is posted. Who has waited longest sees the next one first, which a
-/// simulation must be able to count on; tokio's `watch` wakes its receivers in any order.
+/// Publishes the routing in force. The task that has waited longest sees the next one first, which a simulation must be
+/// able to count on; tokio's `watch` wakes its receivers in any order.
 #[derive(Debug)]
 pub struct RoutingWatch {
     present: Mutex<Arc<Routing>>,
@@ -32,8 +32,8 @@ impl RoutingWatch {
         self.posted.notify_waiters();
     }
 
-    /// Waits for a routing such as `wanted`, the present one included; some in between may be
-    /// skipped. Cancellation safe.
+    /// Waits for a routing that `wanted` accepts, the present one included; some in between may be skipped.
+    /// Cancellation safe.
     pub async fn wait_for(&self, wanted: impl Fn(&Routing) -> bool) -> Arc<Routing> {
         loop {
             // Counts from here on, so that none is missed after the look at the present one.

@@ -1,4 +1,4 @@
-//! What peers send, executed here or refused.
+//! Peers' commands, executed here or refused.
 
 use std::time::Instant as StdInstant;
 
@@ -24,8 +24,8 @@ impl Executor for Clustered {
         self.routing_handle().hold().epoch
     }
 
-    /// Executes operations in their order, all by the view they were sent by: what comes too early
-    /// waits for that view, what comes too late is told that it is another one's.
+    /// Executes operations in their order, all by the view they were sent by: early ones wait for that view, late ones
+    /// are told that another node is the owner.
     async fn execute(&self, batch: &mut Batch) -> Result<pb::Outcomes, Broken> {
         loop {
             if let Some(outcomes) = self.try_execute(batch)? {
@@ -40,7 +40,7 @@ impl Executor for Clustered {
 }
 
 impl Clustered {
-    /// Executes a command here, if this is still where it belongs; gives it back when not.
+    /// Executes a command here, if this is still its place; gives it back when not.
     pub(super) fn execute_here(&self, op: PendingOp) -> Option<PendingOp> {
         let operation = op.operation().open();
         let Some(command) = operation.ok().and_then(|operation| pb::command(&operation).ok()) else {
@@ -49,10 +49,10 @@ impl Clustered {
         };
         let mut turn = self.begin(self.context().store.clock().now(), 0);
         let result = match turn.execute(&command, |outcome| pb::outcome(0, &outcome)) {
-            // Of an owner that is not known yet a later routing may know.
+            // A later routing may know an owner that is not known yet.
             Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => return Some(op),
             Err(NotHere::Unavailable(why)) => Err(why),
-            // It may have been executed by a node that was not the owner any more.
+            // A node that was no longer the owner may have executed it.
             Ok(outcome) => turn.finish().map(|()| outcome).map_err(|Fenced| Unavailable::Unanswered),
         };
         op.answer(result);
@@ -94,7 +94,7 @@ impl Clustered {
             }
         }
         self.counters().add(Counter::PeerOperations, executed);
-        // Something may have been executed by a node that is not the owner any more.
+        // A node that is no longer the owner may have executed something.
         turn.finish()
             .map_err(|Fenced| Broken("this node lost touch with its cluster while it executed".into()))?;
         Ok(Some(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }))
@@ -111,7 +111,7 @@ impl Clustered {
     /// Where outcomes are written, empty.
     fn lock_outcomes(&self) -> MutexGuard<'_, BytesMut> {
         let mut outcomes = self.outcomes.lock();
-        // Of a batch that broke, something may be left.
+        // A batch that broke may have left something.
         outcomes.clear();
         if outcomes.capacity() > OUTCOMES_KEPT_BYTES {
             *outcomes = BytesMut::new();

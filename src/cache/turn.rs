@@ -1,5 +1,5 @@
-//! The decision, once: where does a key belong, may this node answer for it, under which generation is it executed, and
-//! may what was executed be answered?
+//! The decision, once: where does a key belong, may this node answer for it, under which generation is the command
+//! executed, and may its outcome be answered?
 
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
@@ -21,11 +21,11 @@ use crate::store::{Caller, Generation, Store};
 /// The right to execute one batch of commands. While it lives, the routing that it began with stays in force: it must not
 /// be kept across an await.
 ///
-/// What was executed may be answered only once [`Turn::finish`] has said so.
+/// Outcomes may be answered only once [`Turn::finish`] has said so.
 pub struct Turn<'a> {
     store: &'a Store,
     caller: Caller<'a>,
-    /// `None` on a node that is alone: every key is its own, for ever.
+    /// `None` on a node that is alone: it always owns every key.
     hold: Option<Hold<'a>>,
 }
 
@@ -39,7 +39,7 @@ struct Hold<'a> {
     serves: bool,
     /// Whether anything was executed.
     executed: bool,
-    /// When what the turn sends to other nodes is given up; set by the first of it.
+    /// The deadline for commands that the turn sends to other nodes; the first of them sets it.
     deadline: Option<Instant>,
 }
 
@@ -52,8 +52,8 @@ pub enum NotHere {
     Unavailable(Unavailable),
 }
 
-/// The node lost its right to serve while it executed a turn: another node may own the keys by now, and what was
-/// executed must not be answered.
+/// The node lost its right to serve while it executed a turn: another node may own the keys by this time, so the
+/// outcomes must not be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fenced;
 
@@ -76,7 +76,7 @@ impl<'a> Turn<'a> {
         self.caller.expires = Some(moment);
     }
 
-    /// Executes a command here, and hands what came of it to `reply` while the item lies still.
+    /// Executes a command here, and hands the outcome to `reply` while the item is locked.
     ///
     /// # Errors
     /// The command is not to be executed here and now; nothing has happened.
@@ -90,7 +90,7 @@ impl<'a> Turn<'a> {
         Ok(self.store.execute(&caller, command, reply))
     }
 
-    /// Drops what lies under a key whose `set` could not be stored.
+    /// Drops the item under a key when its `set` could not be stored.
     ///
     /// # Errors
     /// The key belongs to another node, which is to drop it.
@@ -122,8 +122,8 @@ impl<'a> Turn<'a> {
     /// Ends the turn.
     ///
     /// # Errors
-    /// Something was executed that must not be answered. A process that stood still meanwhile may not have been the owner
-    /// any more, even if it is again by now.
+    /// Something was executed that must not be answered. A process that stood still meanwhile may have lost ownership,
+    /// even if it is the owner again.
     pub fn finish(self) -> Result<(), Fenced> {
         match self.hold {
             Some(hold) if hold.executed && !Membership::lasts(hold.serves_until) => Err(Fenced),
@@ -172,12 +172,12 @@ impl<'a> Turn<'a> {
         self.caller.now
     }
 
-    /// Where what is executed is counted.
+    /// The counters of executed commands.
     pub fn counters(&self) -> &'a Counters {
         self.caller.counters
     }
 
-    /// For what concerns this node's memory, and no single key.
+    /// For commands about this node's memory, and not about a single key.
     pub fn caller(&self) -> Caller<'a> {
         self.caller
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A host and a port that somebody is told.
+/// A host and a port that others receive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     /// A name or an address, without brackets.
@@ -23,8 +23,7 @@ impl Address {
         Ok(Self { host: host.to_owned(), port })
     }
 
-    /// Whether it stands for every address of the machine: good to listen on, and nothing that
-    /// another machine could connect to.
+    /// Whether it means every address of the machine: good to listen on, but no machine can connect to it.
     pub fn is_wildcard(&self) -> bool {
         is_wildcard(&self.host)
     }
@@ -45,7 +44,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Whether a host stands for every address of the machine.
+/// Whether a host means every address of the machine.
 pub(super) fn is_wildcard(host: &str) -> bool {
     host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_unspecified())
 }
@@ -63,7 +62,7 @@ pub(super) fn advertised(text: &str) -> Result<Address, String> {
     Ok(address)
 }
 
-/// What is wrong with one word of a value. A word that is all of it is not named: the value is.
+/// The error in one word of a value. If the word is the whole value, the message names only the value.
 pub(super) fn of_word(word: &str, value: &str, why: String) -> String {
     if word == value.trim() { why } else { format!("{word}: {why}") }
 }

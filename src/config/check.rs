@@ -8,12 +8,12 @@ use crate::server::admin::Token;
 use crate::server::listen;
 use crate::{process, tls};
 
-/// Reads the files that a start would read, looks up users and addresses, and says what it would
-/// warn of. Binds nothing but ports that nobody asked for.
+/// Reads the files that a start would read, looks up users and addresses, and prints the warnings of a start. Binds
+/// only default ports.
 ///
 /// # Errors
 ///
-/// What a start would fail of.
+/// Whatever would make a start fail.
 pub(super) fn check(launch: &Launch) -> Result<String, ConfigError> {
     let server = &launch.node.server;
     if let Some(tls) = &server.tls {
@@ -30,7 +30,7 @@ pub(super) fn check(launch: &Launch) -> Result<String, ConfigError> {
     if server.unix.is_none() {
         listen::check(server).map_err(unusable)?;
     }
-    // When the usual address cannot be had, a node does without.
+    // When the default address cannot be bound, a node runs without it.
     if let Some(http) = launch.node.http.as_ref().filter(|http| !http.is_default) {
         can_listen("--http-listen", &http.listen)?;
     }
@@ -62,7 +62,7 @@ fn unusable(error: impl ToString) -> ConfigError {
 fn can_listen(option: &str, address: &str) -> Result<(), ConfigError> {
     let refuse = |error: std::io::Error| ConfigError::value(format!("{option} {address}"), error.to_string());
     let mut addresses = address.to_socket_addrs().map_err(refuse)?;
-    // A start takes the first of them that it can have.
+    // A start takes the first of them that it can bind.
     let tried = addresses.try_fold(None, |_, address| match TcpListener::bind((address.ip(), 0)) {
         Ok(_) => Err(()),
         Err(error) => Ok(Some(error)),

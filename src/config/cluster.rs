@@ -1,4 +1,4 @@
-//! The cluster's options: where etcd stands, who this node is in it, how it is reached.
+//! The cluster's options: etcd's address, this node's identity in it, how others reach it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::server;
 /// Turns the cluster on.
 pub(super) const ENDPOINTS: &str = "etcd-endpoints";
 
-/// What means something in a cluster only.
+/// The options that only have a meaning in a cluster.
 const IN_A_CLUSTER: [&str; 18] = [
     "cluster",
     "node-id",
@@ -42,12 +42,11 @@ const IN_A_CLUSTER: [&str; 18] = [
 
 const PASSWORD_FILE: &str = "etcd-password-file";
 
-/// A lease of a second is lost by a node that is merely slow (etcd itself waits that long for a
-/// leader); with one of more than a minute, so long would the keys of a dead node be missed.
+/// A node that is merely slow loses a lease of a second (etcd itself waits that long for a leader). With a lease of
+/// more than a minute, the keys of a dead node would be missing for that long.
 const LEASE_SECONDS: RangeInclusive<u64> = 2..=60;
 
-/// The members that are left without a lease are taken for lost after so many leases at least
-/// (`etcd::Options::check`).
+/// Members without a lease are taken for lost after at least this many leases (`etcd::Options::check`).
 const GONE_LEASES: u32 = 4;
 
 /// A client waits no longer than a minute for anything.
@@ -55,7 +54,7 @@ const WAIT_MILLIS: RangeInclusive<u64> = 1..=60_000;
 
 /// Puts the cluster's options together; `None` without etcd. `server` says where clients come in.
 ///
-/// What only binding can tell stays empty, as [`ClusterOptions`] says.
+/// Values that only binding can tell stay empty, as [`ClusterOptions`] says.
 pub(super) fn options(
     settings: &Settings,
     server: &server::Options,
@@ -155,7 +154,7 @@ fn peer_listen(settings: &Settings) -> Result<Address, ConfigError> {
     }
 }
 
-/// Where other nodes reach this one: port 0 is the one that is going to be listened on.
+/// Where other nodes reach this one. Port 0 means the port that will be bound.
 fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, ConfigError> {
     if let Some(given) = settings.value("peer-advertise", address::advertised)? {
         return Ok(given);
@@ -168,8 +167,8 @@ fn peer_advertise(settings: &Settings, listen: &Address) -> Result<Address, Conf
     }
 }
 
-/// Where clients reach this node: unless told, where it listens first, or on the host that the
-/// peers know when that is every address or a unix socket. Empty when the port is not known yet.
+/// Where clients reach this node. The default is the first listener, or the host that the peers know when that listener
+/// is every address or a unix socket. Empty when the port is not known yet.
 fn client_address(
     settings: &Settings,
     server: &server::Options,
@@ -198,7 +197,7 @@ fn endpoints(given: &Setting) -> Result<Vec<String>, ConfigError> {
         let text = value.to_str().ok_or_else(|| refuse("is not UTF-8 text".into()))?;
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             if word.contains('@') {
-                // Not shown: that is how passwords come into logs.
+                // The value is not shown: this is how passwords get into logs.
                 return Err(given.refuse_value(
                     OsStr::new("..."),
                     "a name and a password do not belong into an address: give --etcd-user and --etcd-password-file",
@@ -235,7 +234,7 @@ fn is_here(endpoint_word: &str) -> bool {
     endpoint(endpoint_word).is_ok_and(|address| address.is_loopback())
 }
 
-/// Finds out now what joining would find wrong later. `given` are the endpoints.
+/// Finds errors at the start that joining would find later. `given` are the endpoints.
 fn check(settings: &Settings, given: &Setting, membership: &etcd::Options) -> Result<(), ConfigError> {
     let mut whole = membership.clone();
     if whole.node_id.is_empty() {
@@ -261,7 +260,7 @@ fn together(settings: &Settings, name: &str, names: &[&str]) -> Result<(), Confi
     }
 }
 
-/// A file that is read later: whether it can be is found out now.
+/// A file that is read later: this checks that it can be read.
 fn file(settings: &Settings, name: &str) -> Result<Option<PathBuf>, ConfigError> {
     match (settings.path(name)?, settings.of(name)) {
         (Some(path), Some(given)) => match fs::read(&path) {

@@ -7,7 +7,7 @@ use crate::config::ConfigError;
 use crate::config::option_specs::{OPTION_SPECS, OptionSpec, VARIABLE_PREFIX, nearest};
 use crate::config::settings::{Settings, Source};
 
-/// What the environment says.
+/// The settings from the environment.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     pub settings: Settings,
@@ -24,18 +24,18 @@ pub(super) struct Environment {
 
 /// Reads the environment.
 ///
-/// A variable of an unknown name is warned of rather than refused: Kubernetes and Docker links
-/// put `FILBERT_...` variables of their own into every container beside a service of our name.
+/// An unknown variable causes a warning, not an error: Kubernetes and Docker links put `FILBERT_...` variables of their
+/// own into every container beside a service named like ours.
 pub(super) fn read(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Environment, ConfigError> {
     let mut read = Environment::default();
-    // In the order of names: warnings are always in the same one, and FILBERT_EXTENDED comes
-    // before the variables of single words, which win.
+    // In the order of names: warnings always have the same order, and FILBERT_EXTENDED comes before the variables of
+    // single words, which win.
     let mut variables: Vec<_> = variables.collect();
     variables.sort();
     for (name, value) in variables {
-        // Compose files write `FILBERT_USER: ${USER_OF_CACHE}`: an empty value is none.
+        // Compose files write `FILBERT_USER: ${USER_OF_CACHE}`: an empty value counts as not set.
         if value.is_empty() {
             continue;
         }
@@ -60,7 +60,7 @@ pub(super) fn read(
     Ok(read)
 }
 
-/// Whether a variable that begins with our prefix is somebody else's.
+/// Whether a variable that begins with our prefix belongs to another program.
 fn is_not_ours(name: &str, value: &OsStr) -> bool {
     // Our own tests.
     name.starts_with("FILBERT_TEST_")

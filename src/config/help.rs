@@ -9,9 +9,9 @@ pub fn version() -> String {
     format!("filbert {} (memcached {MEMCACHED_VERSION})\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// What `-h` prints. memcached's own test files look for words in it to decide what to test; test
-/// suites of clients take no server whose page does not begin with `memcached` and its version
-/// (Test::Memcached; Dalli's memcached_mock.rb).
+/// The output of `-h`. memcached's own test files look for words in it to decide what to test. Clients' test suites
+/// accept only a server whose page begins with `memcached` and its version (Test::Memcached; Dalli's
+/// memcached_mock.rb).
 pub(super) fn page() -> String {
     format!(
         "memcached {MEMCACHED_VERSION} compatible server: filbert {}\n{}",
@@ -50,7 +50,7 @@ mod tests {
                 }
                 Spelled::Short(letter) => vec![format!("-{letter}")],
                 Spelled::Long => vec![format!("--{}", spec.name)],
-                // The many without effect are covered by what they begin with.
+                // The prefixes cover the many options without effect.
                 Spelled::Extended if spec.fate == Fate::NoEffect => continue,
                 Spelled::Extended => vec![spec.extended_word()],
             };

@@ -1,4 +1,4 @@
-//! The HTTP server's options: where it listens, and who may ask.
+//! The HTTP server's options: where it listens, and which requests it accepts.
 
 use crate::config::ConfigError;
 use crate::config::address::{self, Address};
@@ -10,8 +10,8 @@ const ADVERTISE: &str = "http-advertise";
 const TOKEN_FILE: &str = "http-token-file";
 const MEMCACHED_NAMES: &str = "memcached-exporter-metrics";
 
-/// Near memcached's own, with HTTP's 80, and none of Prometheus' list of default ports: an exporter
-/// beside a node, memcached_exporter (9150) above all, finds its own free.
+/// Near memcached's own port, with HTTP's 80, and not in Prometheus' list of default ports: an exporter beside a node,
+/// memcached_exporter (9150) above all, finds its own free.
 const DEFAULT_LISTEN: &str = "127.0.0.1:11280";
 
 /// Puts them together; `None` when HTTP is turned off.

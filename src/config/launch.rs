@@ -16,7 +16,7 @@ const DEFAULT_CONNECTIONS: usize = 1024;
 const DEFAULT_BACKLOG: u32 = 1024;
 const DEFAULT_UNIX_MODE: u32 = 0o700;
 
-/// memcached listens on every address; a cache without a password should not, unless told to.
+/// memcached listens on every address; a cache without a password should do so only when told to.
 const DEFAULT_HOST: &str = "127.0.0.1";
 
 /// memcached.c warns above this many threads.
@@ -24,15 +24,15 @@ const MANY_THREADS: usize = 64;
 /// More than any machine has; without a bound, a slip would start threads until it failed.
 const THREADS_MAX: usize = 1024;
 
-/// Requests on their way in may hold this part of `-m` beside it, and so may replies on their way
-/// out; more than the least that memcached can be told.
+/// Requests on their way in may hold this part of `-m` beside it, and replies on their way out may hold the same; this
+/// is more than the least that memcached accepts.
 const BUFFERS_PART: u64 = 8;
 const BUFFERS_MIN_BYTES: usize = 1 << 20;
 
 /// What memcached's int holds.
 const INT_MAX: u32 = i32::MAX as u32;
 
-/// What is being put together.
+/// The options under construction.
 struct Reader<'a> {
     settings: &'a Settings,
     warnings: Vec<String>,
@@ -114,7 +114,7 @@ pub(super) fn make_paths_absolute(launch: &mut Launch) {
 }
 
 impl Reader<'_> {
-    /// Options of which one value asks for what we do anyway.
+    /// Options where one value asks for our usual behaviour.
     fn check_refused(&self) -> Result<(), ConfigError> {
         self.settings.value("udp-port", |text| match text.parse() {
             Ok(0_u16) => Ok(()),
@@ -123,7 +123,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What clients speak, and who may.
+    /// The clients' protocol, and the users that may log in.
     fn protocol(&self, server: &mut server::Options, sasl_users: Option<PathBuf>) -> Result<(), ConfigError> {
         let given = self.settings.value("protocol", values::protocol)?;
         server.sasl = self.settings.switch("enable-sasl")?;
@@ -261,7 +261,7 @@ impl Reader<'_> {
                     if listen.security == Security::MutualTls && !tls {
                         return Err(refuse("mtls: needs -Z, and a certificate of this node".into()));
                     }
-                    // An address given twice, by two tools say, is still one listener.
+                    // An address that was given twice, perhaps by two tools, is one listener.
                     if !all.contains(&listen) {
                         all.push(listen);
                     }
@@ -355,7 +355,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Somebody who meant to have TLS should hear that it is off.
+    /// A person who wanted TLS should learn that it is off.
     fn tls_without_effect(&mut self, enabled: bool) {
         let cause = if enabled { "the unix socket (-s) is plain text" } else { "TLS is off without -Z" };
         for name in

@@ -1,4 +1,4 @@
-//! The command line, taken apart as getopt_long does for memcached.
+//! The command line, split as getopt_long does it for memcached.
 
 use std::ffi::OsString;
 
@@ -10,11 +10,11 @@ use crate::config::ConfigError;
 use crate::config::option_specs::{self, OPTION_SPECS, Spelled, Takes};
 use crate::config::settings::{Settings, Source};
 
-/// Words that are no flag. getopt_long puts them behind the flags, and memcached does not look at
-/// them: `memcached -m 64`, the command of a container whose program is named already, starts it.
+/// Words that are not flags. getopt_long puts them behind the flags, and memcached ignores them. So a container that
+/// names the program itself starts with the command `memcached -m 64`.
 const STRAY: &str = "stray";
 
-/// What the command line asks for.
+/// The contents of the command line.
 pub(super) enum Asked {
     Run(Settings),
     /// Whether it could run so.
@@ -51,8 +51,8 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Asked, Config
     Ok(if matches.get_flag("check") { Asked::Check(settings) } else { Asked::Run(settings) })
 }
 
-/// Knows the flags, and not what their values mean: that is decided later, so that a value is
-/// refused in the same words wherever it was given.
+/// Knows the flags, and not the meaning of their values. Values are parsed later, so that a refusal has the same words
+/// wherever the value was given.
 fn command() -> Command {
     let mut command = Command::new("filbert")
         .disable_help_flag(true)
@@ -91,7 +91,7 @@ fn optional(arg: Arg, default: &'static str) -> Arg {
     arg.num_args(0..=1).require_equals(true).default_missing_value(default)
 }
 
-/// What clap found wrong, in one line.
+/// Clap's error, in one line.
 pub(super) fn explain(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

@@ -7,7 +7,7 @@ use crate::server::{Listen, Security};
 ///
 /// # Errors
 ///
-/// Says which address is wrong, and what one may look like.
+/// Says which address is wrong, and how a correct one looks.
 pub(super) fn addresses(text: &str, port: u16) -> Result<Vec<Listen>, String> {
     let mut all = Vec::new();
     // memcached divides at semicolons too.
@@ -30,7 +30,7 @@ fn one_address(word: &str, default_port: u16) -> Result<Listen, String> {
         (_, Some(rest)) => (Security::MutualTls, rest),
         _ => (Security::Tls, word),
     };
-    // memcached takes them in this order; a tool's other one does no harm.
+    // memcached takes them in this order; another order does no harm.
     let word = untagged(protocol(untagged(word)?)?)?;
     let (host, port) = address::split(word)?;
     let port = match port {
@@ -54,8 +54,8 @@ fn listen_port(text: &str) -> Result<u16, String> {
     }
 }
 
-/// Takes `tag[name]:` off, by which memcached's proxy tells its listeners apart (memcached.c,
-/// server_sockets): there is no proxy here.
+/// Takes `tag[name]:` off. memcached's proxy uses it to tell its listeners apart (memcached.c, server_sockets): there
+/// is no proxy here.
 fn untagged(word: &str) -> Result<&str, String> {
     let Some(rest) = word.strip_prefix("tag[") else {
         return Ok(word);
@@ -66,8 +66,8 @@ fn untagged(word: &str) -> Result<&str, String> {
     }
 }
 
-/// Takes `proto[negotiating]:` off, which is what every listener does anyway, and `proto[ascii]:`: what
-/// else a listener speaks (`-B`) is the same for all.
+/// Takes off `proto[negotiating]:`, which every listener does anyway, and `proto[ascii]:`: `-B` sets the other
+/// protocols for all listeners.
 fn protocol(word: &str) -> Result<&str, String> {
     let Some(rest) = word.strip_prefix("proto[") else {
         return Ok(word);

@@ -11,15 +11,15 @@ use crate::config::{ConfigError, Outcome, node, option_specs, values};
 use crate::local_cluster::Options;
 use crate::local_cluster::die_with_parent::{self, DieWithParent};
 
-/// The first word of a command line that asks for a local cluster.
+/// The first word of a command line for a local cluster.
 const WORD: &str = "local-cluster";
 
 const DEFAULT_NODES: u16 = 3;
 /// More than a machine is worth, and few enough for a table on a screen.
 const NODES_MAX: u16 = 16;
 
-/// What the nodes cannot be told: where they are and how they are found, or what would keep this
-/// program from talking to them or from ending them.
+/// Options that the nodes cannot be given: their addresses and how they are found, and options that would keep this
+/// program from talking to them or ending them.
 const DECIDED: [&str; 21] = [
     "port",
     "listen",
@@ -60,7 +60,7 @@ PATH (Debian and Ubuntu: apt-get install etcd-server).
     filbert local-cluster --nodes 5 -- -m 512 -v
 ";
 
-/// What a command line asks for that does not start with a flag; `None` for every other one.
+/// The first word of a command line that does not start with a flag; `None` when there is none.
 pub(super) fn read(
     args: &[OsString],
     environment: &[(OsString, OsString)],

@@ -1,4 +1,4 @@
-//! How the log is to look when the rest of what was said cannot be followed.
+//! The format of the log when the other options are invalid.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use crate::config::option_specs::{self, OptionSpec};
 use crate::config::values;
 use crate::logs::Format;
 
-/// The format that was asked for, as far as that can be told: whoever collects JSON wants to read
-/// there, too, why a node does not start.
+/// The requested format, as far as it can be found: a collector of JSON must also be able to read why a node does not
+/// start.
 pub fn log_format(args: &[OsString], environment: &[(OsString, OsString)]) -> Format {
     let told = |name: &str| {
         let variable = option_specs::named(name).map(OptionSpec::variable)?;

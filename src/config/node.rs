@@ -1,4 +1,4 @@
-//! What one node is told, from all three places together.
+//! One node's settings, from all three places together.
 
 use std::ffi::OsString;
 
@@ -46,7 +46,7 @@ pub(super) fn load(
     Ok(Outcome::Launch(Box::new(launch)))
 }
 
-/// What is to be said of a budget that is more than there is. `bound` is the memory, and what sets it.
+/// The warning about a budget larger than the memory. `bound` is the memory, and what sets it.
 pub(super) fn memory_warning(
     settings: &Settings,
     budget_bytes: u64,

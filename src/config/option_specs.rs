@@ -1,4 +1,4 @@
-//! Every option there is: its names, what it takes, and what becomes of it here.
+//! Every option: its names, its values, and its effect here.
 //!
 //! One table, because the same option is read from three places: `-m 64` on the command line,
 //! `FILBERT_MEMORY_LIMIT=64` in the environment and `memory-limit = 64` in the file.
@@ -37,7 +37,7 @@ pub(super) enum Takes {
     List,
 }
 
-/// What becomes of an option here.
+/// The effect of an option here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It does what it does in memcached, or is our own.
@@ -81,8 +81,8 @@ pub(super) fn extended(word: &str) -> Option<(&'static OptionSpec, bool)> {
     })
 }
 
-/// The option with an effect whose long name is most like one that does not exist, if any is: told as
-/// clap tells of flags (clap_builder, parser/features/suggestions.rs).
+/// The option with an effect whose long name is most like an unknown one, if any is: suggested as clap suggests flags
+/// (clap_builder, parser/features/suggestions.rs).
 pub(super) fn nearest(name: &str, spelled: impl Fn(Spelled) -> bool) -> Option<&'static OptionSpec> {
     let used = OPTION_SPECS.iter().filter(|spec| spec.fate == Fate::Used && spelled(spec.spelled));
     let likeness = used.map(|spec| (strsim::jaro(name, spec.name), spec));
@@ -111,12 +111,12 @@ pub(super) const OPTION_SPECS: &[OptionSpec] = &[
     // Connections and threads.
     used('c', "conn-limit", Takes::Value),
     used('t', "threads", Takes::Value),
-    // HTTP; all ours.
+    // HTTP; not in memcached.
     long("http-listen", Takes::Value),
     long("http-advertise", Takes::Value),
     long("http-token-file", Takes::Value),
     long("memcached-exporter-metrics", Takes::Switch),
-    // What clients may do.
+    // The rights of clients.
     used('F', "disable-flush-all", Takes::Switch),
     used('X', "disable-dumping", Takes::Switch),
     used('W', "disable-watch", Takes::Switch),
@@ -136,7 +136,7 @@ pub(super) const OPTION_SPECS: &[OptionSpec] = &[
     long(LOG_SYSLOG, Takes::Switch),
     long(CONFIG, Takes::Value),
     used('o', EXTENDED, Takes::List),
-    // The cluster; all ours.
+    // The cluster; not in memcached.
     long("etcd-endpoints", Takes::List),
     long("cluster", Takes::Value),
     long("node-id", Takes::Value),
@@ -205,7 +205,7 @@ pub(super) const OPTION_SPECS: &[OptionSpec] = &[
     idle_word("track-sizes", Takes::Switch),
     idle_word("inline-ascii-resp", Takes::Switch),
     idle_word("drop-privileges", Takes::Switch),
-    // memcached-debug alone has it, and memcached's own tests always pass it.
+    // Only memcached-debug has it, and memcached's own tests always pass it.
     idle_word("relaxed-privileges", Takes::Switch),
     idle_word("sock-cookie-id", Takes::Value),
     idle_word("ssl-wbuf-size", Takes::Value),

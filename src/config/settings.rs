@@ -1,4 +1,4 @@
-//! What each place said: the command line, the environment and the file, laid over each other.
+//! The settings from each place: the command line, the environment and the file, laid over each other.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,7 +11,7 @@ use crate::config::option_specs::{self, Fate, OptionSpec, Spelled, Takes};
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     given: BTreeMap<&'static str, Setting>,
-    /// Words of the command line that are no flag and belong to none.
+    /// Words of the command line that are neither flags nor values of one.
     stray: Vec<String>,
 }
 
@@ -47,8 +47,7 @@ impl Settings {
         if spec.name == option_specs::EXTENDED {
             return self.add_extended(source, &value);
         }
-        // -U 0 and -B ascii ask for what we do anyway; which values those are is decided with
-        // the other values, in launch.rs.
+        // -U 0 and -B ascii ask for our usual behaviour; launch.rs decides which values do so, with all other values.
         if let Fate::Refused(why) = spec.fate
             && !matches!(spec.name, "udp-port" | "protocol")
             && !(spec.takes == Takes::Switch && value == "false")
@@ -63,17 +62,17 @@ impl Settings {
         Ok(())
     }
 
-    /// Notes a word that nothing is made of.
+    /// Notes a word that has no meaning.
     pub fn add_stray(&mut self, word: &OsStr) {
         self.stray.push(word.to_string_lossy().into_owned());
     }
 
-    /// The words that nothing is made of.
+    /// The words that have no meaning.
     pub fn stray(&self) -> &[String] {
         &self.stray
     }
 
-    /// Adds what stands after `-o`: words divided by commas, some with `=value`.
+    /// Adds the value of `-o`: words divided by commas, some with `=value`.
     fn add_extended(&mut self, source: &Source, words: &OsStr) -> Result<(), ConfigError> {
         let extended =
             option_specs::named(option_specs::EXTENDED).ok_or_else(|| ConfigError::Usage("no -o".into()))?;
@@ -94,7 +93,7 @@ impl Settings {
                 (_, Some(value)) => value,
                 (Takes::Switch, None) if off => "false",
                 (Takes::Switch, None) => "true",
-                // It decides nothing, so that nothing is missing.
+                // It has no effect, so nothing is missing.
                 (_, None) if spec.fate == Fate::NoEffect => "",
                 (_, None) => return refuse(word, format!("needs a value: -o {name}=...")),
             };

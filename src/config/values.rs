@@ -1,4 +1,4 @@
-//! What the values of options may look like. Each parser's error says what is allowed.
+//! The forms of options' values. Each parser's error says what is allowed.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -17,7 +17,7 @@ const MEBIBYTE: u64 = 1 << 20;
 /// memcached.h, ITEM_SIZE_MAX_LOWER_LIMIT and ITEM_SIZE_MAX_UPPER_LIMIT.
 const ITEM_SIZE_BYTES: RangeInclusive<u64> = 1024..=1 << 30;
 
-/// Above this a budget is a slip of the hand: no machine has it.
+/// A budget above this is a typing mistake: no machine has it.
 const MEMORY_MAX_BYTES: u64 = 1 << 50;
 
 /// More than any machine has.

@@ -13,8 +13,7 @@ const BURST: u32 = 20;
 /// How long until there may be one more.
 const REFILL: Duration = Duration::from_secs(5);
 
-/// What each place in the source has written lately. There are only so many places, so this is as
-/// bounded as the source is.
+/// Recent lines of each place in the source. The number of places is fixed, so this is as bounded as the source is.
 pub(super) struct Limits<P>(Mutex<HashMap<P, Spent>>);
 
 struct Spent {

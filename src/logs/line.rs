@@ -14,7 +14,7 @@ use crate::logs::Format;
 /// How many lines of the same kind were not written before this one.
 const LEFT_OUT: &str = "left_out";
 
-/// What every JSON line has; a field of such a name would be there twice.
+/// The fields of every JSON line; another field of the same name would be there twice.
 const TIMESTAMP: &str = "timestamp";
 const LEVEL: &str = "level";
 const MESSAGE: &str = "message";
@@ -30,7 +30,7 @@ pub(super) fn of(event: &Event<'_>, format: Format, left_out: u64) -> String {
     shown(*event.metadata().level(), event.metadata().target(), &said, format)
 }
 
-/// The line that tells of others which nobody took, and for which there was no room any more.
+/// The line that reports lost lines: nobody read them, and there was no more room.
 pub(super) fn of_loss(lost: u64, format: Format) -> String {
     let message = "the log was not taken fast enough, or could not be written: lines were lost".to_owned();
     let said = Said { message, fields: vec![("lost", Shown::Value(lost.into()))] };
@@ -66,7 +66,7 @@ fn text(now: &str, level: Level, target: &str, said: &Said) -> String {
     line
 }
 
-/// Appends what may have come from elsewhere, without what would end the line or steer a terminal.
+/// Appends text that may have come from elsewhere, without characters that would end the line or steer a terminal.
 fn push_shown(line: &mut String, text: &str) {
     for char in text.chars() {
         if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
@@ -96,7 +96,7 @@ fn json(now: &str, level: Level, target: &str, said: &Said) -> String {
     String::from_utf8(bytes).expect("JSON is UTF-8")
 }
 
-/// What an event says.
+/// The content of an event.
 #[derive(Default)]
 struct Said {
     message: String,

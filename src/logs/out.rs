@@ -79,7 +79,7 @@ impl Out {
         }
     }
 
-    /// Opens a file again; `false` when it is none.
+    /// Opens a file again; `false` when the target is not a file.
     ///
     /// # Errors
     /// Says which file, and why; the old one stays open.
@@ -99,8 +99,7 @@ impl Out {
         }
     }
 
-    /// Writes lines, waiting for room until then, or for ever; returns how many were not written
-    /// to their end.
+    /// Writes lines, waiting for room until then, or without a limit; returns how many were not written to their end.
     pub fn write(&mut self, lines: &[(Level, String)], until: Option<Instant>) -> u64 {
         if matches!(self.end, End::Syslog) {
             return lines.iter().filter(|(level, text)| !tell_syslog(*level, text)).count() as u64;
@@ -154,8 +153,8 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
     }
 }
 
-/// Waits for room for a piece, for so long or for ever. A reader that is gone counts as room: the
-/// write then says so.
+/// Waits for room for a piece, for the given time or without a limit. A reader that is gone counts as room: the write
+/// then reports it.
 fn wait_for_room(fd: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
     let timeout = patience
         .map_or(PollTimeout::NONE, |patience| PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX));

@@ -1,8 +1,8 @@
-//! The way out of the log: a bounded queue, and a thread that writes what is in it. Whoever has
-//! something to say waits neither for a disk nor for a reader that does not read.
+//! The way out of the log: a bounded queue, and a thread that writes its lines. Code that logs waits neither for a disk
+//! nor for a reader that does not read.
 //!
-//! Before that thread is started, because a process that goes into the background would lose it,
-//! whoever says something writes it, as far as that does not block.
+//! A process that goes into the background would lose that thread. Before the thread starts, the code that logs writes
+//! its own lines, as far as that does not block.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,8 +16,8 @@ use tracing::{Level, info, warn};
 use crate::logs::out::{Out, PIECE_BYTES};
 use crate::logs::{Format, Lines, line};
 
-/// What waits to be written, at most; lines on top are lost and counted. It holds some ten
-/// thousand usual lines: more than a second of `-vv` under load.
+/// How much may wait to be written; further lines are lost and counted. It holds some ten thousand usual lines: more
+/// than a second of `-vv` under load.
 const QUEUE_BYTES: usize = 2 << 20;
 
 /// What a line costs in the queue besides its text.
@@ -95,8 +95,8 @@ impl Writer {
         }
     }
 
-    /// Opens the file again, after what was said until now has been written to the old one: what
-    /// rotates logs has moved that away. Anything but a file stays as it is.
+    /// Opens the file again, after all earlier lines have been written to the old one: a log rotator has moved that
+    /// away. Any other target stays as it is.
     pub fn reopen(&self) {
         let Some(inner) = &self.0 else { return };
         let mut queue = inner.queue.lock();
@@ -213,7 +213,7 @@ impl Piece {
 }
 
 impl WriterInner {
-    /// Writes for ever.
+    /// Writes without end.
     fn run(&self) {
         let mut queue = self.queue.lock();
         loop {
@@ -258,11 +258,11 @@ impl WriterInner {
         }
     }
 
-    /// Writes a piece, waiting for room until then; returns what it took of the queue. What could
-    /// not be written is told of when something can be again.
+    /// Writes a piece, waiting for room until then; returns its size in the queue. Lines that could not be written are
+    /// reported when writing works again.
     fn write(&self, out: &mut Out, piece: Piece, until: Option<Instant>) -> usize {
         let unwritten = out.write(&piece.lines, until);
-        // The line that tells of losses is none of those that were said.
+        // The line that reports losses is not one of the logged lines.
         let said = piece.lines.len() as u64 - u64::from(piece.lost > 0);
         let lost = unwritten.min(said);
         self.lines.lose(lost);

@@ -1,4 +1,4 @@
-//! What a node needs from outside, got hold of before it starts.
+//! A node's outside resources, acquired before it starts.
 
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -12,7 +12,7 @@ use crate::server::admin::{self, Token};
 use crate::server::listen::{self, Bound as Listening};
 use crate::tls;
 
-/// What a node needs from outside, got hold of: sockets, certificates, users.
+/// A node's outside resources: sockets, certificates, users.
 pub struct Bound {
     pub(super) listening: Vec<Listening>,
     pub(super) peers: Option<(TcpListener, ClusterOptions)>,
@@ -38,7 +38,7 @@ pub fn bind(options: &Options, rights: &Rights) -> Result<Bound, Error> {
         rights.root_first(|| options.server.tls.clone().map(tls::Reloadable::load).transpose())?;
     let users = rights.root_first(|| options.server.auth_file.as_ref().map(Users::load).transpose())?;
     let listening = match &options.server.unix {
-        // It is to belong to the user.
+        // The file must belong to the user.
         Some(_) => rights.user_first(|| listen::bind(&options.server))?,
         None => listen::bind(&options.server)?,
     };
@@ -47,7 +47,7 @@ pub fn bind(options: &Options, rights: &Rights) -> Result<Bound, Error> {
         let listener = cluster::bind(&mut options, &listening)?;
         Ok::<_, Error>((listener, options))
     });
-    // Not earlier, so that a name server that does not answer can be interrupted.
+    // Not earlier, so that a wait for a silent name server can be interrupted.
     signals::hold().map_err(io::Error::from)?;
     if let Some(path) = &options.port_file {
         let http = http.as_ref().map(|http| &http.listener);
@@ -72,7 +72,7 @@ pub(super) fn http_addr(http: Option<&BoundHttp>, cluster: Option<&ClusterOption
     let peer_host = cluster.and_then(|cluster| cluster.membership.peer_addr.rsplit_once(':'));
     match peer_host.map(|(host, _)| host) {
         Some(host) if addr.ip().is_unspecified() => format!("{host}:{}", addr.port()),
-        // Others have a loopback of their own.
+        // Other machines have a loopback of their own.
         Some(host) if addr.ip().is_loopback() && !is_loopback(host) => String::new(),
         _ => addr.to_string(),
     }

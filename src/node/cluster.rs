@@ -75,7 +75,7 @@ impl Member {
     /// Begins to take part; returns at once.
     ///
     /// # Errors
-    /// What no retry could mend.
+    /// An error that no retry could mend.
     pub(super) fn join(
         options: ClusterOptions,
         store: Arc<Store>,
@@ -135,7 +135,8 @@ impl Member {
                 // A stream that cannot leave this thread's runtime is closed.
                 let Ok(stream) = stream.into_std() else { continue };
                 if let Some(arrival) = guests.admit(stream, from.ip()) {
-                    // One whose worker does not get round to it is closed, and comes again: to another worker.
+                    // A connection that its worker does not take in time is closed. The peer connects again, and
+                    // reaches another worker.
                     _ = inbox.try_send(arrival);
                 }
             }
@@ -143,8 +144,8 @@ impl Member {
         Ok(())
     }
 
-    /// Takes this node out of the cluster while it still answers, so that nobody sees an
-    /// error: from here on what it is asked belongs to others.
+    /// Takes this node out of the cluster while it still answers, so that nobody sees an error: from here on other
+    /// nodes own its keys.
     pub(super) async fn leave(&self, grace: Duration) {
         match self.membership.leave(grace / 2).await {
             Ok(()) => {
@@ -166,7 +167,7 @@ impl Member {
     }
 }
 
-/// Opens slots when nobody acts on an older view any more.
+/// Opens slots when nobody acts on an older view.
 async fn open_slots(ownership: Arc<Ownership>, mut membership: Membership) {
     while let Some(state) = membership.changed().await {
         ownership.open_slots(&state);

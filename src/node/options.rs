@@ -1,4 +1,4 @@
-//! What a node is told, and why it cannot run.
+//! A node's options, and why it cannot run.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub struct Options {
     pub cluster: Option<ClusterOptions>,
     /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
     pub port_file: Option<PathBuf>,
-    /// What the process has logged, for its metrics.
+    /// Counts of the process's log lines, for its metrics.
     pub log_lines: logs::Lines,
     /// Where it logs, which is opened again at HUP.
     pub log_writer: logs::Writer,
@@ -32,28 +32,27 @@ pub struct Options {
 /// How a node finds its cluster, and how its peers reach it.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// Who it is and where etcd stands. What only binding tells is empty, and filled in then:
-    /// `node_id` is [`etcd::default_node_id`] of the peers' port; `peer_addr` is `peer.listen` with
-    /// that port; `memcached_addr` is what clients are listened for on first, with the host of
-    /// `peer_addr` where that is every address.
+    /// The node's identity and etcd's address. Values that only binding can tell are empty, and filled in then:
+    /// `node_id` is [`etcd::default_node_id`] of the peers' port; `peer_addr` is `peer.listen` with that port;
+    /// `memcached_addr` is the first address for clients, with the host of `peer_addr` where that is every address.
     pub membership: etcd::Options,
     /// Calls between nodes.
     pub peer: peer::options::Options,
 }
 
-/// Why a node cannot run. Names what the operator can mend.
+/// Why a node cannot run. Names errors that the operator can mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something cannot be listened on.
+    /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] listen::Error),
-    /// Peers cannot be listened for.
+    /// The peers' listener cannot be opened.
     #[error("cannot listen for peers on {0}: {1}")]
     Peers(String, io::Error),
-    /// The cluster cannot be taken part in.
+    /// The node cannot take part in the cluster.
     #[error(transparent)]
     Cluster(#[from] crate::cluster::Error),
-    /// HTTP cannot be listened for.
+    /// The HTTP listener cannot be opened.
     #[error(transparent)]
     Http(#[from] admin::Error),
     /// The token for HTTP cannot be read.

@@ -33,10 +33,10 @@ use crate::stats::Registry;
 use crate::store::Store;
 use crate::watchdog::Watchdog;
 
-/// How much longer than the grace period threads may take to end, and then are left behind.
+/// How much longer than the grace period threads may take to end; after that they are left behind.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What has been started.
+/// The parts that have been started.
 pub(super) struct Running {
     pub(super) context: Arc<ServerContext>,
     pub(super) acceptors: JoinSet<io::Result<()>>,
@@ -51,7 +51,7 @@ impl Running {
     /// Starts every thread.
     ///
     /// # Errors
-    /// The system refuses what a node cannot do without.
+    /// The system refuses something that a node needs.
     pub(super) fn start(mut bound: Bound, options: Options) -> Result<Self, Error> {
         let memcached_addr = bound.listening.first().map_or_else(String::new, Listening::address);
         let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
@@ -116,13 +116,13 @@ impl Running {
         context.sweep_now();
         ended(sweeper, until).await;
         if let Some(path) = unix_path {
-            // Somebody may have been faster.
+            // Another thread may have been faster.
             _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// What every listener needs.
+/// The state that every listener needs.
 fn context(bound: &mut Bound, options: Options, sweep: SyncSender<()>) -> Arc<ServerContext> {
     let watchdog = match &bound.peers {
         Some((_, cluster)) => Watchdog::new(cluster.membership.lease_ttl),

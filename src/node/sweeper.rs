@@ -9,7 +9,7 @@ use crate::server::ServerContext;
 use crate::store::Caller;
 use crate::watchdog::Heartbeat;
 
-/// How often the store is looked through for expired items.
+/// How often the store is searched for expired items.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A sweep rests this many times as long as it worked: one twentieth of a core at most.

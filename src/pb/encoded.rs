@@ -1,5 +1,5 @@
-//! Operations and outcomes as they lie in a message, one behind the other: each is written straight
-//! into the buffer of a whole message, and read where it lies when its turn has come.
+//! Encoded operations and outcomes in a message, one after the other: each is written straight into the buffer of a
+//! whole message, and read in place when its turn has come.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
@@ -41,9 +41,9 @@ pub struct EncodedOp {
 /// How much of an item travels back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Projection {
-    /// Nothing of one that was stored, and all but the value of one that was found.
+    /// Nothing for a stored item, and all but the value for a found one.
     Status,
-    /// All but the value of one that was found.
+    /// All but the value for a found item.
     Item,
     /// All.
     Value,
@@ -114,13 +114,13 @@ impl EncodedOp {
     /// Reads it, as number 0.
     ///
     /// # Errors
-    /// Never, of what [`pack`] has made.
+    /// Never, for the output of [`pack`].
     pub fn open(&self) -> Result<OpRef<'_>, Malformed> {
         OpRef::read(&self.bytes)
     }
 }
 
-/// An operation that is read where it lies.
+/// An operation that is read in place.
 #[derive(Debug)]
 pub struct OpRef<'a> {
     /// Its number within its stream.
@@ -136,10 +136,10 @@ pub struct OpRef<'a> {
 }
 
 impl<'a> OpRef<'a> {
-    /// The first of some `Operations.operations`, which is taken off them.
+    /// The first of some `Operations.operations`; it is removed from them.
     ///
     /// # Errors
-    /// There is none, or not a whole one.
+    /// There is none, or it is incomplete.
     pub fn take(operations: &mut &'a [u8]) -> Result<Self, Malformed> {
         Self::read(take_bytes(operations)?)
     }
@@ -228,17 +228,17 @@ pub fn put_outcome(id: u64, wanted: Projection, outcome: &Outcome<'_>, buffer: &
     }
 }
 
-/// Writes an outcome of which there is nothing more to say as one of `Outcomes.outcomes`.
+/// Writes an outcome without further data as one of `Outcomes.outcomes`.
 pub fn put_kind(id: u64, kind: pb::outcome::Kind, buffer: &mut BytesMut) {
     let message = pb::Outcome { id, kind: kind.into(), ..pb::Outcome::default() };
     encode_varint(message.encoded_len() as u64, buffer);
     put(&message, buffer);
 }
 
-/// The first of some `Outcomes.outcomes`, which is taken off them.
+/// The first of some `Outcomes.outcomes`; it is removed from them.
 ///
 /// # Errors
-/// There is none, or not a whole one.
+/// There is none, or it is incomplete.
 pub fn take_outcome(outcomes: &mut Bytes) -> Result<pb::Outcome, Malformed> {
     Ok(pb::Outcome::decode_length_delimited(outcomes)?)
 }

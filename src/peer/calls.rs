@@ -24,8 +24,8 @@ impl Pings {
         replies.await.into_iter().map(|(id, reply)| (id, reply.map(|reply| reply.stats))).collect()
     }
 
-    /// What every member of the view did in each of the last seconds, this node included, in the
-    /// order of their ids: as it was sent; `None` of one that has not answered by the deadline.
+    /// The activity of every member of the view in each of the last seconds, this node included, in the order of their
+    /// ids: as it was sent; `None` for one that has not answered by the deadline.
     pub async fn history(&self, seconds: u32, deadline: Duration) -> Vec<(String, Option<Bytes>)> {
         let replies = self.call_all(deadline, move |mut client, call| async move {
             client.history(pb::HistoryRequest { call: Some(call), seconds }).await
@@ -33,8 +33,8 @@ impl Pings {
         replies.await.into_iter().map(|(id, reply)| (id, reply.map(|reply| reply.told_json))).collect()
     }
 
-    /// Flushes every member of the view after a delay, this node included. The ids of those who
-    /// have not confirmed it by the deadline; they may still do it.
+    /// Flushes every member of the view after a delay, this node included. Returns the ids of members that have not
+    /// confirmed it by the deadline; they may still do it.
     pub async fn flush(&self, delay_seconds: u32, deadline: Duration) -> Vec<String> {
         let replies = self.call_all(deadline, move |mut client, call| async move {
             client.flush(pb::FlushRequest { call: Some(call), delay_seconds }).await

@@ -1,4 +1,4 @@
-//! Where what one connection waits for lies until it looks.
+//! Outcomes for one connection, kept until it looks.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -10,20 +10,20 @@ use crate::command::Unavailable;
 use crate::pb;
 use crate::pb::EncodedOp;
 
-/// What came of a [`PendingOp`](crate::peer::PendingOp).
+/// The outcome of a [`PendingOp`](crate::peer::PendingOp).
 #[derive(Debug)]
 pub struct Answer {
-    /// What was asked.
+    /// The command.
     pub operation: EncodedOp,
-    /// What its owner answered, or why it could not be asked.
+    /// The owner's answer, or why the owner could not be asked.
     pub result: Result<pb::Outcome, Unavailable>,
 }
 
-/// What has come in for one connection, by the numbers it gave.
+/// Outcomes for one connection, by the numbers it gave.
 #[derive(Debug, Default)]
 pub struct CompletionQueue(Mutex<Inside>);
 
-/// What comes in.
+/// An outcome.
 #[derive(Debug)]
 pub enum Completion {
     /// The answer to a command.
@@ -56,7 +56,7 @@ impl Completer {
         self.number
     }
 
-    /// Hands in what the connection waits for.
+    /// Fills the slot.
     pub fn complete(self, completion: Completion) {
         self.queue.post(self.number, completion);
     }
@@ -67,7 +67,7 @@ impl Completer {
 pub enum ReplyTo {
     /// To a connection.
     Queue(Completer),
-    /// To whoever waits for this one alone.
+    /// To a task that waits for this one alone.
     Call(oneshot::Sender<Answer>),
 }
 
@@ -75,14 +75,14 @@ impl ReplyTo {
     pub(super) fn answer(self, answer: Answer) {
         match self {
             Self::Queue(completer) => completer.complete(Completion::Answer(answer)),
-            // Who waited may have gone.
+            // The waiting task may have gone.
             Self::Call(sender) => _ = sender.send(answer),
         }
     }
 }
 
 impl CompletionQueue {
-    /// Puts something in, under the number that its receiver gave.
+    /// Puts an outcome in, under the number that its receiver gave.
     pub fn post(&self, number: u64, completion: Completion) {
         let waker = {
             let mut inside = self.0.lock();
@@ -94,7 +94,7 @@ impl CompletionQueue {
         }
     }
 
-    /// Moves what has come in behind what is in `into`; pending when that is nothing.
+    /// Moves new outcomes behind the content of `into`; pending when there are none.
     pub fn poll_take(&self, cx: &mut Context<'_>, into: &mut Vec<(u64, Completion)>) -> Poll<()> {
         let mut inside = self.0.lock();
         if inside.completed.is_empty() {

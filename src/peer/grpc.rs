@@ -15,12 +15,11 @@ use crate::peer::options::Options;
 use crate::peer::tls;
 use crate::peer::transport::{Error, Opening, OutcomeStream, Transport, innermost};
 
-/// The largest message: an item of the largest size that can be set, 1 GiB, and what a full
-/// batch adds to it.
+/// The largest message: an item of the largest size that can be set, 1 GiB, and the rest of a full batch.
 pub const MESSAGE_BYTES_MAX: usize = (1 << 30) + (16 << 20);
 
-/// What may be on its way in one direction of a stream, and of a connection, before the other
-/// end has read it: some milliseconds of a fast network.
+/// How many bytes may be on their way in one direction of a stream, and of a connection, before the other end has read
+/// them: some milliseconds of a fast network.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// See [`STREAM_WINDOW_BYTES`].
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -38,12 +37,12 @@ pub struct Grpc {
 }
 
 impl Grpc {
-    /// Calls as told.
+    /// Calls with these options.
     pub fn new(options: Arc<Options>) -> Self {
         Self { options }
     }
 
-    /// What calls are told.
+    /// The options of calls.
     pub fn options(&self) -> &Options {
         &self.options
     }
@@ -52,7 +51,7 @@ impl Grpc {
     /// until another is made.
     ///
     /// # Errors
-    /// Nobody answers there in time, or not the one who should.
+    /// Nobody answers there in time, or the wrong node does.
     pub async fn connect(&self, to: &Member) -> Result<Channel, Error> {
         let endpoint = self.endpoint(to)?;
         let error = |why: String| Error::Connect(to.peer_addr.clone(), why);

@@ -1,5 +1,5 @@
-//! Who calls whom. An address may have come to belong to another node or to another cluster, so
-//! every call names both ends.
+//! The two ends of a call. An address may belong to another node or another cluster than before, so every call names
+//! both ends.
 
 use tonic::Status;
 
@@ -15,7 +15,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What a call from here to the node `to` begins with.
+    /// The first message of a call from here to the node `to`.
     pub fn call(&self, to: &str) -> pb::Call {
         pb::Call { cluster: self.cluster.clone(), from: self.id.clone(), to: to.to_owned() }
     }

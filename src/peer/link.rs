@@ -1,8 +1,7 @@
-//! The way from one thread to one member: a queue, a stream, and what came of each operation.
+//! The way from one thread to one member: a queue, a stream, and the outcome of each operation.
 //!
-//! [`pending_ops`] holds what is on its way, [`batches`] makes messages of it, [`peer_clock`] says until
-//! when the peer may execute it, and [`breaker`] when the peer is not to be asked. [`inner`]
-//! ties them together.
+//! [`pending_ops`] holds the operations on their way, [`batches`] makes messages of them, [`peer_clock`] says until
+//! when the peer may execute them, and [`breaker`] when the peer must not be asked. [`inner`] ties them together.
 
 pub mod batches;
 pub mod breaker;
@@ -32,16 +31,16 @@ use crate::peer::link::stats::{AllStats, Stats};
 use crate::peer::options::Options;
 use crate::peer::transport::{Error, OutcomeStream, Transport};
 
-/// What the links of a thread have in common.
+/// The state that the links of a thread share.
 #[derive(Clone)]
 pub struct Dialer {
     /// How other nodes are reached.
     pub transport: Arc<dyn Transport>,
-    /// Who calls.
+    /// The caller.
     pub me: Arc<Identity>,
     /// How long to wait, and for how many.
     pub options: Arc<Options>,
-    /// Where operations go whose owner has changed.
+    /// Takes the operations that have a new owner.
     pub redirected: mpsc::Sender<Redirected>,
     /// Counts what the links do.
     pub stats: Arc<AllStats>,
@@ -152,7 +151,7 @@ impl Conversation {
         }
     }
 
-    /// Opens a stream and hears what comes back, to the bitter end.
+    /// Opens a stream and reads outcomes until it ends.
     async fn converse(&self, stream: u64) -> Error {
         let Dialer { transport, me, options, .. } = &self.dialer;
         let batches = Batches::new(self.inner.clone(), stream, me.call(&self.to.id));

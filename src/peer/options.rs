@@ -1,4 +1,4 @@
-//! What calls between nodes are told.
+//! The options of calls between nodes.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

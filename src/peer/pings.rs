@@ -1,4 +1,4 @@
-//! Asks every member of the view, all the time, whether it is there, and whoever would enter it.
+//! Pings every member of the view all the time, and every node that waits to enter it.
 //!
 //! Each has its own task and its own connection, so that none waits for another one.
 
@@ -27,13 +27,13 @@ use crate::peer::transport::Error;
 use crate::peer::transport::innermost;
 use crate::watchdog::{Stuck, Watchdog};
 
-/// How soon one is asked again that has not answered yet, and how often: it may have registered a
-/// moment before it takes calls.
+/// How soon and how often a node is asked again that has not answered yet: it may have registered a moment before it
+/// takes calls.
 const EARLY: Duration = Duration::from_millis(50);
 /// See [`EARLY`].
 const EARLY_TRIES: u32 = 5;
 
-/// How long one reason for not answering is told before another one is.
+/// How long one reason for silence is reported before another one is.
 const TROUBLE_LASTS: Duration = Duration::from_secs(10);
 
 /// Asks the members.
@@ -50,7 +50,7 @@ pub struct Pings {
 
 struct Peer {
     contact: Contact,
-    /// Why it does not answer, and when that was found out.
+    /// Why it does not answer, and since when that is known.
     trouble: Option<(String, Instant)>,
     channel: Option<Channel>,
     /// Ends its task, which it has while it is asked.
@@ -71,7 +71,7 @@ impl Pings {
         })
     }
 
-    /// Who this node is to its peers.
+    /// This node's identity for its peers.
     pub fn me(&self) -> &Arc<Identity> {
         &self.me
     }
@@ -81,9 +81,8 @@ impl Pings {
         &self.grpc
     }
 
-    /// Pings the members of the view and who would enter it, as both change, in tasks of
-    /// `tracker`, until `stop` is cancelled. Views that members are ahead with are handed to the
-    /// membership.
+    /// Pings the members of the view and the nodes that wait to enter it, as both change, in tasks of `tracker`, until
+    /// `stop` is cancelled. Newer views from members are handed to the membership.
     pub fn start(self: &Arc<Self>, membership: Membership, tracker: &TaskTracker, stop: CancellationToken) {
         let pings = Arc::clone(self);
         let pingers = tracker.clone();
@@ -102,8 +101,8 @@ impl Pings {
         }));
     }
 
-    /// The thread of this node that stands still, if one does: then no ping is answered, for others
-    /// are not to count on it.
+    /// The thread of this node that stands still, if one does: then no ping is answered, because others must not count
+    /// on this node.
     pub fn stuck(&self) -> Option<Stuck> {
         self.watchdog.stuck()
     }
@@ -113,7 +112,7 @@ impl Pings {
         u64::try_from(self.timing.lease_ttl().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether a ping of late has reached a node of the present view.
+    /// Whether a recent ping has reached a node of the present view.
     pub fn reaches(&self, id: &str) -> bool {
         let view = self.view.lock().clone();
         let Some(member) = view.members.get(id) else { return false };
@@ -130,8 +129,8 @@ impl Pings {
         view.members.values().map(|member| (member.clone(), channel(member))).collect()
     }
 
-    /// Takes over who is in the view, and who would be; returns those that are to be pinged from
-    /// now on, each until its token is cancelled.
+    /// Takes over the members of the view and the nodes that wait to enter it. Returns those to ping from this moment
+    /// on, each until its token is cancelled.
     fn follow(&self, state: &State, stop: &CancellationToken) -> Vec<(Member, CancellationToken)> {
         let others = state.view.members.values().filter(|member| member.id != self.me.id);
         let candidates = state.candidates.iter().map(|candidate| &candidate.member);
@@ -161,8 +160,8 @@ impl Pings {
     }
 }
 
+/// First contact with a node.
 impl FailureDetector for Pings {
-    /// One that was never heard of is heard of now.
     fn contact(&self, member: &Member) -> Contact {
         self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
     }
@@ -182,7 +181,7 @@ impl Peer {
         Self { contact, trouble: None, channel: None, pinging: None }
     }
 
-    /// It has not answered. Whether that is news.
+    /// It has not answered. Returns whether that is news.
     fn miss(&mut self, why: String) -> bool {
         self.channel = None;
         let is_news =
@@ -199,7 +198,7 @@ struct Pinger {
     pings: Arc<Pings>,
     membership: Membership,
     member: Member,
-    /// Whether it was said that its lease is another one.
+    /// Whether its different lease was reported.
     lease_told: AtomicBool,
 }
 
@@ -271,7 +270,7 @@ impl Pinger {
         Ok(channel)
     }
 
-    /// Changes what is known of the member, if it is still the same, and passes on what is news.
+    /// Changes the state of the member, if it is still the same, and passes on news.
     fn update(&self, change: impl FnOnce(&mut Peer) -> bool) {
         let is_news = self.pings.peers.lock().get_mut(&key(&self.member)).is_some_and(change);
         if is_news {

@@ -1,5 +1,4 @@
-//! The receiving end of a stream of operations: says what the time is here, then executes batch
-//! after batch.
+//! The receiving end of a stream of operations: sends the time of this node, then executes batch after batch.
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,11 +17,10 @@ use crate::pb::OpRef;
 use crate::peer::identity::Identity;
 use crate::peer::yielder::{Yielder, generate};
 
-/// Something is sent at least so often, so that the caller's idea of the time here stays fresh
-/// (`link::peer_clock`).
+/// Something is sent at least this often, so that the caller's idea of the time here stays fresh (`link::peer_clock`).
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// While a batch has to wait, the caller is told so often that this node is there.
+/// While a batch has to wait, the caller is told this often that this node is there.
 const HEARTBEAT_WAITING: Duration = Duration::from_millis(50);
 
 /// Executes what other nodes send.
@@ -38,11 +36,11 @@ pub trait Executor: Send + Sync + 'static {
     /// stream breaks meanwhile.
     ///
     /// # Errors
-    /// Of what was taken from the batch nothing is known; ends the stream.
+    /// The outcome of the operations taken from the batch is unknown; ends the stream.
     fn execute(&self, batch: &mut Batch) -> impl Future<Output = Result<pb::Outcomes, Broken>> + Send;
 }
 
-/// Outcomes with so many bytes of values leave before more are made.
+/// Outcomes leave once their values have this many bytes.
 pub const OUTCOMES_BYTES: usize = 1 << 20;
 
 /// Operations that came together.
@@ -71,7 +69,7 @@ impl Batch {
     /// The next operation; `None` when all have been answered.
     ///
     /// # Errors
-    /// It is none: nobody could be told what came of it.
+    /// It is not valid: nobody could be told its outcome.
     #[inline]
     pub fn take(&mut self) -> Result<Option<OpRef<'_>>, Broken> {
         if self.is_over() {
@@ -83,7 +81,7 @@ impl Batch {
         Ok(Some(opened))
     }
 
-    /// Whether there is such a one among those that were not answered yet.
+    /// Whether `is_such` accepts one of those that were not answered yet.
     pub fn any(&self, mut is_such: impl FnMut(&OpRef<'_>) -> bool) -> bool {
         let mut rest = &self.rest[self.from..];
         while !rest.is_empty()
@@ -97,7 +95,7 @@ impl Batch {
     }
 }
 
-/// What was taken from a batch cannot be answered.
+/// Operations taken from a batch cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(pub String);
@@ -108,8 +106,8 @@ impl From<pb::Malformed> for Broken {
     }
 }
 
-/// Executes what comes in on a stream, one batch after another, and hands out what came of it.
-/// When `stop` is cancelled, what has arrived is still answered.
+/// Executes the operations of a stream, one batch after another, and hands out their outcomes. When `stop` is
+/// cancelled, operations that have arrived are still answered.
 pub fn serve_stream<E: Executor>(
     executor: Arc<E>,
     me: Arc<Identity>,

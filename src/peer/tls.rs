@@ -22,11 +22,11 @@ pub struct Error {
     why: String,
 }
 
-/// What this node shows and asks for when it calls. The certificate of who is called must carry
-/// the host of its peer address: its name, or its IP address.
+/// This node's certificate and checks for its own calls. The certificate of the called node must carry the host of its
+/// peer address: its name, or its IP address.
 ///
 /// # Errors
-/// A file cannot be read, or has not what it should.
+/// A file cannot be read, or its content is not valid.
 pub fn client(tls: &Tls) -> Result<ClientTlsConfig, Error> {
     // The library says too little about what is wrong with them.
     server(tls)?;
@@ -35,11 +35,10 @@ pub fn client(tls: &Tls) -> Result<ClientTlsConfig, Error> {
     Ok(ClientTlsConfig::new().identity(identity).ca_certificate(authorities))
 }
 
-/// What this node shows and asks for when it is called: everyone must show a certificate of the
-/// authorities.
+/// This node's certificate and checks for calls of others: every caller must show a certificate of the authorities.
 ///
 /// # Errors
-/// A file cannot be read, or has not what it should.
+/// A file cannot be read, or its content is not valid.
 pub fn server(tls: &Tls) -> Result<ServerConfig, Error> {
     let error = |option, path: &Path, why: &dyn ToString| Error {
         option,
@@ -61,8 +60,7 @@ pub fn server(tls: &Tls) -> Result<ServerConfig, Error> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates("--peer-cert", &tls.cert)?, key)
         .map_err(|why| error("--peer-cert", &tls.cert, &why))?;
-    // Nobody resumes a session: nodes keep their connections, and what is kept here would have to
-    // be bounded.
+    // Nobody resumes a session: nodes keep their connections, and a store of sessions would need a bound.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols.push(b"h2".to_vec());

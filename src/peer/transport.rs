@@ -1,4 +1,4 @@
-//! How a stream to another node comes about.
+//! How a stream to another node is opened.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,16 +11,15 @@ use crate::peer::link::batches::Batches;
 
 /// A way to reach other nodes.
 pub trait Transport: Send + Sync + 'static {
-    /// Opens a stream to a member: sends `batches` as they come, and returns what comes back.
-    /// Dropping what comes back ends both directions. Must be called within a tokio runtime, whose
-    /// threads then do all the work.
+    /// Opens a stream to a member: sends `batches` as they come, and returns the stream of outcomes. Dropping that ends
+    /// both directions. Must be called within a tokio runtime, whose threads then do all the work.
     fn open(&self, to: &Member, batches: Batches) -> Opening;
 }
 
 /// A stream that comes about.
 pub type Opening = Pin<Box<dyn Future<Output = Result<OutcomeStream, Error>> + Send>>;
 
-/// What comes back on a stream. Its end means that nothing more will be answered.
+/// The outcomes on a stream. Its end means that nothing more will be answered.
 pub type OutcomeStream = Pin<Box<dyn Stream<Item = Result<pb::Outcomes, Error>> + Send>>;
 
 /// Why there is no stream, or no longer.
@@ -32,7 +31,7 @@ pub enum Error {
     /// The certificates cannot be used.
     #[error("{0}")]
     Tls(String),
-    /// It did not do what was to be done in time.
+    /// It did not finish in time.
     #[error("no answer in time")]
     Silent,
     /// The peer ended the stream, or the connection under it broke.

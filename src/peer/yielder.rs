@@ -18,7 +18,7 @@ impl<T> Yielder<T> {
     /// Returns when the next item is asked for.
     pub async fn hand_out(&mut self, item: T) {
         *self.0.lock() = Some(item);
-        // Whoever polled takes it and polls again when it wants more: nobody need be woken.
+        // The poller takes the item and polls again when it wants more: no wake-up is needed.
         poll_fn(|_| if self.0.lock().is_some() { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 }

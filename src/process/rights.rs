@@ -13,10 +13,10 @@ use tracing::{debug, warn};
 /// Linux capability.h, `CAP_DAC_OVERRIDE`.
 const PASS_OVER_OWNERS: u32 = 1;
 
-/// As whom files are written and read before the process becomes the user of `-u`.
+/// The user for reading and writing files before the process becomes the user of `-u`.
 #[derive(Debug, Clone, Default)]
 pub struct Rights {
-    /// Whom to do as what this process may not do; nobody for a root that may do everything.
+    /// The user that helps where this process may not act; `None` for a root that may do everything.
     user: Option<(Uid, Gid)>,
 }
 
@@ -33,7 +33,7 @@ impl Rights {
     /// attempt must be one that can be made twice.
     ///
     /// # Errors
-    /// What the last attempt failed of; what the first did is a warning where it says something else.
+    /// The error of the last attempt; the error of the first is a warning where it differs.
     pub fn root_first<T, E: Display>(&self, mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
         let result = attempt();
         let (Err(first), Some(user)) = (&result, self.user) else { return result };
@@ -52,7 +52,7 @@ impl Rights {
     /// The other way round, for what is to belong to the user.
     ///
     /// # Errors
-    /// What the user's attempt failed of, where there was one.
+    /// The error of the user's attempt, where there was one.
     pub fn user_first<T, E>(&self, mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
         match self.user.and_then(|user| as_user(user, &mut attempt)) {
             Some(Ok(done)) => Ok(done),
@@ -65,7 +65,7 @@ impl Rights {
 /// Does something as another user, and comes back; `None` when the system does not let it.
 fn as_user<T, E>(user: (Uid, Gid), attempt: impl FnOnce() -> Result<T, E>) -> Option<Result<T, E>> {
     let own = (Uid::effective(), Gid::effective());
-    // The group while it is root, who alone may change it.
+    // The group first, while it is root: only root may change it.
     let result = unistd::setegid(user.1).and_then(|()| unistd::seteuid(user.0)).map(|()| attempt());
     if let Err(error) = unistd::seteuid(own.0).and_then(|()| unistd::setegid(own.1)) {
         warn!("cannot come back from the user of -u: {error}");

@@ -4,9 +4,8 @@
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
-/// Keeps the signals of a node waiting, in this thread and those it starts. Called before a port
-/// file or pid file tells others whom to signal: TERM would end the process on the spot, and leave
-/// the files behind.
+/// Keeps the signals of a node waiting, in this thread and those it starts. Called before a port file or pid file tells
+/// others which process to signal: TERM would end the process on the spot, and leave the files behind.
 ///
 /// # Errors
 ///

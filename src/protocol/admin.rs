@@ -14,10 +14,10 @@ const SLEEP_MICROS_MAX: u32 = 1_000_000;
 /// `process_lru_command`).
 const HOT_AND_WARM_MAX: u32 = 80;
 
-/// Something to do that is not about one key.
+/// A request that is not about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminCommand<'a> {
-    /// `mn`: `MN`, to know that what came before has been answered.
+    /// `mn`: `MN`, a sign that everything before it has been answered.
     NoOp,
     /// `version`
     Version,
@@ -27,7 +27,7 @@ pub enum AdminCommand<'a> {
     Stats(Tokens<'a>),
     /// `verbosity`
     Verbosity {
-        /// Like so many `v` of `-v`.
+        /// The same as this many `v` of `-v`.
         level: u32,
         /// `noreply`
         quiet: bool,
@@ -48,7 +48,7 @@ pub enum AdminCommand<'a> {
     },
     /// `shutdown`
     Shutdown {
-        /// Whether it says how in a way that there is.
+        /// Whether its argument is a known way to shut down.
         is_known: bool,
     },
     /// `watch` and the kinds of events that follow it.
@@ -62,13 +62,13 @@ pub enum AdminCommand<'a> {
     },
     /// `refresh_certs`
     RefreshCerts,
-    /// `why`: who owns this key, and what lies under it.
+    /// `why`: which node owns this key, and which item is under it.
     Why(&'a [u8]),
     /// `config get cluster`
     ClusterConfig,
 }
 
-/// What `lru_crawler` is to do.
+/// The subcommands of `lru_crawler`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crawler {
     /// `enable`, `disable`: the background sweep.
@@ -81,7 +81,7 @@ pub enum Crawler {
     KeyDump,
 }
 
-/// Understands an admin command; `None` when `name` is none.
+/// Parses an admin command; `None` when `name` is unknown.
 pub(super) fn parse<'a>(
     name: &[u8],
     mut tokens: Tokens<'a>,
@@ -162,11 +162,11 @@ fn crawler(mut tokens: Tokens<'_>) -> Result<AdminCommand<'_>, ProtocolError> {
     })
 }
 
-/// Whether `lru_crawler` is to look at the one class there is, number 1, which holds everything;
-/// memcached has classes up to 63 (crawler.c, `lru_crawler_crawl`).
+/// Whether `lru_crawler` must look at class 1, the only one, which holds everything; memcached has classes up to 63
+/// (crawler.c, `lru_crawler_crawl`).
 ///
 /// # Errors
-/// When there is no such class, or none is named.
+/// When the class does not exist, or is not named.
 pub fn names_our_class(classes: &[u8]) -> Result<bool, ProtocolError> {
     if matches!(classes, b"all" | b"hash") {
         return Ok(true);

@@ -1,8 +1,8 @@
 //! memcached's binary protocol: packets of a header of 24 bytes, extras, a key and a value.
 //!
-//! memcached has deprecated it, and many clients speak it all the same. The norm is memcached's
-//! proto_bin.c and protocol_binary.h. A packet becomes the same [`Command`] as a line does; what is
-//! not about one key becomes an [`Ask`].
+//! memcached has deprecated it, and many clients still speak it. The norm is memcached's proto_bin.c and
+//! protocol_binary.h. A packet becomes the same [`Command`] as a line does; a request that is not about one key becomes
+//! an [`Ask`].
 //!
 //! [`Command`]: crate::command::Command
 
@@ -19,18 +19,18 @@ pub const MAGIC: u8 = 0x80;
 /// Length of the header that a packet begins with.
 pub const HEADER_LEN: usize = 24;
 
-/// What an answer repeats of its request.
+/// The parts of a request that its answer repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// Which command it was, its quiet form apart.
     pub opcode: u8,
-    /// What the client tells its request by.
+    /// The client's number for its request.
     pub opaque: [u8; 4],
-    /// Whether the client wants to hear only of what it does not expect.
+    /// Whether the client wants only unexpected outcomes.
     pub quiet: bool,
 }
 
-/// What an opcode asks for (protocol_binary.h, `protocol_binary_command`).
+/// The meaning of an opcode (protocol_binary.h, `protocol_binary_command`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Get { with_key: bool },
@@ -51,7 +51,7 @@ enum Operation {
 }
 
 impl Operation {
-    /// What an opcode asks for, and whether quietly; `None` when there is no such command.
+    /// The meaning of an opcode, and whether it is quiet; `None` when there is no such command.
     fn of(opcode: u8) -> Option<(Self, bool)> {
         Some(match opcode {
             0x00 => (Self::Get { with_key: false }, false),
@@ -94,7 +94,7 @@ impl Operation {
         })
     }
 
-    /// Whether it is taken from who is not logged in (proto_bin.c, `authenticated`).
+    /// Whether it is allowed before login (proto_bin.c, `authenticated`).
     fn is_open(self) -> bool {
         matches!(self, Self::Mechanisms | Self::Login { .. } | Self::Version)
     }
@@ -126,10 +126,10 @@ impl Operation {
     }
 }
 
-/// Something to do that is no operation on one key.
+/// A request that is not an operation on one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask<'a> {
-    /// `noop`: to know that what came before has been answered.
+    /// `noop`: a sign that everything before it has been answered.
     NoOp,
     /// `version`
     Version,
@@ -139,22 +139,22 @@ pub enum Ask<'a> {
     Flush(Exptime),
     /// `stat`, and which group.
     Stats(&'a [u8]),
-    /// `verbosity`: like so many `v` of `-v`.
+    /// `verbosity`: the same as this many `v` of `-v`.
     Verbosity(u32),
-    /// `sasl list mechs`: how one may log in.
+    /// `sasl list mechs`: the ways to log in.
     Mechanisms,
     /// `sasl auth`, `sasl step`
     Login {
         /// Whether it begins a login, rather than going on with one.
         begins: bool,
-        /// By which mechanism.
+        /// The mechanism.
         mechanism: &'a [u8],
-        /// What the mechanism wants to know: name and password.
+        /// The mechanism's message: name and password.
         message: &'a [u8],
     },
     /// A value over the item limit, or without memory to read it into, which is not read.
     Unstored {
-        /// Where it should have gone.
+        /// The key of the value.
         key: &'a [u8],
         /// [`SetMode::Set`] drops the old value.
         mode: SetMode,
@@ -167,7 +167,7 @@ pub enum Ask<'a> {
     Refused {
         /// Why.
         status: Status,
-        /// Whether nothing that follows can be understood or is allowed either.
+        /// Whether everything after it is unreadable or forbidden, too.
         closes: bool,
     },
 }
@@ -175,13 +175,13 @@ pub enum Ask<'a> {
 /// Declares each status with its number and text.
 macro_rules! statuses {
     ($($variant:ident, $number:literal, $text:literal;)*) => {
-        /// What a request came to, other than what was asked for.
+        /// The outcome of a request that was not carried out.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u16)]
         pub enum Status { $(#[doc = $text] $variant = $number,)* }
 
         impl Status {
-            /// What memcached says beside it (proto_bin.c, `write_bin_error`).
+            /// memcached's text for it (proto_bin.c, `write_bin_error`).
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }

@@ -1,8 +1,8 @@
 //! Finds requests in a stream of bytes, however it was cut into reads.
 //!
-//! A [`Decoder`] of batches: one call takes every complete command out of the buffer and hands
-//! each to a [`Handler`], parsed in place, so that nothing is copied between the socket and
-//! the store. What it keeps between calls is a few words.
+//! A [`Decoder`] of batches: one call takes every complete command out of the buffer and hands each to a [`Handler`],
+//! parsed in place, so that nothing is copied between the socket and the store. It keeps only a few words between
+//! calls.
 
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
@@ -20,7 +20,7 @@ use crate::protocol::line::Multiget;
 pub enum Flow {
     /// Go on with the next one.
     Continue,
-    /// Stop here and decode again later: the answers so far want to be sent first.
+    /// Stop here and decode again later: the answers up to this point must be sent first.
     Pause,
     /// No more requests.
     Close,
@@ -28,23 +28,23 @@ pub enum Flow {
 
 /// Takes the requests that a [`Codec`] finds.
 pub trait Handler {
-    /// Takes one request, whose parts are borrowed from the read buffer.
+    /// Takes one request; its parts are borrowed from the read buffer.
     fn handle(&mut self, request: Request<'_>) -> Flow;
 
-    /// Whether an operation that reads can be handled now. If not, decoding pauses before it, and
-    /// it is found again by the next call.
+    /// Whether an operation that reads can be handled at once. If not, decoding pauses before it, and the next call
+    /// finds it again.
     fn is_ready(&mut self, _command: &Command<'_>) -> bool {
         true
     }
 
-    /// Hears that the client speaks the binary protocol, before its first request.
+    /// Called when the client speaks the binary protocol, before its first request.
     fn speaks_binary(&mut self) {}
 
     /// Hears that the client speaks something else, which it then is answered as if it did not.
     fn speaks_else(&mut self, _what: &str) {}
 
-    /// Takes every command line as it came, without its end, when [`Handler::wants_lines`]; of a
-    /// packet of the binary protocol its command and key.
+    /// Takes every command line as it came, without its end, when [`Handler::wants_lines`]; takes the command and key
+    /// of a packet of the binary protocol.
     fn line(&mut self, _line: &[u8]) {}
 
     /// Whether somebody looks at raw lines.
@@ -71,11 +71,11 @@ pub trait Handler {
 pub enum BatchEnd {
     /// The handler asked for a pause; there may be more.
     Paused,
-    /// The handler asked for the end, or the client sent what no client would.
+    /// The handler asked for the end, or the input was junk.
     Closed,
 }
 
-/// What is known of a connection's input between two reads.
+/// The state of a connection's input between two reads.
 #[derive(Debug)]
 pub struct Codec {
     pub(super) state: State,
@@ -89,7 +89,7 @@ pub struct Codec {
     protocol: Protocol,
 }
 
-/// What a connection is decoded as.
+/// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
     /// Whatever the first byte says (memcached.c, `try_read_command_negotiate`).
@@ -114,7 +114,7 @@ impl Protocol {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Before the first byte, which alone decides whether a client speaks the binary protocol.
+    /// Before the first byte; this byte alone decides whether a client speaks the binary protocol.
     First,
     /// At the start of a line.
     Line,
@@ -122,7 +122,7 @@ pub(super) enum State {
     Keys(Multiget),
     /// Within bytes that are skipped: the value of a command that was refused.
     Skip(usize),
-    /// Within a line whose rest is skipped.
+    /// Within a line; the rest of it is skipped.
     SkipLine,
     /// At the start of a packet of the binary protocol.
     Packet,
@@ -131,7 +131,7 @@ pub(super) enum State {
     Closed,
 }
 
-/// The protocol that a connection's first byte belongs to, where it is not one that is taken here.
+/// The protocol of a connection's first byte, where it is not supported here.
 fn foreign(first: u8, taken: Protocol) -> Option<&'static str> {
     match (first, taken) {
         // A record of TLS with a handshake in it (RFC 8446, 5.1).
@@ -139,7 +139,7 @@ fn foreign(first: u8, taken: Protocol) -> Option<&'static str> {
         (binary::MAGIC, Protocol::Ascii) => Some("the binary protocol (-B ascii turns it off)"),
         (binary::MAGIC, _) => None,
         (b' '..=b'~' | b'\r' | b'\n', Protocol::Binary) => Some("text (with -B binary, or -S without -Y)"),
-        // The bytes of a key are any; those of a command's name are letters.
+        // A key may have any bytes; a command's name has letters only.
         (b'*', _) => Some("Redis' protocol"),
         (0..=0x1f | 0x7f.., _) if !matches!(first, b'\r' | b'\n') => Some("no protocol of memcached's"),
         _ => None,
@@ -148,14 +148,14 @@ fn foreign(first: u8, taken: Protocol) -> Option<&'static str> {
 
 /// One step's result.
 pub(super) enum Step {
-    /// So many bytes are used up; what to do next.
+    /// This many bytes are used up; what to do next.
     Used(usize, Flow),
-    /// More bytes are needed; so many in all, as far as is known.
+    /// More bytes are needed; this many in all, as far as is known.
     Incomplete(usize),
 }
 
-/// A codec with the handler of one batch. What is wrong with a request is answered to its client, so decoding itself
-/// never fails.
+/// A codec with the handler of one batch. The client receives an error for a bad request, so decoding itself never
+/// fails.
 #[derive(Debug)]
 pub struct Decoding<'a, H> {
     pub(super) codec: &'a mut Codec,
@@ -214,13 +214,12 @@ impl Codec {
         Decoding { codec: self, handler }
     }
 
-    /// How many bytes the request takes whose beginning is left after decoding, as far as that is
-    /// known; 0 when it is not.
+    /// The length of the request that has begun and is not complete, as far as it is known; 0 when it is not.
     pub fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// Has the next call refuse the request whose beginning is left: there is no memory for it.
+    /// Makes the next call refuse the request that has begun: there is no memory for it.
     pub fn refuse_unfinished(&mut self) {
         self.refused = true;
     }

@@ -1,4 +1,4 @@
-//! What a client is told when its request cannot be understood, in memcached's own words.
+//! The errors for requests that cannot be understood, in memcached's own words.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::command::{Failure, Unavailable};
 /// Declares each error with its line.
 macro_rules! errors {
     ($($variant:ident, $text:literal;)*) => {
-        /// Why a request was refused; the client's doing, but where there was no memory for it.
+        /// Why a request was refused. The client is at fault, except where there was no memory.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ProtocolError { $(#[doc = concat!("`", $text, "`")] $variant,)* }
 
@@ -79,7 +79,7 @@ impl fmt::Display for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
-/// What a client is told of a failure.
+/// The error line for a failure.
 pub fn failure_line(failure: Failure) -> &'static str {
     match failure {
         Failure::NonNumeric => "CLIENT_ERROR cannot increment or decrement non-numeric value",

@@ -1,4 +1,4 @@
-//! What a line asks for, and what the commands of every kind take from one in the same way.
+//! The request in a line, and the parts that the commands of every kind read in the same way.
 
 use crate::command::{Command, Get, Set, Verb};
 use crate::item::{Exptime, KEY_MAX};
@@ -10,18 +10,18 @@ use crate::protocol::token::integer;
 /// Longest value in bytes that a line may announce (proto_parser.c, `INT_MAX - 2`).
 const VALUE_MAX: i32 = i32::MAX - 2;
 
-/// What a line asks for. Storage commands have their value still to come.
+/// The request in a line. The value of a storage command is still to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line<'a> {
     /// `get`, `gets`, `gat`, `gats`: the keys are in the rest of the line.
     Get(Multiget),
-    /// A storage command, which wants its value.
+    /// A storage command; its value follows.
     Store(Store<'a>),
     /// Any other operation on one key.
     Key(Command<'a>, Reply<'a>),
     /// Everything that is not about one key.
     Admin(AdminCommand<'a>),
-    /// Not understood; so many bytes behind the line are its value, and to be skipped.
+    /// Not understood; this many bytes after the line are its value, and must be skipped.
     Refused {
         /// Why.
         error: ProtocolError,
@@ -30,7 +30,7 @@ pub enum Line<'a> {
         /// Bytes to skip, the line end of the value included.
         skip: usize,
     },
-    /// Somebody speaks HTTP: close without a word.
+    /// A client that speaks HTTP: close without a reply.
     Http,
 }
 
@@ -55,7 +55,7 @@ impl Multiget {
 /// The line of a storage command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Store<'a> {
-    /// Where it goes, decoded.
+    /// Its key, decoded.
     pub key: &'a [u8],
     /// Whether the key came base64-encoded.
     pub key_binary: bool,
@@ -73,7 +73,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The length of a value; `None` is none that may be announced.
+/// The length of a value; `None` when it is not allowed.
 pub(super) fn value_len(token: &[u8]) -> Option<usize> {
     integer(token).filter(|len| (0..=VALUE_MAX).contains(len)).map(|len| len.unsigned_abs() as usize)
 }

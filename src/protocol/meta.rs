@@ -1,5 +1,5 @@
-//! The meta commands: two letters, a key, and flags of one letter each that say what is done
-//! and what is answered, in the order of the flags.
+//! The meta commands: two letters, a key, and flags of one letter each. The flags say what is done, and what is
+//! answered in their order.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,7 +18,7 @@ const TOKENS_MAX: usize = 20;
 /// Length of an opaque token with its `O` (proto_parser.h, `MFLAG_MAX_OPAQUE_LENGTH`).
 const OPAQUE_MAX: usize = 32;
 
-/// What the flags of a line say; the same letters mean the same for every command.
+/// The meaning of a line's flags; the same letters mean the same for every command.
 #[derive(Debug, Default)]
 struct Flags {
     base64: bool,
@@ -41,9 +41,8 @@ struct Flags {
 }
 
 impl Flags {
-    /// Reads the flags; `before` is how many tokens stand before them. An unknown or doubled
-    /// flag is told at once, of bad arguments the last (proto_parser.c,
-    /// `_meta_flag_preparse`).
+    /// Reads the flags; `before` is the number of tokens before them. An unknown or doubled flag is reported at once,
+    /// of bad arguments the last (proto_parser.c, `_meta_flag_preparse`).
     fn parse(tokens: Tokens<'_>, before: usize) -> Result<Self, ProtocolError> {
         if before + tokens.count() > TOKENS_MAX {
             return Err(ProtocolError::TooManyFlags);
@@ -131,7 +130,7 @@ impl Flags {
     }
 }
 
-/// The key as it is kept: decoded when flag `b` says so.
+/// The key as it is stored: decoded when flag `b` is present.
 fn decoded<'a>(
     token: &'a [u8],
     base64: bool,

@@ -54,9 +54,9 @@ pub struct Meta<'a> {
     pub key_binary: bool,
     /// `v`: the value is wanted.
     pub value: bool,
-    /// `C` of an `mg`: the token whose value the client has, and does not want again.
+    /// `C` of an `mg`: the token of the value that the client has and does not need again.
     pub known: Option<u64>,
-    /// `q`: the usual outcome is not told.
+    /// `q`: the usual outcome is not sent.
     pub quiet: bool,
     /// Bytes of the value of an `ms`, for its flag `s`.
     pub value_len: usize,
@@ -77,7 +77,7 @@ pub enum MetaVerb {
     Inspect,
 }
 
-/// Writes the answer to a command behind what is in `out` already.
+/// Writes the answer to a command after the content of `out`.
 #[inline]
 pub fn write(out: &mut Vec<u8>, reply: &Reply<'_>, outcome: &Outcome<'_>) {
     match reply {
@@ -163,11 +163,11 @@ fn write_meta(out: &mut Vec<u8>, meta: &Meta<'_>, outcome: &Outcome<'_>) {
             MetaVerb::Get => write_miss(out, meta),
             _ => write_status(out, meta, b"NF", None),
         },
-        // To a reader, what cannot be asked for is a miss.
+        // A reader receives a miss when the owner cannot be asked.
         Outcome::Failed(Failure::Unavailable(_)) if meta.verb == MetaVerb::Get => write_miss(out, meta),
         Outcome::NotStored => write_status(out, meta, b"NS", None),
         Outcome::Exists => write_status(out, meta, b"EX", None),
-        // Errors show despite q.
+        // Errors are sent despite q.
         Outcome::Failed(failure) => write_line(out, failure_line(*failure)),
     }
 }

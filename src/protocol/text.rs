@@ -1,4 +1,4 @@
-//! A line in, what it asks for out; and the classic commands. `decode` takes lines out of a stream.
+//! Parses a line into its request; and the classic commands. `decode` takes lines out of a stream.
 
 mod decode;
 
@@ -11,7 +11,7 @@ use crate::protocol::meta;
 use crate::protocol::reply::{Classic, Reply};
 use crate::protocol::token::{Tokens, integer, loose_integer, loose_number, loose_number_u32, number};
 
-/// Understands one line, without its end. A base64-encoded key is decoded into `key_buffer`.
+/// Parses one line, without its end. A base64-encoded key is decoded into `key_buffer`.
 pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> {
     // No blank stands before a command.
     let (name, tokens) = line.split_at(line.iter().position(|&byte| byte == b' ').unwrap_or(line.len()));
@@ -50,7 +50,7 @@ pub fn parse<'a>(line: &'a [u8], key_buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> 
     })
 }
 
-/// Whether a line begins like one of the commands whose length has no limit.
+/// Whether a line begins like one of the commands that have no limit of length.
 pub fn begins_multiget(line: &[u8]) -> bool {
     line.starts_with(b"get ") || line.starts_with(b"gets ")
 }

@@ -6,7 +6,7 @@ use nom::combinator::{all_consuming, opt, recognize};
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
-/// Nothing is said of why: the callers know memcached's words for it.
+/// The reason is not given: the callers know memcached's words for it.
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
 /// Most characters of a number of 32 bits, the sign included (mcmc.c, `MCMC_TOKTO32_MAX`).
@@ -40,7 +40,7 @@ impl<'a> Tokens<'a> {
         self.last_token() == Some(b"noreply")
     }
 
-    /// The last token; `None` when there is none.
+    /// The last token; `None` for an empty line.
     pub(super) fn last_token(self) -> Option<&'a [u8]> {
         self.0.rsplit(|&byte| byte == b' ').find(|token| !token.is_empty())
     }

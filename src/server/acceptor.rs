@@ -1,4 +1,4 @@
-//! Accepting connections, whoever they are from.
+//! Accepting connections, whoever opens them.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// How long accepting rests when the system has no file or memory for one more connection.
+/// How long accepting pauses when the system has no descriptor or memory for one more connection.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// What connections come in at.
+/// A source of connections.
 pub trait Listener: Sync {
-    /// One of them, and who it is from.
+    /// A connection and its origin.
     type Connection: Send;
 
     /// Waits for the next one. Cancellation safe.

@@ -1,8 +1,8 @@
-//! The HTTP server: health, metrics, a small JSON API and the status page, for operators and for
-//! whoever has no memcached client at hand.
+//! The HTTP server: health, metrics, a small JSON API and the status page, for operators and for people who have no
+//! memcached client at hand.
 //!
-//! It has a thread of its own, so that a walk through all keys or a slow reader keeps no client
-//! of the cache waiting. `listen` bounds what a connection may cost, `guard` who may ask.
+//! It has a thread of its own, so that a walk through all keys or a slow reader keeps no client of the cache waiting.
+//! `listen` bounds the cost of a connection, `guard` checks who may ask.
 
 mod cluster;
 mod guard;
@@ -46,10 +46,10 @@ use crate::store::Caller;
 pub use guard::{Token, TokenError};
 pub use listen::{Error, bind};
 
-/// How often what was timed is handed on to the metrics when nobody asks for them.
+/// How often timings are handed on to the metrics when nobody asks for them.
 const KEEP_UP: Duration = Duration::from_secs(5);
 
-/// What Prometheus calls its text format.
+/// The name of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How the HTTP server listens and what it shows.
@@ -57,11 +57,11 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Options {
     /// Where to listen, `host:port`; port 0 picks a free one.
     pub listen: String,
-    /// Whether nobody asked for this address: when it is taken, the node does without.
+    /// Whether this is the default address: when it is taken, the node runs without HTTP.
     pub is_default: bool,
-    /// Where browsers reach it, `host:port`, when that is another address than it listens on.
+    /// Where browsers reach it, `host:port`, when that is not the address it listens on.
     pub advertise: Option<String>,
-    /// A file with the token that is asked for.
+    /// A file with the token that requests need.
     pub token_file: Option<PathBuf>,
     /// Whether metrics carry memcached_exporter's names, too.
     pub memcached_names: bool,
@@ -69,7 +69,7 @@ pub struct Options {
 
 /// What the handlers share.
 pub struct Admin {
-    /// What this node is called.
+    /// This node's name.
     name: String,
     /// Where its clients come in.
     memcached_addr: String,
@@ -84,8 +84,8 @@ pub struct Admin {
     incidents: Incidents,
 }
 
-/// Answers HTTP in a thread of its own until the server's stop, the last request after it included
-/// if that does not outlive its time.
+/// Answers HTTP in a thread of its own until the server stops. The last request is still answered if that takes no
+/// longer than the time allowed.
 ///
 /// # Errors
 /// The system has no thread or no descriptor to give.

@@ -1,5 +1,4 @@
-//! Who is connected: for `stats conns`, for the connection limit, and to wake everybody at a
-//! stop.
+//! The open connections: for `stats conns`, for the connection limit, and to wake them all at a stop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ pub enum CloseReason {
     Normal,
     /// The network failed.
     Error,
-    /// It said nothing for too long.
+    /// It was silent for too long.
     Idle,
     /// The node is stopping.
     Shutdown,
@@ -122,7 +121,7 @@ impl Connection {
         self.last_command.store(now, Ordering::Relaxed);
     }
 
-    /// Where to wake its task, when others need it to look up.
+    /// Wakes its task, when others need it to check its state.
     pub fn set_waker(&self, waker: Waker) {
         *self.waker.lock() = Some(waker);
     }
@@ -170,8 +169,8 @@ impl Connections {
         connection
     }
 
-    /// Takes a connection off the list. Its socket may be closed and the number be another's
-    /// already, who then stays.
+    /// Takes a connection off the list. Its socket may be closed already and another connection may have its number;
+    /// that one stays.
     pub fn leave(&self, connection: &Arc<Connection>) {
         let mut open = self.open.lock();
         if open.get(&connection.id).is_some_and(|open| Arc::ptr_eq(open, connection)) {

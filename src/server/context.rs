@@ -1,4 +1,4 @@
-//! What every listener needs.
+//! The state that every listener needs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -27,25 +27,25 @@ pub struct ServerContext {
     pub events: Events,
     /// Every thread's counters.
     pub registry: Registry,
-    /// What was asked for at start.
+    /// The settings given at start.
     pub options: Options,
     /// 2 and above shows every command line; `-v` counted, until `verbosity` changes it.
     pub verbosity: AtomicU8,
-    /// Who is connected.
+    /// The open connections.
     pub connections: Connections,
-    /// Clients that speak something else.
+    /// Clients that speak another protocol.
     pub strangers: Strangers,
-    /// What requests on their way in may hold.
+    /// The bound for memory of incoming requests.
     pub requests: Arc<Quota>,
-    /// What replies on their way out may hold.
+    /// The bound for memory of outgoing replies.
     pub replies: Arc<Quota>,
     /// `stats detail`.
     pub prefixes: Prefixes,
-    /// Who may log in; `None` lets everybody in.
+    /// The users that may log in; `None` lets everybody in.
     pub auth: Option<Users>,
     /// The certificates for clients.
     pub certificates: Option<Certificates>,
-    /// Whether every thread goes on.
+    /// Whether every thread makes progress.
     pub watchdog: Arc<Watchdog>,
     /// Cancelled when the node is to stop.
     pub stop: CancellationToken,
@@ -53,16 +53,15 @@ pub struct ServerContext {
     pub sweep: SyncSender<()>,
     /// Connections close once they have answered what they have read.
     pub draining: AtomicBool,
-    /// What it did in the last minutes.
+    /// Its activity in the last minutes.
     pub history: History,
-    /// Where a browser reaches its status page, `host:port`; empty without one, or when nobody but
-    /// this machine does.
+    /// Where a browser reaches its status page, `host:port`; empty when there is no page, or when only this machine
+    /// reaches it.
     pub http_addr: String,
 }
 
 impl ServerContext {
-    /// Takes new certificates and users from their files; what is bad leaves the old ones in
-    /// force. Returns what went wrong.
+    /// Reads new certificates and users from their files; a bad file leaves the old ones in force. Returns the errors.
     pub fn reload(&self) -> Vec<String> {
         let certificates = self.certificates.as_ref().and_then(|certificates| certificates.reload().err());
         let users = self.auth.as_ref().and_then(|users| users.reload().err());
@@ -71,7 +70,7 @@ impl ServerContext {
 
     /// Starts a sweep for expired items now.
     pub fn sweep_now(&self) {
-        // When the queue is full, one is about to begin anyway.
+        // When the queue is full, a sweep is about to begin anyway.
         _ = self.sweep.try_send(());
     }
 

@@ -1,10 +1,10 @@
-//! Who is at the peers' port: how many connections there may be, for how long, and from whom.
+//! The connections at the peers' port: how many there may be, for how long, and from where.
 //!
-//! A connection is a *stranger* until it has made a call that is for this node, with a certificate
-//! of who it says it is where there is TLS. Strangers have little time and few places. Those from
-//! addresses of members have places of their own, so that nobody from elsewhere can take them;
-//! and where many share one address, as on loopback, who has said something is put before who keeps
-//! silent. What has no call under way is closed after a while.
+//! A connection is a *stranger* until it has made a call that is for this node. With TLS, its certificate must also
+//! match the node that it says it is. Strangers have little time and few places. Strangers from addresses of members
+//! have places of their own, so that nobody from elsewhere can take them. Where many share one address, as on loopback,
+//! a connection that has sent something is preferred to a silent one. A connection without a call under way is closed
+//! after a while.
 
 pub mod hosts;
 mod stream;
@@ -34,22 +34,22 @@ const STRANGERS_PER_ADDR: usize = 32;
 /// one for its pings, all at once when it hears of this node.
 const ARRIVALS_MAX: usize = 256;
 
-/// Connections that were told to end and have not yet, beyond the bounds above: their worker has not
-/// got round to it.
+/// Connections that were told to end and have not ended yet, beyond the bounds above: their worker has not yet run
+/// them.
 const ENDING_MAX: usize = 64;
 
-/// Connections of peers, as far as the limit of open files has room for them. What a cluster
-/// needs: members times their threads.
+/// Connections of peers, as far as the limit of open files has room for them. A cluster needs members times their
+/// threads.
 const PEERS: RangeInclusive<usize> = 64..=4096;
 
-/// Files that the peers' connections need at least, and that they can use at most: those that come
-/// in, and as many that this node opens.
+/// The least and the most files that the peers' connections can use: incoming connections, and as many that this node
+/// opens.
 pub const FILES: RangeInclusive<u64> = {
     let strangers = (STRANGERS_MAX + ARRIVALS_MAX + 2 * ENDING_MAX) as u64;
     strangers + 2 * *PEERS.start() as u64..=strangers + 2 * *PEERS.end() as u64
 };
 
-/// How long a connection may take to its first call, TLS included. Who calls gives up sooner.
+/// How long a connection may take until its first call, TLS included. The caller gives up sooner.
 const HELLO_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a connection may be without a call. Pings come every few seconds at most.
@@ -59,10 +59,10 @@ const IDLE_PATIENCE: Duration = Duration::from_secs(10);
 /// frames.
 const HELLO_BYTES_MAX: u64 = 64 << 10;
 
-/// A stranger that has said something has so long before it may be ended for another one.
+/// A stranger that has sent something has this long before it may be ended for another one.
 const HEARING: Duration = Duration::from_millis(250);
 
-/// Everybody at the peers' port.
+/// All connections at the peers' port.
 #[derive(Debug)]
 pub struct Guests {
     table: Mutex<Table>,
@@ -74,12 +74,12 @@ pub struct Guests {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// The number of the next one: who came earlier has a lower one.
+    /// The number of the next one: earlier connections have lower numbers.
     next: u64,
     strangers: BTreeMap<u64, Arc<Guest>>,
-    /// With the id that each has called itself.
+    /// With the id that each has given.
     peers: BTreeMap<u64, (Arc<Guest>, String)>,
-    /// From where so many of them come.
+    /// How many of them come from each address.
     called_from: BTreeMap<IpAddr, usize>,
     /// Where the members are.
     members: BTreeSet<IpAddr>,
@@ -135,8 +135,8 @@ impl Guests {
         })
     }
 
-    /// Finds a place for a connection, which may cost another one its own; `None` when there is none,
-    /// and the connection is closed.
+    /// Finds a place for a connection; another connection may lose its own. `None` when there is no place, and the
+    /// connection is closed.
     pub fn admit(self: &Arc<Self>, socket: std::net::TcpStream, from: IpAddr) -> Option<Arrival> {
         let guest = self.table.lock().admit(counted(from), self.hello_patience, self.idle_patience);
         let Some((guest, ended)) = guest else {
@@ -149,7 +149,7 @@ impl Guests {
         Some(Arrival { socket, place: Place { guests: self.clone(), guest } })
     }
 
-    /// This one has made a call that was in order, as the node of this id.
+    /// This connection has made a valid call, as the node of this id.
     pub fn recognize(&self, guest: &Arc<Guest>, id: &str) {
         if guest.is_peer.swap(true, Ordering::Relaxed) {
             return;
@@ -179,7 +179,7 @@ impl Guests {
         (table.strangers.len(), table.peers.len())
     }
 
-    /// How many were closed for want of a place, or because they took too long.
+    /// How many were closed because there was no place, or because they took too long.
     pub fn turned_away(&self) -> u64 {
         self.turned_away.load(Ordering::Relaxed)
     }
@@ -191,7 +191,7 @@ impl Guests {
 }
 
 impl Table {
-    /// A place for one more, and who had to end for it.
+    /// A place for one more, and the connection that had to end for it.
     fn admit(
         &mut self,
         from: IpAddr,
@@ -215,7 +215,7 @@ impl Table {
             }
         }
         let crowded = match open >= max {
-            // Who has the most gives way, be it the newcomer's own address.
+            // The address with the most connections gives way, even if it is the newcomer's own.
             true => groups.values().max_by_key(|group| group.len()),
             false => groups.get(&group_of(from)).filter(|group| group.len() >= per_addr),
         };
@@ -249,13 +249,13 @@ impl Table {
         Some((guest, ended))
     }
 
-    /// Whether members are there: they should be, or one of them has called from there.
+    /// Whether members are at this address: it is known as a member's, or a member has called from there.
     fn is_members(&self, from: IpAddr) -> bool {
         self.members.contains(&from) || self.called_from.contains_key(&from)
     }
 
-    /// When there are too many connections of peers: one of the id that has the most, an idle one if
-    /// it has one, the oldest.
+    /// When there are too many connections of peers, chooses one of the id that has the most: the oldest idle one, else
+    /// the oldest.
     fn surplus_peer(&self, max: usize) -> Option<(Arc<Guest>, String)> {
         let open = || self.peers.values().filter(|(guest, _)| !guest.is_ended());
         if open().count() <= max {
@@ -287,7 +287,7 @@ impl Guest {
         OpenCall(self.clone())
     }
 
-    /// Closes its connection, as soon as its task gets round to it.
+    /// Closes its connection, as soon as its task runs.
     fn end(&self) {
         self.is_ended.store(true, Ordering::Release);
         if let Some(waker) = self.waker.lock().take() {
@@ -299,7 +299,7 @@ impl Guest {
         self.is_ended.load(Ordering::Acquire)
     }
 
-    /// Where to wake the task that has its socket when it is ended.
+    /// Wakes the task that has its socket when it is ended.
     fn attend(&self, waker: &Waker) {
         let mut known = self.waker.lock();
         if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -311,7 +311,7 @@ impl Guest {
         self.bytes.load(Ordering::Relaxed) == 0
     }
 
-    /// Notes bytes that came; whether these may be.
+    /// Notes bytes that came; returns whether they are allowed.
     fn hear(&self, bytes: usize) -> bool {
         if self.is_peer.load(Ordering::Relaxed) {
             return true;
@@ -319,7 +319,7 @@ impl Guest {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= HELLO_BYTES_MAX
     }
 
-    /// When it is to end if nothing happens.
+    /// When it must end if nothing happens.
     fn deadline(&self) -> Instant {
         if !self.is_peer.load(Ordering::Relaxed) {
             return self.arrived + self.patience;
@@ -358,7 +358,7 @@ fn counted(from: IpAddr) -> IpAddr {
     if from.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { from }
 }
 
-/// Whoever has an address of IPv6 has all of its network.
+/// A host with an IPv6 address has all of its network.
 fn network(from: IpAddr) -> IpAddr {
     match from {
         IpAddr::V6(from) => Ipv6Addr::from_bits(from.to_bits() & !u128::from(u64::MAX)).into(),

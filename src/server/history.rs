@@ -1,8 +1,8 @@
-//! What a node did in each of the last seconds: kept in the node itself, so that whoever looks after
-//! an incident still sees it.
+//! A node's activity in each of the last seconds. The node itself keeps it, so that people who look after an incident
+//! still see it.
 //!
-//! The HTTP thread takes a sample once a second, whether somebody looks or not. Nothing is counted
-//! for it: a sample is the difference of two readings of the counters.
+//! The HTTP thread takes a sample once a second, whether somebody looks or not. Nothing is counted for it: a sample is
+//! the difference of two readings of the counters.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 /// Samples that are kept: five minutes of them.
 pub const SAMPLES_MAX: usize = 300;
 
-/// Two members' samples of the same second may be so far apart: a busy thread comes late.
+/// Two members' samples of the same second may differ by this much: a busy thread comes late.
 const GAP_SECONDS: u64 = 3;
 
 /// What counts as a write.
@@ -36,15 +36,15 @@ const WRITES: [Counter; 8] = [
     Counter::DecrMisses,
 ];
 
-/// What a node did in about a second, as numbers for each second.
+/// A node's activity in about a second, as numbers for each second.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sample {
     /// When it ended: seconds of Unix time, by the node's clock.
     pub at: u64,
-    /// Keys read, in this node's memory, whoever asked.
+    /// Keys read in this node's memory, for its own clients and for peers.
     pub reads: f64,
-    /// Commands that write, in the same.
+    /// Commands that write in this node's memory, for its own clients and for peers.
     pub writes: f64,
     /// Keys found.
     pub hits: f64,
@@ -67,10 +67,9 @@ pub struct Sample {
     pub limit_bytes: u64,
     /// Client connections.
     pub connections: u64,
-    /// Half of the commands of this node's clients took no longer, in seconds; of those that were
-    /// executed.
+    /// Half of the executed commands of this node's clients took no longer than this, in seconds.
     pub p50: Option<f64>,
-    /// 99 of a hundred took no longer.
+    /// 99 of a hundred took no longer than this.
     pub p99: Option<f64>,
     /// The same of commands that failed.
     pub failed_p50: Option<f64>,
@@ -159,18 +158,18 @@ impl Reading {
     }
 }
 
-/// What the clock on the wall shows.
+/// The wall clock.
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// So that no number is written with more digits than it is worth.
+/// Rounds, so that no number has more digits than are meaningful.
 fn rounded(number: f64, steps: f64) -> f64 {
     (number * steps).round() / steps
 }
 
 impl History {
-    /// Adds what happened since the last reading; the first one has nothing to be compared with.
+    /// Adds the changes since the last reading; the first reading has nothing to compare with.
     pub fn record(&self, reading: Reading) {
         let mut inside = self.0.lock();
         if let Some(before) = &inside.last {
@@ -191,7 +190,7 @@ impl History {
     }
 }
 
-/// A member's samples, as they travel between nodes: the ages count, so that clocks need not agree.
+/// A member's samples, as they travel between nodes. They carry ages, so that clocks need not agree.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Told {
     /// The member's time as it answered, in seconds of Unix time.
@@ -201,7 +200,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// What this node tells now.
+    /// This node's samples at this moment.
     pub fn of(history: &History, seconds: usize) -> Self {
         Self { now: unix_seconds(), samples: history.last(seconds) }
     }
@@ -214,8 +213,8 @@ impl Told {
     }
 }
 
-/// What all members did together in each of the last seconds. A latency of all is not known: each
-/// tells only its own clients'.
+/// What all members did together in each of the last seconds. The latency of all is not known: each member knows only
+/// its own clients'.
 pub fn together(members: Vec<Told>, now: u64) -> Vec<Sample> {
     let members: Vec<_> = members.into_iter().map(|told| told.on_clock(now)).collect();
     let first = members.iter().filter_map(|samples| samples.first()).map(|sample| sample.at).min();
@@ -317,7 +316,7 @@ mod tests {
                 .map(|age| Sample { at: now - age, reads: 1.0, ..Sample::default() })
                 .collect(),
         };
-        // One has missed a second, and its next sample covers that, too; another was there for two.
+        // One member has missed a second, and its next sample covers that, too; another was there for both seconds.
         let sums =
             together(vec![told(500, &[4, 3, 2, 1, 0]), told(9_000, &[4, 3, 1, 0]), told(77, &[1, 0])], 500);
         let shown: Vec<_> = sums.iter().map(|sample| (sample.at, sample.reads)).collect();

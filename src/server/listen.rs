@@ -1,4 +1,4 @@
-//! Binding: everything that is listened on exists before the node claims to be ready.
+//! Binding: every listener exists before the node claims to be ready.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::server::{Listen, Options, Security, UnixListen};
 
-/// Why something cannot be listened on; the operator's to mend.
+/// Why a listener cannot be opened; the operator can mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name has no address.
@@ -58,7 +58,7 @@ pub enum Bound {
     Tcp {
         /// The socket.
         listener: TcpListener,
-        /// What clients must speak; plain text where there are no certificates.
+        /// The protocol that clients must speak; plain text where there are no certificates.
         security: Security,
     },
     /// A unix socket, whose file is removed at the end.
@@ -116,7 +116,7 @@ pub(super) fn tcp_name(address: SocketAddr) -> String {
     format!("{family}:{address}")
 }
 
-/// Binds everything that is asked for.
+/// Binds every requested listener.
 ///
 /// # Errors
 /// The first address that cannot be listened on.
@@ -155,10 +155,10 @@ fn addresses(listen: &Listen) -> Result<Vec<SocketAddr>, Error> {
     Ok(addresses)
 }
 
-/// Finds out whether the addresses exist and are this machine's, without listening on any.
+/// Checks that the addresses exist and are this machine's, without listening on any.
 ///
 /// # Errors
-/// The first one that cannot be had; that it is in use is not seen.
+/// The first address that cannot be used; whether it is in use is not checked.
 pub fn check(options: &Options) -> Result<(), Error> {
     for listen in &options.listen {
         for address in addresses(listen)? {
@@ -178,7 +178,7 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    // What is accepted inherits these.
+    // Accepted sockets inherit these.
     socket.set_keepalive(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
@@ -211,9 +211,8 @@ fn port_line(protocol: &str, listener: &TcpListener) -> io::Result<String> {
     Ok(format!("{protocol} {family}: {}\n", address.port()))
 }
 
-/// Writes a line for each TCP address, for whoever started the server with a port of the
-/// system's choice (memcached.c, `MEMCACHED_PORT_FILENAME`), and one for HTTP. The file appears
-/// whole.
+/// Writes a line for each TCP address, for the process that started the server with a port of the system's choice
+/// (memcached.c, `MEMCACHED_PORT_FILENAME`), and one for HTTP. The file appears whole.
 pub fn write_port_file(path: &Path, bound: &[Bound], http: Option<&TcpListener>) -> Result<(), Error> {
     let failed = |error| Error::PortFile { path: path.to_owned(), error };
     let mut lines = String::new();

@@ -1,5 +1,5 @@
-//! What this node tells Prometheus: published through the `metrics` facade whenever somebody
-//! asks, so that whoever executes commands knows nothing of it.
+//! This node's metrics for Prometheus. They are published through the `metrics` facade whenever somebody asks, so that
+//! the code that executes commands does not know them.
 //!
 //! [`families`] has every name; `memcached_exporter` has those that dashboards made for
 //! memcached know.
@@ -28,7 +28,7 @@ use crate::server::metrics::families::{FAMILIES, Kind};
 use crate::stats::histogram::{AGE, BATCH, DURATION, Distribution, Scale, Tally};
 use crate::stats::{self, Counter, Ending, Route};
 
-/// What is not published any more, such as a peer that has gone, is forgotten after so long.
+/// A series that is no longer published, such as that of a peer that has gone, is forgotten after this long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// The metrics of one node.
@@ -41,12 +41,12 @@ pub struct Exporter {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     process: Collector,
-    /// Of each histogram what has been handed on already.
+    /// The part of each histogram that was already handed on.
     published: Mutex<HashMap<Series, Vec<Tally>>>,
 }
 
-/// Series of histograms: the recorder keeps those of peers that have gone, too. With so many, those
-/// of new ones are left out.
+/// Series of histograms: the recorder also keeps those of peers that have gone. At this number, series of new peers are
+/// left out.
 const SERIES_MAX: usize = 4_096;
 
 /// A name with its labels.
@@ -101,8 +101,8 @@ impl Exporter {
         }
     }
 
-    /// To be called every few seconds: hands on what was timed, of which there would be too much
-    /// at once when somebody asks after a long time.
+    /// Must be called every few seconds. It hands on the timings; after a long time there would be too many to hand on
+    /// at once.
     pub fn keep_up(&self) {
         metrics::with_local_recorder(&self.recorder, || self.publish_distributions(&self.links()));
         self.handle.run_upkeep();
@@ -191,8 +191,7 @@ impl Exporter {
         }
     }
 
-    /// Hands on what has come since the last time. Of a bucket only the mean is known, which
-    /// keeps the counts and the sum right.
+    /// Hands on what is new since the last time. Only the mean of a bucket is known; counts and sum stay right.
     fn hand_on(&self, series: Series, distribution: &Distribution) {
         let (name, labels) = &series;
         let mut published = self.published.lock();
@@ -215,7 +214,7 @@ impl Exporter {
             if count == 0 {
                 continue;
             }
-            // Within its bucket, however it was rounded, and though a count may be read before its sum.
+            // Stays within its bucket, despite rounding, and although a count may be read before its sum.
             let mean = (sum as f64 / count as f64 / scale.per_unit).clamp(below, above);
             histogram.record_many(mean, usize::try_from(count).unwrap_or(usize::MAX));
             *old = *new;

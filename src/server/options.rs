@@ -1,4 +1,4 @@
-//! What the memcached listener is told.
+//! The options of the memcached listener.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub struct Options {
     /// `-D`: what divides a key's prefix from the rest; `stats detail` is on from the start
     /// when given.
     pub prefix_delimiter: Option<u8>,
-    /// `-B`: what clients speak.
+    /// `-B`: the protocol that clients speak.
     pub protocol: Protocol,
     /// `-S`: clients of the binary protocol log in. They do with any file of users; this is for
     /// `stats settings`.
@@ -96,10 +96,10 @@ pub struct Listen {
     pub security: Security,
 }
 
-/// What a listener asks of its clients.
+/// What a listener requires of its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Security {
-    /// What is told for all: TLS with `-Z`, else plain text.
+    /// The general setting: TLS with `-Z`, else plain text.
     #[default]
     Tls,
     /// `notls:`, plain text even with `-Z`.

@@ -40,29 +40,28 @@ use crate::server::{ServerContext, statistics};
 use crate::stats::Counters;
 use crate::store::Caller;
 
-/// Connections that have agreed on TLS and wait to be served.
+/// Connections that have completed the TLS handshake and wait to be served.
 const SHAKEN_QUEUE: usize = 16;
 
-/// The files of certificates are read again after so long: not for every connection, of which
-/// strangers can make many.
+/// How often the files of certificates are read again: not for every connection, because strangers can make many.
 const CERTIFICATES_LAST: Duration = Duration::from_secs(1);
 
 /// Calls at the same time on one connection. A peer has one stream of operations on each, or a
 /// ping and what goes with it.
 const CALLS_MAX: u32 = 64;
 
-/// What other nodes ask of this one besides operations.
+/// What other nodes ask of this one, apart from operations.
 pub trait PeerHandler: Send + Sync + 'static {
     /// Its statistics, as names and values.
     fn stats(&self) -> Vec<(String, String)>;
 
-    /// What it did in each of the last seconds, as JSON; nothing of one that does not remember.
+    /// Its activity in each of the last seconds, as JSON; empty for a node that does not remember.
     fn history(&self, seconds: u32) -> Vec<u8> {
         _ = seconds;
         Vec::new()
     }
 
-    /// Forgets everything that is stored before so many seconds have passed.
+    /// Drops everything that was stored before the given number of seconds passed.
     fn flush(&self, delay_seconds: u32);
 }
 
@@ -101,9 +100,9 @@ impl Service {
         self.hosts.follow(self.guests).await;
     }
 
-    /// Serves the connections that come in, until `stop` is cancelled or nobody hands any out, and
-    /// returns when the last one has been answered what it had sent; bound that in time. What
-    /// comes on a connection is executed by the runtime that this is called in.
+    /// Serves incoming connections until `stop` is cancelled or no more can come. Returns when the last connection has
+    /// been answered; the caller must bound that in time. The runtime that calls this executes the commands of a
+    /// connection.
     pub async fn serve<E: Executor>(
         self,
         executor: Arc<E>,
@@ -130,7 +129,7 @@ impl Service {
         }
     }
 
-    /// What speaks for the caller being the node of this id.
+    /// The evidence that the caller is the node of this id.
     fn claim(&self, visit: &Visit, id: &str) -> Result<Claim, Status> {
         let claim = match (&visit.certificate, &self.pings.grpc().options().tls) {
             (_, None) => Claim::Proven,
@@ -151,7 +150,7 @@ impl Service {
     }
 }
 
-/// Who calls, as far as the connection tells. The call is under way until this is dropped.
+/// The caller, as far as the connection tells. The call is under way until this is dropped.
 struct Visit {
     guest: Option<Arc<Guest>>,
     certificate: Option<CertificateDer<'static>>,
@@ -225,8 +224,7 @@ async fn run<E: Executor, S: AsyncRead + AsyncWrite + Connected + Unpin + Send +
     }
 }
 
-/// Agrees on TLS with each, without that one waits for another. There are no more of them than
-/// guests.
+/// Completes the TLS handshake with each, without one waiting for another. There are no more of them than guests.
 async fn shake_hands(
     mut arrivals: mpsc::Receiver<Arrival>,
     tls: Tls,
@@ -253,7 +251,7 @@ async fn shake_hands(
 
 async fn shake_hand(arrival: Arrival, certificates: &Certificates) -> io::Result<TlsStream<GuestStream>> {
     let stream = GuestStream::open(arrival)?;
-    // Who keeps silent costs no more than this.
+    // A silent caller costs no more than this.
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let config = certificates.present().inspect_err(|error| error!("peers are refused: {error}"));
     hello.into_stream(config.map_err(io::Error::other)?).await
@@ -307,8 +305,8 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         let request = request.into_inner();
         let Service { membership, pings, .. } = &self.service;
         let caller = pings.me().caller(request.call)?;
-        // Who was put out long ago may be known to nobody and pings before it registers again. It
-        // is told no more than that this node is there.
+        // A node that was put out long ago may be unknown here, and pings before it registers again. It learns only
+        // that this node exists.
         self.service.claim(&visit, &caller)?;
         if let Some(stuck) = pings.stuck() {
             return Err(Status::unavailable(stuck.to_string()));

@@ -1,8 +1,8 @@
 //! A bound for the memory that all connections hold together, on its way in or on its way out.
 //!
-//! Who needs much asks first, and waits while there is no room. So that waiting ends, whoever has
-//! moved nothing for longest makes room: it is told, and closes. Small amounts are not asked for;
-//! what is counted anyway makes others wait.
+//! A connection that needs much asks first, and waits while there is no room. So that waiting ends, the connection that
+//! has moved nothing for longest makes room: it is told, and closes. Small amounts need no request; they are counted,
+//! and make others wait.
 
 mod share;
 
@@ -18,26 +18,23 @@ use tokio::time::{Instant, sleep};
 
 pub use share::Share;
 
-/// Who holds memory that others wait for, and has moved less than [`MOVED_BYTES`] for so long, makes
-/// room.
+/// A holder of memory that others wait for makes room when it has moved less than [`MOVED_BYTES`] for this long.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What counts as having moved: less is what a client sends that only wants to look alive.
+/// The least bytes that count as having moved: a client that only wants to look alive sends less.
 const MOVED_BYTES: usize = 16 << 10;
 
-/// Who has waited for so long is refused. No longer than a standstill after which connections are
-/// closed (`cache::pauses`), and for the same reason: a client that gave up may have written
-/// something newer elsewhere.
+/// A connection that has waited for this long is refused. This is no longer than a standstill after which connections
+/// are closed (`cache::pauses`), for the same reason: a client that gave up may have written something newer elsewhere.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// When somebody has waited for so long, whoever came last goes first: it is the one that still
-/// gets its answer in time.
+/// When a connection has waited for this long, the last to come goes first: it can still get its answer in time.
 const LATE: Duration = Duration::from_millis(100);
 
-/// How often it is looked who must make room, while there is none.
+/// How often the search for a holder that must make room runs, while there is no room.
 const REAP_INTERVAL: Duration = Duration::from_millis(25);
 
-/// The bound, and who holds how much.
+/// The bound, and how much each connection holds.
 #[derive(Debug)]
 pub struct Quota {
     limit: usize,
@@ -57,7 +54,7 @@ struct Inside {
     held: usize,
     /// How many have asked first.
     reserved: usize,
-    /// Who waits, in the order in which they came.
+    /// The waiting connections, in the order in which they came.
     queue: VecDeque<u64>,
 }
 
@@ -76,7 +73,7 @@ struct Waits {
     since: Instant,
 }
 
-/// What a holder says, and is told, without a lock.
+/// What a holder reports, and what it is told, without a lock.
 #[derive(Debug)]
 struct Mark {
     /// When it moved something last: milliseconds since the quota's base.
@@ -96,13 +93,13 @@ pub struct Refused;
 /// What is held, for statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Connections that hold some of it.
+    /// Connections that hold memory.
     pub holders: usize,
     /// Bytes that they hold, or were promised.
     pub bytes: usize,
     /// Bytes that there may be; `None` is any number.
     pub limit: Option<usize>,
-    /// Times that somebody was refused, or closed to make room.
+    /// How often a connection was refused, or closed to make room.
     pub refused: u64,
 }
 
@@ -136,7 +133,7 @@ impl Quota {
         }
     }
 
-    /// Sees to it that nobody waits for ever; to be run by somebody.
+    /// Makes sure that every wait ends; the owner of the quota must run it.
     pub async fn watch(&self) {
         loop {
             self.crowded.notified().await;
@@ -147,7 +144,7 @@ impl Quota {
         }
     }
 
-    /// Refuses who has waited too long, and closes who is slowest where others need the room.
+    /// Refuses connections that have waited too long, and closes the slowest where others need the room.
     fn reap(&self, inside: &mut Inside, now: Instant) {
         let late = |holders: &BTreeMap<u64, Holder>, id: &u64| {
             let waits = holders.get(id).and_then(|holder| holder.waits);
@@ -162,8 +159,8 @@ impl Quota {
         }
         let first = inside.waits().next().map_or(0, |waits| waits.bytes);
         let all: usize = inside.waits().map(|waits| waits.bytes).sum();
-        // However many wait, not all that is held is needed at once: so the slowest half gives way,
-        // and not whoever was held up for a moment.
+        // Not all held memory is needed at once, however many wait: so the slowest half gives way, and not a connection
+        // that was held up for a moment.
         let wanted = all.min(first.max(self.limit / 2));
         let leaving: usize =
             inside.holders.values().filter(|holder| holder.is_evicted()).map(|h| h.held).sum();
@@ -197,7 +194,7 @@ impl Quota {
         holder.waker.wake_by_ref();
     }
 
-    /// Lets in who fits now.
+    /// Lets in the connections that fit.
     fn admit_waiting(&self, inside: &mut Inside, now: Instant) {
         while let Some(oldest) = inside.queue.front().and_then(|id| inside.holders.get(id)?.waits) {
             let is_late = now.saturating_duration_since(oldest.since) >= LATE;
@@ -217,7 +214,8 @@ impl Quota {
         }
     }
 
-    /// One may always have what it needs: else what is larger than all of the room never would.
+    /// The only connection with a reservation may have all it needs: otherwise a request larger than all of the room
+    /// would wait without end.
     fn fits(&self, inside: &Inside, id: u64, bytes: usize) -> bool {
         let holder = inside.holders.get(&id);
         let more = bytes.saturating_sub(holder.map_or(0, |holder| holder.held));
@@ -391,7 +389,7 @@ mod tests {
         drop(all);
         assert_eq!(new.poll_reserve(&cx(), 100), Poll::Ready(Ok(())));
         assert!(old.poll_reserve(&cx(), 100).is_pending());
-        // Who gives up leaves no trace.
+        // A connection that gives up leaves no trace.
         drop(old);
         drop(new);
         assert_eq!((quota.usage().holders, quota.is_tight()), (0, false));

@@ -17,7 +17,7 @@ use crate::stats::{Counter, Snapshot};
 
 pub(super) use settings::settings;
 
-/// memcached's page size; `stats slabs` shows memory as so many pages.
+/// memcached's page size; `stats slabs` shows memory as a number of such pages.
 const PAGE_BYTES: u64 = 1 << 20;
 
 /// Bytes of a table's slot: a key, an entry, a byte of control.
@@ -58,7 +58,7 @@ impl Sink for Vec<(String, String)> {
     }
 }
 
-/// Writes the lines that `tell` tells, and their end.
+/// Writes the lines of `tell`, and their end.
 pub(super) fn write(out: &mut Vec<u8>, tell: impl FnOnce(&mut Lines<'_>)) {
     let mut lines = Lines(out);
     tell(&mut lines);
@@ -230,7 +230,7 @@ fn memory(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
     lines.stat("lru_bumps_dropped", 0);
 }
 
-/// Slots of the tables that hold so many items: powers of two, seven eighths full at most.
+/// Slots of the tables that hold the given number of items: powers of two, seven eighths full at most.
 fn slots(items: u64, shards: usize) -> u64 {
     let shards = shards as u64;
     (items.div_ceil(shards) * 8 / 7 + 1).next_power_of_two().max(4) * shards

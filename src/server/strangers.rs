@@ -1,5 +1,5 @@
-//! Clients that speak something else: a line in the log, so that whoever wonders why nothing is
-//! cached finds the reason, and no flood of them.
+//! Clients that speak another protocol: a line in the log, so that people who wonder why nothing is cached find the
+//! reason, and no flood of lines.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use crate::clock::Seconds;
 /// How long until there is another warning: a health check that speaks HTTP comes every few seconds.
 const QUIET: Seconds = 60;
 
-/// Who was warned of, and when.
+/// The clients that were warned of, and when.
 #[derive(Debug, Default)]
 pub struct Strangers {
     /// When there may be a warning again.
@@ -30,7 +30,7 @@ impl Strangers {
         }
     }
 
-    /// Whether there may be a warning now; if so, of how many there was none before.
+    /// Whether there may be a warning at this moment; if so, how many clients had none before.
     fn admit(&self, now: Seconds) -> Option<u64> {
         let due = |next: Seconds| (next <= now).then(|| now.saturating_add(QUIET));
         match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due) {

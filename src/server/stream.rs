@@ -19,12 +19,11 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Says `close_notify` on a TLS connection that ends, as far as that can be done without a wait:
-    /// without it the client cannot tell the end from one that somebody else made (RFC 8446, 6.1).
-    /// Says it once, however often it is called.
+    /// Sends `close_notify` on a TLS connection that ends, as far as that needs no wait: without it the client cannot
+    /// tell this end from one that an attacker made (RFC 8446, 6.1). Sends it once, however often it is called.
     pub fn take_leave(&mut self, cx: &mut Context<'_>) {
         if let Self::Tls(stream) = self {
-            // Who has gone without a word misses nothing.
+            // A client that has gone misses nothing.
             _ = Pin::new(stream).poll_shutdown(cx);
         }
     }

@@ -30,10 +30,10 @@ use crate::watchdog::Watchdog;
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether a thread has ended; the standard library has no event for it.
+/// How often the end of a thread is checked; the standard library has no event for it.
 const ENDED_POLL: Duration = Duration::from_millis(2);
 
-/// What a client over the limit is told (memcached.c, `drive_machine`).
+/// The error for a client over the limit (memcached.c, `drive_machine`).
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 
 /// Peers' connections that wait for one worker; one more is closed.
@@ -88,7 +88,7 @@ impl Workers {
             let name = format!("worker-{number}");
             let heartbeat = context.watchdog.watch(name.clone());
             if number == 0 {
-                // Until the last connection is over, which may be one that waits.
+                // Runs until the last connection is over, which may be one that waits.
                 let (requests, replies) = (context.requests.clone(), context.replies.clone());
                 runtime.spawn(async move { tokio::join!(requests.watch(), replies.watch()) });
             }
@@ -115,8 +115,8 @@ impl Workers {
         self.inboxes.clone()
     }
 
-    /// Waits until every connection is over, or has outlived the grace period; not for a thread that
-    /// stands still.
+    /// Waits until every connection is over, or has outlived the grace period; does not wait for a thread that stands
+    /// still.
     pub async fn join(self, until: Instant) {
         drop(self.inboxes);
         drop(self.peer_inboxes);
@@ -126,7 +126,7 @@ impl Workers {
     }
 }
 
-/// Waits for the end of a thread, but not for one that does not come to its end.
+/// Waits for the end of a thread, but not for one that does not end.
 pub async fn ended(thread: JoinHandle<()>, until: Instant) {
     while !thread.is_finished() {
         if Instant::now() >= until {
@@ -143,7 +143,7 @@ pub async fn ended(thread: JoinHandle<()>, until: Instant) {
 pub struct Cluster {
     /// What the threads of the node share.
     pub shared: Arc<ClusterContext>,
-    /// Who answers peers.
+    /// The server for peers.
     pub peers: peer::Service,
 }
 
@@ -154,7 +154,7 @@ async fn work(
     cluster: Option<(Arc<Cluster>, mpsc::Receiver<Arrival>)>,
 ) {
     let tracker = TaskTracker::new();
-    // Outlives the clients, whose commands may still be on their way.
+    // Outlives the clients: their commands may still be on their way.
     let links = CancellationToken::new();
     let shared = cluster.as_ref().map(|(cluster, _)| cluster.shared.clone());
     let cache = Cache::start(&context.store, shared, counters.clone(), links.clone());
@@ -179,7 +179,7 @@ async fn work(
     links.cancel();
 }
 
-/// Stands still in the midst of a batch, with its lock, while a test wants that.
+/// Stands still in the middle of a batch, with its lock, while a test wants that.
 async fn hold_in_a_batch(watchdog: Arc<Watchdog>, cache: Cache) {
     let name = format!("{}.batch", std::thread::current().name().unwrap_or_default());
     loop {
@@ -240,7 +240,7 @@ async fn open(context: &ServerContext, socket: Socket) -> io::Result<Stream> {
                 Security::MutualTls => Some(certificates.and_then(Certificates::mutual_acceptor)),
             };
             let Some(acceptor) = acceptor else { return Ok(Stream::Tcp(stream)) };
-            // Bound so only where there are certificates; never plain text in their place.
+            // Only a listener with certificates requires TLS; it never falls back to plain text.
             let acceptor = acceptor.ok_or(io::ErrorKind::PermissionDenied)?;
             let handshake = acceptor.accept(stream);
             let stream = tokio::select! {

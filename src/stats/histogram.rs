@@ -57,7 +57,7 @@ impl Scale {
     }
 }
 
-/// How values are distributed. One thread writes, or whoever has a lock.
+/// A distribution of values. One thread writes, or the thread that holds a lock.
 #[derive(Debug)]
 pub struct Histogram {
     scale: &'static Scale,

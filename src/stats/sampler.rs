@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// So many are to be chosen in a second.
 const PER_SECOND: u64 = 1_000;
 
-/// One of so many is chosen at least.
+/// At least one of this many is chosen.
 const EVERY_MAX: u32 = 1 << 14;
 
-/// Chooses some of many. One thread asks, or whoever has a lock.
+/// Chooses some of many. Only one thread asks, or the thread that holds a lock.
 ///
 /// One of every so many, as many as came in the second before suggest. Not whatever comes when a
 /// millisecond is over: that would choose slow operations more often than there are, since most
@@ -18,7 +18,7 @@ const EVERY_MAX: u32 = 1 << 14;
 pub struct Sampler {
     /// Operations up to the next chosen one, it included; 0 when none is.
     left: AtomicU32,
-    /// One of so many is chosen; 0 when none is.
+    /// One of this many is chosen; 0 when none is.
     every: AtomicU32,
     /// Operations of this second, as far as the last chosen one.
     seen: AtomicU64,

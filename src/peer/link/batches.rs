@@ -1,5 +1,4 @@
-//! What a link sends: each time the connection has room for another message, everything that
-//! waits leaves in it.
+//! The messages of a link: each time the connection has room for another message, it carries everything that waits.
 
 use std::pin::Pin;
 use std::sync::Arc;

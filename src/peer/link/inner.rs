@@ -28,12 +28,12 @@ use crate::peer::options::Options;
 pub struct Redirected {
     /// The operation.
     pub op: PendingOp,
-    /// The epoch of whoever refused it.
+    /// The epoch of the node that refused it.
     pub epoch: u64,
 }
 
-/// Without a reading of the peer's clock for so long, nothing is sent: the two clocks may have
-/// drifted apart. The peer writes one every few seconds.
+/// Without a reading of the peer's clock for this long, nothing is sent: the two clocks may have drifted apart. The
+/// peer writes one every few seconds.
 const READING_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// One link. Locked for short moments, by one thread.
@@ -55,7 +55,7 @@ pub struct LinkInner {
 struct State {
     ops: PendingOps,
     breaker: Breaker,
-    /// The number of the present stream; messages of an older one are not made any more.
+    /// The number of the present stream; an older stream gets no more messages.
     stream: u64,
     /// Once the present stream has come about.
     peer_clock: Option<PeerClock>,
@@ -64,7 +64,7 @@ struct State {
     /// Whether operations of an earlier stream may still be executed: nothing is sent on another one
     /// before, or a later command on a key could overtake an earlier one.
     draining: bool,
-    /// Who makes messages, while there is nothing to send.
+    /// The task that makes messages, while there is nothing to send.
     sender: Option<Waker>,
     /// When deadlines are looked at next.
     armed: Option<Instant>,
@@ -116,7 +116,7 @@ impl LinkInner {
         self.show(&state);
     }
 
-    /// Answers what is past its deadline, and returns when to look again.
+    /// Answers operations past their deadline, and returns when to look again.
     pub fn keep_deadlines(&self) -> Option<Instant> {
         let mut state = self.state.lock();
         self.expire(&mut state, Instant::now());
@@ -184,7 +184,7 @@ impl LinkInner {
         let mut is_first = true;
         while !outcomes.is_empty() {
             let outcome = pb::take_outcome(&mut outcomes)?;
-            // Of an outcome that comes too late, the operation has gone.
+            // The operation of a late outcome has gone.
             if let Some(op) = state.ops.take_sent(outcome.id) {
                 if std::mem::take(&mut is_first) {
                     let set_out = op.deadline - self.operation_timeout;
@@ -197,10 +197,9 @@ impl LinkInner {
         Ok(())
     }
 
-    /// The attempt to open a stream failed, or it broke. What was sent on it may have been
-    /// executed, or may still be, until its deadline: only then is it answered, so that what was
-    /// reported as failed cannot happen afterwards. Returns how long to wait before the next
-    /// attempt.
+    /// The attempt to open a stream failed, or it broke. Operations that were sent on it may have been executed, or may
+    /// still be, until their deadline. They are answered only then, so that an operation reported as failed cannot
+    /// happen afterwards. Returns how long to wait before the next attempt.
     pub fn lose(&self) -> Duration {
         let mut state = self.state.lock();
         state.end_stream();
@@ -294,7 +293,7 @@ impl LinkInner {
         }
     }
 
-    /// Nothing more is sent: neither what waits, nor what comes.
+    /// Nothing more is sent: neither waiting operations nor new ones.
     fn open_breaker(&self, state: &mut State) {
         add(&self.stats.opened, 1);
         while let Some(op) = state.ops.take_unsent() {
@@ -328,7 +327,7 @@ impl State {
         self.stream += 1;
         self.peer_clock = None;
         self.draining = self.ops.in_flight() > 0;
-        // So that it hears that its stream is no longer wanted.
+        // It must learn that its stream is no longer wanted.
         if let Some(sender) = self.sender.take() {
             sender.wake();
         }

@@ -1,5 +1,4 @@
-//! What a node knows of another one's clock: enough to say, on that clock, until when an
-//! operation may be executed.
+//! A node's knowledge of another node's clock: enough to say, on that clock, until when an operation may be executed.
 
 use std::time::Duration;
 
@@ -51,7 +50,7 @@ impl PeerClock {
         self.last
     }
 
-    /// What the peer's clock shows at a local time, or more: then an operation is over there.
+    /// The peer's clock at a local time, or a later value: an operation has ended there by then.
     pub fn expires_micros(&self, deadline: Instant) -> u64 {
         let left = deadline.saturating_duration_since(self.base).as_micros();
         let left = i64::try_from(left).unwrap_or(i64::MAX);

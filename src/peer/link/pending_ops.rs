@@ -1,5 +1,5 @@
-//! The operations of a link, by number: in front those whose outcomes are awaited, behind them those
-//! that wait to be sent.
+//! The operations of a link, by number: those that wait for outcomes are in front, those that wait to be sent behind
+//! them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -14,15 +14,15 @@ use crate::peer::PendingOp;
 /// Operations in a message at most.
 const BATCH_LEN: usize = 4_096;
 
-/// A message that has reached so many bytes takes no further operation.
+/// A message of this many bytes takes no further operation.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// A message expires as a whole, when the first of its operations does; deadlines that differ by
 /// more do not travel together.
 const BATCH_SPREAD: Duration = Duration::from_millis(25);
 
-/// Slots are at most so many times as many as operations may be: one that is not answered until its
-/// deadline has the holes of all that were behind it.
+/// Slots are at most this many times the operations: behind an operation that is unanswered until its deadline, all
+/// others leave holes.
 const HOLES_MAX: usize = 16;
 
 /// Room that is kept for the next operations; a burst's is given back.
@@ -60,7 +60,8 @@ pub struct Taken {
 }
 
 impl PendingOps {
-    /// Holds so many operations at most, and so many bytes of keys and values and one operation more.
+    /// Holds at most the given number of operations, and the given number of bytes of keys and values plus one
+    /// operation.
     pub fn new(len_max: usize, bytes_max: usize) -> Self {
         Self {
             slots: VecDeque::new(),
@@ -160,9 +161,9 @@ impl PendingOps {
         Some(self.early.peek().map_or(first, |early| early.0.0.min(first)))
     }
 
-    /// The next message, written to an empty buffer and split off from it: what waits of one epoch,
-    /// as far as it goes into one, and numbers it. `expires_micros` turns the earliest of its
-    /// deadlines into the peer's time. Comes with the number of operations.
+    /// The next message: takes the waiting operations of one epoch that fit, and numbers them. It is written to an
+    /// empty buffer and split off from it. `expires_micros` turns the earliest of its deadlines into the peer's time.
+    /// Returns the number of operations, too.
     pub fn encode(
         &mut self,
         buffer: &mut BytesMut,
@@ -213,7 +214,7 @@ impl PendingOps {
         self.unsent = self.unsent.max(self.first);
         if self.slots.is_empty() {
             self.slots.shrink_to(KEPT_SLOTS);
-            // What is in there was answered.
+            // Its content was answered.
             self.early.clear();
         }
     }
@@ -230,7 +231,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// An operation with so many milliseconds left, of that epoch.
+        /// An operation of that epoch with the given milliseconds left.
         Push(u32, u64),
         Encode,
         /// Takes out one of those that were sent.

@@ -1,4 +1,4 @@
-//! What the links of a node have done, for metrics.
+//! Counts of a node's links, for metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,13 +52,13 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// An operation that set out then has just been answered.
+    /// An operation that set out at the given time has just been answered.
     pub(super) fn heard(&self, set_out: Instant, now: Instant) {
         let duration = now.saturating_duration_since(set_out);
         self.durations.record(now, duration.as_nanos() as u64);
     }
 
-    /// A message of so many operations leaves.
+    /// A message with the given number of operations leaves.
     pub(super) fn leaves(&self, operations: usize, now: Instant) {
         add(&self.batches, 1);
         add(&self.sent, operations as u64);
@@ -100,7 +100,7 @@ impl Default for Stats {
     }
 }
 
-/// A histogram of some of what comes.
+/// A histogram of a sample of values.
 #[derive(Debug)]
 struct Sampled {
     began: Instant,
@@ -124,7 +124,7 @@ impl Sampled {
 /// Peers that are remembered when they have gone: as many as a large cluster has in weeks.
 const PEERS_KEPT: usize = 1_024;
 
-/// What all links of a node have done, by the peer they lead to.
+/// The counts of all links of a node, by peer.
 #[derive(Debug, Default)]
 pub struct AllStats(Mutex<BTreeMap<String, Peer>>);
 
@@ -132,7 +132,7 @@ pub struct AllStats(Mutex<BTreeMap<String, Peer>>);
 struct Peer {
     /// Links that are open, or were when last looked at.
     links: Vec<Arc<Stats>>,
-    /// What those have done that are closed.
+    /// The counts of closed links.
     closed: Totals,
 }
 
@@ -141,7 +141,7 @@ impl AllStats {
     pub(super) fn open(&self, peer: &str) -> Arc<Stats> {
         let stats = Arc::new(Stats::default());
         let mut peers = self.0.lock();
-        // Nobody may ever ask for the totals, and who does knows whom to keep.
+        // Nobody may ever ask for the totals, and only the caller knows which peers to keep.
         if peers.len() > 2 * PEERS_KEPT {
             peers.retain(|_, peer| {
                 peer.fold();
@@ -154,8 +154,8 @@ impl AllStats {
         stats
     }
 
-    /// What the links to each peer that is `known` have done together, since the start: one that has
-    /// gone and comes back goes on where it was.
+    /// The counts of the links to each `known` peer together, since the start: a peer that comes back continues its
+    /// counts.
     pub fn totals(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, Totals> {
         let mut peers = self.0.lock();
         let too_many = peers.len() > PEERS_KEPT;
@@ -176,7 +176,7 @@ impl AllStats {
 }
 
 impl Peer {
-    /// Takes over what the links have done that are closed.
+    /// Takes over the counts of closed links.
     fn fold(&mut self) {
         let Self { links, closed } = self;
         links.retain(|link| {
@@ -189,7 +189,7 @@ impl Peer {
     }
 }
 
-/// What several links have done together; the fields are those of [`Stats`].
+/// The counts of several links together; the fields are those of [`Stats`].
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "they would only repeat those of Stats")]
 pub struct Totals {
@@ -202,7 +202,7 @@ pub struct Totals {
     pub batches: u64,
     pub sent: u64,
     pub timeouts: u64,
-    /// Operations by what came of them.
+    /// Operations by their outcome.
     pub results: [(&'static str, u64); 7],
     pub durations: Distribution,
     pub batch_sizes: Distribution,
@@ -233,20 +233,20 @@ impl Totals {
         self.results.iter().filter(|(result, _)| *result == "answered").map(|(_, count)| count).sum()
     }
 
-    /// Operations that were not executed, or of which it is not known.
+    /// Operations that were not executed, or may not have been.
     pub fn failed(&self) -> u64 {
         let failed = |result: &str| !matches!(result, "answered" | "returned");
         self.results.iter().filter(|(result, _)| failed(result)).map(|(_, count)| count).sum()
     }
 
-    /// Adds what an open link is doing.
+    /// Adds the present state of an open link.
     fn look(&mut self, link: &Stats) {
         self.queued += link.queued.load(Ordering::Relaxed) as u64;
         self.in_flight += link.in_flight.load(Ordering::Relaxed) as u64;
         self.open += u64::from(link.open.load(Ordering::Relaxed));
     }
 
-    /// Adds what a link has done.
+    /// Adds the counts of a link.
     fn count(&mut self, link: &Stats) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.opened += count(&link.opened);

@@ -1,5 +1,4 @@
-//! Packets to requests. A length is looked at as soon as its header is there, before anything that
-//! it announces is waited for.
+//! Packets to requests. A length is checked as soon as its header is there, before waiting for the announced bytes.
 
 use crate::command::{Arithmetic, Command, Delete, Get, Set, SetMode, Verb};
 use crate::item::{Exptime, KEY_MAX, item_size};
@@ -16,7 +15,7 @@ const MECHANISM_MAX: usize = 32;
 /// may have.
 const MESSAGE_MAX: usize = 2048;
 
-/// The expiry time of an `incr` that is not to make its item.
+/// The expiry time of an `incr` that must not create its item.
 const MAKES_NONE: u32 = u32::MAX;
 
 /// The header of a request.
@@ -83,13 +82,13 @@ impl Header {
         (self.cas != 0).then_some(self.cas)
     }
 
-    /// Whether extras, key and value are there that the operation wants, and no others
-    /// (proto_bin.c, `dispatch_bin_command`).
+    /// Whether the packet has exactly the extras, key and value that the operation needs (proto_bin.c,
+    /// `dispatch_bin_command`).
     fn suits(&self, operation: Operation) -> bool {
         let (has_key, has_value) = (self.key_len > 0, self.value_len() > 0);
         match operation {
             Operation::Get { .. } | Operation::Delete => self.extras_len == 0 && has_key && !has_value,
-            // What is behind the key of these is no part of them.
+            // Bytes after the key of these are not part of them.
             Operation::Touch | Operation::GetAndTouch { .. } => self.extras_len == 4 && has_key,
             Operation::Stat => self.extras_len == 0,
             Operation::Store(_) => self.extras_len == 8 && has_key,
@@ -162,8 +161,8 @@ impl<'a> Packet<'a> {
         (self.command(Verb::Arithmetic(sum)), self.reply(Form::Arithmetic))
     }
 
-    /// The `set` of a packet, without its value. Where items carry no tokens, one that is asked for
-    /// means nothing (proto_bin.c, `process_bin_update`).
+    /// The `set` of a packet, without its value. Where items carry no tokens, a requested token has no meaning
+    /// (proto_bin.c, `process_bin_update`).
     fn set(&self, mode: SetMode, has_cas: impl Fn() -> bool) -> Set<'static> {
         let compare = self.header.compare().filter(|_| has_cas());
         match mode {
@@ -289,7 +288,7 @@ impl<H: Handler> Decoding<'_, H> {
         Step::Used(front + value_len, self.handler.handle(Request::Binary(head, ask)))
     }
 
-    /// Refuses a request whose body is no more than skipped.
+    /// Refuses a request and skips its body.
     #[cold]
     fn skip_body(&mut self, bytes: usize, front: usize, head: Head, status: Status) -> Step {
         self.skip(bytes, front, Request::Binary(head, Ask::Refused { status, closes: false }))
@@ -309,8 +308,7 @@ impl<H: Handler> Decoding<'_, H> {
         Step::Used(HEADER_LEN, Flow::Close)
     }
 
-    /// Shows a packet as a line. Of a login there is only the mechanism: its message holds a
-    /// password.
+    /// Shows a packet as a line. For a login it shows only the mechanism: its message holds a password.
     #[cold]
     fn show(&mut self, operation: Operation, packet: &Packet<'_>) {
         let mut line = operation.name().as_bytes().to_vec();

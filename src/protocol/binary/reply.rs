@@ -15,13 +15,13 @@ const FLAGS_LEN: usize = size_of::<u32>();
 pub struct Binary<'a> {
     /// What the answer repeats.
     pub head: Head,
-    /// What it tells.
+    /// Its content.
     pub form: Form,
-    /// The key that was asked for.
+    /// The requested key.
     pub key: &'a [u8],
 }
 
-/// What an answer tells.
+/// The content of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// The item, with its value and its key, or without.
@@ -33,13 +33,13 @@ pub enum Form {
     },
     /// The token of what was stored.
     Store(SetMode),
-    /// That it is gone.
+    /// The item is gone.
     Delete,
     /// The new number.
     Arithmetic,
 }
 
-/// What goes into the header of an answer, besides what it repeats.
+/// The fields in the header of an answer, besides the repeated ones.
 #[derive(Default)]
 struct Lengths {
     status: u16,
@@ -63,7 +63,7 @@ fn write_header(out: &mut Vec<u8>, head: Head, lengths: &Lengths) {
     out.extend_from_slice(&header);
 }
 
-/// Writes the answer to a command behind what is in `out` already.
+/// Writes the answer to a command after the content of `out`.
 #[inline(never)]
 pub fn write(out: &mut Vec<u8>, reply: &Binary<'_>, outcome: &Outcome<'_>) {
     let head = reply.head;
@@ -71,10 +71,10 @@ pub fn write(out: &mut Vec<u8>, reply: &Binary<'_>, outcome: &Outcome<'_>) {
         (Form::Get { with_value, with_key }, Outcome::Found(found)) => {
             write_found(out, head, found, with_value, with_key);
         }
-        // To a reader, what cannot be asked for is a miss.
+        // A reader receives a miss when the owner cannot be asked.
         (Form::Get { with_value: true, with_key }, _) => write_miss(out, reply, with_key),
         (Form::Get { .. }, Outcome::NotFound) => write_miss(out, reply, false),
-        // A quiet command is told of no success, not even of the new number.
+        // A quiet command gets no answer for a success, not even the new number.
         (_, Outcome::Found(_) | Outcome::Stored(_) | Outcome::Deleted) if head.quiet => {}
         (Form::Arithmetic, Outcome::Found(found)) => write_number(out, head, found),
         (_, Outcome::Stored(item)) => {
@@ -141,7 +141,7 @@ fn write_failure(out: &mut Vec<u8>, head: Head, form: Form, failure: Failure) {
     }
 }
 
-/// Writes that something was not done, and why. Quiet commands are told, too.
+/// Writes that a request was not carried out, and why. Quiet commands receive it, too.
 pub fn write_error(out: &mut Vec<u8>, head: Head, status: Status) {
     write_text(out, head, status, status.text());
 }
@@ -152,7 +152,7 @@ fn write_text(out: &mut Vec<u8>, head: Head, status: Status, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Writes that something was done, with what is to be told of it; nothing where that is quiet.
+/// Writes that a request was carried out, with its data; nothing where that is quiet.
 pub fn write_done(out: &mut Vec<u8>, head: Head, text: &[u8]) {
     if !head.quiet {
         write_header(out, head, &Lengths { value: text.len(), ..Lengths::default() });
@@ -160,7 +160,7 @@ pub fn write_done(out: &mut Vec<u8>, head: Head, text: &[u8]) {
     }
 }
 
-/// Writes that a login wants to know more.
+/// Writes that a login needs more.
 pub fn write_continue(out: &mut Vec<u8>, head: Head) {
     write_header(out, head, &Lengths { status: AUTH_CONTINUE, ..Lengths::default() });
 }
@@ -172,8 +172,7 @@ pub fn write_stat(out: &mut Vec<u8>, head: Head, name: &[u8], value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Writes as packets what the text protocol says in lines to a command that is not about one key:
-/// statistics, or one line.
+/// Writes the text protocol's lines for a command that is not about one key as packets: statistics, or one line.
 pub fn write_lines(out: &mut Vec<u8>, head: Head, lines: &[u8]) {
     for line in lines.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -13,8 +13,8 @@ use crate::protocol::reply::Reply;
 use crate::protocol::text;
 use crate::protocol::token::Tokens;
 
-/// Bytes without a line end after which a client is thought to send junk, and is closed
-/// (proto_text.c, `try_read_command_ascii`).
+/// After this many bytes without a line end the input counts as junk, and the client is closed (proto_text.c,
+/// `try_read_command_ascii`).
 const LINE_MAX: usize = 2048;
 
 /// Shortest line that is looked at, its end included (proto_parser.c, `process_request`).
@@ -99,7 +99,7 @@ impl<H: Handler> Decoding<'_, H> {
         Step::Used(after, flow)
     }
 
-    /// The line has not come to its end yet: wait, or see that it will not.
+    /// The line is not complete yet: wait, or find that it is too long.
     #[cold]
     fn unfinished_line(&mut self, input: &[u8]) -> Step {
         if std::mem::take(&mut self.codec.refused) {
@@ -121,7 +121,7 @@ impl<H: Handler> Decoding<'_, H> {
         Step::Used(input.len() - tokens.0.len(), Flow::Continue)
     }
 
-    /// A multiget whose line has come to its end.
+    /// A multiget with a complete line.
     #[inline]
     fn multiget(&mut self, multiget: Multiget, line: &[u8], after: usize) -> Step {
         let mut tokens = Tokens(line);
@@ -140,7 +140,7 @@ impl<H: Handler> Decoding<'_, H> {
             }
             return Step::Used(after, self.handler.handle(Request::Key(command, reply)));
         }
-        // With one key too long none is answered (proto_text.c, process_get_command).
+        // With one key too long no key is answered (proto_text.c, process_get_command).
         if Tokens(start).any(|key| key.len() > KEY_MAX) {
             return Step::Used(after, self.refuse(ProtocolError::BadFormat));
         }

@@ -1,4 +1,4 @@
-//! `/api/v1/cluster` and `/api/v1/owner/{key}`: who is there, and whose key it is.
+//! `/api/v1/cluster` and `/api/v1/owner/{key}`: the members, and which of them owns a key.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,7 +32,7 @@ pub(super) struct Cluster {
     settled: bool,
     unconfirmed: Vec<String>,
     members: Vec<MemberView>,
-    /// Who has registered and is not a member.
+    /// The nodes that have registered and are not members.
     candidates: Vec<CandidateView>,
     etcd: Option<Etcd>,
 }
@@ -42,7 +42,7 @@ struct CandidateView {
     id: String,
     here: bool,
     peer_addr: String,
-    /// Why it is not let in, for people.
+    /// The reason it is not let in, for people.
     troubles: Vec<String>,
 }
 
@@ -146,7 +146,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
     })
 }
 
-/// Who owns a key, and whether it is there. Looks without touching anything.
+/// Answers which node owns a key, and whether the item exists. Changes nothing, not even the time of last use.
 pub(super) async fn owner(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Ownership>, Problem> {
     let key = items::key(&uri, "/api/v1/owner/")?;
     let slot = slot(&key);

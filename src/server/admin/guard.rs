@@ -1,10 +1,9 @@
-//! Who may ask, and for how long.
+//! Which requests are allowed, and how long they may take.
 //!
-//! Without a token HTTP is for this machine alone, and for programs on it: a page from
-//! elsewhere that a browser here shows must not reach it, not even under a name of its own that
-//! leads to this machine (DNS rebinding). So without a token the Host must be an address or
-//! `localhost`. And where memcached's clients need a password or the rights to a unix socket, keys
-//! and values are not to be had here for nothing.
+//! Without a token, HTTP is only for programs on this machine. A page from elsewhere that a browser here shows must not
+//! reach it, not even under a name of its own that leads to this machine (DNS rebinding). So without a token the Host
+//! must be an address or `localhost`. Where memcached's clients need a password or the rights to a unix socket, HTTP
+//! does not give out keys and values without a token.
 
 use std::fs;
 use std::net::IpAddr;
@@ -25,17 +24,17 @@ use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 use crate::tls::ClientVerify;
 
-/// How long a request may take, from its head to the beginning of its answer: a large value on a
-/// slow line has that long.
+/// How long a request may take, from its head to the beginning of its answer. A large value on a slow line has this
+/// long.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Bytes of a token.
 const TOKEN_LEN: std::ops::RangeInclusive<usize> = 16..=1024;
 
-/// Paths that whoever can connect may see: they tell nothing.
+/// Paths that are open to everybody who can connect: they reveal nothing.
 const OPEN_PATHS: [&str; 3] = ["/", "/healthz", "/readyz"];
 
-/// What a request must bring along; only its hash is kept.
+/// The token that a request must carry; only its hash is kept.
 pub struct Token(Digest);
 
 /// Why a token cannot be used. Never quotes it.
@@ -62,13 +61,13 @@ impl Token {
         Ok(Self(digest(&SHA256, token)))
     }
 
-    /// Compares hashes: how long that takes tells nothing of the token.
+    /// Compares hashes: the time this takes reveals nothing about the token.
     fn is(&self, given: &[u8]) -> bool {
         digest(&SHA256, given).as_ref() == self.0.as_ref()
     }
 }
 
-/// Paths that tell of keys and values.
+/// Paths that reveal keys and values.
 const DATA_PATHS: [&str; 3] = ["/api/v1/items/", "/api/v1/keys", "/api/v1/owner/"];
 
 /// Lets a request through to its handler, or refuses it.
@@ -84,7 +83,7 @@ pub(super) async fn admit(State(admin): State<Arc<Admin>>, request: Request, nex
     with_security_headers(answered)
 }
 
-/// Why nothing is changed right after a standstill: whoever asked may have given up meanwhile.
+/// Why nothing is changed right after a standstill: the client may have given up meanwhile.
 fn out_of_date(admin: &Admin, method: &Method) -> Option<Response> {
     let pauses = admin.cache.cluster().filter(|_| !method.is_safe())?.pauses();
     pauses.ended();
@@ -125,7 +124,7 @@ fn tokenless_refusal(admin: &Admin, request: &Request) -> Option<Problem> {
         let detail = "without a token (--http-token-file) only localhost and addresses are answered as Host";
         return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
-    // What a page from elsewhere makes a browser here ask for.
+    // A page from elsewhere can make a browser on this machine send such requests.
     let site = request.headers().get("sec-fetch-site");
     if request.uri().path().starts_with("/api/") && site.is_some_and(|site| site == "cross-site") {
         return Some(Problem::new(StatusCode::FORBIDDEN, "pages of other sites are not answered"));

@@ -10,7 +10,7 @@ use crate::cluster::MemberStatus;
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 
-/// The process runs and answers, and every thread goes on.
+/// The process runs and answers, and no thread stands still.
 pub(super) async fn alive(State(admin): State<Arc<Admin>>) -> Result<&'static str, Problem> {
     match admin.context.watchdog.stuck() {
         None => Ok("ok\n"),

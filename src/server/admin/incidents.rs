@@ -1,7 +1,7 @@
-//! What has happened to this node and its cluster, as this node saw it: kept for whoever looks later.
+//! Events of this node and its cluster, as this node saw them, kept for people who look later.
 //!
-//! The HTTP thread looks once a second and notes what is another than before. What comes and goes
-//! within a second may be missed; the log has it.
+//! The HTTP thread looks once a second and notes each change. It may miss what comes and goes within a second; the log
+//! has it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,13 +15,13 @@ use crate::stats::Counter;
 /// Events that are kept.
 const EVENTS_MAX: usize = 200;
 
-/// Members that have gone and are remembered.
+/// Members that have left and are remembered.
 const GONE_MAX: usize = 64;
 
-/// For how long they are.
+/// How long they are remembered.
 const GONE_SECONDS: u64 = 300;
 
-/// A trouble that is not seen for so long is over.
+/// A trouble is over when it was not seen for this long.
 const QUIET_SECONDS: u64 = 60;
 
 /// How much an event matters.
@@ -44,18 +44,18 @@ pub(super) struct Event {
     text: String,
 }
 
-/// A member that is in the view no more.
+/// A member that is no longer in the view.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Gone {
     id: String,
     memcached_addr: String,
     /// Since when, in seconds of Unix time.
     at: u64,
-    /// Whether it did not answer any more, or else it was taken out in order.
+    /// Whether it stopped answering; otherwise it left in order.
     lost: bool,
 }
 
-/// Something that clients suffer from, or did.
+/// Something that harms clients, or did.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Trouble {
     kind: &'static str,
@@ -67,8 +67,7 @@ pub(super) struct Trouble {
     over: bool,
 }
 
-/// The kinds of troubles: what they are called, what is counted, and how their begin and their end
-/// are told.
+/// The kinds of troubles: their names, what is counted, and the texts for their begin and their end.
 const TROUBLES: [(&str, &[Counter], &str, &str); 3] = [
     (
         "commands",
@@ -103,7 +102,7 @@ struct Inside {
     troubles: [Option<Trouble>; TROUBLES.len()],
 }
 
-/// What is told of it: the newest event last.
+/// The part of it that is shown: the newest event last.
 #[derive(Debug, Serialize)]
 pub(super) struct Told {
     events: Vec<Event>,
@@ -135,7 +134,7 @@ struct Peer {
 }
 
 impl Look {
-    /// As it is now on this node, called `me`.
+    /// The state of this node, called `me`, at this moment.
     pub(super) fn of(me: &str, cluster: Option<&ClusterContext>, reading: &Reading) -> Self {
         let counts = TROUBLES.map(|(_, counters, ..)| counters.iter().map(|&one| reading.count(one)).sum());
         let alone = Self {
@@ -168,7 +167,7 @@ impl Look {
         }
     }
 
-    /// What is another than it was.
+    /// The differences from the last look.
     fn since(&self, before: &Self) -> Vec<(Level, String)> {
         let mut events = Vec::new();
         let mut note = |level, text: String| events.push((level, text));
@@ -198,7 +197,7 @@ impl Look {
             (Some(false), Some(true)) => note(Level::Info, format!("{} reaches etcd again", self.me)),
             _ => {}
         }
-        // With the first view comes what was flushed before this node was there.
+        // The first view also brings flushes from before this node started.
         let is_first = before.members.is_empty() && !self.members.is_empty();
         if self.flushes > before.flushes && !is_first {
             note(Level::Info, "Everything was flushed".to_owned());
@@ -226,7 +225,7 @@ impl Peer {
 }
 
 impl Incidents {
-    /// Notes what is another than at the last look.
+    /// Notes what has changed since the last look.
     pub(super) fn look(&self, look: Look) {
         let mut inside = self.0.lock();
         match inside.last.take() {

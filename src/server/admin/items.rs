@@ -1,7 +1,7 @@
 //! `/api/v1/items/{key}`: what `get`, `set` and `delete` do, over HTTP.
 //!
-//! The value is the body, as it is; flags, expiry time and CAS token stand in headers. Keys are
-//! percent-encoded, and may have any byte.
+//! The body is the value, unchanged; headers carry flags, expiry time and CAS token. Keys are percent-encoded, and may
+//! have any byte.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ const FLAGS: HeaderName = HeaderName::from_static("filbert-flags");
 /// Seconds until the item ends; in an answer, absent when it does not.
 const TTL: HeaderName = HeaderName::from_static("filbert-ttl");
 
-/// How much of a value that is too large is read, and for how long, so that its sender is there to
-/// hear so.
+/// How much of a value that is too large is read, and for how long: its sender must still be there to receive the
+/// error.
 const LINGER_BYTES: usize = 16 << 20;
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -110,7 +110,7 @@ pub(super) async fn remove(
     admin.cache.execute(&command(&key, Verb::Delete(Delete { compare, ..Delete::default() })), show).await
 }
 
-/// The key at the end of a path: any bytes, percent-encoded where they are not of a path.
+/// The key at the end of a path: any bytes; bytes that a path cannot hold are percent-encoded.
 pub(super) fn key(uri: &Uri, before: &str) -> Result<Vec<u8>, Problem> {
     if uri.query().is_some() {
         return Err(Problem::bad_request("write a ? in a key as %3F: nothing else follows the key"));
@@ -128,7 +128,7 @@ pub(super) fn key(uri: &Uri, before: &str) -> Result<Vec<u8>, Problem> {
     }
 }
 
-/// A command on a key. One that the text protocol could only say in base64 is marked so.
+/// A command on a key. A key that the text protocol can only carry in base64 is marked so.
 pub(super) fn command<'a>(key: &'a [u8], verb: Verb<'a>) -> Command<'a> {
     let key_binary = key.iter().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control());
     Command { key, key_binary, verb }
@@ -141,17 +141,17 @@ enum Tag {
     Any,
     /// The item with this CAS token; weakened, by a proxy perhaps, or not.
     Cas { cas: u64, weak: bool },
-    /// None that was ever given here.
+    /// A tag that this server never gave.
     Foreign,
 }
 
 impl Tag {
-    /// Whether an item with this token is the one that is named, for reading (RFC 9110, 13.1.2).
+    /// Whether an item with this token is the named one, for reading (RFC 9110, 13.1.2).
     fn is_of(self, item: u64) -> bool {
         matches!(self, Self::Cas { cas, .. } if cas == item)
     }
 
-    /// The token that the item must have to be written to; a weak one fits none (RFC 9110, 13.1.1).
+    /// The token that the item must have to be written; a weak one matches none (RFC 9110, 13.1.1).
     fn to_compare(self) -> Result<u64, Problem> {
         match self {
             Self::Cas { cas, weak: false } => Ok(cas),
@@ -172,7 +172,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<Tag>, Problem> {
         let ours = inner.bytes().all(|byte| byte.is_ascii_digit()).then(|| inner.parse().ok()).flatten();
         Some(ours.map_or(Tag::Foreign, |cas| Tag::Cas { cas, weak }))
     };
-    // Those of this server have no commas in them.
+    // This server's tags contain no commas.
     text.split(',').map(|word| tag(word.trim())).collect::<Option<_>>().ok_or_else(|| {
         Problem::bad_request(format!("{name}: {text}: needs * or ETags of this server, such as \"17\""))
     })
@@ -198,7 +198,7 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Proble
     Ok((!lines.is_empty()).then(|| lines.join(", ")))
 }
 
-/// Reads a value of so many bytes at most.
+/// Reads a value of at most the given number of bytes.
 async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
     let too_large = || {
         let detail = format!("a value with its key and header may have {bytes_max} bytes (-I)");
@@ -212,7 +212,7 @@ async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Vec<
         }
         return Err(too_large());
     }
-    // The room grows with what has come, not with what was announced.
+    // The room grows with the bytes that have come, not with the announced length.
     let mut value = Vec::with_capacity(announced.unwrap_or(0).min(ROOM_AT_FIRST));
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
@@ -225,8 +225,8 @@ async fn value(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Vec<
     Ok(value)
 }
 
-/// Takes what a client sends that will not hear of its error before it has sent all, unless that is
-/// very much.
+/// Reads and discards what a client still sends, unless that is very much: some clients read the error only after they
+/// have sent everything.
 async fn linger(pieces: &mut BodyDataStream) {
     let mut left = LINGER_BYTES;
     let read = async {
@@ -237,7 +237,7 @@ async fn linger(pieces: &mut BodyDataStream) {
             }
         }
     };
-    // A client that is slower hears of a broken connection.
+    // A slower client sees a broken connection.
     _ = tokio::time::timeout(LINGER, read).await;
 }
 

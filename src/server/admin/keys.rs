@@ -12,14 +12,14 @@ use crate::events::write_uri_encoded;
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 
-/// Keys that are listed unless told otherwise, and at most.
+/// How many keys are listed by default, and at most.
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
 
 /// Items after which the walk ends: about a tenth of a second.
 const EXAMINED_MAX: u64 = 1_000_000;
 
-/// What is asked for. A prefix may have any byte.
+/// The query. A prefix may have any byte.
 struct Wanted {
     prefix: Vec<u8>,
     limit: usize,
@@ -105,7 +105,7 @@ pub(super) async fn list(
                 flags: item.flags,
             });
         });
-        // Other requests have their turn.
+        // Lets other requests run.
         tokio::task::yield_now().await;
     }
     Ok(Json(listing))

@@ -19,8 +19,8 @@ use crate::server::acceptor;
 use crate::server::admin::Options;
 use crate::server::metrics::Requests;
 
-/// Connections at once. One more ends the oldest: who dawdles keeps no health check waiting. Each may
-/// hold a value on its way.
+/// Connections at once. One more ends the oldest: a slow client keeps no health check waiting. Each may hold a value on
+/// its way.
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long a request's head may take to come, from the end of the one before.
@@ -36,7 +36,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How long requests may still be answered after a stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Why the HTTP server does not open; the operator's to mend.
+/// Why the HTTP server does not open; the operator can mend it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for HTTP on {address} (--http-listen): {error}")]
 pub struct Error {
@@ -44,11 +44,10 @@ pub struct Error {
     error: io::Error,
 }
 
-/// Binds the address; `None` when that is only the usual one, and cannot be had: nobody asked
-/// for it, and a cache can do without.
+/// Binds the address. `None` when it is only the default address and cannot be bound: a cache can run without it.
 ///
 /// # Errors
-/// The address is taken, is none, or is not this machine's.
+/// The address is taken, is not valid, or is not this machine's.
 pub fn bind(options: &Options) -> Result<Option<TcpListener>, Error> {
     let bound = options.listen.to_socket_addrs().and_then(|addresses| {
         let addresses: Vec<SocketAddr> = addresses.collect();
@@ -70,8 +69,7 @@ pub fn bind(options: &Options) -> Result<Option<TcpListener>, Error> {
     }
 }
 
-/// Serves the connections that come in until `stop`, and then those that have a request under
-/// way for a little longer.
+/// Serves incoming connections until `stop`. Then it serves those that have a request under way for a little longer.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -86,7 +84,7 @@ pub(super) async fn serve(
         info!("status page and metrics on http://{address}/");
     }
     let tasks = TaskTracker::new();
-    // The oldest first; those that have ended by themselves are found out in passing.
+    // The oldest first; connections that have already ended are removed on the way.
     let mut open = VecDeque::<CancellationToken>::new();
     while let Some((stream, _)) = acceptor::next(&listener, "an HTTP connection", &stop).await {
         open.retain(|connection| !connection.is_cancelled());
@@ -113,7 +111,7 @@ async fn converse(
     requests: Arc<Requests>,
     stop: CancellationToken,
 ) {
-    // Both only make it better.
+    // Both are improvements only; the connection works without them.
     _ = stream.set_nodelay(true);
     _ = SockRef::from(&stream).set_tcp_user_timeout(Some(TAKE_PATIENCE));
     let connection = http1::Builder::new()

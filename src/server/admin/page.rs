@@ -14,8 +14,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Allows the page's own script and nothing else: should a name ever get into the page as
-    /// markup, it would not run.
+    /// Allows the page's own script and nothing else: if a name ever gets into the page as markup, it does not run.
     pub(super) fn new() -> Self {
         let script = script(HTML).map_or("'none'".to_owned(), |script| {
             format!("'sha256-{}'", STANDARD.encode(digest(&SHA256, script.as_bytes())))

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::command::{Failure, Unavailable};
 use crate::protocol::error::failure_line;
 
-/// Why a request was not answered as it was meant to be.
+/// Why a request was not answered as intended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -45,7 +45,7 @@ impl Problem {
 }
 
 impl From<Failure> for Problem {
-    /// In the words that a memcached client would have been told.
+    /// In the words that a memcached client receives.
     fn from(failure: Failure) -> Self {
         let status = match failure {
             Failure::NonNumeric => StatusCode::CONFLICT,

@@ -55,7 +55,7 @@ struct Durations {
 #[derive(Serialize)]
 struct MemberStats {
     id: String,
-    /// `null` of one that has not answered.
+    /// `null` for a member that has not answered.
     stats: Option<Map<String, Value>>,
 }
 
@@ -64,7 +64,7 @@ struct MemberStats {
 pub(super) struct Buckets {
     /// Upper bounds, in seconds.
     bounds: Vec<f64>,
-    /// How many fell into each bucket, not those below; the last has no bound.
+    /// How many fell into each bucket, without those in lower buckets; the last bucket has no bound.
     counts: Vec<u64>,
     sum: f64,
 }
@@ -125,7 +125,7 @@ impl From<&Distribution> for Buckets {
     }
 }
 
-/// Numbers as numbers, all else as text.
+/// Numbers as numbers, everything else as text.
 fn values(stats: impl IntoIterator<Item = (String, String)>) -> Map<String, Value> {
     let value = |text: String| match (text.parse::<u64>(), text.parse::<f64>()) {
         (Ok(number), _) => number.into(),

@@ -1,5 +1,5 @@
-//! At which hosts the nodes of this cluster are reached: whose certificate must carry which, and
-//! from which addresses members are expected to call.
+//! The hosts of this cluster's nodes: which host a node's certificate must carry, and from which addresses members are
+//! expected to call.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -18,8 +18,8 @@ use crate::cluster::view::Member;
 use crate::cluster::{Membership, State};
 use crate::server::guests::Guests;
 
-/// Nodes that are remembered though they are neither in the view nor registered: who has just left
-/// or was put out still forwards what its clients ask.
+/// Nodes that are remembered though they are neither in the view nor registered: a node that has just left or was put
+/// out still forwards its clients' commands.
 const PAST_MAX: usize = 256;
 
 /// How often names are looked up when nothing else happens.
@@ -35,18 +35,18 @@ pub struct Hosts {
     past: Mutex<Past>,
 }
 
-/// What is known of a caller's certificate.
+/// The result of checking a caller's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// It carries the host that the node is reached at.
     Proven,
-    /// It is another one's: these are the hosts it should carry one of.
+    /// It belongs to another node: it should carry one of these hosts.
     Foreign(Vec<String>),
     /// Nobody knows such a node.
     Unknown,
 }
 
-/// Hosts by id; those that were heard of last are kept.
+/// Hosts by id; the most recently seen are kept.
 #[derive(Debug, Default)]
 struct Past {
     hosts: BTreeMap<String, String>,
@@ -59,8 +59,8 @@ impl Hosts {
         Self { membership: membership.clone(), past: Mutex::default() }
     }
 
-    /// What the certificate says of one who calls itself `id`. A node is known from the view, from
-    /// its registration, or from having been there.
+    /// Checks the certificate of a caller that calls itself `id`. A node is known from the view, from its registration,
+    /// or from earlier.
     pub fn check(&self, id: &str, certificate: &CertificateDer<'_>) -> Claim {
         let state = self.membership.state();
         let present = [state.view.members.get(id), state.registered.get(id)].into_iter().flatten();
@@ -82,8 +82,7 @@ impl Hosts {
         }
     }
 
-    /// Keeps up with who is there, until the membership ends. Tells `guests` from where to expect
-    /// members.
+    /// Follows the members until the membership ends. Tells `guests` from which addresses to expect them.
     pub async fn follow(self: Arc<Self>, guests: Arc<Guests>) {
         let mut membership = self.membership.clone();
         loop {
@@ -94,7 +93,7 @@ impl Hosts {
             }
             guests.expect(addrs);
             let changed = async {
-                // Most changes are of other things.
+                // Most changes concern other things.
                 while let Some(state) = membership.changed().await {
                     if nodes(&state).any(|node| !hosts.iter().any(|host| host == host_of(&node.peer_addr))) {
                         return true;
@@ -109,7 +108,7 @@ impl Hosts {
         }
     }
 
-    /// Remembers who is there; their hosts, each once.
+    /// Remembers the nodes and their hosts, each once.
     fn remember(&self, state: &State) -> Vec<String> {
         let mut past = self.past.lock();
         let mut hosts: Vec<String> = nodes(state)
@@ -141,7 +140,7 @@ impl Past {
     }
 }
 
-/// Who is in the view, or would like to be.
+/// The nodes that are in the view, or registered for it.
 fn nodes(state: &State) -> impl Iterator<Item = &Member> {
     state.view.members.values().chain(state.registered.values())
 }

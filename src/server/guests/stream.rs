@@ -12,17 +12,17 @@ use tonic::transport::server::Connected;
 
 use crate::server::guests::{Arrival, Guest, Place};
 
-/// A guest's socket: reading and writing fail when it has had its time, or was ended for another.
+/// A guest's socket: reading and writing fail when its time is over, or when it was ended for another.
 pub struct GuestStream {
     socket: TcpStream,
-    /// Until when it may stay as far as was known when this was set.
+    /// Until when it may stay, as far as was known when this was set.
     deadline: Pin<Box<Sleep>>,
-    // Behind the socket: the place is free when the file is.
+    // Dropped after the socket: the place is free only once the file is.
     place: Place,
 }
 
 impl GuestStream {
-    /// The socket of one who has come, in the runtime that this is called in.
+    /// The socket of a new guest, in the runtime that calls this.
     ///
     /// # Errors
     /// The runtime cannot watch it.
@@ -34,7 +34,7 @@ impl GuestStream {
         Ok(Self { socket, deadline, place })
     }
 
-    /// Whose socket it is.
+    /// The guest that has this socket.
     pub fn guest(&self) -> &Arc<Guest> {
         &self.place.guest
     }
@@ -59,7 +59,7 @@ impl GuestStream {
 impl AsyncRead for GuestStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // One that is ended may have much to say.
+        // A guest that is ended may have much to send.
         if this.place.guest.is_ended() {
             return this.poll_over(cx);
         }

@@ -1,4 +1,4 @@
-//! Commands that are not about one key: functions of what they work with, a `Scope`, which say what is left to do.
+//! Commands that are not about one key: functions of a `Scope` that return what is left to do.
 
 pub(super) mod admin;
 pub(super) mod binary;

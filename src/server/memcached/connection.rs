@@ -1,8 +1,7 @@
 //! One client's connection: reads, has every complete request executed, writes the answers at
 //! once, and never more than it can hold.
-//!
-//! A future written by hand, because one read, one batch and one write per turn is all there
-//! is to it, and because the buffers belong to the thread: a connection that waits owns none.
+//! The future is written by hand: each turn is only one read, one batch and one write, and the buffers belong to the
+//! thread, so that a waiting connection owns none.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -32,9 +31,8 @@ use crate::server::memcached::session::batch::Batch;
 use crate::server::stream::Stream;
 use crate::stats::{Counter, Counters};
 
-/// Commands, each key of a multiget being one, after which a busy connection lets the others of its
-/// thread go first. They take some 100 us, beside which letting others go first costs little:
-/// `benches/versus_memcached --fairness`.
+/// After this many commands a busy connection lets the others of its thread go first; each key of a multiget is one.
+/// They take some 100 us, and letting others go first costs little beside that: `benches/versus_memcached --fairness`.
 const TURN_COMMANDS: u32 = 256;
 
 /// The same for commands that take longer than most.
@@ -141,11 +139,11 @@ impl ClientConnection {
             self.paused = true;
             return;
         };
-        // Decoding never fails: what is wrong with a request is answered to its client.
+        // Decoding never fails: the client receives an error for a bad request.
         let ended = codec.with(&mut batch).decode(input).unwrap_or(Some(BatchEnd::Closed));
         batch.finish();
         self.paused = ended == Some(BatchEnd::Paused);
-        // Closed by the codec alone: what came was junk.
+        // Only the codec closes like this: the input was junk.
         if ended == Some(BatchEnd::Closed) && !matches!(session.next(), Next::Close(_)) {
             *session.next() = Next::Close(CloseReason::Error);
         }
@@ -199,7 +197,7 @@ impl ClientConnection {
                 if session.poll_events(cx) {
                     return Poll::Ready(Ok(()));
                 }
-                // A watcher is not listened to, only for its end.
+                // Nothing is read from a watcher except its end.
                 buffer.clear();
                 buffer.reserve(READ_BYTES);
                 if ready!(poll_read_buf(Pin::new(stream), cx, buffer))? == 0 {
@@ -226,7 +224,7 @@ impl ClientConnection {
             let draining = self.draining();
             match *self.session.next() {
                 Next::Close(ended) => {
-                    // What is behind a quit is not answered.
+                    // Requests after a quit are not answered.
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                     return Poll::Ready(Ok(ended));
                 }
@@ -250,7 +248,7 @@ impl ClientConnection {
                     self.stream.take_leave(cx);
                     return Poll::Ready(Ok(CloseReason::Normal));
                 }
-                // A client that says no more may still listen.
+                // A client that sends no more may still read.
                 *self.session.next() = Next::Close(CloseReason::Normal);
             }
         }
@@ -279,8 +277,7 @@ impl ClientConnection {
         Poll::Ready(())
     }
 
-    /// Whether it is others' turn. The clock is read only by a connection that has read twice
-    /// without a wait.
+    /// Whether it is others' turn. Only a connection that has read twice without a wait reads the clock.
     #[inline]
     fn is_turn_over(&mut self, round: u32, began: &mut Option<StdInstant>) -> bool {
         if self.session.is_spent() {
@@ -289,11 +286,11 @@ impl ClientConnection {
         round >= 2 && began.get_or_insert_with(StdInstant::now).elapsed() >= TURN_TIME
     }
 
-    /// Makes room for others, who need the memory that this connection holds and does not move.
+    /// Gives up its memory, which others need, because this connection does not move.
     #[cold]
     fn make_room(&mut self, cx: &Context<'_>) -> Option<CloseReason> {
         if self.session.memory().is_evicted() {
-            // Its client takes nothing, so that there is nobody to be told, by TLS neither.
+            // Its client reads nothing, so that no message can reach it, not even one of TLS.
             return Some(CloseReason::Error);
         }
         self.input.clear(cx);

@@ -1,4 +1,4 @@
-//! What has come from a client and was not executed yet, and the memory for it.
+//! Bytes from a client that were not executed yet, and the memory for them.
 
 use std::io;
 use std::pin::Pin;
@@ -30,7 +30,7 @@ pub(super) struct Input {
     share: Share,
 }
 
-/// Where what was read lies.
+/// Where the bytes read are.
 pub(super) enum Place {
     /// In the thread's buffer, behind the rest.
     Shared,
@@ -38,9 +38,9 @@ pub(super) enum Place {
     Own,
 }
 
-/// What came of reading.
+/// The outcome of reading.
 pub(super) enum Read {
-    /// So many bytes; 0 is the end.
+    /// This many bytes; 0 is the end.
     Bytes(usize, Place),
     /// There is no memory for the value that is on its way.
     NoRoom,
@@ -62,7 +62,7 @@ impl Input {
         self.share.is_evicted()
     }
 
-    /// Reads once. `wanted` is what the request at the front of the rest takes, if that is known.
+    /// Reads once. `wanted` is the length of the request at the front of the rest, if that is known.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -123,8 +123,8 @@ impl Input {
         std::mem::take(&mut self.rest)
     }
 
-    /// Takes back what was not executed of `before` bytes. A little that is left does not hold on
-    /// to the memory of much.
+    /// Takes back the part of `before` bytes that was not executed. A small rest does not keep the memory of a large
+    /// one.
     pub(super) fn put_back(&mut self, cx: &Context<'_>, rest: BytesMut, before: usize) {
         let untouched = rest.len() == before;
         self.rest = if untouched { rest } else { BytesMut::from(&rest[..]) };

@@ -1,4 +1,4 @@
-//! Replies whose outcome is not there yet.
+//! Replies with an outcome that is not known yet.
 
 use crate::command::{Failure, Outcome, Unavailable};
 use crate::pb;
@@ -18,7 +18,8 @@ pub(super) enum PendingReply {
     Classic(Classic, bool),
     Meta(Box<OwnedMeta>),
     Binary(Head, Form),
-    /// Whatever comes of it, these bytes: a value was not stored, and what lay under the key is to be
+    /// Replies with these bytes, whatever the outcome: a value was not stored, and the old value under the key is
+    /// dropped.
     /// dropped.
     Told(Vec<u8>),
 }
@@ -78,7 +79,7 @@ impl PendingReply {
         })
     }
 
-    /// Writes it, and shows the command and what came of it to `seen`.
+    /// Writes it, and shows the command and its outcome to `seen`.
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
@@ -92,7 +93,7 @@ impl PendingReply {
             return;
         };
         let outcome = match &answer.result {
-            // Only who executes says what happened: an outcome that says nothing is no answer.
+            // Only the executing node knows what happened: an outcome without it is no answer.
             Ok(message) => pb::view(message, answer.operation.key())
                 .unwrap_or(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered))),
             Err(why) => Outcome::Failed(Failure::Unavailable(*why)),

@@ -1,8 +1,8 @@
-//! A connection's replies in the order of their requests, whether they are there at once or come later.
+//! A connection's replies in the order of their requests, whether they are ready at once or come later.
 //!
-//! What is answered at once is written to [`Pipeline::out`]. A request that is not answered at once gets a slot, which
-//! whoever can answer it fills through a [`Completer`]. What is answered at once behind it waits in the slot, and goes
-//! out when the slot's own reply has.
+//! A reply that is ready at once is written to [`Pipeline::out`]. A request that is not answered at once gets a slot;
+//! the code that can answer it fills the slot through a [`Completer`]. Replies behind it wait in the slot, and go out
+//! after the slot's own reply.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,11 +27,10 @@ const ASKED_BYTES: usize = 1 << 20;
 /// fewer slots.
 const EXPECTED_BYTES: usize = 4 << 20;
 
-/// Bytes of replies that wait behind slots after which no more is asked for.
+/// Bytes of replies that may wait behind slots; beyond that nothing more is asked for.
 const WAITING_MAX: usize = 256 << 10;
 
-/// What is expected of the first values: until they have shown otherwise, a connection has 64
-/// slots.
+/// The expected length of the first values: until values have shown their length, a connection has 64 slots.
 const LARGE_AT_FIRST: usize = EXPECTED_BYTES / 64;
 
 /// Small values after which a large one is nearly forgotten.
@@ -40,9 +39,9 @@ const LARGE_LASTS: usize = 64;
 /// Begins something that is answered later.
 type Begin = Box<dyn FnOnce(Completer) + Send>;
 
-/// What a client waits for, in its order.
+/// The replies that a client waits for, in its order.
 pub(super) struct Pipeline {
-    /// Replies that are there, behind everything that is not.
+    /// Replies that are ready, behind everything that is not.
     pub(super) out: Vec<u8>,
     slots: VecDeque<Slot>,
     /// The number of the first slot.
@@ -53,8 +52,7 @@ pub(super) struct Pipeline {
     waiting: usize,
     /// Bytes of commands on their way.
     asked: usize,
-    /// The length of a large value among those that came lately, and no less than one that may
-    /// come.
+    /// The length of a large value among the recent ones, and no less than one that may come.
     large: usize,
     /// The version of the routing by which commands are on their way.
     version: u64,
@@ -63,13 +61,13 @@ pub(super) struct Pipeline {
     /// Where completions come in; made for the first slot.
     completions: Option<Arc<CompletionQueue>>,
     completed: Vec<(u64, Completion)>,
-    /// One of the commands that are on their way.
+    /// A command that is on its way.
     timed: Option<Timed>,
 }
 
 struct Slot {
     state: State,
-    /// What was answered behind it.
+    /// Replies behind it.
     after: Vec<u8>,
 }
 
@@ -112,7 +110,7 @@ impl Default for Pipeline {
 }
 
 impl Pipeline {
-    /// Whether every reply is there.
+    /// Whether every reply is ready.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
@@ -124,20 +122,20 @@ impl Pipeline {
         !self.is_empty() && (self.barrier || self.is_full())
     }
 
-    /// Whether so much is on its way that no more should be asked.
+    /// Whether so much is on its way that nothing more should be asked for.
     fn is_full(&self) -> bool {
         let slots_max = SLOTS_MAX.min(EXPECTED_BYTES / self.large.max(1)).max(4);
         self.slots.len() >= slots_max || self.waiting >= WAITING_MAX || self.asked >= ASKED_BYTES
     }
 
-    /// Whether requests may be executed by the routing of this version. Not while something is on its way by another
-    /// one, or a key's later command could overtake an earlier one.
+    /// Whether requests may be executed by the routing of this version. False while something is on its way by another
+    /// version: otherwise a key's later command could overtake an earlier one.
     #[inline]
     pub(super) fn admits(&self, version: u64) -> bool {
         self.is_empty() || !self.is_held() && self.version == version
     }
 
-    /// Takes a slot for a command of so many bytes that is on its way by the routing of this version.
+    /// Takes a slot for a command of the given length that is on its way by the routing of this version.
     pub(super) fn defer(&mut self, reply: PendingReply, bytes: usize, version: u64) -> Completer {
         self.asked += bytes;
         self.version = version;
@@ -189,8 +187,8 @@ impl Pipeline {
         *self = Self::default();
     }
 
-    /// Takes what has come in and makes sendable what can be, showing each command that was on its way and what came of
-    /// it to `seen`. Pending when it must be asked again once more has come; ready when every reply is there.
+    /// Takes incoming completions and makes replies sendable, showing each forwarded command and its outcome to `seen`.
+    /// Pending when it must be asked again after more completions; ready when every reply is ready.
     #[inline]
     pub(super) fn poll(
         &mut self,
@@ -247,7 +245,7 @@ impl Pipeline {
         };
     }
 
-    /// Makes sendable what has been answered without a gap. When something at the front is yet to begin, it is returned.
+    /// Makes replies sendable up to the first gap. When the slot at the front has not begun yet, it is returned.
     fn flush(&mut self, mut seen: impl FnMut(&EncodedOp, &Outcome<'_>)) -> Option<Begin> {
         while let Some(slot) = self.slots.front_mut() {
             match std::mem::replace(&mut slot.state, State::Begun) {
@@ -264,7 +262,7 @@ impl Pipeline {
             self.slots.pop_front();
             self.first += 1;
         }
-        // From here on all is as if nothing had ever been on its way.
+        // From here on the state is the same as if nothing had been on its way.
         if !self.ready.is_empty() {
             self.ready.append(&mut self.out);
             std::mem::swap(&mut self.ready, &mut self.out);
@@ -332,7 +330,7 @@ mod tests {
         assert_eq!(pipeline.out, b"1NOT_STORED\r\n2NOT_STORED\r\n3");
         assert_eq!(pipeline.waiting, 0);
 
-        // A second answer under a number that has gone is nobody's.
+        // A second answer under a number that has gone belongs to no request.
         pipeline.fill(first, answer());
         let third = ask(&mut pipeline);
         assert_eq!(third, second + 1);

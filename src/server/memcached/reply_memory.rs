@@ -1,5 +1,5 @@
-//! The memory for a client's replies: what it holds while its client does not take them, and what
-//! has to wait while there is none.
+//! The memory for a client's replies: how much it holds while its client does not read them, and what waits while there
+//! is no memory.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +14,7 @@ const OUT_HIGH_WATER: usize = 256 << 10;
 /// In place of [`OUT_HIGH_WATER`] while there is no room.
 const OUT_TIGHT: usize = 16 << 10;
 
-/// What a reply takes beside its value, at most.
+/// The most bytes that a reply takes beside its value.
 const HEAD_BYTES: usize = 1 << 10;
 
 /// One connection's part of the memory for replies.
@@ -47,7 +47,7 @@ impl ReplyMemory {
         self.tight
     }
 
-    /// Whether so much is to be sent that the batch pauses.
+    /// Whether so much waits to be sent that the batch pauses.
     #[inline]
     pub(super) fn is_high(&self, bytes: usize) -> bool {
         bytes >= self.high_water
@@ -59,7 +59,7 @@ impl ReplyMemory {
         self.share.is_evicted()
     }
 
-    /// While there is no room: whether a value of so many bytes may be read all the same. If not,
+    /// While there is no room: whether a value of the given length may be read anyway. If not,
     /// [`ReplyMemory::poll_room`] says when.
     #[cold]
     pub(super) fn has_room(&mut self, pipeline: &Pipeline, value_bytes: usize) -> bool {
@@ -94,14 +94,14 @@ impl ReplyMemory {
         Poll::Ready(ready!(room).map(|_| ()))
     }
 
-    /// Notes that a client has taken so many bytes.
+    /// Notes that a client has read the given number of bytes.
     #[inline]
     pub(super) fn moved(&mut self, bytes: usize) {
         self.share.moved(bytes);
     }
 
-    /// Counts what a client does not take, `sent` bytes of which were sent. Little does not hold
-    /// on to the memory of much. Returns how much of it was sent.
+    /// Counts the replies that a client does not read; `sent` bytes of them were sent. A small rest does not keep the
+    /// memory of a large one. Returns how many bytes were sent.
     #[cold]
     pub(super) fn hold_unsent(&mut self, cx: &Context<'_>, pipeline: &mut Pipeline, sent: usize) -> usize {
         let out = pipeline.sendable();

@@ -32,7 +32,7 @@ pub(super) struct Session {
     memory: ReplyMemory,
     /// Commands that may be executed before others' turn.
     budget: u32,
-    /// What that was before the first command whose reply has not been sent yet.
+    /// Its value before the first command with a reply that has not been sent yet.
     unsent_since: u32,
     /// The time, read once for everything that was read together.
     now: Seconds,
@@ -98,7 +98,7 @@ impl Session {
         self.now = self.context.store.clock().now();
     }
 
-    /// Notes that so many bytes of requests have come in.
+    /// Notes that the given number of bytes of requests came in.
     pub(super) fn note_read(&mut self, bytes: usize) {
         self.counters.add(Counter::BytesRead, bytes as u64);
         self.tick();
@@ -106,13 +106,13 @@ impl Session {
         self.connection.note_command(self.now);
     }
 
-    /// Notes that so many bytes of replies were sent.
+    /// Notes that the given number of bytes of replies was sent.
     pub(super) fn note_sent(&mut self, bytes: usize) {
         self.counters.add(Counter::BytesWritten, bytes as u64);
         self.memory.moved(bytes);
     }
 
-    /// Counts what a client does not take; see [`ReplyMemory::hold_unsent`].
+    /// Counts what a client does not read; see [`ReplyMemory::hold_unsent`].
     pub(super) fn hold_unsent(&mut self, cx: &Context<'_>, sent: usize) -> usize {
         self.memory.hold_unsent(cx, &mut self.pipeline, sent)
     }
@@ -123,7 +123,7 @@ impl Session {
         self.memory.release_sent(cx, &self.pipeline);
     }
 
-    /// Allows so many commands before others' turn.
+    /// Allows the given number of commands before others' turn.
     pub(super) fn grant(&mut self, commands: u32) {
         self.budget = commands;
     }
@@ -138,8 +138,8 @@ impl Session {
         reply::write_line(&mut self.pipeline.out, line);
     }
 
-    /// Ends the connection for want of memory. A line says so; a client of the binary protocol, which
-    /// could not read it, is told nothing, as by memcached.
+    /// Ends the connection because there is no memory. A line says so. A client of the binary protocol could not read
+    /// the line, and is told nothing, as by memcached.
     #[cold]
     pub(super) fn close_for_want_of_room(&mut self, error: ProtocolError) {
         if !self.is_binary {
@@ -165,8 +165,7 @@ impl Session {
         Poll::Ready(())
     }
 
-    /// Takes what has come in for replies that were not there and makes sendable what can be; pending while
-    /// something is on its way.
+    /// Takes completions and makes replies sendable; pending while something is on its way.
     #[inline]
     pub(super) fn poll_replies(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self { context, counters, pipeline, .. } = self;

@@ -1,4 +1,4 @@
-//! What a member tells of its cluster, its etcd and its peers.
+//! A member's metrics of its cluster, its etcd and its peers.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,6 @@
-//! The names of Prometheus' memcached_exporter, so that dashboards and alerts made for it go on
-//! working (memcached_exporter, pkg/exporter/exporter.go). Values are true; what memcached counts
-//! and there is no such thing of here is left out, as the exporter leaves out what a server does
-//! not tell.
+//! The names of Prometheus' memcached_exporter, so that dashboards and alerts made for it still work
+//! (memcached_exporter, pkg/exporter/exporter.go). Values are true. A memcached counter that has no meaning here is
+//! left out, as the exporter leaves out a value that a server does not send.
 
 use std::sync::atomic::Ordering;
 
@@ -32,7 +31,7 @@ const COUNTERS: [(&str, C); 17] = [
     ("memcached_slab_items_expired_unfetched_total", C::ExpiredUnfetched),
 ];
 
-/// Commands and what came of them.
+/// Commands and their outcomes.
 const COMMANDS: [(&str, &str, C); 14] = [
     ("get", "hit", C::GetHits),
     ("get", "miss", C::GetMisses),

@@ -38,14 +38,13 @@ impl Share {
         self.held
     }
 
-    /// Whether it is to give everything back at once, since others need it and it does not move.
+    /// Whether it must give everything back at once, because others need it and it does not move.
     #[inline]
     pub fn is_evicted(&self) -> bool {
         self.seat.as_ref().is_some_and(|(_, mark)| mark.fate.load(Ordering::Relaxed) == EVICTED)
     }
 
-    /// Says how much it holds, whether there is room for it or not. Costs nothing while that is as
-    /// it was.
+    /// Says how much it holds, whether there is room for it or not. Costs nothing while that is unchanged.
     #[inline]
     pub fn set(&mut self, cx: &Context<'_>, bytes: usize) {
         if bytes != self.held {
@@ -69,13 +68,13 @@ impl Share {
                 holder.held = bytes;
             }
         }
-        // A look at the clock only where somebody waits, or will.
+        // Reads the clock only where a connection waits, or will wait.
         if quota.is_tight() || inside.held >= quota.limit {
             quota.admit_waiting(inside, Instant::now());
         }
     }
 
-    /// Waits until it may hold so many bytes in all, and is ready at once when it does.
+    /// Waits until it may hold the given number of bytes in all; is ready at once when it already does.
     ///
     /// # Errors
     /// There was no room for as long as one may wait.
@@ -126,7 +125,7 @@ impl Share {
         poll_fn(|cx| self.poll_reserve(cx, bytes)).await
     }
 
-    /// Notes that so many of the bytes came in, or went out.
+    /// Notes that the given number of bytes came in, or went out.
     #[inline]
     pub fn moved(&mut self, bytes: usize) {
         if let Some((_, mark)) = &self.seat {

@@ -1,4 +1,4 @@
-//! What is not about one key: tuning, watching, stopping.
+//! Commands that are not about one key: tuning, watching, stopping.
 
 use std::sync::atomic::Ordering;
 
@@ -52,7 +52,7 @@ pub(in crate::server::memcached) fn run(scope: &mut Scope<'_, '_>, admin: AdminC
     }
 }
 
-/// Says `OK`, unless its client does not want to hear of it.
+/// Replies `OK`, unless its client asked for no reply.
 fn ok(scope: &mut Scope<'_, '_>, quiet: bool) -> Done {
     unless(scope, quiet, "OK")
 }

@@ -1,4 +1,4 @@
-//! What is asked for in the binary protocol besides operations on a key.
+//! Requests of the binary protocol besides operations on a key.
 
 use crate::command::Failure;
 use crate::item::Exptime;
@@ -49,7 +49,7 @@ pub(in crate::server::memcached) fn run(
     Done::Now
 }
 
-/// Why a value is not stored, and what its client is told.
+/// Why a value is not stored, and the reply to its client.
 pub(in crate::server::memcached) fn unstored(head: Head, status: Status) -> (Failure, Vec<u8>) {
     let mut told = Vec::new();
     write_error(&mut told, head, status);
@@ -72,7 +72,7 @@ fn flush(scope: &mut Scope<'_, '_>, head: Head, delay: Exptime) -> Done {
     Done::Now
 }
 
-/// The statistics that the text protocol tells in lines, each in a packet of its own.
+/// The statistics that the text protocol sends as lines, each in a packet of its own.
 fn statistics(scope: &mut Scope<'_, '_>, head: Head, group: &[u8]) -> Done {
     if group == b"cluster"
         && let Some(later) = scope.in_cluster(Task::Binary(head, Task::Stats.into()))
@@ -80,13 +80,13 @@ fn statistics(scope: &mut Scope<'_, '_>, head: Head, group: &[u8]) -> Done {
         return later;
     }
     if group.starts_with(b"cachedump") {
-        // Told in lines of a kind that has no packets.
+        // These lines have no form as packets.
         write_error(scope.out, head, Status::NotFound);
         return Done::Now;
     }
     let mut lines = Vec::new();
     stats::run(&mut Scope::new(scope.context, scope.turn, &mut lines, false), Tokens(group));
-    // The only one that is told in lines of another kind.
+    // The only statistic with lines of another kind.
     if lines.starts_with(b"PREFIX ") || group == b"detail dump" && lines.starts_with(b"END") {
         write_stat(scope.out, head, b"detailed", &lines);
         write_done(scope.out, head, &[]);

@@ -7,7 +7,7 @@ use crate::protocol::admin::Crawler;
 use crate::protocol::reply;
 use crate::server::memcached::commands::scope::{Next, Scope};
 
-/// Writes one shard's items; what comes next.
+/// Writes one shard's items; returns what comes next.
 pub(in crate::server::memcached) fn step(scope: &mut Scope<'_, '_>, kind: Crawler, shard: usize) -> Next {
     let (store, now) = (&scope.context.store, scope.now());
     let out = &mut *scope.out;
@@ -43,7 +43,7 @@ fn describe(line: &mut String, clock: &Clock, now: Seconds, item: &ItemView<'_>)
     // Writing to a String cannot fail.
     _ = writeln!(
         line,
-        // Behind the last blank memcached tells of what lies outside of memory.
+        // After the last blank, memcached shows what is stored outside of memory.
         " exp={exp} la={last_access} cas={} fetch={fetch} cls=1 size={size} flags={} ",
         item.cas, item.flags
     );

@@ -9,12 +9,12 @@ use crate::stats::Counter;
 /// The one mechanism of SASL (RFC 4616).
 pub(super) const MECHANISM: &[u8] = b"PLAIN";
 
-/// How far a client has come with its login.
+/// A client's progress in its login.
 #[derive(Debug)]
 pub(in crate::server::memcached) struct Login {
     /// Whether requests are taken yet.
     is_done: bool,
-    /// Whether one has begun that may take more than one request.
+    /// Whether a login has begun that may take more than one request.
     begun: bool,
 }
 
@@ -65,7 +65,7 @@ impl Login {
             self.begun = mechanism == MECHANISM;
         }
         if begins && self.begun && message.is_empty() {
-            // The client speaks first: it is asked to.
+            // The client speaks first: the reply asks for its message.
             return write_continue(scope.out, head);
         }
         let counters = scope.turn.counters();
@@ -81,7 +81,7 @@ impl Login {
     }
 }
 
-/// Whether a message of PLAIN is right: whom to act for, which may be left out and can be nobody else; who it is; the
+/// Whether a message of PLAIN is right. It holds the user to act for (empty, or the same user), the user, and the
 /// password.
 fn allows(users: Option<&Users>, message: &[u8]) -> bool {
     let mut parts = message.split(|&byte| byte == 0);

@@ -1,4 +1,4 @@
-//! What a command that is not about one key works with, and what it leaves to do.
+//! The context of a command that is not about one key, and what it leaves to do.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -26,11 +26,11 @@ pub(in crate::server::memcached) struct Scope<'a, 'turn> {
 pub(in crate::server::memcached) enum Done {
     /// Nothing.
     Now,
-    /// To take it, and all that came before it, for answered.
+    /// Treat it, and everything before it, as answered.
     Sent,
-    /// To go on like this.
+    /// Go on like this.
     Next(Next),
-    /// To run this, which replies later.
+    /// Run this, which replies later.
     Later(Task),
 }
 

@@ -1,4 +1,4 @@
-//! What takes its time: what concerns all of the cluster, and what reads files.
+//! Commands that take time: those that concern the whole cluster, and those that read files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const ALL_MEMBERS: u32 = 4;
 /// Statistics of a process that mean nothing as a sum.
 const NOT_SUMMED: [&str; 6] = ["pid", "pointer_size", "threads", "time", "uptime", "verbosity"];
 
-/// Something that takes its time, and replies when it is done.
+/// A command that takes time, and replies when it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server::memcached) enum Task {
     /// `flush_all` in a cluster.

@@ -41,7 +41,7 @@ pub(in crate::server::memcached) struct Batch<'a> {
     turn: Turn<'a>,
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Clone, Copy)]
 enum Executed {
     /// It was executed here.
@@ -118,7 +118,7 @@ impl<'a> Batch<'a> {
                 if matches!(reply, Reply::Meta(_)) {
                     counters.bump(Counter::CmdMeta);
                 }
-                // A key that came base64-encoded may hold a line end, which a dump could not show.
+                // A key that came base64-encoded may hold a line end, and a dump could not show it.
                 if context.prefixes.enabled() && !command.key_binary {
                     count_prefix(context, command, hit);
                 }
@@ -128,7 +128,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// A command on a key that is not to be answered for here and now.
+    /// A command on a key that cannot be answered here and at once.
     fn execute_elsewhere(
         &mut self,
         command: &Command<'_>,
@@ -150,7 +150,7 @@ impl<'a> Batch<'a> {
         self.send(place, command, reply.into())
     }
 
-    /// Sends a command to its owner, behind what has been answered so far.
+    /// Sends a command to its owner, behind the replies so far.
     fn send(&mut self, place: Place, command: &Command<'_>, reply: PendingReply) -> Executed {
         let Some(operation) = self.turn.encode(command, reply.projection()) else { return Executed::Failed };
         let version = self.turn.version();
@@ -160,8 +160,8 @@ impl<'a> Batch<'a> {
         Executed::Sent(number)
     }
 
-    /// A value that `command` had to store, and that is not read: what lies under its key is
-    /// dropped, where `mode` is that of a `set`, and its client is `told` so.
+    /// Handles a value that `command` had to store, and that is not read: drops the old value under its key, where
+    /// `mode` is that of a `set`, and replies with `told`.
     fn unstored(&mut self, key: &[u8], mode: SetMode, command: &'static str, why: Failure, told: Vec<u8>) {
         let too_large = why == Failure::TooLarge;
         let session = &mut *self.session;
@@ -190,7 +190,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Begins something that takes its time, once everything before it has been answered.
+    /// Begins a command that takes time, once everything before it has been answered.
     fn later(&mut self, task: Task) {
         let (cache, context) = (self.cache.clone(), self.session.context.clone());
         self.session.pipeline.after_all(move |completer| {
