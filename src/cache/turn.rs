@@ -16,7 +16,7 @@ use crate::pb::{EncodedOp, Projection};
 use crate::peer::PendingOp;
 use crate::peer::completions::ReplyTo;
 use crate::stats::Counters;
-use crate::store::{Caller, Generation, Store};
+use crate::store::{Caller, Store};
 
 /// The right to execute one batch of commands. While it lives, the routing that it began with stays in force: it must not
 /// be kept across an await.
@@ -86,8 +86,8 @@ impl<'a> Turn<'a> {
         command: &Command<'_>,
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> Result<R, NotHere> {
-        let caller = Caller { min_generation: self.admit(command.key)?, ..self.caller };
-        Ok(self.store.execute(&caller, command, reply))
+        self.admit(command.key)?;
+        Ok(self.store.execute(&self.caller, command, reply))
     }
 
     /// Drops the item under a key when its `set` could not be stored.
@@ -104,14 +104,15 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Whether a command on this key is executed here, and from which generation on items under it count.
+    /// Takes a command on this key for executed here, with the generation from which on items under it count.
     #[inline]
-    fn admit(&mut self, key: &[u8]) -> Result<Option<Generation>, NotHere> {
-        let Some(hold) = &mut self.hold else { return Ok(None) };
+    fn admit(&mut self, key: &[u8]) -> Result<(), NotHere> {
+        let Some(hold) = &mut self.hold else { return Ok(()) };
         match hold.routing.place(key) {
             Place::Here { min_generation } if hold.serves => {
                 hold.executed = true;
-                Ok(Some(min_generation))
+                self.caller.min_generation = Some(min_generation);
+                Ok(())
             }
             Place::Here { .. } => Err(NotHere::Unavailable(Unavailable::Fenced)),
             Place::Nowhere => Err(NotHere::Unavailable(Unavailable::NoOwner)),
@@ -179,7 +180,7 @@ impl<'a> Turn<'a> {
 
     /// For commands about this node's memory, and not about a single key.
     pub fn caller(&self) -> Caller<'a> {
-        self.caller
+        Caller { min_generation: None, ..self.caller }
     }
 }
 
