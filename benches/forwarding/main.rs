@@ -165,7 +165,7 @@ fn drive(etcd: &Etcd, options: &Options, placement: &Placement) -> Result<()> {
     }
     println!("process ids {:?}", side.pids);
     println!("{}, {} operations", case.name(), options.load.operations(case.pipeline));
-    let samples = [vec![side.sample(&case.load(side.address, &keys, &options.load))?], Vec::new()];
+    let samples = [vec![side.sample(&options.load.load(case, side.address, &keys))?], Vec::new()];
     for figure in measure::timed_figures(&samples) {
         println!("  {:<32} {:>14}", figure.label, number(figure.values[0]));
     }

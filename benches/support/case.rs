@@ -1,10 +1,6 @@
 //! One cell of a comparison's matrix.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use super::load::{Dialect, Keys, Load, Mix, Order};
-use super::options::LoadOptions;
+use crate::support::load::{Dialect, Mix};
 
 /// What is asked for, and how many requests are in flight on each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,20 +27,5 @@ impl Case {
             Mix { sets, gets } => format!("{set}:{get} {sets}:{gets}"),
         };
         format!("{mix}, pipeline {}", self.pipeline)
-    }
-
-    /// The case as a load on one server.
-    pub fn load(self, server: SocketAddr, keys: &Arc<Keys>, options: &LoadOptions) -> Load {
-        Load {
-            addresses: vec![server],
-            connections: options.connections,
-            pipeline: self.pipeline,
-            mix: self.mix,
-            dialect: self.dialect,
-            order: Order::Random,
-            keys: Arc::clone(keys),
-            value_bytes: options.value_bytes,
-            operations: options.operations(self.pipeline),
-        }
     }
 }

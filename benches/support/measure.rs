@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Result;
-use super::case::Case;
-use super::load::{Keys, Load, Mix, Order, Report};
-use super::options::LoadOptions;
-use super::process::CpuTime;
-use super::report::{Better, Figure};
+use crate::support::Result;
+use crate::support::case::Case;
+use crate::support::load::{Keys, Load, Mix, Order, Report};
+use crate::support::options::LoadOptions;
+use crate::support::process::CpuTime;
+use crate::support::report::{Better, Figure};
 
 /// Of a measured run's operations, this part is run first, unmeasured, so that caches are warm.
 const WARM_UP_PART: u64 = 10;
@@ -66,7 +66,7 @@ impl Sample {
 
 /// Sets every key once.
 pub fn preload(server: SocketAddr, keys: &Arc<Keys>, options: &LoadOptions) -> Result<()> {
-    let load = Case::classic(Mix::SET, 16).load(server, keys, options);
+    let load = options.load(Case::classic(Mix::SET, 16), server, keys);
     let operations = u64::from(keys.count());
     run_hitting(&Load { order: Order::Sequential, operations, ..load }).map(drop)
 }
@@ -91,7 +91,7 @@ pub fn samples(
     keys: &Arc<Keys>,
     options: &LoadOptions,
 ) -> Result<[Vec<Sample>; 2]> {
-    let loads = [0, 1].map(|side: usize| case.load(sides[side].address, keys, options));
+    let loads = [0, 1].map(|side: usize| options.load(case, sides[side].address, keys));
     for (side, load) in sides.iter().zip(&loads) {
         let operations = (load.operations / WARM_UP_PART).max(1);
         side.blamed(run_hitting(&Load { operations, ..load.clone() }))?;

@@ -1,8 +1,11 @@
 //! The part of a command line that says what load to put on.
 
-use super::Result;
-use super::case::Case;
-use super::load::{Dialect, Mix};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::support::Result;
+use crate::support::case::Case;
+use crate::support::load::{Dialect, Keys, Load, Mix, Order};
 
 /// A quick run is this part of a full one.
 pub const QUICK_PART: u32 = 20;
@@ -120,6 +123,21 @@ impl LoadOptions {
             }
         }
         cases
+    }
+
+    /// A case as a load on one server.
+    pub fn load(&self, case: Case, server: SocketAddr, keys: &Arc<Keys>) -> Load {
+        Load {
+            addresses: vec![server],
+            connections: self.connections,
+            pipeline: case.pipeline,
+            mix: case.mix,
+            dialect: case.dialect,
+            order: Order::Random,
+            keys: Arc::clone(keys),
+            value_bytes: self.value_bytes,
+            operations: self.operations(case.pipeline),
+        }
     }
 
     /// The one case that a profiler is to watch: what the options name, else pipelined gets.

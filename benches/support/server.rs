@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::measure::Side;
-use super::process::Placement;
+use crate::support::measure::Side;
+use crate::support::process::Placement;
 
 /// For both servers. `-p -1` lets the kernel choose the port, written to the file in `PORT_FILE_VARIABLE`.
 const FLAGS: [&str; 12] = ["-m", "1024", "-t", "1", "-c", "1024", "-l", "127.0.0.1", "-U", "0", "-p", "-1"];

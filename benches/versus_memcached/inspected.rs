@@ -22,7 +22,7 @@ pub fn figures(
 ) -> Result<Vec<Figure>> {
     let mut inspected = [Inspected::default(), Inspected::default()];
     for (inspected, side) in inspected.iter_mut().zip(sides) {
-        let load = case.load(side.address, keys, options);
+        let load = options.load(case, side.address, keys);
         let operations = (load.operations / INSPECTED_PART).max(1);
         *inspected = side.blamed(Inspected::of(side.pids[0], &Load { operations, ..load }))?;
     }

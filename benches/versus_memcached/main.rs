@@ -138,7 +138,7 @@ fn drive(address: SocketAddr, options: &Options) -> Result<()> {
     // Without the server's process id its CPU figures are not known; the generator's own stand in and are not shown.
     let pid = options.pid.unwrap_or_else(std::process::id);
     let side = Side { name: address.to_string(), address, pids: vec![pid] };
-    let samples = [vec![side.sample(&case.load(address, &keys, &options.load))?], Vec::new()];
+    let samples = [vec![side.sample(&options.load.load(case, address, &keys))?], Vec::new()];
     for figure in measure::timed_figures(&samples) {
         let of_server = figure.key.contains("_per_op") || figure.key.starts_with("server");
         if options.pid.is_some() || !of_server {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::workload::{Request, Workload};
-use super::{LONGEST_LATENCY_NANOS, LoadError, Report};
+use crate::support::load::workload::{Request, Workload};
+use crate::support::load::{LONGEST_LATENCY_NANOS, LoadError, Report};
 
 /// Bytes of a wrong reply that an error message shows.
 const SHOWN_BYTES: usize = 120;

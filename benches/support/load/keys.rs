@@ -1,6 +1,6 @@
 //! The keys of a load.
 
-use super::LoadError;
+use crate::support::load::LoadError;
 
 /// memcached.h, KEY_MAX_LENGTH.
 const LONGEST_KEY_BYTES: usize = 250;

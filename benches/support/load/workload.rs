@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Keys, Order};
+use crate::support::load::{Keys, Order};
 
 /// Values are slices of one random text of this many bytes beyond a value's length. A prime, so that keys a power of
 /// ten apart do not share a value; small, so that it stays in the generator's first-level cache.
