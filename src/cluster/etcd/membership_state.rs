@@ -144,7 +144,7 @@ impl MembershipState {
     /// Looks at the clock and the peers.
     pub fn tick(&mut self, now: Instant) {
         let state = self.local.state();
-        self.peers.look(now, &state.view, &state.me);
+        self.peers.tick(now, &state.view, &state.me);
         self.local.suspect(self.peers.suspected().clone());
         let (base, _) = self.base();
         self.tick_confirmation(now, &base);
@@ -340,7 +340,7 @@ impl MembershipState {
 /// What stands in etcd as the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// The one that this node has come to.
+    /// The one that this node has acknowledged.
     Present,
     /// None, or an older one.
     Older,

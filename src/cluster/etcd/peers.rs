@@ -43,7 +43,7 @@ impl Peers {
     }
 
     /// Looks at every member of the view but `me`.
-    pub fn look(&mut self, now: Instant, view: &View, me: &str) {
+    pub fn tick(&mut self, now: Instant, view: &View, me: &str) {
         let others = || view.members.values().filter(|member| member.id != me);
         self.seen = others().map(|member| (member.id.clone(), self.contacts.contact(member))).collect();
         for member in others() {
@@ -104,12 +104,12 @@ impl Peers {
         self.seen.contains_key(id) && !self.unreachable.contains_key(id)
     }
 
-    /// The epoch that a member has said it had come to.
+    /// The epoch that a member has said it has acknowledged.
     pub fn epoch_of(&self, id: &str) -> u64 {
         self.seen.get(id).map_or(0, |contact| contact.epoch)
     }
 
-    /// Every member that has said it had come to an epoch.
+    /// Every member that has said it has acknowledged an epoch.
     pub fn epochs(&self) -> impl Iterator<Item = (&String, u64)> {
         self.seen.iter().map(|(id, contact)| (id, contact.epoch)).filter(|&(_, epoch)| epoch > 0)
     }
@@ -172,7 +172,7 @@ mod tests {
         /// Whether `b` is not granted, and whether it is suspected, after a look at that time.
         fn look(&mut self, millis: u64) -> (bool, bool) {
             let now = self.at(millis);
-            self.peers.look(now, &self.view, "a");
+            self.peers.tick(now, &self.view, "a");
             (self.peers.suspected().contains("b"), !self.peers.suspicions(now, &self.view).is_empty())
         }
 
