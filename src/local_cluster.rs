@@ -77,7 +77,7 @@ impl Cluster<'_> {
             return Err(Error::Late(doing));
         };
         let endpoint = started?;
-        // Nobody may be reading any more.
+        // The reader may have gone.
         _ = io::stdout().write_all(self.welcome(&endpoint).as_bytes());
         self.watch().await
     }

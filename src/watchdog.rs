@@ -23,7 +23,7 @@ const BOUND: Duration = Duration::from_secs(5);
 pub struct Watchdog {
     bound: Duration,
     threads: Mutex<Threads>,
-    /// Where tests say who is to stand still.
+    /// Where tests say which thread is to stand still.
     held_by: Option<PathBuf>,
 }
 

@@ -145,7 +145,7 @@ impl Distribution {
         Self { scale: self.scale, tallies: self.tallies.iter().zip(&earlier.tallies).map(grown).collect() }
     }
 
-    /// The value below which such a part of all lies, in the base unit: interpolated within a bucket,
+    /// The value that the given part of all is below, in the base unit: interpolated within a bucket,
     /// as Prometheus' `histogram_quantile` does. `None` when nothing was counted.
     pub fn quantile(&self, part: f64) -> Option<f64> {
         let all: u64 = self.tallies.iter().map(|tally| tally.count).sum();

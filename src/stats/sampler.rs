@@ -104,7 +104,7 @@ impl Sampler {
 mod tests {
     use super::*;
 
-    /// How many of so many operations in each of the seconds are chosen.
+    /// How many operations are chosen in each second, when this many come.
     fn chosen(sampler: &Sampler, seconds: std::ops::Range<u32>, operations: u32) -> Vec<usize> {
         let in_second = |second| {
             let one = |_: &u32| {

@@ -80,7 +80,7 @@ impl Script {
         local.acknowledge(acknowledged, acks_as_of);
     }
 
-    /// Tells the node who is registered.
+    /// Tells the node which nodes are registered.
     pub fn enlist(&self, registered: BTreeMap<String, Member>) {
         self.0.lock().enlist(registered);
     }
@@ -125,7 +125,7 @@ impl Control for Script {
     }
 }
 
-/// A script knows who has a lease.
+/// A script knows which nodes have a lease.
 fn witness(local: &mut LocalMember, epoch: u64) {
     let state = local.state();
     local.acknowledge(BTreeMap::clone(&state.acknowledged), state.acks_as_of.max(epoch));

@@ -106,7 +106,7 @@ impl Network {
         self.0.state.lock().nodes.insert(id, Node { serve: Arc::new(serve), end });
     }
 
-    /// Ends a node without a word: it executes nothing any more, and its callers' streams break.
+    /// Ends a node without a word: it executes nothing more, and its callers' streams break.
     pub fn kill(&self, id: &str) {
         if let Some(node) = self.0.state.lock().nodes.remove(id) {
             node.end.cancel();
@@ -194,7 +194,7 @@ impl Network {
         while let Some(message) = messages.next().await {
             let Some(arrival) = self.arrival(way) else { continue };
             last = last.max(arrival);
-            // Nobody may be there to take it any more; what makes messages goes on.
+            // The receiver may have gone; the sender goes on.
             _ = to.send((last, message)).await;
         }
     }
