@@ -1,4 +1,4 @@
-//! Who is alive, and who owns what.
+//! Which nodes are alive, and which owns what.
 //!
 //! The members agree on one [`View`] after another; the owner of each key is a pure function of
 //! it ([`view`]). [`etcd`] is how they agree, and hands out a [`Membership`], made of a [`local_member`]. What
@@ -128,7 +128,7 @@ impl Membership {
             && !state.suspected.contains(id)
     }
 
-    /// To be called when a node has answered for the first time, or does not any more. What
+    /// To be called when a node has answered for the first time, or no longer answers. What
     /// follows from it is written in etcd at once, so that nobody who joins waits for the clock.
     pub fn heard(&self) {
         self.control.heard();
@@ -180,7 +180,7 @@ impl Membership {
     }
 
     /// Waits until every node has flushed as this generation asks: until nobody acts on a view of
-    /// a lower one any more. Cancellation safe.
+    /// a lower one. Cancellation safe.
     ///
     /// # Errors
     /// The ids of those who have not confirmed it within `patience`, sorted.

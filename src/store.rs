@@ -76,7 +76,7 @@ impl Store {
         let mut table = self.shards.lock(index);
         let used = table.used();
         // A thread that stood still on its way here finds out now, when nothing can hold it up
-        // any more: its client was told long ago that this did not happen.
+        // now: its client was told long ago that this did not happen.
         if caller.expires.is_some_and(|moment| Instant::now() >= moment) {
             return reply(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered)));
         }

@@ -106,7 +106,7 @@ impl LocalMember {
         self.take_known(epoch, view, Arc::new(owners))
     }
 
-    /// The same, of a view that is not the present one any more.
+    /// The same, of a view that is no longer the present one.
     pub fn take_past(&mut self, epoch: u64, view: View) -> Effect {
         self.is_catching_up = true;
         let effect = self.take(epoch, view);
@@ -237,7 +237,7 @@ impl LocalMember {
         });
     }
 
-    /// Publishes who has a living registration.
+    /// Publishes the living registrations.
     pub fn enlist(&mut self, registered: BTreeMap<String, Member>) {
         self.states.send_if_modified(|state| {
             let news = *state.registered != registered;

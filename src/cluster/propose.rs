@@ -345,7 +345,7 @@ mod tests {
                         let picked = (0..size).filter(|bit| bits >> bit & 1 == 1).map(|bit| names[bit]);
                         picked.collect::<Vec<_>>().join(" ")
                     };
-                    // "a" has no lease; who does not reach it says so, and who does grants it.
+                    // "a" has no lease; members that do not reach it say so, and members that do grant it.
                     let (registered, reach) = (pick(leased & !1), pick(reached & !1));
                     let suspecting = pick(leased & !1 & !reached);
                     let Some(next) = next(&all, &registered, &suspecting, "a") else { continue };

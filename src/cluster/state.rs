@@ -1,4 +1,4 @@
-//! What a node knows of its cluster, what it may do, and who is told of both.
+//! What a node knows of its cluster, what it may do, and what is told of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub struct State {
     /// The epoch of the view that was read in etcd with the acknowledgements. When a peer told of
     /// the present view, this is lower, and who else acts on an older one is not known yet.
     pub acks_as_of: u64,
-    /// Whom this node has told the others that it cannot reach, or is about to tell them so.
+    /// The members that this node has told the others it cannot reach, or is about to.
     pub suspected: Arc<BTreeSet<String>>,
-    /// Who has a living registration, as it stands there: members, and who would be one.
+    /// The living registrations: of members, and of nodes that would be members.
     pub registered: Arc<BTreeMap<String, Member>>,
-    /// Who would enter the view, this node included when it would. To be reached by who is to
-    /// let them in.
+    /// The nodes that would enter the view, this node included when it would. The nodes that are to let
+    /// them in must reach them.
     pub candidates: Arc<Vec<Candidate>>,
 }
 
@@ -41,7 +41,7 @@ pub struct State {
 pub struct Candidate {
     /// The node.
     pub member: Member,
-    /// What is in its way, for people: who does not reach whom, at what address, and why.
+    /// What is in its way, for people: which node does not reach which, at what address, and why.
     pub troubles: Vec<String>,
 }
 
@@ -69,8 +69,8 @@ impl State {
         self.acknowledged.iter().filter(|&(_, &epoch)| epoch > self.epoch).map(|(id, _)| id.as_str())
     }
 
-    /// Whether nobody acts on another view any more (S1 of docs/design/membership.md). Until then, the previous owner of a slot may
-    /// still answer for it: who has gained one must not. Nor while somebody is known to be ahead:
+    /// Whether nobody acts on an older view (S1 of docs/design/membership.md). Until then, the previous owner of a slot may
+    /// still answer for it: a node that has gained one must not. Nor while somebody is known to be ahead:
     /// when etcd has lost views, the one that follows here may be older than theirs.
     pub fn is_converged(&self) -> bool {
         self.acks_as_of >= self.epoch && self.unconfirmed().next().is_none() && self.ahead().next().is_none()

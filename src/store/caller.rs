@@ -1,4 +1,4 @@
-//! Who asks the store for something.
+//! The caller of the store.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::clock::Seconds;
 use crate::stats::Counters;
 use crate::store::generation::Generation;
 
-/// Who asks, and when.
+/// The caller, and the time of the call.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
     /// The time, read once for everything that came together.

@@ -1,4 +1,4 @@
-//! What counts for a command, and for who looks at a whole shard.
+//! What counts for a command, and for code that looks at a whole shard.
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use crate::store::tell::tell_eviction;
 /// not look for a victim at every write. More for a write of more: a 64th of it.
 const BATCH_BYTES: i64 = 8 << 10;
 
-/// One more shard is looked at for a victim for so many bytes of a usual item.
+/// One more shard is looked at for a victim for each of these bytes of a usual item.
 const CANDIDATE_BYTES: i64 = 1 << 10;
 
 /// Shards that are looked at for one victim.
@@ -29,7 +29,7 @@ const SLICE_BYTES: i64 = 64 << 10;
 /// What a step towards a lower budget frees, where no write asks for it.
 const SHRINK_BYTES: i64 = 1 << 20;
 
-/// Who needs room, and how much.
+/// Which write needs room, and how much.
 pub(super) struct Need {
     /// The shard that was just written to.
     pub(super) written: Option<usize>,
@@ -94,7 +94,7 @@ impl Evictor {
     }
 }
 
-/// Drops dead items, then old ones, until so many bytes are free; how many it were. One
+/// Drops dead items, then old ones, until this many bytes are free; how many were freed. One
 /// goes in any case, and one stays where others went, which may be the one just written.
 fn evict_from(shards: &Shards, caller: &Caller<'_>, index: usize, batch: i64) -> i64 {
     let mut table = shards.lock(index);
@@ -151,7 +151,7 @@ pub(super) fn has_room(table: &mut Table, cx: &Context<'_>, bytes: usize) -> boo
 fn find_room(table: &mut Table, cx: &Context<'_>, bytes: usize) -> bool {
     let used = table.used();
     let scan = &ScanContext::new(cx.shared, &Caller::new(cx.now, cx.counters, cx.connection));
-    // Flushed items lie behind all others: they are not used any more.
+    // Flushed items are behind all others: they are no longer used.
     let flushed = table.oldest().is_some_and(|(key, facts)| scan.dead(key, facts).is_some());
     if flushed || table.next_expiry() <= cx.now {
         let dropped = drop_dead(table, scan);

@@ -86,7 +86,7 @@ pub(super) fn tell_unstored(shared: &Shared, connection: u64, key: &[u8], comman
     }
 }
 
-/// An item was removed, or its value was: so many bytes.
+/// An item was removed, or its value was: this many bytes.
 pub(super) fn tell_deletion(rq: &Request<'_>, delete: &Delete, size: usize) {
     let Request { cx, key, .. } = rq;
     if cx.shared.events.watched(Kinds::DELETIONS) {

@@ -37,7 +37,7 @@ impl Confirmation {
         self.absent_since.clear();
     }
 
-    /// Looks at the view that the next one builds on, at who has a lease, and at who has acknowledged it.
+    /// Looks at the view that the next one builds on, at the leases, and at the acknowledgements of it.
     pub(super) fn tick(
         &mut self,
         now: Instant,
@@ -60,7 +60,7 @@ impl Confirmation {
         self.confirmed = Some(Confirmed { epoch: base.epoch, members, since });
     }
 
-    /// Whether so many members of the view before have acknowledged this one that no node finds enough
+    /// Whether enough members of the view before have acknowledged this one, so that no node finds enough
     /// to grant it the right to serve under the older one.
     fn is_enough(&self, now: Instant, base: &Stored, has_acknowledged: impl Fn(&str) -> bool) -> bool {
         let has = |id: &str| base.departed.as_deref() == Some(id) || has_acknowledged(id);

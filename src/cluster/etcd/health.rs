@@ -79,7 +79,7 @@ impl Health {
         *self.lease_ends.lock() = Some(began + self.lease_ttl);
     }
 
-    /// There is no lease any more.
+    /// The lease is gone.
     pub(super) fn lost_lease(&self) {
         *self.lease_ends.lock() = None;
     }

@@ -303,7 +303,7 @@ impl MembershipState {
     }
 
     /// Whether this node, which was put out, should wait before it registers again: for a while, and
-    /// until it reaches so many members that most of the view would be able to work with it.
+    /// until it reaches enough members for most of the view to be able to work with it.
     pub fn rests(&self, now: Instant) -> bool {
         self.rejoining.waits(now, || self.is_member() || self.reaches_most())
     }

@@ -1,4 +1,4 @@
-//! What this node makes of its contacts: whom it suspects, and who grants it. No IO.
+//! What this node makes of its contacts: which members it suspects, and which grant it. No IO.
 //!
 //! A suspicion is a promise: the others may remove a member because this node said that it does not
 //! reach it, so it must not grant that member at the same time. Hence a suspicion is made

@@ -68,12 +68,12 @@ pub struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departed: Option<String>,
     /// Whether enough of those in the view before are known to have come to this one. Written
-    /// into it later, for a node that starts and cannot ask them any more.
+    /// into it later, for a node that starts and can no longer ask them.
     #[serde(default)]
     pub confirmed: bool,
 }
 
-/// What a node says in `reached/ID`. What it says of nodes that need not be reached any more may
+/// What a node says in `reached/ID`. What it says of nodes that no longer need to be reached may
 /// be old: it is not worth a write.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reach {

@@ -55,7 +55,7 @@ pub struct EtcdTask<C> {
     state: Arc<Mutex<MembershipState>>,
     health: Arc<Health>,
     flushes: mpsc::Receiver<Reply>,
-    /// Who waits for the next flush generation.
+    /// The caller that waits for the next flush generation.
     flush: Option<Reply>,
     heard: Arc<Notify>,
     leaving: CancellationToken,
@@ -365,7 +365,7 @@ impl<C: Connect> EtcdTask<C> {
             }
         };
         if let Some(reply) = self.flush.take() {
-            // Who has waited for too long has been told so.
+            // A caller that has waited for too long has been told so.
             _ = reply.send(answer);
         }
         Ok(())

@@ -133,7 +133,7 @@ impl MembershipState {
         if self.own_id.is_displaced() || !registered.contains_key(self.me()) || !self.may_follow(&base) {
             return None;
         }
-        // Who knows of no view founds no cluster beside one who does: etcd has lost that view.
+        // A node that knows of no view founds no cluster beside one that does: etcd has lost that view.
         if base.epoch == 0 && self.records.acknowledged().values().any(|&epoch| epoch > 0) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Who may enter a view: whom those who are there have reached, and who has reached them. A node
+//! Which nodes may enter a view: those that its members have reached, and that have reached them. A node
 //! that nobody can reach would take its share of the keys and answer for none.
 //!
 //! What counts is the reach of one incarnation at the address with which it has registered, as

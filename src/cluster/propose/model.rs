@@ -53,7 +53,7 @@ struct World {
     confirmed: Option<(usize, u32)>,
     /// Views that were written while less than half had a lease.
     by_few: usize,
-    /// Who is not registered, and since when.
+    /// Which nodes are not registered, and since when.
     absent: BTreeMap<String, u32>,
     /// When, who did what, and the epoch afterwards.
     log: Vec<(u32, &'static str, u8, usize)>,
