@@ -66,6 +66,12 @@ impl Admission {
         Self { contacts, waiting: BTreeMap::new(), alone_since: None }
     }
 
+    /// No node would enter.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+        self.alone_since = None;
+    }
+
     /// Looks at the nodes that would enter the view that the next one builds on: which they are, and what is in
     /// the way of each. Says so when a node stays out.
     pub(super) fn tick(&mut self, now: Instant, timing: Timing, seen: &Seen<'_>) -> Vec<Candidate> {
@@ -74,11 +80,6 @@ impl Admission {
         nodes.sort_by_key(|node| (node.id != state.me, Reverse(node.incarnation)));
         nodes.truncate(CANDIDATES_MAX);
         nodes.sort_by_key(|node| &node.id);
-        if nodes.is_empty() {
-            self.waiting.clear();
-            self.alone_since = None;
-            return Vec::new();
-        }
         let evidence = Evidence {
             registered,
             suspicions,

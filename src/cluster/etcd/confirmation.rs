@@ -77,6 +77,11 @@ impl Confirmation {
         self.confirmed.as_ref().map(|confirmed| confirmed.since)
     }
 
+    /// How long a member may be without a lease before it counts as gone.
+    pub(super) fn gone_after(&self) -> Duration {
+        self.gone_after
+    }
+
     /// The members without a lease for so long that they serve only while all others grant it.
     pub(super) fn gone(&self, now: Instant) -> BTreeSet<String> {
         let long = |since: &Instant| now >= *since + self.gone_after;

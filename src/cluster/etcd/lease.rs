@@ -17,15 +17,14 @@ impl Lease {
         self.held = Some((id, until));
     }
 
-    /// Until when this node may serve by the lease, if what it has written goes with it.
-    pub(super) fn until(&self, is_written: impl FnOnce(i64) -> bool) -> Option<Instant> {
-        let (id, until) = self.held?;
-        is_written(id).then_some(until)
+    /// Until when this node may serve by the lease, if it is the one that what it has `written` goes with.
+    pub(super) fn until(&self, written: Option<i64>) -> Option<Instant> {
+        self.held.filter(|&(id, _)| written == Some(id)).map(|(_, until)| until)
     }
 
-    /// Serves by the lease, if what this node has written goes with it. Until when.
-    pub(super) fn serve(&mut self, is_written: impl FnOnce(i64) -> bool) -> Option<Instant> {
-        let until = self.until(is_written)?;
+    /// Serves by the lease, under the same condition. Until when.
+    pub(super) fn serve(&mut self, written: Option<i64>) -> Option<Instant> {
+        let until = self.until(written)?;
         self.served_until = Some(until);
         Some(until)
     }
@@ -45,11 +44,11 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut lease = Lease::default();
-        assert_eq!(lease.serve(|_| true), None, "there is none");
+        assert_eq!(lease.serve(Some(7)), None, "there is none");
         lease.renewed(7, start + second * 3);
-        assert_eq!(lease.serve(|id| id == 8), None, "another lease");
+        assert_eq!(lease.serve(Some(8)), None, "another lease");
         assert_eq!(lease.ends(start + second * 9, second), None, "it never served");
-        assert_eq!(lease.serve(|id| id == 7), Some(start + second * 3));
+        assert_eq!(lease.serve(Some(7)), Some(start + second * 3));
         assert_eq!(lease.ends(start + second, second), None);
         assert_eq!(lease.ends(start + second * 2, second), Some(start + second * 3));
     }

@@ -1,9 +1,10 @@
 //! What this node has read in etcd and seen of its peers, and what follows from it for itself:
 //! which view it acts on, and until when it may serve. No IO.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::{error, warn};
 
@@ -19,6 +20,7 @@ use crate::cluster::etcd::rejoining::Rejoining;
 use crate::cluster::failure_detector::{FailureDetector, Timing};
 use crate::cluster::local_member::{Effect, LocalMember};
 use crate::cluster::moment::now;
+use crate::cluster::propose::admit::is_member;
 use crate::cluster::propose::{self, Reached};
 use crate::cluster::view::{Member, View};
 
@@ -33,8 +35,6 @@ pub struct MembershipState {
     pub(super) confirmation: Confirmation,
     rejoining: Rejoining,
     pub(super) own_id: OwnId,
-    /// How long a member may be without a lease before it counts as gone.
-    gone_after: Duration,
     /// The epoch that this node had acknowledged when etcd was set back to an earlier time.
     set_back_at: Option<u64>,
     /// Whether it was said that no node is left that could let this one in.
@@ -54,7 +54,6 @@ impl MembershipState {
             lease: Lease::default(),
             confirmation: Confirmation::new(options.gone_after),
             rejoining: Rejoining::default(),
-            gone_after: options.gone_after,
             set_back_at: None,
             is_orphaned: false,
         }
@@ -158,7 +157,8 @@ impl MembershipState {
     }
 
     fn tick_confirmation(&mut self, now: Instant, base: &Stored) {
-        let acknowledged = self.records.acknowledged();
+        // Read only where the view is not confirmed yet.
+        let acknowledged = LazyCell::new(|| self.records.acknowledged());
         let own = self.local.state();
         let (records, peers) = (&self.records, &self.peers);
         let has_acknowledged = |id: &str| {
@@ -171,25 +171,22 @@ impl MembershipState {
 
     /// Publishes the nodes that would enter, so that they are pinged.
     fn tick_admission(&mut self, now: Instant, base: &Stored) {
-        let registered = self.records.registered();
+        let (state, registered) = (self.local.state(), self.records.registered());
+        if registered.values().all(|node| is_member(&state.view, node)) {
+            self.admission.clear();
+            return self.local.consider(Vec::new());
+        }
+        let says = self.records.reach();
         let seen = Seen {
-            state: &self.local.state(),
+            state: &state,
             base,
             registered: &registered,
             suspicions: &self.records.suspicions(),
-            reached: &self.reached(&registered),
-            says: &self.records.reach(),
+            reached: &reached(&registered, &says),
+            says: &says,
         };
         let candidates = self.admission.tick(now, self.timing, &seen);
         self.local.consider(candidates);
-    }
-
-    /// Whom the registered nodes say that they reach.
-    pub(super) fn reached(&self, registered: &BTreeMap<String, Member>) -> Reached {
-        let is_present =
-            |id: &str, it: &Reach| registered.get(id).is_some_and(|node| node.incarnation == it.incarnation);
-        let says = self.records.reach().into_iter();
-        says.filter(|(id, it)| is_present(id, it)).map(|(id, it)| (id, it.reached)).collect()
     }
 
     /// This node, when it has waited for long for a node that could let it in: those that are
@@ -229,7 +226,7 @@ impl MembershipState {
         // From a little before the lease ends, so that there is no gap between.
         let until = self.lease.ends(now, self.timing.lease_ttl() / 4)?;
         let state = self.local.state();
-        let all = now >= until + self.gone_after / 2;
+        let all = now >= until + self.confirmation.gone_after() / 2;
         let grant = |member: &Member| self.peers.granted(member, state.epoch);
         state.is_member().then(|| propose::granted(&state.view, &state.me, all, now, grant))?
     }
@@ -263,29 +260,28 @@ impl MembershipState {
     /// this node acts on: one that has lost its data may have lost the view that removed this
     /// node, too.
     fn count_lease(&mut self) {
-        let is_written = self.is_written();
-        if let Some(until) = self.lease.serve(is_written) {
+        let written = self.written_lease();
+        if let Some(until) = self.lease.serve(written) {
             self.local.serve_until(until);
         }
     }
 
     /// Whether the others wait for this node to confirm a view for as long as it serves.
     pub(super) fn is_awaited_while_it_serves(&self) -> bool {
-        self.lease.until(self.is_written()).is_some_and(|until| self.local.serves_until() <= until)
+        self.lease.until(self.written_lease()).is_some_and(|until| self.local.serves_until() <= until)
     }
 
-    /// Whether this incarnation is registered with a lease, and what it has acknowledged goes with it.
-    fn is_written(&self) -> impl FnOnce(i64) -> bool + use<> {
+    /// The lease with which this incarnation is registered, if what it has acknowledged goes with it, too.
+    fn written_lease(&self) -> Option<i64> {
         let (base, found) = self.base();
+        if found != Found::Present || base.epoch != self.local.state().epoch {
+            return None;
+        }
         let me = self.local.me();
-        let is_present = found == Found::Present && base.epoch == self.local.state().epoch;
-        let acknowledged = self.records.get(&self.keys().ack(&me.id)).map(|record| record.lease);
-        let registered = self.records.get(&self.keys().member(&me.id));
-        let is_me = |record: &&Record| {
-            parse::<Member>(record).is_some_and(|member| member.incarnation == me.incarnation)
-        };
-        let registered = registered.filter(is_me).map(|record| record.lease);
-        move |lease| is_present && acknowledged == Some(lease) && registered == Some(lease)
+        let acknowledged = self.records.get(&self.keys().ack(&me.id))?;
+        let registered = self.records.get(&self.keys().member(&me.id))?;
+        let is_me = parse::<Member>(registered)?.incarnation == me.incarnation;
+        (is_me && acknowledged.lease == registered.lease).then_some(registered.lease)
     }
 
     /// What stands under this node's id, when it holds this lease.
@@ -335,6 +331,14 @@ impl MembershipState {
             }
         }
     }
+}
+
+/// Whom the registered nodes say that they reach.
+pub(super) fn reached(registered: &BTreeMap<String, Member>, says: &BTreeMap<String, Reach>) -> Reached {
+    let is_present =
+        |id: &str, it: &Reach| registered.get(id).is_some_and(|node| node.incarnation == it.incarnation);
+    let says = says.iter().filter(|(id, it)| is_present(id, it));
+    says.map(|(id, it)| (id.clone(), it.reached.clone())).collect()
 }
 
 /// What stands in etcd as the view.

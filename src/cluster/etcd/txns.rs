@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::cluster::etcd::calls::{Check, Write};
-use crate::cluster::etcd::membership_state::{Found, MembershipState};
+use crate::cluster::etcd::membership_state::{Found, MembershipState, reached};
 use crate::cluster::etcd::peers::Suspected;
 use crate::cluster::etcd::records::{Reach, Stored, parse, to_json};
 use crate::cluster::propose::admit::is_member;
@@ -139,7 +139,7 @@ impl MembershipState {
         }
         let rested = self.confirmation.since().is_some_and(|since| now >= since + self.timing.grant_counts());
         let (suspicions, gone) = (self.records.suspicions(), self.confirmation.gone(now));
-        let reached = self.reached(&registered);
+        let reached = reached(&registered, &self.records.reach());
         let evidence = Evidence {
             registered: &registered,
             suspicions: &suspicions,
