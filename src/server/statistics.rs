@@ -82,8 +82,10 @@ pub(super) fn general(context: &ServerContext, now: Seconds, lines: &mut impl Si
     process(context, now, lines);
     connection_counts(context, &counts, lines);
     command_counts(context, &counts, lines);
-    threads(context, &counts, lines);
-    memory(context, &counts, lines);
+    // Takes the lock of every shard.
+    let items = context.store.len() as u64;
+    threads(context, &counts, items, lines);
+    memory(context, &counts, items, lines);
     if let Some(certificates) = &context.certificates {
         counter(lines, &counts, Counter::TlsFailures);
         lines.stat("time_since_server_cert_refresh", certificates.age().as_secs());
@@ -166,11 +168,11 @@ fn command_counts(context: &ServerContext, counts: &Snapshot, lines: &mut impl S
     counter(lines, counts, C::BytesWritten);
 }
 
-fn threads(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
+fn threads(context: &ServerContext, counts: &Snapshot, items: u64, lines: &mut impl Sink) {
     use Counter as C;
 
     let store = &context.store;
-    let slots = slots(store.len() as u64, store.shard_count());
+    let slots = slots(items, store.shard_count());
     let (sent, skipped) = context.events.sent_and_skipped();
     lines.stat("limit_maxbytes", store.budget_bytes());
     lines.stat("accepting_conns", u8::from(context.connections.accepting.load(Ordering::Relaxed)));
@@ -208,12 +210,12 @@ fn threads(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
     lines.stat("round_robin_fallback", 0);
 }
 
-fn memory(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
+fn memory(context: &ServerContext, counts: &Snapshot, items: u64, lines: &mut impl Sink) {
     use Counter as C;
 
     let store = &context.store;
     lines.stat("bytes", store.item_bytes());
-    lines.stat("curr_items", store.len());
+    lines.stat("curr_items", items);
     counter(lines, counts, C::TotalItems);
     lines.stat("slab_global_page_pool", 0);
     counter(lines, counts, C::ExpiredUnfetched);
