@@ -19,7 +19,6 @@ pub mod turn;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::cache::clustered::{ClusterContext, Clustered};
 use crate::cache::turn::Turn;
@@ -42,7 +41,6 @@ pub enum Cache {
 pub struct Alone {
     store: Arc<Store>,
     counters: Arc<Counters>,
-    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -91,8 +89,7 @@ impl Cache {
         stop: CancellationToken,
     ) -> Self {
         let Some(context) = cluster else {
-            let tasks = TaskTracker::new();
-            return Self::Alone(Arc::new(Alone { store: store.clone(), counters, tasks, stop }));
+            return Self::Alone(Arc::new(Alone { store: store.clone(), counters, stop }));
         };
         let clustered = join(context, counters, stop);
         let watched = clustered.clone();
@@ -138,10 +135,7 @@ impl Cache {
     /// Runs something until the thread stops.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         match self {
-            Self::Alone(alone) => {
-                let stop = alone.stop.clone();
-                alone.tasks.spawn(async move { _ = stop.run_until_cancelled(task).await });
-            }
+            Self::Alone(alone) => _ = tokio::spawn(alone.stop.clone().run_until_cancelled_owned(task)),
             Self::Clustered(clustered) => clustered.spawn(task),
         }
     }

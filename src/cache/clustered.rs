@@ -140,8 +140,7 @@ impl Clustered {
 
     /// Runs something until the thread stops.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.dialer.stop.clone();
-        self.dialer.tasks.spawn(async move { _ = stop.run_until_cancelled(task).await });
+        self.dialer.tasks.spawn(self.dialer.stop.clone().run_until_cancelled_owned(task));
     }
 
     /// A command as it travels; `now` is the time of this node.
@@ -181,7 +180,7 @@ impl Clustered {
         let routing = self.routing_handle.hold().clone();
         let op = PendingOp::new(operation.clone(), routing.epoch, self.deadline(), ReplyTo::Call(sender));
         self.send(&routing, routing.place(command.key), op);
-        // A job is always answered.
+        // A command is always answered.
         answer.await.unwrap_or(Answer { operation, result: Err(Unavailable::Unanswered) })
     }
 
