@@ -10,6 +10,5 @@ pub mod connection;
 mod input;
 mod pending_reply;
 mod pipeline;
-mod prefixes;
 mod reply_memory;
 mod session;

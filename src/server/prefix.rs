@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::command::{Command, Verb};
+
 /// Prefixes that are told apart; keys of any further one are counted together, or a client
 /// could fill the memory with names.
 const PREFIXES_MAX: usize = 10_000;
@@ -45,6 +47,16 @@ pub struct Prefixes {
 }
 
 impl Prefixes {
+    /// Counts a command under its key's prefix, and whether it hit.
+    pub fn count_command(&self, command: &Command<'_>, hit: bool) {
+        match command.verb {
+            Verb::Get(get) if get.touch.is_none() => self.count(command.key, Event::Get { hit }),
+            Verb::Set(_) => self.count(command.key, Event::Set),
+            Verb::Delete(_) => self.count(command.key, Event::Delete),
+            _ => {}
+        }
+    }
+
     /// Off, or on when a delimiter was asked for (`-D`); `:` otherwise divides keys.
     pub fn new(delimiter: Option<u8>) -> Self {
         Self {

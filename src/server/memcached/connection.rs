@@ -238,7 +238,7 @@ impl ClientConnection {
                 ready!(self.poll_paused(cx, answered));
                 continue;
             }
-            if self.draining() {
+            if draining {
                 ready!(answered);
                 ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                 return Poll::Ready(Ok(CloseReason::Shutdown));

@@ -19,7 +19,6 @@ use crate::server::memcached::commands::login::Login;
 use crate::server::memcached::commands::scope::{Next, Scope};
 use crate::server::memcached::input::READ_BYTES;
 use crate::server::memcached::pipeline::Pipeline;
-use crate::server::memcached::prefixes::count_prefix;
 use crate::server::memcached::reply_memory::ReplyMemory;
 use crate::stats::{Counter, Counters};
 
@@ -179,7 +178,7 @@ impl Session {
                     count_unavailable(counters, &command.verb);
                 }
                 if prefixed {
-                    count_prefix(context, &command, matches!(outcome, Outcome::Found(_)));
+                    context.prefixes.count_command(&command, matches!(outcome, Outcome::Found(_)));
                 }
             }
         })

@@ -23,7 +23,6 @@ use crate::server::memcached::commands::task::Task;
 use crate::server::memcached::commands::{admin, binary};
 use crate::server::memcached::pending_reply::PendingReply;
 use crate::server::memcached::pipeline::Timed;
-use crate::server::memcached::prefixes::count_prefix;
 use crate::server::memcached::session::Session;
 use crate::stats::{Counter, Ending, Kind, Route};
 
@@ -120,7 +119,7 @@ impl<'a> Batch<'a> {
                 }
                 // A key that came base64-encoded may hold a line end, and a dump could not show it.
                 if context.prefixes.enabled() && !command.key_binary {
-                    count_prefix(context, command, hit);
+                    context.prefixes.count_command(command, hit);
                 }
                 executed
             }
