@@ -75,8 +75,8 @@ impl Store {
         let (key, index) = self.shards.locate(command.key);
         let mut table = self.shards.lock(index);
         let used = table.used();
-        // A thread that stood still on its way here finds out now, when nothing can hold it up
-        // now: its client was told long ago that this did not happen.
+        // A thread that stood still on its way here finds out here, where nothing can hold it up:
+        // its client was told long ago that this did not happen.
         if caller.expires.is_some_and(|moment| Instant::now() >= moment) {
             return reply(Outcome::Failed(Failure::Unavailable(Unavailable::Unanswered)));
         }

@@ -110,7 +110,9 @@ fn evict_from(shards: &Shards, caller: &Caller<'_>, index: usize, batch: i64) ->
         if freed_some && table.len() == 1 {
             break;
         }
-        age = age.or(evict_oldest(&mut table, scan));
+        // One goes each time, whether or not an age is known already.
+        let evicted = evict_oldest(&mut table, scan);
+        age = age.or(evicted);
     }
     // Those that go together are about as old.
     if let Some(age) = age {
