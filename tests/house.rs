@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::tree::files_below;
+
 /// The name of a module, such as `store::shard`; the root is empty.
 type Module = Vec<String>;
 
@@ -29,29 +31,21 @@ fn show(circle: &[Module], imports: &BTreeMap<Module, BTreeSet<Module>>) -> Stri
 /// Every file of the product by the name of its module. What only its tests consist of is left out.
 fn files() -> BTreeMap<Module, PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = BTreeMap::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("src can be read") {
-            let path = entry.expect("src can be read").path();
-            let stem = path.file_stem().expect("every file has a name").to_string_lossy().into_owned();
-            if stem == "tests" {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && stem != "main" {
-                let below = path.strip_prefix(&root).expect("it was found there").with_extension("");
-                let mut module: Module =
-                    below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-                if matches!(&*stem, "mod" | "lib") {
-                    module.pop();
-                }
-                files.insert(module, path);
-            }
-        }
+    let paths = files_below(&root, "rs", is_named_tests).into_iter();
+    paths.filter(|path| !path.ends_with("main.rs")).map(|path| (module(&root, &path), path)).collect()
+}
+
+fn module(root: &Path, path: &Path) -> Module {
+    let below = path.strip_prefix(root).expect("it was found there").with_extension("");
+    let mut module: Module = below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if module.last().is_some_and(|last| last == "mod" || last == "lib") {
+        module.pop();
     }
-    files
+    module
+}
+
+fn is_named_tests(path: &Path) -> bool {
+    path.file_stem().is_some_and(|stem| stem == "tests")
 }
 
 /// The other files that a file names, in `use` or in the middle of a line; but not what it only passes on (`pub use`).
@@ -225,22 +219,11 @@ fn files_and_functions_are_short() {
 /// Every file whose length matters.
 fn sources() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders: Vec<_> = ["src", "benches", "tests/support"].map(|folder| root.join(folder)).to_vec();
-    let mut sources = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("the folder can be read") {
-            let path = entry.expect("the folder can be read").path();
-            if path.file_stem().is_some_and(|stem| stem == "tests") || is_test_module(&path) {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                sources.push(path);
-            }
-        }
-    }
-    sources
+    let skipped = |path: &Path| is_named_tests(path) || is_test_module(path);
+    ["src", "benches", "tests/support"]
+        .into_iter()
+        .flat_map(|folder| files_below(&root.join(folder), "rs", skipped))
+        .collect()
 }
 
 /// Whether `x/y.rs` is declared in `x.rs` as a module of the tests.

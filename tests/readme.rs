@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::support::cluster::Cluster;
 use crate::support::server::program;
+use crate::support::tree::files_below;
 
 /// What differs from run to run: times, addresses, and what counts changes of a cluster.
 const VOLATILE: [&str; 6] = ["epoch", "etag", "filbert-ttl", "memcached_addr", "owner_addr", "ttl_seconds"];
@@ -56,7 +57,7 @@ fn the_examples_of_a_cluster_show_what_comes() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = files(&root.join("docs"), "md");
+    let docs = files_below(&root.join("docs"), "md", |_| false);
     let docs = docs.iter().map(|path| path.strip_prefix(root).expect("it was found there").to_owned());
     let others = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(PathBuf::from);
     let mut dead = Vec::new();
@@ -77,28 +78,11 @@ fn links_lead_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
-/// The files below a folder whose names end so.
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("the folder is readable") {
-            let path = entry.expect("the folder is readable").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|is| is == extension) {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
-
 #[test]
 fn bounds_are_where_the_document_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = fs::read_to_string(root.join("docs/design/bounds.md")).expect("it is there");
-    let sources: Vec<_> = files(&root.join("src"), "rs")
+    let sources: Vec<_> = files_below(&root.join("src"), "rs", |_| false)
         .into_iter()
         .map(|path| (path.clone(), fs::read_to_string(path).expect("it was listed")))
         .collect();

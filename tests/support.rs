@@ -19,6 +19,7 @@ pub mod run;
 pub mod server;
 pub mod shown;
 pub mod site;
+pub mod tree;
 pub mod wire;
 
 /// Each of the functions named is a test of memcached and a test of Filbert.
