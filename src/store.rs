@@ -1,9 +1,8 @@
-//! This node's memory: items in shards, each a table in the order of last use behind a lock of
-//! its own, under one budget of bytes. Synchronous; nothing here ever awaits.
+//! This node's memory: items in shards, each a table behind a lock of its own, under one budget
+//! of bytes. Synchronous; nothing here ever awaits.
 //!
-//! The budget counts what items really cost, the tables and the allocator's rounding included.
-//! There are enough shards that no table holds more than a few thousand entries, so that none
-//! ever stalls an operation by growing.
+//! The budget counts what items take with everything around them. Nothing that an operation waits
+//! for grows with the number of items.
 
 mod budget;
 mod caller;
@@ -30,7 +29,7 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use crate::clock::{Clock, Seconds};
-use crate::command::{Command, Failure, Outcome, SetMode, Unavailable};
+use crate::command::{Command, Failure, Get, Outcome, SetMode, Unavailable, Verb};
 use crate::events::Events;
 use crate::item::{Exptime, ItemView};
 use crate::stats::Counters;
@@ -45,6 +44,9 @@ pub use generation::Generation;
 pub use min_generations::MinGenerations;
 pub use moving::{Arrival, MovingItem};
 pub use options::Options;
+
+/// Digits of the longest number.
+const DECIMAL_MAX: usize = 20;
 
 /// This node's memory.
 pub struct Store {
@@ -73,8 +75,11 @@ impl Store {
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> R {
         let (key, index) = self.shards.locate(command.key);
+        if !self.evicts() {
+            self.find_room(caller, command);
+        }
         let mut table = self.shards.lock(index);
-        let used = table.used();
+        let before = Before::of(&table);
         // A thread that stood still on its way here finds out here, where nothing can hold it up:
         // its client was told long ago that this did not happen.
         if caller.expires.is_some_and(|moment| Instant::now() >= moment) {
@@ -83,22 +88,37 @@ impl Store {
         let cx = Context::new(&self.shards.shared, caller);
         let rq = Request { cx, key, key_binary: command.key_binary };
         let result = commands::execute(&mut table, &rq, &command.verb, reply);
-        self.account(caller, index, table, used);
+        self.account(caller, index, table, before);
         result
     }
 
-    /// Counts what a command has changed in a shard that took `used` bytes before it, and makes
-    /// room where that was too much.
+    /// Where nothing may be evicted: looks for room among the dead, if a command needs more than there is.
+    fn find_room(&self, caller: &Caller<'_>, command: &Command<'_>) {
+        let value_len = match &command.verb {
+            Verb::Set(set) => set.value.len(),
+            Verb::Get(Get { vivify: Some(_), .. }) => 0,
+            Verb::Arithmetic(_) => DECIMAL_MAX,
+            _ => return,
+        };
+        let most = self.shards.most_growth(command.key.len(), value_len) as i64;
+        if self.shards.shared.budget.is_over(most) {
+            self.evictor.find_room(&self.shards, caller, most);
+        }
+    }
+
+    /// Counts what a command has changed in a shard, and makes room where that was too much.
     #[inline]
-    fn account(&self, caller: &Caller<'_>, index: usize, table: MutexGuard<'_, Table>, used: i64) {
-        let grown = table.used() - used;
+    fn account(&self, caller: &Caller<'_>, index: usize, table: MutexGuard<'_, Table>, before: Before) {
+        let budget = &self.shards.shared.budget;
+        let grown = table.used() - before.used;
+        if !budget.evict && table.len() < before.len {
+            budget.removed();
+        }
         if grown != 0 {
-            let mean_item = table.used() / table.len().max(1) as i64;
             drop(table);
-            let budget = &self.shards.shared.budget;
             budget.used_changed(grown);
             if grown > 0 && budget.evict && budget.is_over(0) {
-                let need = Need { written: Some(index), grown, mean_item };
+                let need = Need { written: Some(index), grown };
                 self.evictor.make_room(&self.shards, caller, &need);
             }
         }
@@ -108,9 +128,10 @@ impl Store {
     pub fn drop_unstored(&self, key: &[u8], mode: SetMode) {
         let (key, index) = self.shards.locate(key);
         let mut table = self.shards.lock(index);
-        let used = table.used();
+        let before = Before::of(&table);
         commands::drop_unstored(&mut table, &key, mode);
-        self.shards.shared.budget.used_changed(table.used() - used);
+        let counters = Counters::default();
+        self.account(&Caller::new(0, &counters, 0), index, table, before);
     }
 
     /// Tells watchers of a value that `command` did not store, which the store was not shown.
@@ -154,25 +175,26 @@ impl Store {
         self.shards.shared.min_generations.set(min_generations);
     }
 
-    /// Shows every item of one shard that counts, most recently used first. The shard is locked
-    /// meanwhile; it holds a few thousand items at most.
-    pub fn walk(&self, caller: &Caller<'_>, shard: usize, mut show: impl FnMut(ItemView<'_>)) {
-        self.scan(caller, shard, |_| true, |moving| show(moving.item));
+    /// Shows every item of one part of the memory that counts, in no order. A lock is held
+    /// meanwhile; a part holds some hundred items.
+    pub fn walk(&self, caller: &Caller<'_>, part: usize, mut show: impl FnMut(ItemView<'_>)) {
+        self.scan(caller, part, |_| true, |moving| show(moving.item));
     }
 
-    /// Shows what counts in one shard under the keys that are `wanted`, such as those of one slot
-    /// of a cluster, with all that belongs to it. The keys of a slot lie in all shards. Otherwise
+    /// Shows what counts in one part under the keys that are `wanted`, such as those of one slot
+    /// of a cluster, with all that belongs to it. The keys of a slot lie in all parts. Otherwise
     /// like [`Store::walk`].
     pub fn scan(
         &self,
         caller: &Caller<'_>,
-        shard: usize,
+        part: usize,
         wanted: impl Fn(&[u8]) -> bool,
         mut show: impl FnMut(MovingItem<'_>),
     ) {
+        let (shard, piece) = self.shards.part(part);
         let table = self.shards.lock(shard);
         let scan = ScanContext::new(&self.shards.shared, caller);
-        table.walk(|key, facts, value| {
+        table.walk(piece, |key, facts, value| {
             if wanted(key) && scan.dead(key, facts).is_none() {
                 show(MovingItem::new(&scan.cx, key, facts, value));
             }
@@ -185,17 +207,17 @@ impl Store {
     pub fn receive(&self, caller: &Caller<'_>, moving: &MovingItem<'_>) -> Arrival {
         let (key, index) = self.shards.locate(moving.item.key);
         let mut table = self.shards.lock(index);
-        let used = table.used();
+        let before = Before::of(&table);
         let cx = Context::new(&self.shards.shared, caller);
         let rq = Request { cx, key, key_binary: moving.item.key_binary };
         let arrival = commands::arrive(&mut table, &rq, moving);
-        self.account(caller, index, table, used);
+        self.account(caller, index, table, before);
         arrival
     }
 
-    /// Shards there are, for [`Store::walk`].
-    pub fn shard_count(&self) -> usize {
-        self.shards.len()
+    /// Parts of the memory, for [`Store::walk`]. Every key lies in one of them and stays there.
+    pub fn part_count(&self) -> usize {
+        self.shards.parts()
     }
 
     /// Items in memory, dead ones that nobody has met yet included.
@@ -213,10 +235,15 @@ impl Store {
         self.shards.shared.raise_cas(above);
     }
 
-    /// Seconds since the least recently used item was used.
+    /// Seconds since the item was used that was not used for longest, of those that give way next.
     pub fn age(&self, now: Seconds) -> Seconds {
-        let age = |table: &Table| table.oldest().map(|(_, facts)| now.saturating_sub(facts.accessed));
-        self.shards.tables.iter().filter_map(|table| age(&table.lock())).max().unwrap_or(0)
+        let oldest = self.shards.tables.iter().filter_map(|table| table.lock().oldest()).min();
+        oldest.map_or(0, |accessed| now.saturating_sub(accessed))
+    }
+
+    /// Bytes that the index of all items takes; a slot has 8.
+    pub fn index_bytes(&self) -> u64 {
+        self.shards.tables.iter().map(|table| table.lock().index_bytes() as u64).sum()
     }
 
     /// Bytes that items and tables take.
@@ -287,6 +314,19 @@ impl Store {
     /// The clock that items expire by.
     pub fn clock(&self) -> &Clock {
         &self.shards.shared.clock
+    }
+}
+
+/// What a shard took before a command.
+struct Before {
+    used: i64,
+    len: usize,
+}
+
+impl Before {
+    #[inline]
+    fn of(table: &Table) -> Self {
+        Self { used: table.used(), len: table.len() }
     }
 }
 

@@ -20,8 +20,8 @@ pub(super) use settings::settings;
 /// memcached's page size; `stats slabs` shows memory as a number of such pages.
 const PAGE_BYTES: u64 = 1 << 20;
 
-/// Bytes of a table's slot: a key, an entry, a byte of control.
-const SLOT_BYTES: u64 = 17;
+/// Bytes of a slot of the index.
+const SLOT_BYTES: u64 = 8;
 
 /// Takes statistics, one after the other.
 pub(super) trait Sink {
@@ -84,7 +84,7 @@ pub(super) fn general(context: &ServerContext, now: Seconds, lines: &mut impl Si
     command_counts(context, &counts, lines);
     // Takes the lock of every shard.
     let items = context.store.len() as u64;
-    threads(context, &counts, items, lines);
+    threads(context, &counts, lines);
     memory(context, &counts, items, lines);
     if let Some(certificates) = &context.certificates {
         counter(lines, &counts, Counter::TlsFailures);
@@ -168,11 +168,11 @@ fn command_counts(context: &ServerContext, counts: &Snapshot, lines: &mut impl S
     counter(lines, counts, C::BytesWritten);
 }
 
-fn threads(context: &ServerContext, counts: &Snapshot, items: u64, lines: &mut impl Sink) {
+fn threads(context: &ServerContext, counts: &Snapshot, lines: &mut impl Sink) {
     use Counter as C;
 
     let store = &context.store;
-    let slots = slots(items, store.shard_count());
+    let index_bytes = store.index_bytes();
     let (sent, skipped) = context.events.sent_and_skipped();
     lines.stat("limit_maxbytes", store.budget_bytes());
     lines.stat("accepting_conns", u8::from(context.connections.accepting.load(Ordering::Relaxed)));
@@ -180,8 +180,8 @@ fn threads(context: &ServerContext, counts: &Snapshot, items: u64, lines: &mut i
     counter(lines, counts, C::ListenDisabledMicros);
     lines.stat("threads", context.options.threads);
     counter(lines, counts, C::ConnYields);
-    lines.stat("hash_power_level", slots.ilog2());
-    lines.stat("hash_bytes", slots * SLOT_BYTES);
+    lines.stat("hash_power_level", (index_bytes / SLOT_BYTES).max(1).ilog2());
+    lines.stat("hash_bytes", index_bytes);
     lines.stat("hash_is_expanding", 0);
     for absent in [
         "slab_reassign_rescues",
@@ -230,12 +230,6 @@ fn memory(context: &ServerContext, counts: &Snapshot, items: u64, lines: &mut im
     }
     counter(lines, counts, C::DirectReclaims);
     lines.stat("lru_bumps_dropped", 0);
-}
-
-/// Slots of the tables that hold the given number of items: powers of two, seven eighths full at most.
-fn slots(items: u64, shards: usize) -> u64 {
-    let shards = shards as u64;
-    (items.div_ceil(shards) * 8 / 7 + 1).next_power_of_two().max(4) * shards
 }
 
 pub(super) fn items(context: &ServerContext, now: Seconds, lines: &mut impl Sink) {

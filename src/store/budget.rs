@@ -10,13 +10,21 @@ pub(super) struct Budget {
     pub(super) evict: bool,
     limit: AtomicU64,
     used: Padded<AtomicI64>,
+    /// How often an item was removed, where a full cache may not evict.
+    removals: AtomicU64,
     /// What the tables of an empty store take.
     empty: i64,
 }
 
 impl Budget {
     pub(super) fn new(limit: u64, evict: bool, empty: i64) -> Self {
-        Self { evict, limit: AtomicU64::new(limit), used: Padded(AtomicI64::new(empty)), empty }
+        Self {
+            evict,
+            limit: AtomicU64::new(limit),
+            used: Padded(AtomicI64::new(empty)),
+            removals: AtomicU64::new(0),
+            empty,
+        }
     }
 
     /// Adds what a table has grown by, or shrunk.
@@ -24,6 +32,16 @@ impl Budget {
         if bytes != 0 {
             self.used.0.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+
+    /// How often an item was removed, as far as that is counted.
+    pub(super) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Relaxed)
+    }
+
+    /// Counts a removal.
+    pub(super) fn removed(&self) {
+        self.removals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the budget does not hold, once `more` bytes have come or gone.

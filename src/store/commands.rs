@@ -11,7 +11,7 @@ mod set;
 use std::cell::OnceCell;
 
 use crate::command::{Arithmetic, Delete, Failure, Get, Made, Outcome, Set, SetMode, Verb};
-use crate::item::item_size;
+use crate::item::{Exptime, item_size};
 use crate::stats::Counter;
 use crate::store::commands::decision::{Decision, Effect, NewItem, Shown};
 use crate::store::commands::number::Decimal;
@@ -54,15 +54,11 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
                 rq.cx.count(hits);
                 tell_get(rq, "found", entry.value().len());
                 let (shown, after) = get::on_item(rq, get, entry.facts());
-                // Once a second is often enough to keep the order, and saves hot keys the walk
-                // to their neighbours in it.
-                let moves = after.accessed != entry.facts().accessed;
-                entry.update(after);
-                let result = reply(Outcome::Found(shown.found(rq, entry.into_value())));
-                if moves {
-                    table.promote(&rq.key);
+                if get.bump {
+                    entry.promote();
                 }
-                return result;
+                entry.update(after);
+                return reply(Outcome::Found(shown.found(rq, entry.into_value())));
             }
             Some(why) => Some((why, *entry.facts())),
         },
@@ -79,9 +75,8 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
 /// A miss, which may make the item.
 fn vivify<'a>(table: &mut Table, rq: &Request<'a>, get: &Get) -> Outcome<'a> {
     let Some(made) = Made::new(get.vivify, get.touch, get.touch_last) else { return Outcome::NotFound };
-    if !has_room(table, &rq.cx, rq.key.bytes.len()) {
-        rq.cx.count(Counter::StoreNoMemory);
-        return Outcome::Failed(Failure::OutOfMemory);
+    if let Err(why) = admit(table, rq, 0, 0, made.ends) {
+        return Outcome::Failed(why);
     }
     let (shown, item) = get::on_miss(rq, get, made);
     insert(table, rq, &item);
@@ -102,7 +97,7 @@ fn store<R>(table: &mut Table, rq: &Request<'_>, set: &Set<'_>, reply: impl FnOn
         tell_set(rq, set, &outcome);
         reply(outcome)
     };
-    if let Err(why) = admit(table, rq, set.value.len(), set.flags) {
+    if let Err(why) = admit(table, rq, set.flags, set.value.len(), set.exptime) {
         drop_unstored(table, &rq.key, set.mode);
         return reply(Outcome::Failed(why));
     }
@@ -148,7 +143,7 @@ fn create<'v>(
     };
     let value = digits.get_or_init(|| Decimal::new(sum.initial)).as_bytes();
     let add = Set { mode: SetMode::Add, value, ..Set::PLAIN };
-    if let Err(why) = admit(table, rq, value.len(), add.flags) {
+    if let Err(why) = admit(table, rq, add.flags, value.len(), made.ends) {
         tell_set(rq, &add, &Outcome::Failed(why));
         return Outcome::Failed(why);
     }
@@ -181,7 +176,8 @@ pub(super) fn arrive(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_
             Some(why) => bury(table, rq, why, &there),
         }
     }
-    if let Err(why) = admit(table, rq, value.len(), facts.flags) {
+    let exptime = moving.item.ttl_seconds.map_or(Exptime::Never, Exptime::In);
+    if let Err(why) = admit(table, rq, facts.flags, value.len(), exptime) {
         return Arrival::Refused(why);
     }
     table.insert(&rq.key, facts, value);
@@ -198,7 +194,7 @@ fn change<'v, R>(
     on_miss: impl FnOnce(&mut Table) -> Outcome<'v>,
     reply: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    let dead = match table.find_used(&rq.key) {
+    let dead = match table.find(&rq.key) {
         None => {
             tell_get(rq, "not_found", 0);
             None
@@ -208,6 +204,7 @@ fn change<'v, R>(
             tell_get(rq, dead.map_or("found", Dead::name), entry.value().len());
             match dead {
                 None => {
+                    entry.promote();
                     let Decision { effect, answer } = on_item(entry.facts(), entry.value());
                     match effect {
                         Effect::Nothing => {}
@@ -231,11 +228,19 @@ fn change<'v, R>(
 }
 
 /// Whether a value may be stored, by its size and by the room there is.
-fn admit(table: &mut Table, rq: &Request<'_>, len: usize, flags: u32) -> Result<(), Failure> {
-    if item_size(rq.key.bytes.len(), len, flags) > rq.cx.shared.item_size_max {
+#[inline]
+fn admit(
+    table: &mut Table,
+    rq: &Request<'_>,
+    flags: u32,
+    len: usize,
+    exptime: Exptime,
+) -> Result<(), Failure> {
+    let key_len = rq.key.bytes.len();
+    if item_size(key_len, len, flags) > rq.cx.shared.item_size_max {
         rq.cx.count(Counter::StoreTooLarge);
         Err(Failure::TooLarge)
-    } else if !has_room(table, &rq.cx, rq.key.bytes.len() + len) {
+    } else if !has_room(table, rq, flags, len, exptime) {
         rq.cx.count(Counter::StoreNoMemory);
         Err(Failure::OutOfMemory)
     } else {

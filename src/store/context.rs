@@ -11,6 +11,7 @@ use crate::store::generation::{self, Generation, Span};
 use crate::store::lookup::Lookup;
 use crate::store::min_generations::MinGenerations;
 use crate::store::shared::Shared;
+use crate::store::table::Horizon;
 
 /// A [`Caller`], and what counted when the shard's lock was taken.
 #[derive(Clone, Copy)]
@@ -45,6 +46,11 @@ impl<'a> Context<'a> {
         } else {
             None
         }
+    }
+
+    /// What is dead now under any key.
+    pub(super) fn horizon(&self) -> Horizon {
+        Horizon { now: self.now, floor: self.floor.stamp() }
     }
 
     /// Whether what was written in this generation may live.

@@ -1,26 +1,20 @@
-//! Making room: which item gives way when the budget is used up.
+//! Making room: which shard gives way when the budget is used up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::clock::Seconds;
+use crate::item::Exptime;
 use crate::stats::Counter;
 use crate::store::caller::Caller;
-use crate::store::context::{Context, ScanContext};
-use crate::store::facts::FETCHED;
+use crate::store::context::{Request, ScanContext};
+use crate::store::facts::{Dead, FETCHED, Facts};
+use crate::store::generation::Span;
 use crate::store::shards::Shards;
-use crate::store::sweep::drop_dead;
-use crate::store::table::Table;
+use crate::store::sweep;
+use crate::store::table::{Cursor, Gone, Judge, Table};
 use crate::store::tell::tell_eviction;
-
-/// When over budget, one visit to a shard frees this much at once, so that a full cache does
-/// not look for a victim at every write. More for a write of more: a 64th of it.
-const BATCH_BYTES: i64 = 8 << 10;
-
-/// One more shard is looked at for a victim for each of these bytes of a usual item.
-const CANDIDATE_BYTES: i64 = 1 << 10;
-
-/// Shards that are looked at for one victim.
-const CANDIDATES_MAX: i64 = 1 << 10;
 
 /// A write frees at most twice what it took and this much: a budget that was lowered is
 /// reached step by step, and no client waits for all of it.
@@ -29,136 +23,184 @@ const SLICE_BYTES: i64 = 64 << 10;
 /// What a step towards a lower budget frees, where no write asks for it.
 const SHRINK_BYTES: i64 = 1 << 20;
 
+/// Units that are taken apart for one write before nothing in them is spared.
+const PATIENCE: usize = 8;
+
+/// A segment is written together with others when this part of it was removed,
+const SPARSE_PART: usize = 4;
+/// or where nothing may be evicted.
+const SPARSE_PART_FULL: usize = 16;
+
 /// Which write needs room, and how much.
 pub(super) struct Need {
     /// The shard that was just written to.
     pub(super) written: Option<usize>,
     /// Bytes that it grew by.
     pub(super) grown: i64,
-    /// Bytes of a usual item there.
-    pub(super) mean_item: i64,
 }
 
 impl Need {
     /// Of one step towards a budget that was lowered.
-    pub(super) const STEP: Self = Self { written: None, grown: SHRINK_BYTES / 2, mean_item: 0 };
+    pub(super) const STEP: Self = Self { written: None, grown: SHRINK_BYTES / 2 };
 }
 
-/// Finds victims. Where the search goes on is all it keeps.
+/// Finds the shard that gives way.
 #[derive(Default)]
 pub(super) struct Evictor {
+    /// Where the search goes on.
     hand: AtomicU64,
+    /// What there was when a search for something dead found nothing.
+    fruitless: Mutex<Option<Present>>,
+}
+
+/// All that something can die of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Present {
+    now: Seconds,
+    span: Span,
+    times_set: u64,
+    removals: u64,
 }
 
 impl Evictor {
-    /// Frees memory until the budget holds again, or as much as one write has to: expired
-    /// items first where there may be any, then the least recently used. Candidates are the
-    /// shard just written to and the next ones of a hand that goes round; of these, the one
-    /// with the oldest item gives way. Small items are many, and every shard's oldest is about
-    /// as old; of large ones a shard has few, and it pays to look at more shards. False when
-    /// there is nothing left to drop.
+    /// Frees memory until the budget holds again, or as much as one write has to. A shard gives way that has at least its share:
+    /// the one just written to, or the next one of a hand that goes round. So no flood of one shard empties the others. False
+    /// when there is nothing left to drop.
     pub(super) fn make_room(&self, shards: &Shards, caller: &Caller<'_>, need: &Need) -> bool {
         caller.counters.bump(Counter::DirectReclaims);
-        let candidates = (need.mean_item / CANDIDATE_BYTES).clamp(2, CANDIDATES_MAX);
-        let candidates = candidates.min(shards.len() as i64) as usize;
-        let batch = BATCH_BYTES.max(need.grown / 64);
         let mut left = 2 * need.grown + SLICE_BYTES;
-        let mut fruitless = 0;
+        let (mut turns, mut fruitless) = (0, 0);
         while left > 0 && shards.shared.budget.is_over(0) {
-            match self.victim(shards, need.written, candidates) {
-                Some(index) => {
-                    left -= evict_from(shards, caller, index, batch);
-                    fruitless = 0;
-                }
-                // A few large items leave most shards empty: look round once before giving up.
+            // In the shard just written to, there may be nothing but what was written.
+            let written = need.written.filter(|_| fruitless == 0);
+            let victim = self.victim(shards, written);
+            match victim.and_then(|index| evict_from(shards, caller, index, turns >= PATIENCE)) {
+                Some(freed) => left -= freed,
                 None if fruitless > shards.len() => return false,
-                None => fruitless += candidates,
+                None => fruitless += 1,
             }
+            turns += 1;
         }
         true
     }
 
-    /// The candidate with the oldest item.
-    fn victim(&self, shards: &Shards, written: Option<usize>, candidates: usize) -> Option<usize> {
+    /// A shard that has at least its share of the bytes, and an item.
+    fn victim(&self, shards: &Shards, written: Option<usize>) -> Option<usize> {
+        let share = shards.shared.budget.used_bytes() as i64 / shards.len() as i64;
+        let has_share = |index: &usize| {
+            let table = shards.lock(*index);
+            table.used() >= share && table.len() > 0
+        };
+        if let Some(written) = written.filter(has_share) {
+            return Some(written);
+        }
         let mask = shards.len() - 1;
-        let hand = self.hand.fetch_add(candidates as u64, Ordering::Relaxed) as usize;
-        let ages = (hand..hand + candidates).map(|index| index & mask).chain(written).filter_map(|index| {
-            let table = shards.lock(index);
-            // What was just written must not be its own victim.
-            let spared = written == Some(index) && table.len() == 1;
-            let (_, oldest) = table.oldest().filter(|_| !spared)?;
-            // The token orders what was written in the same second.
-            Some((index, (oldest.accessed, oldest.cas)))
-        });
-        ages.min_by_key(|&(_, age)| age).map(|(index, _)| index)
+        let hand = self.hand.fetch_add(1, Ordering::Relaxed) as usize;
+        let mut round = (hand..hand + shards.len()).map(|index| index & mask);
+        let found = round.clone().find(has_share);
+        // The shares have changed meanwhile, or one item takes more than all.
+        found.or_else(|| round.find(|&index| shards.lock(index).len() > 0))
+    }
+
+    /// Where nothing may be evicted: looks for what is dead in all shards until there is room for so many bytes.
+    pub(super) fn find_room(&self, shards: &Shards, caller: &Caller<'_>, bytes: i64) {
+        let shared = &shards.shared;
+        let (generations, min_generations) = (&shared.generations.0, &shared.min_generations);
+        let present = Present {
+            now: caller.now,
+            span: generations.span(caller.now),
+            times_set: min_generations.times_set(),
+            removals: shared.budget.removals(),
+        };
+        if *self.fruitless.lock() == Some(present) {
+            return;
+        }
+        let all = generations.wants_full_sweep() || min_generations.want_full_sweep();
+        for index in 0..shards.len() {
+            let mut table = shards.lock(index);
+            let used = table.used();
+            let scan = ScanContext::new(shared, caller);
+            let (mut cursor, horizon) = (Cursor::default(), scan.cx.horizon());
+            while let Some(swept) = sweep::step(&mut table, &mut cursor, &scan, all) {
+                caller.counters.add(Counter::Reclaimed, swept.dropped);
+            }
+            while table.reclaim_waste(horizon, SPARSE_PART_FULL, &mut Reclaimer::new(&scan)) {}
+            shared.budget.used_changed(table.used() - used);
+            drop(table);
+            if !shared.budget.is_over(bytes) {
+                return;
+            }
+        }
+        *self.fruitless.lock() = Some(present);
     }
 }
 
-/// Drops dead items, then old ones, until this many bytes are free; how many were freed. One
-/// goes in any case, and one stays where others went, which may be the one just written.
-fn evict_from(shards: &Shards, caller: &Caller<'_>, index: usize, batch: i64) -> i64 {
+/// Takes apart one unit of a shard; how many bytes were freed. `None` when there was none.
+fn evict_from(shards: &Shards, caller: &Caller<'_>, index: usize, force: bool) -> Option<i64> {
     let mut table = shards.lock(index);
-    let scan = &ScanContext::new(&shards.shared, caller);
+    let scan = ScanContext::new(&shards.shared, caller);
     let used = table.used();
-    if table.next_expiry() <= caller.now {
-        let dropped = drop_dead(&mut table, scan);
-        caller.counters.add(Counter::Reclaimed, dropped);
-    }
-    let mut age = None;
-    while used - table.used() < batch && table.len() > 0 {
-        let freed_some = table.used() < used;
-        if freed_some && table.len() == 1 {
-            break;
-        }
-        // One goes each time, whether or not an age is known already.
-        let evicted = evict_oldest(&mut table, scan);
-        age = age.or(evicted);
-    }
+    let mut reclaimer = Reclaimer::new(&scan);
+    let horizon = scan.cx.horizon();
+    let found =
+        table.reclaim_waste(horizon, SPARSE_PART, &mut reclaimer) || table.reclaim(force, &mut reclaimer);
     // Those that go together are about as old.
-    if let Some(age) = age {
+    if let Some(age) = reclaimer.age {
         caller.counters.eviction_age(age);
     }
-    table.fit();
     shards.shared.budget.used_changed(table.used() - used);
-    used - table.used()
+    found.then(|| used - table.used())
 }
 
-/// Drops the least recently used item. For how long it had not been used; `None` when it was
-/// dead, or there is none.
-fn evict_oldest(table: &mut Table, scan: &ScanContext<'_>) -> Option<Seconds> {
-    let cx = &scan.cx;
-    let age = table.evict(|key, facts, size| {
-        if scan.dead(key, facts).is_some() {
+/// Judges the items of a unit that is taken apart, and counts those that go.
+struct Reclaimer<'a> {
+    scan: &'a ScanContext<'a>,
+    /// For how long the first live item that went had not been used.
+    age: Option<Seconds>,
+}
+
+impl<'a> Reclaimer<'a> {
+    fn new(scan: &'a ScanContext<'a>) -> Self {
+        Self { scan, age: None }
+    }
+}
+
+impl Judge for Reclaimer<'_> {
+    fn dead(&self, key: &[u8], facts: &Facts) -> Option<Dead> {
+        self.scan.dead(key, facts)
+    }
+
+    fn gone(&mut self, item: Gone<'_>) {
+        let Gone { key, facts, value_len, why } = item;
+        let cx = &self.scan.cx;
+        let unfetched = u64::from(!facts.is(FETCHED));
+        if let Some(why) = why {
             cx.count(Counter::Reclaimed);
-            return None;
+            cx.counters.add(Counter::ExpiredUnfetched, u64::from(why == Dead::Expired) * unfetched);
+            return;
         }
         cx.count(Counter::Evictions);
-        cx.counters.add(Counter::EvictedUnfetched, u64::from(!facts.is(FETCHED)));
-        tell_eviction(cx, key, facts, size);
-        Some(cx.now.saturating_sub(facts.accessed))
-    });
-    age.flatten()
-}
-
-/// Whether there is room for this many more bytes. A cache that evicts makes it afterwards; one
-/// that may not drops what is dead in this shard.
-#[inline]
-pub(super) fn has_room(table: &mut Table, cx: &Context<'_>, bytes: usize) -> bool {
-    let budget = &cx.shared.budget;
-    budget.evict || !budget.is_over(bytes as i64) || find_room(table, cx, bytes)
-}
-
-/// Drops what is dead; whether there is room for this many bytes then.
-#[cold]
-fn find_room(table: &mut Table, cx: &Context<'_>, bytes: usize) -> bool {
-    let used = table.used();
-    let scan = &ScanContext::new(cx.shared, &Caller::new(cx.now, cx.counters, cx.connection));
-    // Flushed items are behind all others: they are no longer used.
-    let flushed = table.oldest().is_some_and(|(key, facts)| scan.dead(key, facts).is_some());
-    if flushed || table.next_expiry() <= cx.now {
-        let dropped = drop_dead(table, scan);
-        cx.counters.add(Counter::Reclaimed, dropped);
+        cx.counters.add(Counter::EvictedUnfetched, unfetched);
+        tell_eviction(cx, key, facts, value_len);
+        self.age = self.age.or(Some(cx.now.saturating_sub(facts.accessed)));
     }
-    // What was freed here is told to the store once the whole operation is over.
-    !cx.shared.budget.is_over(bytes as i64 + table.used() - used)
+}
+
+/// Whether there is room for a new item. A cache that evicts makes it afterwards.
+#[inline]
+pub(super) fn has_room(
+    table: &mut Table,
+    rq: &Request<'_>,
+    flags: u32,
+    value_len: usize,
+    exptime: Exptime,
+) -> bool {
+    let budget = &rq.cx.shared.budget;
+    let growth = |table: &mut Table| {
+        // The widest token, which is not drawn yet.
+        let (cas, exptime) = (u64::MAX, rq.ends(exptime));
+        let facts = Facts { cas, flags, exptime, accessed: rq.cx.now, stamp: rq.stamp() };
+        table.growth(&facts, rq.key.bytes.len(), value_len) as i64
+    };
+    budget.evict || !budget.is_over(growth(table))
 }

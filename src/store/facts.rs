@@ -94,4 +94,18 @@ impl NewValue<'_> {
             Self::Padded(bytes) => old.max(bytes.len()),
         }
     }
+
+    /// It, where this is the old value.
+    pub(super) fn made_of(&self, old: &[u8]) -> Vec<u8> {
+        match *self {
+            Self::Bytes(bytes) => bytes.to_vec(),
+            Self::Appended(bytes) => [old, bytes].concat(),
+            Self::Prepended(bytes) => [bytes, old].concat(),
+            Self::Padded(bytes) => {
+                let mut value = bytes.to_vec();
+                value.resize(self.len(old.len()), b' ');
+                value
+            }
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Keys to look up: hashed once per operation.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 
 /// A key to look up, with the hash that was computed once.
 #[derive(Debug, Clone, Copy)]
@@ -11,7 +11,8 @@ pub(super) struct Lookup<'a> {
     pub(super) hash: u64,
 }
 
-/// Hashes keys with a seed of this process; the tables and the choice of a shard share it.
+/// Hashes keys with a seed of this process. Of the bits of a hash the lowest 16 choose the shard, the next 16 the piece of
+/// its index, and the others the bucket and what tells one key from another there.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KeyHash(RandomState);
 
@@ -23,42 +24,10 @@ impl KeyHash {
 
     #[inline]
     pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        use std::hash::Hasher as _;
+
         let mut hasher = self.0.build_hasher();
         hasher.write(key);
         hasher.finish()
-    }
-}
-
-impl BuildHasher for KeyHash {
-    type Hasher = KeyHasher;
-
-    #[inline]
-    fn build_hasher(&self) -> KeyHasher {
-        KeyHasher { seed: self.0.clone(), hash: 0 }
-    }
-}
-
-/// Takes a known hash as it is, and computes the same one from a key's bytes.
-pub(super) struct KeyHasher {
-    seed: RandomState,
-    hash: u64,
-}
-
-impl Hasher for KeyHasher {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        let mut hasher = self.seed.build_hasher();
-        hasher.write(bytes);
-        self.hash = hasher.finish();
-    }
-
-    #[inline]
-    fn write_u64(&mut self, hash: u64) {
-        self.hash = hash;
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.hash
     }
 }

@@ -1,5 +1,7 @@
 //! The tables, each behind a lock of its own.
 
+use std::sync::Arc;
+
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Clock;
@@ -7,43 +9,80 @@ use crate::events::Events;
 use crate::store::lookup::{KeyHash, Lookup};
 use crate::store::options::Options;
 use crate::store::shared::Shared;
-use crate::store::table::{self, Table};
+use crate::store::table::{Pool, Table};
 
-/// Budget of one shard. The smallest item costs about 110 bytes with its share of the table,
-/// so a table stays under some 5,000 entries, and growing it takes well under a millisecond.
-const SHARD_BYTES: u64 = 512 << 10;
+/// Budget of one shard, where there is enough for several.
+const SHARD_BYTES: u64 = 4 << 20;
 
-/// Bounds of the number of shards; the upper one lets a 64 GiB cache keep its tables small.
-const SHARDS: std::ops::RangeInclusive<u64> = 16..=1 << 17;
+/// With so many shards threads seldom meet at one; from there on shards grow,
+const SHARDS_MANY: u64 = 64;
 
-/// The hash bits that choose a shard. The tables use the lowest bits and the highest seven.
-const SHARD_SHIFT: u32 = 32;
+/// up to this budget each, for which the numbers of segments suffice by far.
+const SHARD_BYTES_MAX: u64 = 64 << 20;
+
+/// The lowest bits of a hash choose the shard.
+const SHARDS_MAX: u64 = 1 << 16;
+
+/// A shard has about this many segments, or larger ones than [`SEGMENT_BYTES`] would be needed.
+const SEGMENTS: u64 = 64;
+
+/// Bounds of the size of a segment.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 16;
+
+/// Budget for each piece of an index: some hundred items of the usual sizes.
+const PIECE_BYTES: u64 = 32 << 10;
+
+/// What the index may take more at once, amply.
+const INDEX_STEP_BYTES: usize = 4 << 10;
 
 /// A power of two of shards, and what they share.
 pub(super) struct Shards {
     pub(super) tables: Box<[Mutex<Table>]>,
     pub(super) shared: Shared,
     hash: KeyHash,
+    pieces: usize,
+    segment_bytes: usize,
 }
 
 impl Shards {
     /// As many as suit the budget.
     pub(super) fn new(options: &Options, clock: Clock, events: Events) -> Self {
-        let wanted = (options.budget_bytes / SHARD_BYTES).clamp(*SHARDS.start(), *SHARDS.end());
-        Self::with_count(options, clock, events, wanted.next_power_of_two() as usize)
+        let wanted = (options.budget_bytes / SHARD_BYTES).min(SHARDS_MANY);
+        let wanted = wanted.max(options.budget_bytes / SHARD_BYTES_MAX).clamp(1, SHARDS_MAX);
+        Self::with_count(options, clock, events, 1 << wanted.ilog2())
     }
 
     /// So many; a power of two.
     pub(super) fn with_count(options: &Options, clock: Clock, events: Events, count: usize) -> Self {
         let hash = KeyHash::default();
-        let make = || (0..count).map(|_| Mutex::new(Table::new(hash.clone()))).collect();
-        let (tables, empty_bytes) = table::measure(make);
+        let shard_bytes = options.budget_bytes / count as u64;
+        let segment_bytes = (shard_bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        let pool = Arc::new(Pool::new(1 << segment_bytes.ilog2()));
+        let pieces = (shard_bytes / PIECE_BYTES).clamp(1, 1 << 12) as usize;
+        let make = |_| Mutex::new(Table::new(hash.clone(), Arc::clone(&pool), pieces));
+        let tables: Box<[_]> = (0..count).map(make).collect();
+        let empty_bytes = tables.iter().map(|table| table.lock().used()).sum();
         let shared = Shared::new(options, clock, events, empty_bytes);
-        Self { tables, shared, hash }
+        Self { tables, shared, hash, pieces, segment_bytes: pool.segment_bytes() }
     }
 
     pub(super) fn len(&self) -> usize {
         self.tables.len()
+    }
+
+    /// Parts of all shards together that are walked one by one.
+    pub(super) fn parts(&self) -> usize {
+        self.tables.len() * self.pieces
+    }
+
+    /// The shard of a part, and its piece there.
+    pub(super) fn part(&self, part: usize) -> (usize, usize) {
+        (part / self.pieces, part % self.pieces)
+    }
+
+    /// Bytes that a new item can take at most, with the structures that grow for it.
+    pub(super) fn most_growth(&self, key_len: usize, value_len: usize) -> usize {
+        self.segment_bytes.max(2 * (key_len + value_len)) + INDEX_STEP_BYTES
     }
 
     #[inline]
@@ -55,6 +94,6 @@ impl Shards {
     #[inline]
     pub(super) fn locate<'k>(&self, key: &'k [u8]) -> (Lookup<'k>, usize) {
         let key = self.hash.lookup(key);
-        (key, (key.hash >> SHARD_SHIFT) as usize & (self.tables.len() - 1))
+        (key, key.hash as usize & (self.tables.len() - 1))
     }
 }

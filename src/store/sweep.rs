@@ -7,7 +7,7 @@ use crate::stats::Counter;
 use crate::store::caller::Caller;
 use crate::store::context::ScanContext;
 use crate::store::shards::Shards;
-use crate::store::table::Table;
+use crate::store::table::{Cursor, Swept, Table};
 
 /// Sweeps a store, one sweep at a time.
 pub(super) struct Sweeper {
@@ -67,23 +67,23 @@ fn sweep_shards(shards: &Shards, caller: &Caller<'_>, mut pace: impl FnMut(u64) 
     let full = generations.wants_full_sweep() || min_generations.want_full_sweep();
     let mut any = false;
     for table in &shards.tables {
-        let mut table = table.lock();
-        if !full && table.next_expiry() > caller.now {
-            continue;
-        }
-        if !any {
-            caller.counters.bump(Counter::CrawlerStarts);
-            any = true;
-        }
-        let used = table.used();
-        let checked = table.len() as u64;
-        let dropped = drop_dead(&mut table, &ScanContext::new(shared, caller));
-        shared.budget.used_changed(table.used() - used);
-        drop(table);
-        caller.counters.add(Counter::CrawlerItemsChecked, checked);
-        caller.counters.add(Counter::CrawlerReclaimed, dropped);
-        if pace(checked).is_break() {
-            return false;
+        let mut cursor = Cursor::default();
+        loop {
+            let mut table = table.lock();
+            let used = table.used();
+            let scan = ScanContext::new(shared, caller);
+            let Some(swept) = step(&mut table, &mut cursor, &scan, full) else { break };
+            shared.budget.used_changed(table.used() - used);
+            drop(table);
+            if !any {
+                caller.counters.bump(Counter::CrawlerStarts);
+                any = true;
+            }
+            caller.counters.add(Counter::CrawlerItemsChecked, swept.checked);
+            caller.counters.add(Counter::CrawlerReclaimed, swept.dropped);
+            if pace(swept.checked).is_break() {
+                return false;
+            }
         }
     }
     if full {
@@ -93,9 +93,14 @@ fn sweep_shards(shards: &Shards, caller: &Caller<'_>, mut pace: impl FnMut(u64) 
     true
 }
 
-/// Drops what is dead in one shard; how many items that were.
-pub(super) fn drop_dead(table: &mut Table, scan: &ScanContext<'_>) -> u64 {
-    let swept = table.sweep(|key, facts| scan.dead(key, facts));
+/// One step of a sweep of a shard, which looks where something may be dead, or with `all` everywhere. `None` at its end.
+pub(super) fn step(
+    table: &mut Table,
+    cursor: &mut Cursor,
+    scan: &ScanContext<'_>,
+    all: bool,
+) -> Option<Swept> {
+    let swept = table.sweep(cursor, scan.cx.horizon(), all, |key, facts| scan.dead(key, facts))?;
     scan.cx.counters.add(Counter::ExpiredUnfetched, swept.expired_unfetched);
-    swept.dropped
+    Some(swept)
 }

@@ -1,167 +1,190 @@
-//! The memory of one shard: items by key, in the order of their last use, and what they cost.
+//! The memory of one shard: items by key, in the order in which they give way, and what they take.
 //!
 //! This is the only code that knows how items lie in memory. Who uses it sees an [`Entry`]: facts
 //! and a value, both borrowed. Values come as slices, and are copied to where they stay.
 
-mod key;
-mod meter;
+mod entry;
+mod ghost;
+mod header;
+mod index;
+mod large;
+mod memory;
+mod pool;
+mod queues;
+mod reclaim;
 mod scan;
+mod segment;
+mod slot;
 
-use lru::LruCache;
+use std::sync::Arc;
 
-use crate::clock::Seconds;
-use crate::store::facts::{Facts, NewValue};
+use crate::store::facts::Facts;
 use crate::store::lookup::{KeyHash, Lookup};
-use crate::store::table::key::{Key, Sought};
+use crate::store::table::ghost::Ghost;
+use crate::store::table::index::{Index, Position};
+use crate::store::table::large::{Large, large_bytes};
+use crate::store::table::memory::{Memory, Spot};
+use crate::store::table::queues::{Queue, Queues, TtlClass, Unit};
+use crate::store::table::slot::{Accessed, Place, Slot};
 
-#[cfg(test)]
-pub(super) use meter::balance;
-pub(super) use meter::measure;
+pub(super) use pool::Pool;
+pub(super) use reclaim::{Gone, Judge};
+pub(super) use scan::{Cursor, Swept};
+pub(super) use segment::Horizon;
 
 /// The items of one shard.
 pub(super) struct Table {
-    items: LruCache<Key, Item, KeyHash>,
-    /// No item ends before this; [`Seconds::MAX`] when none ends. A bound, not a minimum: an
-    /// item that was touched or removed leaves it as it was until the next sweep.
-    next_expiry: Seconds,
-    /// Bytes that items and table take.
-    used: i64,
-    /// Most items at once since the table was last fitted to them.
-    most: usize,
-}
-
-/// An item as it lies here, behind its key.
-struct Item {
-    facts: Facts,
-    value: Box<[u8]>,
+    index: Index,
+    memory: Memory,
+    queues: Queues,
+    ghost: Ghost,
 }
 
 impl Table {
-    pub(super) fn new(hash: KeyHash) -> Self {
-        let (items, used) = meter::measure(|| LruCache::unbounded_with_hasher(hash));
-        Self { items, next_expiry: Seconds::MAX, used, most: 0 }
+    /// An empty one, whose index has so many pieces.
+    pub(super) fn new(hash: KeyHash, pool: Arc<Pool>, pieces: usize) -> Self {
+        Self {
+            index: Index::new(pieces),
+            memory: Memory::new(pool, hash),
+            queues: Queues::new(),
+            ghost: Ghost::default(),
+        }
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.items.len()
+        self.index.len()
     }
 
-    /// Bytes that items and table take.
+    /// Bytes that items and the structures around them take.
     #[inline]
     pub(super) fn used(&self) -> i64 {
-        self.used
+        (self.memory.bytes() + self.index.bytes() + self.ghost.bytes()) as i64
     }
 
-    /// No item ends before this.
-    pub(super) fn next_expiry(&self) -> Seconds {
-        self.next_expiry
-    }
-
-    /// The item under a key, wherever it stands in the order.
-    #[inline]
-    pub(super) fn find(&mut self, key: &Lookup<'_>) -> Option<Entry<'_>> {
-        let item = self.items.peek_mut(key as &dyn Sought)?;
-        Some(Entry { item, next_expiry: &mut self.next_expiry, used: &mut self.used })
-    }
-
-    /// The item under a key, which comes to the front of the order.
-    #[inline]
-    pub(super) fn find_used(&mut self, key: &Lookup<'_>) -> Option<Entry<'_>> {
-        let item = self.items.get_mut(key as &dyn Sought)?;
-        Some(Entry { item, next_expiry: &mut self.next_expiry, used: &mut self.used })
-    }
-
-    /// Moves an item to the front of the order.
-    #[inline]
-    pub(super) fn promote(&mut self, key: &Lookup<'_>) {
-        self.items.promote(key as &dyn Sought);
-    }
-
-    /// Puts a new item to the front of the order; there must be none of this key.
-    pub(super) fn insert(&mut self, key: &Lookup<'_>, facts: Facts, value: &[u8]) {
-        self.metered(|table| {
-            _ = table.items.push(Key::new(key.bytes), Item { facts, value: value.into() });
+    /// Bytes that a new item would take of the budget: none where it fits into a segment that is being filled.
+    pub(super) fn growth(&mut self, facts: &Facts, key_len: usize, value_len: usize) -> usize {
+        if !self.memory.fits_segment(key_len, value_len) {
+            return large_bytes(key_len, value_len);
+        }
+        let open = *self.queues.open(Queue::Small, TtlClass::of(facts));
+        let fits = open.is_some_and(|number| {
+            let segment = self.memory.segment(number);
+            segment.has_room(segment.form(facts, key_len, value_len))
         });
-        note_expiry(&mut self.next_expiry, facts.exptime);
-        self.most = self.most.max(self.items.len());
+        if fits { 0 } else { self.memory.segment_bytes() }
+    }
+
+    /// Stores a new item; there must be none of this key.
+    pub(super) fn insert(&mut self, key: &Lookup<'_>, facts: Facts, value: &[u8]) {
+        let queue = if self.ghost.remove(key.hash) { Queue::Main } else { Queue::Small };
+        let (place, accessed) = self.store(queue, &facts, key.bytes, value);
+        self.queues.note_newest(place.unit());
+        let memory = &self.memory;
+        self.index.insert(key.hash, Slot::new(place, key.hash, 0, accessed), |place| memory.hash_of(place));
     }
 
     /// Removes what lies under a key, if anything does.
     pub(super) fn remove(&mut self, key: &Lookup<'_>) {
-        // Dropped within the meter, not behind it.
-        self.metered(|table| drop(table.items.pop(key as &dyn Sought)));
-    }
-
-    /// Runs `change` and counts the memory it took or gave back.
-    #[inline]
-    fn metered<R>(&mut self, change: impl FnOnce(&mut Self) -> R) -> R {
-        let before = meter::balance();
-        let result = change(self);
-        self.used += meter::balance() - before;
-        result
-    }
-}
-
-/// An item that was found.
-pub(super) struct Entry<'t> {
-    item: &'t mut Item,
-    next_expiry: &'t mut Seconds,
-    used: &'t mut i64,
-}
-
-impl<'t> Entry<'t> {
-    #[inline]
-    pub(super) fn facts(&self) -> &Facts {
-        &self.item.facts
-    }
-
-    #[inline]
-    pub(super) fn value(&self) -> &[u8] {
-        &self.item.value
-    }
-
-    /// The value, for as long as the table is borrowed.
-    #[inline]
-    pub(super) fn into_value(self) -> &'t [u8] {
-        &self.item.value
-    }
-
-    /// Other facts; the value stays as it is.
-    #[inline]
-    pub(super) fn update(&mut self, facts: Facts) {
-        note_expiry(self.next_expiry, facts.exptime);
-        self.item.facts = facts;
-    }
-
-    /// Other facts, and another value, in the same memory where its length allows.
-    pub(super) fn rewrite(&mut self, facts: Facts, value: NewValue<'_>) {
-        self.update(facts);
-        let before = meter::balance();
-        replace(&mut self.item.value, value);
-        *self.used += meter::balance() - before;
-    }
-}
-
-fn replace(old: &mut Box<[u8]>, new: NewValue<'_>) {
-    match new {
-        NewValue::Bytes(bytes) if bytes.len() == old.len() => old.copy_from_slice(bytes),
-        NewValue::Bytes(bytes) => *old = bytes.into(),
-        NewValue::Appended(bytes) => *old = [&**old, bytes].concat().into(),
-        NewValue::Prepended(bytes) => *old = [bytes, &**old].concat().into(),
-        NewValue::Padded(bytes) if bytes.len() <= old.len() => {
-            let (front, rest) = old.split_at_mut(bytes.len());
-            front.copy_from_slice(bytes);
-            rest.fill(b' ');
+        if let Some(at) = self.position(key) {
+            self.remove_at(at);
         }
-        NewValue::Padded(bytes) => *old = bytes.into(),
     }
-}
 
-#[inline]
-fn note_expiry(next: &mut Seconds, exptime: Seconds) {
-    if exptime != 0 {
-        *next = (*next).min(exptime);
+    #[inline]
+    fn position(&self, key: &Lookup<'_>) -> Option<Position> {
+        self.index.find(key.hash, |place| self.memory.key(place) == key.bytes)
+    }
+
+    fn remove_at(&mut self, at: Position) {
+        let place = self.index.get(at).place();
+        let memory = &self.memory;
+        self.index.remove(at, |place| memory.hash_of(place));
+        self.free(place);
+    }
+
+    /// Puts an item's bytes somewhere.
+    fn store(&mut self, queue: Queue, facts: &Facts, key: &[u8], value: &[u8]) -> (Place, Accessed) {
+        match self.reserve(queue, facts, key.len(), value.len()) {
+            Some(spot) => {
+                let segment = self.memory.segment_mut(spot.segment);
+                let (key_bytes, value_bytes) = segment.body_mut(spot.form, spot.at).split_at_mut(key.len());
+                key_bytes.copy_from_slice(key);
+                value_bytes.copy_from_slice(value);
+                (spot.place(), segment.accessed(facts.accessed))
+            }
+            None => (self.store_large(queue, facts, key.into(), value.into()), Accessed::new(0, 0)),
+        }
+    }
+
+    fn store_large(&mut self, queue: Queue, facts: &Facts, key: Box<[u8]>, value: Box<[u8]>) -> Place {
+        let item = Large { key, value, facts: *facts, queue };
+        self.queues.grow(queue, item.bytes());
+        let number = self.memory.larges.insert(item);
+        self.queues.push(queue, Unit::Large(number));
+        Place::Large(number)
+    }
+
+    /// Room for an item in a segment, with its header written; `None` where it is too large for one.
+    fn reserve(&mut self, queue: Queue, facts: &Facts, key_len: usize, value_len: usize) -> Option<Spot> {
+        if !self.memory.fits_segment(key_len, value_len) {
+            return None;
+        }
+        let class = TtlClass::of(facts);
+        if let Some(number) = *self.queues.open(queue, class) {
+            let segment = self.memory.segment_mut(number);
+            let form = segment.form(facts, key_len, value_len);
+            if segment.has_room(form) {
+                return Some(Spot { segment: number, at: segment.append(form, facts), form });
+            }
+            self.seal(number);
+        }
+        let number = self.memory.begin_segment(queue, facts);
+        self.queues.grow(queue, self.memory.segment_bytes());
+        *self.queues.open(queue, class) = Some(number);
+        let segment = self.memory.segment_mut(number);
+        let form = segment.form(facts, key_len, value_len);
+        Some(Spot { segment: number, at: segment.append(form, facts), form })
+    }
+
+    /// Adds nothing more to a segment, which takes its place in its queue.
+    fn seal(&mut self, number: usize) {
+        let segment = self.memory.segment_mut(number);
+        segment.open = false;
+        let (queue, class) = (segment.queue, segment.class);
+        *self.queues.open(queue, class) = None;
+        self.queues.push(queue, Unit::Segment(number));
+    }
+
+    /// Frees the memory of an item that the index names no more.
+    fn free(&mut self, place: Place) {
+        match place {
+            Place::Segment(number, at) => {
+                let segment = self.memory.segment_mut(number);
+                segment.remove(at);
+                if segment.is_empty() {
+                    self.free_segment(number);
+                }
+            }
+            Place::Large(number) => {
+                let item = self.memory.larges.remove(number);
+                self.queues.remove(item.queue, Unit::Large(number));
+                self.queues.shrink(item.queue, item.bytes());
+            }
+        }
+    }
+
+    /// Frees a segment that holds no item.
+    fn free_segment(&mut self, number: usize) {
+        let segment = self.memory.segment(number);
+        let (queue, class) = (segment.queue, segment.class);
+        if segment.open {
+            *self.queues.open(queue, class) = None;
+        } else {
+            self.queues.remove(queue, Unit::Segment(number));
+        }
+        self.queues.shrink(queue, self.memory.segment_bytes());
+        self.memory.end_segment(number);
     }
 }
 

@@ -37,8 +37,12 @@ impl Rig {
 
     /// A store of one shard, whose order is the order of the whole.
     fn one_shard(options: &Options) -> Self {
+        Self::with_shards(options, 1)
+    }
+
+    fn with_shards(options: &Options, count: usize) -> Self {
         let (clock, events) = (Clock::manual(UNIX_START), Events::default());
-        let store = Store::of(Shards::with_count(options, clock.clone(), events.clone(), 1));
+        let store = Store::of(Shards::with_count(options, clock.clone(), events.clone(), count));
         Self { store, clock, events, counters: Counters::default() }
     }
 

@@ -80,12 +80,12 @@ pub(super) async fn list(
     }
     let store = &admin.context.store;
     let mut listing = Listing { keys: Vec::new(), truncated: false, examined: 0 };
-    for shard in 0..store.shard_count() {
+    for part in 0..store.part_count() {
         if listing.truncated || listing.examined >= EXAMINED_MAX {
             listing.truncated = true;
             break;
         }
-        store.walk(&admin.caller(), shard, |item| {
+        store.walk(&admin.caller(), part, |item| {
             listing.examined += 1;
             if !item.key.starts_with(&prefix) {
                 return;

@@ -1,18 +1,23 @@
-//! What is done to all items of a table, or to those that lie there longest.
-
-use std::num::NonZeroUsize;
+//! What is done to all items of a table, piece by piece, so that nobody waits for all of it.
 
 use crate::clock::Seconds;
 use crate::store::facts::{Dead, FETCHED, Facts};
-use crate::store::table::{Table, meter};
+use crate::store::table::Table;
+use crate::store::table::queues::Unit;
+use crate::store::table::segment::{Ends, Horizon};
+use crate::store::table::slot::{Place, Slot};
 
-/// A table is fitted to its items when there are fewer than this part of what there were.
-const FIT_BELOW: usize = 8;
+/// Large items that a sweep looks at in one step.
+const LARGE_STEP: usize = 256;
 
-/// A capacity that is never reached, and is not [`NonZeroUsize::MAX`].
-const UNBOUNDED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(usize::MAX - 2);
+/// Where a sweep goes on: segments first, then large items.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::store) struct Cursor {
+    segment: usize,
+    large: usize,
+}
 
-/// What [`Table::sweep`] saw.
+/// What a step of a sweep saw.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::store) struct Swept {
     pub(in crate::store) checked: u64,
@@ -22,61 +27,113 @@ pub(in crate::store) struct Swept {
 }
 
 impl Table {
-    /// Drops every item that `dead` says is dead.
-    pub(in crate::store) fn sweep(&mut self, dead: impl Fn(&[u8], &Facts) -> Option<Dead>) -> Swept {
-        let checked = self.items.len() as u64;
-        let mut next_expiry = Seconds::MAX;
-        let mut expired_unfetched = 0;
-        self.metered(|table| {
-            table.items.retain(|key, item| match dead(key.bytes(), &item.facts) {
-                Some(why) => {
-                    expired_unfetched += u64::from(why == Dead::Expired && !item.facts.is(FETCHED));
-                    false
-                }
-                None => {
-                    if item.facts.exptime != 0 {
-                        next_expiry = next_expiry.min(item.facts.exptime);
-                    }
-                    true
-                }
-            });
-        });
-        self.next_expiry = next_expiry;
-        self.fit();
-        Swept { checked, dropped: checked - self.items.len() as u64, expired_unfetched }
-    }
-
-    /// Gives back what the table takes for items that are gone, once those are most.
-    pub(in crate::store) fn fit(&mut self) {
-        if self.items.len() < self.most / FIT_BELOW {
-            self.most = self.items.len();
-            // Shrinks its table at every change of the capacity, which has no meaning here.
-            let other = if self.items.cap() == NonZeroUsize::MAX { UNBOUNDED } else { NonZeroUsize::MAX };
-            self.metered(|table| table.items.resize(other));
+    /// One step of a sweep: drops what `dead` says is dead in the next segment in which something may be, or in any with `all`,
+    /// or of some large items. `None` at the end.
+    pub(in crate::store) fn sweep(
+        &mut self,
+        cursor: &mut Cursor,
+        horizon: Horizon,
+        all: bool,
+        dead: impl Fn(&[u8], &Facts) -> Option<Dead>,
+    ) -> Option<Swept> {
+        let due = |ends: &Ends| all || ends.may_be_dead(horizon);
+        while cursor.segment < self.memory.numbers() {
+            let number = cursor.segment;
+            cursor.segment += 1;
+            if self.memory.find_segment(number).is_some_and(|segment| due(segment.ends())) {
+                return Some(self.sweep_segment(number, dead));
+            }
         }
+        let numbers = cursor.large..self.memory.larges.numbers().min(cursor.large + LARGE_STEP);
+        if numbers.is_empty() || (cursor.large == 0 && !all && self.memory.larges.next_end() > horizon.now) {
+            return None;
+        }
+        cursor.large = numbers.end;
+        let swept = self.sweep_larges(numbers, dead);
+        if cursor.large == self.memory.larges.numbers() {
+            self.memory.larges.find_next_end();
+        }
+        Some(swept)
     }
 
-    /// The key and the facts of the item that was used longest ago.
-    pub(in crate::store) fn oldest(&self) -> Option<(&[u8], &Facts)> {
-        self.items.peek_lru().map(|(key, item)| (key.bytes(), &item.facts))
+    fn sweep_segment(&mut self, number: usize, dead: impl Fn(&[u8], &Facts) -> Option<Dead>) -> Swept {
+        let mut swept = Swept::default();
+        let mut ends: Option<Ends> = None;
+        let mut next = 0;
+        while let Some((at, form)) = self.memory.find_segment(number).and_then(|segment| segment.next(next)) {
+            next = at + form.item_len();
+            swept.checked += 1;
+            let segment = self.memory.segment(number);
+            // The time of the last use, which the index has, makes nothing dead.
+            let facts = segment.facts(form, at, segment.accessed(0));
+            match dead(segment.key(form, at), &facts) {
+                Some(why) => self.drop_dead(Place::Segment(number, at), why, &facts, &mut swept),
+                None => match &mut ends {
+                    Some(ends) => ends.add(&facts),
+                    None => ends = Some(Ends::of(&facts)),
+                },
+            }
+        }
+        if let (Some(ends), Some(_)) = (ends, self.memory.find_segment(number)) {
+            self.memory.segment_mut(number).set_ends(ends);
+        }
+        swept
     }
 
-    /// Drops the item that was used longest ago, once `show` has seen its key, its facts and how
-    /// many bytes its value has; `None` when there is none.
-    pub(in crate::store) fn evict<R>(&mut self, show: impl FnOnce(&[u8], &Facts, usize) -> R) -> Option<R> {
-        let (key, item) = self.items.peek_lru()?;
-        // Outside the meter: what `show` allocates is no item's memory.
-        let shown = show(key.bytes(), &item.facts, item.value.len());
-        let before = meter::balance();
-        drop(self.items.pop_lru());
-        self.used += meter::balance() - before;
-        Some(shown)
+    fn sweep_larges(
+        &mut self,
+        numbers: std::ops::Range<usize>,
+        dead: impl Fn(&[u8], &Facts) -> Option<Dead>,
+    ) -> Swept {
+        let mut swept = Swept::default();
+        for number in numbers {
+            let Some(item) = self.memory.larges.find(number) else { continue };
+            swept.checked += 1;
+            let facts = item.facts;
+            if let Some(why) = dead(&item.key, &facts) {
+                self.drop_dead(Place::Large(number), why, &facts, &mut swept);
+            }
+        }
+        swept
     }
 
-    /// Shows every item's key, facts and value, most recently used first.
-    pub(in crate::store) fn walk(&self, mut show: impl FnMut(&[u8], &Facts, &[u8])) {
-        for (key, item) in &self.items {
-            show(key.bytes(), &item.facts, &item.value);
+    fn drop_dead(&mut self, place: Place, why: Dead, facts: &Facts, swept: &mut Swept) {
+        swept.dropped += 1;
+        swept.expired_unfetched += u64::from(why == Dead::Expired && !facts.is(FETCHED));
+        let position = self.position_of(place);
+        self.remove_at(position);
+    }
+
+    /// When the item was used last that was not used for longest, of those that give way next.
+    pub(in crate::store) fn oldest(&self) -> Option<Seconds> {
+        let accessed = |slot: Slot| self.memory.facts(slot).accessed;
+        let slot = |place| self.index.get(self.position_of(place));
+        let of_unit = |unit| match unit {
+            Unit::Large(number) => Some(self.memory.larges.get(number).facts.accessed),
+            Unit::Segment(number) => {
+                let segment = self.memory.segment(number);
+                let mut next = 0;
+                let items = std::iter::from_fn(|| {
+                    let (at, form) = segment.next(next)?;
+                    next = at + form.item_len();
+                    Some(accessed(slot(Place::Segment(number, at))))
+                });
+                items.min()
+            }
+        };
+        self.queues.oldest().chain(self.queues.opened().map(Unit::Segment)).filter_map(of_unit).min()
+    }
+
+    /// Bytes of the index.
+    pub(in crate::store) fn index_bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// Shows key, facts and value of every item in one piece of the index.
+    pub(in crate::store) fn walk(&self, piece: usize, mut show: impl FnMut(&[u8], &Facts, &[u8])) {
+        for slot in self.index.slots(piece) {
+            let place = slot.place();
+            show(self.memory.key(place), &self.memory.facts(slot), self.memory.value(place));
         }
     }
 }

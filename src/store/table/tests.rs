@@ -1,83 +1,71 @@
-//! The table against a list of items in the order of their use, and the allocator's count.
+//! The table against a map, in an arena so small that segments are begun, taken apart and freed all the time.
+
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::facts::{Dead, FETCHED};
+use crate::clock::Seconds;
+use crate::store::facts::{Dead, FETCHED, NewValue};
 
-const KEYS: u8 = 6;
+const SEGMENT_BYTES: usize = 1 << 10;
+
+const KEYS: u8 = 40;
 
 #[derive(Debug, Clone)]
 enum Op {
     Insert(u8, Facts, usize),
     Update(u8, Facts),
-    /// Found as used; then a value of this many bytes in one of four ways.
+    /// A value of this many bytes in one of four ways.
     Rewrite(u8, Facts, usize, u8),
     Promote(u8),
     Remove(u8),
-    /// Whatever ends by then is dead.
-    Sweep(Seconds),
-    Evict,
+    /// Whatever ends by then is dead; of all items, or where something may be.
+    Sweep(Seconds, bool),
+    /// Likewise, and a unit is taken apart.
+    Reclaim(Seconds, bool),
+    ReclaimWaste(Seconds),
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
-    let numbers = (any::<u64>(), any::<u32>(), 0..9_u32, any::<u32>(), any::<u32>());
-    numbers.prop_map(|(cas, flags, exptime, accessed, stamp)| Facts { cas, flags, exptime, accessed, stamp })
+    let exptime = prop_oneof![2 => Just(0), 3 => 1..9_u32, 1 => 300..20_000_u32];
+    let flags = prop_oneof![3 => Just(0), 1 => any::<u32>()];
+    let cas = prop_oneof![1 => Just(0), 6 => 1..1_u64 << 30, 1 => any::<u64>()];
+    let stamp = prop_oneof![4 => 0..16_u32, 1 => 0x100..0x40f_u32].prop_map(|stamp| stamp & !0xf0);
+    (cas, flags, exptime, 0..2000_u32, stamp).prop_map(|(cas, flags, exptime, accessed, stamp)| Facts {
+        cas,
+        flags,
+        exptime,
+        accessed,
+        stamp,
+    })
+}
+
+/// Bytes of a value: most often it fits into a segment.
+fn len() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => 0..60_usize, 1 => 0..300_usize]
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0..KEYS, facts(), 0..300_usize).prop_map(|(key, facts, len)| Op::Insert(key, facts, len)),
+        12 => (0..KEYS, facts(), len()).prop_map(|(key, facts, len)| Op::Insert(key, facts, len)),
         2 => (0..KEYS, facts()).prop_map(|(key, facts)| Op::Update(key, facts)),
-        4 => (0..KEYS, facts(), 0..300_usize, 0..4_u8)
+        4 => (0..KEYS, facts(), len(), 0..4_u8)
             .prop_map(|(key, facts, len, how)| Op::Rewrite(key, facts, len, how)),
-        1 => (0..KEYS).prop_map(Op::Promote),
-        2 => (0..KEYS).prop_map(Op::Remove),
-        1 => (0..9_u32).prop_map(Op::Sweep),
-        1 => Just(Op::Evict),
+        2 => (0..KEYS).prop_map(Op::Promote),
+        3 => (0..KEYS).prop_map(Op::Remove),
+        1 => (0..9_u32, any::<bool>()).prop_map(|(now, all)| Op::Sweep(now, all)),
+        2 => (0..9_u32, prop::bool::weighted(0.1)).prop_map(|(now, force)| Op::Reclaim(now, force)),
+        1 => (0..9_u32).prop_map(Op::ReclaimWaste),
     ]
 }
 
-/// Short and long ones: every other key does not fit into an entry.
+/// Short and long ones.
 fn key(number: u8) -> Vec<u8> {
-    vec![b'a' + number; if number.is_multiple_of(2) { 5 } else { 100 }]
+    vec![b'A' + number; if number.is_multiple_of(8) { 60 } else { 5 }]
 }
 
-#[derive(Debug, Clone, PartialEq)]
-struct Held {
-    key: Vec<u8>,
-    facts: Facts,
-    value: Vec<u8>,
-}
-
-/// The items, the one that was used last in front.
-#[derive(Default)]
-struct Model(Vec<Held>);
-
-impl Model {
-    fn position(&self, number: u8) -> Option<usize> {
-        self.0.iter().position(|held| held.key == key(number))
-    }
-
-    fn bring_front(&mut self, at: usize) -> &mut Held {
-        let held = self.0.remove(at);
-        self.0.insert(0, held);
-        &mut self.0[0]
-    }
-}
-
-fn rewritten(old: &[u8], new: &[u8], how: u8) -> Vec<u8> {
-    match how {
-        0 => new.to_vec(),
-        1 => [old, new].concat(),
-        2 => [new, old].concat(),
-        _ => {
-            let mut value = new.to_vec();
-            value.resize(old.len().max(new.len()), b' ');
-            value
-        }
-    }
-}
+type Model = BTreeMap<Vec<u8>, (Facts, Vec<u8>)>;
 
 fn new_value(bytes: &[u8], how: u8) -> NewValue<'_> {
     match how {
@@ -92,93 +80,256 @@ fn is_dead(facts: &Facts, now: Seconds) -> Option<Dead> {
     (facts.exptime != 0 && facts.exptime <= now).then_some(Dead::Expired)
 }
 
-/// Runs one change of the table and holds its count against the allocator's.
-fn counted<R>(table: &mut Table, change: impl FnOnce(&mut Table) -> R) -> R {
-    let (used, balance) = (table.used(), meter::balance());
-    let result = change(table);
-    assert_eq!(table.used() - used, meter::balance() - balance);
-    result
+/// Notes what goes.
+struct Witness<'a> {
+    now: Seconds,
+    model: &'a mut Model,
+    /// Whether nothing that lives may go.
+    spares: bool,
+}
+
+impl Judge for Witness<'_> {
+    fn dead(&self, _: &[u8], facts: &Facts) -> Option<Dead> {
+        is_dead(facts, self.now)
+    }
+
+    fn gone(&mut self, item: Gone<'_>) {
+        let (facts, value) = self.model.remove(item.key).expect("it was there");
+        assert_eq!((&facts, value.len()), (item.facts, item.value_len));
+        assert_eq!(is_dead(&facts, self.now), item.why);
+        assert!(item.why.is_some() || !self.spares, "it lives");
+    }
+}
+
+fn reclaim(table: &mut Table, model: &mut Model, now: Seconds, force: bool, waste: bool) -> bool {
+    let horizon = Horizon { now, floor: 0 };
+    let mut witness = Witness { now, model, spares: true };
+    if waste {
+        while table.reclaim_waste(horizon, 4, &mut witness) {}
+        return false;
+    }
+    table.reclaim_waste(horizon, 4, &mut witness) || {
+        witness.spares = false;
+        table.reclaim(force, &mut witness)
+    }
+}
+
+fn sweep(table: &mut Table, model: &mut Model, now: Seconds, all: bool) {
+    let (mut cursor, mut dropped, mut unfetched) = (Cursor::default(), 0, 0);
+    let horizon = Horizon { now, floor: 0 };
+    while let Some(swept) = table.sweep(&mut cursor, horizon, all, |_, facts| is_dead(facts, now)) {
+        dropped += swept.dropped;
+        unfetched += swept.expired_unfetched;
+    }
+    let dead: Vec<_> = model.values().filter(|(facts, _)| is_dead(facts, now).is_some()).collect();
+    assert_eq!(dropped, dead.len() as u64);
+    assert_eq!(unfetched, dead.iter().filter(|(facts, _)| !facts.is(FETCHED)).count() as u64);
+    model.retain(|_, (facts, _)| is_dead(facts, now).is_none());
 }
 
 fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
     let bytes = [b'1'; 300];
     match *op {
         Op::Insert(number, facts, len) => {
-            if model.position(number).is_none() {
-                let key = key(number);
-                counted(table, |table| table.insert(&hash.lookup(&key), facts, &bytes[..len]));
-                model.0.insert(0, Held { key, facts, value: bytes[..len].to_vec() });
+            let key = key(number);
+            if !model.contains_key(&key) {
+                let (used, growth) = (table.used(), table.growth(&facts, key.len(), len) as i64);
+                let before = (table.index.bytes() + table.ghost.bytes()) as i64;
+                table.insert(&hash.lookup(&key), facts, &bytes[..len]);
+                let around = (table.index.bytes() + table.ghost.bytes()) as i64 - before;
+                let extra = 256;
+                assert!(table.used() - used - around <= growth.max(SEGMENT_BYTES as i64) + extra);
+                model.insert(key, (facts, bytes[..len].to_vec()));
             }
         }
         Op::Update(number, facts) => {
             let key = key(number);
-            let there = counted(table, |table| {
-                table.find(&hash.lookup(&key)).map(|mut entry| entry.update(facts)).is_some()
-            });
-            let at = model.position(number);
-            assert_eq!(there, at.is_some());
-            at.into_iter().for_each(|at| model.0[at].facts = facts);
+            let there = table.find(&hash.lookup(&key)).map(|mut entry| entry.update(facts)).is_some();
+            assert_eq!(there, model.contains_key(&key));
+            model.entry(key).and_modify(|(old, _)| *old = facts);
         }
         Op::Rewrite(number, facts, len, how) => {
-            let (key, new) = (key(number), &bytes[..len]);
-            let there = counted(table, |table| {
-                let entry = table.find_used(&hash.lookup(&key));
-                entry.map(|mut entry| entry.rewrite(facts, new_value(new, how))).is_some()
-            });
-            let at = model.position(number);
-            assert_eq!(there, at.is_some());
-            if let Some(at) = at {
-                let held = model.bring_front(at);
-                held.facts = facts;
-                assert_eq!(new_value(new, how).len(held.value.len()), rewritten(&held.value, new, how).len());
-                held.value = rewritten(&held.value, new, how);
-            }
+            let (key, value) = (key(number), new_value(&bytes[..len], how));
+            let entry = table.find(&hash.lookup(&key));
+            assert_eq!(entry.is_some(), model.contains_key(&key));
+            let Some(mut entry) = entry else { return };
+            let rewritten = value.made_of(entry.value());
+            assert_eq!(rewritten.len(), value.len(entry.value().len()));
+            entry.rewrite(facts, value);
+            assert_eq!((entry.facts(), entry.value()), (&facts, &*rewritten));
+            assert_eq!(entry.into_value(), rewritten);
+            model.insert(key, (facts, rewritten));
         }
-        Op::Promote(number) => {
-            let key = key(number);
-            counted(table, |table| table.promote(&hash.lookup(&key)));
-            model.position(number).into_iter().for_each(|at| _ = model.bring_front(at));
-        }
+        Op::Promote(number) => _ = table.find(&hash.lookup(&key(number))).map(|mut entry| entry.promote()),
         Op::Remove(number) => {
-            let key = key(number);
-            counted(table, |table| table.remove(&hash.lookup(&key)));
-            model.0.retain(|held| held.key != key);
+            table.remove(&hash.lookup(&key(number)));
+            model.remove(&key(number));
         }
-        Op::Sweep(now) => {
-            let swept = counted(table, |table| table.sweep(|_, facts| is_dead(facts, now)));
-            let dead = |held: &&Held| is_dead(&held.facts, now).is_some();
-            let unfetched = model.0.iter().filter(dead).filter(|held| !held.facts.is(FETCHED)).count() as u64;
-            assert_eq!((swept.checked, swept.expired_unfetched), (model.0.len() as u64, unfetched));
-            model.0.retain(|held| !dead(&held));
-            assert_eq!(swept.checked - swept.dropped, model.0.len() as u64);
-        }
-        Op::Evict => {
-            let oldest = model.0.pop().map(|held| (held.facts, held.value.len()));
-            assert_eq!(counted(table, |table| table.evict(|_, facts, len| (*facts, len))), oldest);
-        }
+        Op::Sweep(now, all) => sweep(table, model, now, all),
+        Op::Reclaim(now, force) => _ = reclaim(table, model, now, force, false),
+        Op::ReclaimWaste(now) => _ = reclaim(table, model, now, false, true),
     }
+}
+
+fn check(table: &mut Table, model: &Model, hash: &KeyHash) {
+    table.audit();
+    let mut shown = Model::new();
+    for piece in 0..table.index.pieces() {
+        table.walk(piece, |key, facts, value| {
+            assert!(shown.insert(key.to_vec(), (*facts, value.to_vec())).is_none());
+        });
+    }
+    assert_eq!(&shown, model);
+    assert_eq!(table.len(), model.len());
+    for (key, (facts, value)) in model {
+        let entry = table.find(&hash.lookup(key)).expect("the model has it");
+        assert_eq!((entry.facts(), entry.value()), (facts, &**value));
+    }
+}
+
+fn tiny(pieces: usize) -> (Table, KeyHash) {
+    let hash = KeyHash::default();
+    (Table::new(hash.clone(), Arc::new(Pool::new(SEGMENT_BYTES)), pieces), hash)
 }
 
 proptest! {
     #[test]
-    fn the_table_does_what_its_model_does(ops in proptest::collection::vec(op(), 1..200)) {
-        let hash = KeyHash::default();
-        let (mut table, mut model) = (Table::new(hash.clone()), Model::default());
+    fn the_table_is_a_map(ops in proptest::collection::vec(op(), 1..400), pieces in 1..4_usize) {
+        let (mut table, hash) = tiny(pieces);
+        let mut model = Model::new();
         for op in &ops {
             apply(&mut table, &mut model, &hash, op);
-            let mut shown = Vec::new();
-            table.walk(|key, facts, value| {
-                shown.push(Held { key: key.to_vec(), facts: *facts, value: value.to_vec() });
-            });
-            prop_assert_eq!(&shown, &model.0, "after {:?}", op);
-            prop_assert_eq!(table.len(), model.0.len());
-            prop_assert_eq!(table.oldest().map(|(_, facts)| *facts), model.0.last().map(|held| held.facts));
-            let ends = model.0.iter().map(|held| held.facts.exptime).filter(|&exptime| exptime != 0).min();
-            prop_assert!(ends.is_none_or(|ends| table.next_expiry() <= ends), "after {:?}", op);
-            for held in &model.0 {
-                let entry = table.find(&hash.lookup(&held.key)).expect("the model has it");
-                prop_assert_eq!((entry.facts(), entry.value()), (&held.facts, &*held.value));
+            check(&mut table, &model, &hash);
+        }
+        // What is left can be taken apart, but for the unit that was written to last.
+        while reclaim(&mut table, &mut model, 0, false, false) {
+            check(&mut table, &model, &hash);
+        }
+        prop_assert!(table.memory.segments().count() + table.memory.larges.iter().count() <= 1);
+    }
+}
+
+const PLAIN: Facts = Facts { cas: 1, flags: 0, exptime: 0, accessed: 5, stamp: 0 };
+
+struct Count(Vec<Vec<u8>>);
+
+impl Judge for Count {
+    fn dead(&self, _: &[u8], _: &Facts) -> Option<Dead> {
+        None
+    }
+
+    fn gone(&mut self, item: Gone<'_>) {
+        self.0.push(item.key.to_vec());
+    }
+}
+
+#[test]
+fn what_was_used_twice_outlives_what_was_not() {
+    let (mut table, hash) = tiny(1);
+    let name = |number: usize| format!("{number:04}").into_bytes();
+    for number in 0..200 {
+        table.insert(&hash.lookup(&name(number)), PLAIN, &[b'x'; 20]);
+        if number % 10 == 0 {
+            let name = name(number);
+            let mut entry = table.find(&hash.lookup(&name)).unwrap();
+            entry.promote();
+            entry.promote();
+        }
+    }
+    let mut gone = Count(Vec::new());
+    while gone.0.len() < 150 {
+        table.reclaim(false, &mut gone);
+    }
+    assert!((0..20).all(|tenth| table.position(&hash.lookup(&name(tenth * 10))).is_some()));
+    assert!(gone.0.is_sorted(), "first in, first out");
+    // A key that comes back soon goes where it stays longer.
+    let again = gone.0.last().unwrap();
+    table.insert(&hash.lookup(again), PLAIN, b"");
+    let at = table.position(&hash.lookup(again)).unwrap();
+    assert_eq!(table.memory.queue(table.index.get(at).place()), Queue::Main);
+}
+
+#[test]
+fn segments_of_what_ends_soon_are_freed_whole() {
+    let (mut table, hash) = tiny(1);
+    for number in 0..100_u32 {
+        let exptime = if number.is_multiple_of(2) { 0 } else { 100 };
+        table.insert(&hash.lookup(&number.to_be_bytes()), Facts { exptime, ..PLAIN }, &[b'x'; 30]);
+    }
+    let segments = table.memory.segments().count();
+    struct At(Seconds, usize);
+    impl Judge for At {
+        fn dead(&self, _: &[u8], facts: &Facts) -> Option<Dead> {
+            is_dead(facts, self.0)
+        }
+
+        fn gone(&mut self, item: Gone<'_>) {
+            assert!(item.why.is_some(), "nothing that lives gives way");
+            self.1 += 1;
+        }
+    }
+    let mut judge = At(100, 0);
+    let horizon = Horizon { now: 100, floor: 0 };
+    while table.reclaim_waste(horizon, 1000, &mut judge) {
+        if judge.1 == 50 {
+            break;
+        }
+    }
+    assert_eq!((judge.1, table.len()), (50, 50));
+    assert!(table.memory.segments().count() <= segments / 2 + 1);
+    table.audit();
+}
+
+#[test]
+fn a_flush_frees_segments_without_asking_what_ends() {
+    let (mut table, hash) = tiny(1);
+    for number in 0..100_u32 {
+        let stamp = if number < 50 { 0x100 } else { 0x200 };
+        table.insert(&hash.lookup(&number.to_be_bytes()), Facts { stamp, ..PLAIN }, &[b'x'; 30]);
+    }
+    assert!(table.dead_unit(Horizon { now: 0, floor: 0x100 }).is_none());
+    assert!(table.dead_unit(Horizon { now: 0, floor: 0x200 }).is_some());
+}
+
+impl Table {
+    /// Holds everything against everything: the index, the segments, the queues and the counts.
+    pub(in crate::store) fn audit(&self) {
+        let mut live: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut larges = 0;
+        for piece in 0..self.index.pieces() {
+            for slot in self.index.slots(piece) {
+                match slot.place() {
+                    Place::Segment(number, at) => {
+                        let form = self.memory.segment(number).form_at(at);
+                        assert!(!form.is_dead());
+                        *live.entry(number).or_default() += form.item_len();
+                    }
+                    Place::Large(_) => larges += 1,
+                }
             }
         }
+        let (mut small, mut main) = (0, 0);
+        let mut count = |queue, bytes| match queue {
+            Queue::Small => small += bytes,
+            Queue::Main => main += bytes,
+        };
+        let opened: Vec<usize> = self.queues.opened().collect();
+        for (number, segment) in self.memory.segments() {
+            assert_eq!(segment.live_bytes(), live.remove(&number).unwrap_or(0), "segment {number}");
+            assert!(!segment.is_empty(), "segment {number} holds nothing");
+            assert_eq!(segment.open, opened.contains(&number), "segment {number}");
+            count(segment.queue, self.memory.segment_bytes());
+        }
+        assert!(live.is_empty(), "every item lies in a segment that is in use");
+        let mut bytes = 0;
+        for (_, item) in self.memory.larges.iter() {
+            bytes += item.bytes();
+            count(item.queue, item.bytes());
+        }
+        assert_eq!(self.memory.larges.iter().count(), larges);
+        assert_eq!(self.memory.larges.bytes(), bytes);
+        assert_eq!(self.queues.bytes(), [small, main]);
+        let units = self.memory.segments().count() - opened.len() + larges;
+        assert_eq!(self.queues.units(), units, "each unit stands in one queue");
     }
 }

@@ -39,7 +39,7 @@ impl MinGenerations for Nothing {
 
 fn shown(rig: &Rig) -> Vec<Vec<u8>> {
     let mut keys = Vec::new();
-    for shard in 0..rig.store.shard_count() {
+    for shard in 0..rig.store.part_count() {
         rig.store.walk(&rig.caller(), shard, |item| keys.push(item.key.to_vec()));
     }
     keys.sort();
@@ -93,11 +93,14 @@ fn a_key_that_counts_still_ends_in_its_time() {
 }
 
 #[test]
-fn only_the_first_sweep_after_a_change_visits_every_shard() {
-    let rig = Rig::new(&Options::default());
-    let all = rig.store.shard_count();
+fn only_the_first_sweep_after_a_change_visits_every_segment() {
+    let rig = Rig::one_shard(&Options { budget_bytes: 1 << 20, ..Options::default() });
+    let fill = || (0..100).for_each(|number| _ = rig.set(&long_key(number), &[b'x'; 1000], Exptime::Never));
+    fill();
     assert_eq!(visited(&rig), 0);
-    for floors in [table([(b"k", Generation::default())]), table([(b"k", Generation::default())]), None] {
+    let floors = || Some(Arc::new(All(Generation::default())) as Arc<dyn MinGenerations>);
+    let all = 8;
+    for floors in [floors(), floors(), None] {
         rig.store.set_min_generations(floors);
         assert_eq!(visited(&rig), all);
         assert_eq!(visited(&rig), 0);
@@ -106,24 +109,27 @@ fn only_the_first_sweep_after_a_change_visits_every_shard() {
     }
     rig.flush(Exptime::Never);
     assert_eq!((visited(&rig), visited(&rig)), (all, 0));
+    assert!(rig.store.is_empty());
 }
 
 #[test]
 fn a_sweep_that_broke_off_or_was_overtaken_is_made_good() {
-    let rig = Rig::new(&Options::default());
-    rig.store.set_min_generations(Some(Arc::new(Nothing)));
+    let rig = Rig::one_shard(&Options { budget_bytes: 1 << 20, ..Options::default() });
+    let all = || Some(Arc::new(All(Generation::default())) as Arc<dyn MinGenerations>);
+    (0..100).for_each(|number| _ = rig.set(&long_key(number), &[b'x'; 1000], Exptime::Never));
+    rig.store.set_min_generations(all());
     assert!(!rig.store.sweep(&rig.caller(), |_| ControlFlow::Break(())));
-    assert_eq!(visited(&rig), rig.store.shard_count());
+    assert_eq!(visited(&rig), 8);
 
-    rig.store.set_min_generations(Some(Arc::new(Nothing)));
+    rig.store.set_min_generations(all());
     let mut first = true;
     rig.store.sweep(&rig.caller(), |_| {
         if std::mem::take(&mut first) {
-            rig.store.set_min_generations(Some(Arc::new(Nothing)));
+            rig.store.set_min_generations(all());
         }
         ControlFlow::Continue(())
     });
-    assert_eq!(visited(&rig), rig.store.shard_count(), "it saw older floors in some");
+    assert_eq!(visited(&rig), 8, "it saw older floors in some");
 }
 
 /// What is written once a change is in force is judged by the floors of that change, also by a
@@ -131,6 +137,7 @@ fn a_sweep_that_broke_off_or_was_overtaken_is_made_good() {
 #[test]
 fn a_sweep_asks_the_floors_of_the_moment() {
     let rig = Rig::new(&Options::default());
+    rig.set(b"one to begin with", b"", Exptime::Never);
     rig.store.set_min_generations(Some(Arc::new(Nothing)));
     let key = |number: usize| format!("key{number}").into_bytes();
     let mut began = false;

@@ -10,7 +10,7 @@ use crate::store::tests::model::Seen;
 /// What one store shows of an item, and another one is brought.
 fn carry(from: &Rig, key: &[u8], to: &Rig, generation: Option<Generation>) -> Option<Arrival> {
     let mut arrival = None;
-    for shard in 0..from.store.shard_count() {
+    for shard in 0..from.store.part_count() {
         let show = |moving: MovingItem<'_>| {
             let generation = generation.unwrap_or(moving.generation);
             arrival = Some(to.store.receive(&to.caller(), &MovingItem { generation, ..moving }));
@@ -104,7 +104,7 @@ proptest! {
         }
         here.clock.advance(2);
         there.clock.advance(2);
-        for shard in 0..here.store.shard_count() {
+        for shard in 0..here.store.part_count() {
             here.store.scan(&here.caller(), shard, |key| slot_of(key) == slot, |moving| {
                 assert_eq!(there.store.receive(&there.caller(), &moving), Arrival::Stored);
             });

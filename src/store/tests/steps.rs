@@ -188,7 +188,7 @@ impl Pair {
             prop_assert_eq!(ours, theirs, "key {} after {:?}", number, step);
         }
         let mut shown = 0;
-        (0..self.rig.store.shard_count())
+        (0..self.rig.store.part_count())
             .for_each(|shard| self.rig.store.walk(&self.rig.caller(), shard, |_| shown += 1));
         prop_assert_eq!(shown, live, "a walk shows what lives");
         if matches!(step, Step::Sweep) {

@@ -147,7 +147,7 @@ fn crawler_step(
     }
     let ours = names_our_class(classes)?;
     if crawler != Crawler::Crawl {
-        return Ok(Some(Next::Dump(crawler, if ours { 0 } else { store.shard_count() })));
+        return Ok(Some(Next::Dump(crawler, if ours { 0 } else { store.part_count() })));
     }
     if ours {
         scope.context.sweep_now();

@@ -1,4 +1,4 @@
-//! `lru_crawler metadump` and `mgdump`: every item of this node, shard by shard.
+//! `lru_crawler metadump` and `mgdump`: every item of this node, part by part.
 
 use crate::clock::{Clock, Seconds};
 use crate::events::write_uri_encoded;
@@ -7,16 +7,16 @@ use crate::protocol::admin::Crawler;
 use crate::protocol::reply;
 use crate::server::memcached::commands::scope::{Next, Scope};
 
-/// Writes one shard's items; returns what comes next.
-pub(in crate::server::memcached) fn step(scope: &mut Scope<'_, '_>, kind: Crawler, shard: usize) -> Next {
+/// Writes one part's items; returns what comes next.
+pub(in crate::server::memcached) fn step(scope: &mut Scope<'_, '_>, kind: Crawler, part: usize) -> Next {
     let (store, now) = (&scope.context.store, scope.now());
     let out = &mut *scope.out;
-    if shard == store.shard_count() {
+    if part == store.part_count() {
         out.extend_from_slice(if kind == Crawler::KeyDump { b"EN\r\n" } else { b"END\r\n" });
         return Next::Read;
     }
     let mut line = String::new();
-    store.walk(&scope.turn.caller(), shard, |item| {
+    store.walk(&scope.turn.caller(), part, |item| {
         line.clear();
         if kind == Crawler::KeyDump {
             out.extend_from_slice(b"mg ");
@@ -27,7 +27,7 @@ pub(in crate::server::memcached) fn step(scope: &mut Scope<'_, '_>, kind: Crawle
             out.extend_from_slice(line.as_bytes());
         }
     });
-    Next::Dump(kind, shard + 1)
+    Next::Dump(kind, part + 1)
 }
 
 /// A line of `lru_crawler metadump` (crawler.c, `crawler_metadump_eval`).

@@ -76,12 +76,12 @@ fn cachedump(scope: &mut Scope<'_, '_>, mut arguments: Tokens<'_>) -> Done {
     let (store, caller) = (&scope.context.store, scope.turn.caller());
     let mut dump = Vec::new();
     let mut shown = 0;
-    let shards = if class == 1 { store.shard_count() } else { 0 };
-    for shard in 0..shards {
+    let parts = if class == 1 { store.part_count() } else { 0 };
+    for part in 0..parts {
         if shown >= limit || dump.len() >= CACHEDUMP_MAX {
             break;
         }
-        store.walk(&caller, shard, |item| {
+        store.walk(&caller, part, |item| {
             // A key that came base64-encoded may hold a line end.
             if shown < limit && dump.len() < CACHEDUMP_MAX && !item.key_binary {
                 shown += 1;

@@ -1,0 +1,138 @@
+//! Items too large for a segment, each in memory of its own.
+
+use crate::clock::Seconds;
+use crate::store::facts::Facts;
+use crate::store::table::queues::{Queue, UNIT_BYTES};
+use crate::store::table::segment::Ends;
+
+/// An item in memory of its own.
+#[derive(Debug)]
+pub(super) struct Large {
+    pub(super) key: Box<[u8]>,
+    pub(super) value: Box<[u8]>,
+    pub(super) facts: Facts,
+    pub(super) queue: Queue,
+}
+
+impl Large {
+    /// Bytes that it takes, as the allocator rounds them.
+    pub(super) fn bytes(&self) -> usize {
+        allocated(self.key.len()) + allocated(self.value.len()) + size_of::<Option<Self>>() + UNIT_BYTES
+    }
+
+    pub(super) fn ends(&self) -> Ends {
+        Ends::of(&self.facts)
+    }
+}
+
+/// Bytes that an item with a value of this size would take.
+pub(super) fn large_bytes(key_len: usize, value_len: usize) -> usize {
+    allocated(key_len) + allocated(value_len) + size_of::<Option<Large>>() + UNIT_BYTES
+}
+
+/// The large items of a shard, by numbers that are used again.
+#[derive(Debug, Default)]
+pub(super) struct LargeItems {
+    items: Vec<Option<Large>>,
+    free: Vec<usize>,
+    bytes: usize,
+    /// None ends before this. A bound: an item that was removed leaves it as it is.
+    next_end: Seconds,
+}
+
+impl LargeItems {
+    /// Bytes that they take.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn insert(&mut self, item: Large) -> usize {
+        self.bytes += item.bytes();
+        if self.free.len() == self.items.len() {
+            self.next_end = Seconds::MAX;
+        }
+        self.next_end = self.next_end.min(item.ends().first());
+        match self.free.pop() {
+            Some(number) => {
+                self.items[number] = Some(item);
+                number
+            }
+            None => {
+                self.items.push(Some(item));
+                self.items.len() - 1
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: usize) -> Large {
+        let item = self.items[number].take().expect("the index says where it lies");
+        self.bytes -= item.bytes();
+        self.free.push(number);
+        item
+    }
+
+    #[inline]
+    pub(super) fn get(&self, number: usize) -> &Large {
+        self.items[number].as_ref().expect("the index says where it lies")
+    }
+
+    /// The item of a number that may be in use.
+    pub(super) fn find(&self, number: usize) -> Option<&Large> {
+        self.items[number].as_ref()
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, number: usize) -> &mut Large {
+        self.items[number].as_mut().expect("the index says where it lies")
+    }
+
+    /// Other facts for an item.
+    pub(super) fn update(&mut self, number: usize, facts: Facts) {
+        self.next_end = self.next_end.min(Ends::of(&facts).first());
+        self.get_mut(number).facts = facts;
+    }
+
+    /// Numbers in use or not: below this.
+    pub(super) fn numbers(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Large)> {
+        self.items.iter().enumerate().filter_map(|(number, item)| Some((number, item.as_ref()?)))
+    }
+
+    /// None ends before this.
+    pub(super) fn next_end(&self) -> Seconds {
+        if self.items.len() == self.free.len() { Seconds::MAX } else { self.next_end }
+    }
+
+    /// Looks when the first one ends.
+    pub(super) fn find_next_end(&mut self) {
+        self.next_end = self.iter().map(|(_, item)| item.ends().first()).min().unwrap_or(Seconds::MAX);
+    }
+}
+
+/// What an allocator takes for so many bytes: four sizes for each doubling.
+pub(super) fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=128 => bytes.next_multiple_of(16),
+        _ => bytes.next_multiple_of(1 << (usize::BITS - (bytes - 1).leading_zeros() - 3)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::allocated;
+
+    #[test]
+    fn sizes_come_in_four_steps_a_doubling() {
+        for (bytes, size) in [(0, 0), (1, 16), (100, 112), (128, 128), (129, 160), (1025, 1280), (8192, 8192)]
+        {
+            assert_eq!(allocated(bytes), size);
+        }
+        assert_eq!(allocated(8193), 10 << 10);
+        assert_eq!(allocated(900_000), 896 << 10);
+    }
+}

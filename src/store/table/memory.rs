@@ -1,0 +1,183 @@
+//! Where the bytes of a shard's items lie: in segments, and large ones alone.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::store::facts::Facts;
+use crate::store::lookup::KeyHash;
+use crate::store::table::header::{Form, VALUE_MAX};
+use crate::store::table::large::LargeItems;
+use crate::store::table::pool::Pool;
+use crate::store::table::queues::{Queue, UNIT_BYTES};
+use crate::store::table::segment::Segment;
+use crate::store::table::slot::{Place, SEGMENTS_MAX, Slot};
+
+/// The longest header.
+const HEADER_MAX: usize = 24;
+
+/// Items above this part of a segment lie alone.
+const LARGE_PART: usize = 8;
+
+/// A segment and what it takes besides its bytes.
+const SEGMENT_EXTRA: usize = size_of::<Option<Segment>>() + UNIT_BYTES;
+
+/// An item in a segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) segment: usize,
+    pub(super) at: usize,
+    pub(super) form: Form,
+}
+
+impl Spot {
+    pub(super) fn place(self) -> Place {
+        Place::Segment(self.segment, self.at)
+    }
+}
+
+/// The bytes of a shard's items.
+#[derive(Debug)]
+pub(super) struct Memory {
+    segments: Vec<Option<Segment>>,
+    free: Vec<usize>,
+    pub(super) larges: LargeItems,
+    pool: Arc<Pool>,
+    hash: KeyHash,
+}
+
+impl Memory {
+    pub(super) fn new(pool: Arc<Pool>, hash: KeyHash) -> Self {
+        Self { segments: Vec::new(), free: Vec::new(), larges: LargeItems::default(), pool, hash }
+    }
+
+    /// Bytes that segments and large items take.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        let segments = self.segments.len() - self.free.len();
+        segments * (self.segment_bytes() + SEGMENT_EXTRA) + self.larges.bytes()
+    }
+
+    pub(super) fn segment_bytes(&self) -> usize {
+        self.pool.segment_bytes()
+    }
+
+    /// Whether an item of this size lies in a segment, whatever its header.
+    pub(super) fn fits_segment(&self, key_len: usize, value_len: usize) -> bool {
+        HEADER_MAX + key_len + value_len <= self.segment_bytes() / LARGE_PART && value_len <= VALUE_MAX
+    }
+
+    #[inline]
+    pub(super) fn segment(&self, number: usize) -> &Segment {
+        self.segments[number].as_ref().expect("the index says where it lies")
+    }
+
+    /// The segment of a number that may be in use.
+    pub(super) fn find_segment(&self, number: usize) -> Option<&Segment> {
+        self.segments[number].as_ref()
+    }
+
+    #[inline]
+    pub(super) fn segment_mut(&mut self, number: usize) -> &mut Segment {
+        self.segments[number].as_mut().expect("the index says where it lies")
+    }
+
+    /// The segments in use, by number.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (usize, &Segment)> {
+        self.segments.iter().enumerate().filter_map(|(number, segment)| Some((number, segment.as_ref()?)))
+    }
+
+    /// Numbers of segments, in use or not: below this.
+    pub(super) fn numbers(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Begins a segment with this item, which is then to be added.
+    pub(super) fn begin_segment(&mut self, queue: Queue, first: &Facts) -> usize {
+        let segment = Some(Segment::new(self.pool.take(), queue, first));
+        if let Some(number) = self.free.pop() {
+            self.segments[number] = segment;
+            return number;
+        }
+        assert!(self.segments.len() < SEGMENTS_MAX, "shards are too few for this much memory");
+        self.segments.push(segment);
+        self.segments.len() - 1
+    }
+
+    /// Gives back the memory of a segment.
+    pub(super) fn end_segment(&mut self, number: usize) {
+        let segment = self.segments[number].take().expect("it is in use");
+        self.free.push(number);
+        self.pool.give(segment.into_bytes());
+    }
+
+    /// The item in a segment at this place.
+    #[inline]
+    pub(super) fn spot(&self, segment: usize, at: usize) -> Spot {
+        Spot { segment, at, form: self.segment(segment).form_at(at) }
+    }
+
+    #[inline]
+    pub(super) fn key(&self, place: Place) -> &[u8] {
+        match place {
+            Place::Segment(segment, at) => {
+                let segment = self.segment(segment);
+                segment.key(segment.form_at(at), at)
+            }
+            Place::Large(number) => &self.larges.get(number).key,
+        }
+    }
+
+    pub(super) fn value(&self, place: Place) -> &[u8] {
+        match place {
+            Place::Segment(segment, at) => {
+                let segment = self.segment(segment);
+                segment.value(segment.form_at(at), at)
+            }
+            Place::Large(number) => &self.larges.get(number).value,
+        }
+    }
+
+    pub(super) fn value_len(&self, place: Place) -> usize {
+        match place {
+            Place::Segment(segment, at) => self.segment(segment).form_at(at).value_len(),
+            Place::Large(number) => self.larges.get(number).value.len(),
+        }
+    }
+
+    pub(super) fn queue(&self, place: Place) -> Queue {
+        match place {
+            Place::Segment(segment, _) => self.segment(segment).queue,
+            Place::Large(number) => self.larges.get(number).queue,
+        }
+    }
+
+    pub(super) fn facts(&self, slot: Slot) -> Facts {
+        match slot.place() {
+            Place::Segment(segment, at) => {
+                let segment = self.segment(segment);
+                segment.facts(segment.form_at(at), at, slot.accessed())
+            }
+            Place::Large(number) => self.larges.get(number).facts,
+        }
+    }
+
+    /// The hash of the key of an item.
+    pub(super) fn hash_of(&self, place: Place) -> u64 {
+        self.hash.hash(self.key(place))
+    }
+
+    /// Copies a range of an item's body (its key, and its value behind that) into the body of another item.
+    pub(super) fn copy(&mut self, from: Spot, range: Range<usize>, to: Spot, at: usize) {
+        let source = from.at + from.form.header_len();
+        let source = source + range.start..source + range.end;
+        if from.segment == to.segment {
+            let target = to.at + to.form.header_len() + at;
+            self.segment_mut(to.segment).copy_within(source, target);
+            return;
+        }
+        let pair = self.segments.get_disjoint_mut([from.segment, to.segment]);
+        let Ok([Some(old), Some(new)]) = pair else { unreachable!("two segments in use") };
+        let len = range.len();
+        new.body_mut(to.form, to.at)[at..at + len].copy_from_slice(&old.body(from.form, from.at)[range]);
+    }
+}

@@ -1,0 +1,196 @@
+//! Making room: which unit gives way, and what of it stays.
+
+use crate::store::facts::{Dead, Facts};
+use crate::store::table::Table;
+use crate::store::table::index::Position;
+use crate::store::table::memory::Spot;
+use crate::store::table::queues::{Queue, Unit};
+use crate::store::table::segment::{Ends, Horizon};
+use crate::store::table::slot::{Place, Slot};
+
+/// An item that goes.
+pub(in crate::store) struct Gone<'a> {
+    pub(in crate::store) key: &'a [u8],
+    pub(in crate::store) facts: &'a Facts,
+    pub(in crate::store) value_len: usize,
+    /// `None` where it was alive.
+    pub(in crate::store) why: Option<Dead>,
+}
+
+/// Says what is dead, and is told what goes.
+pub(in crate::store) trait Judge {
+    /// Why an item is dead, if it is.
+    fn dead(&self, key: &[u8], facts: &Facts) -> Option<Dead>;
+
+    /// An item goes.
+    fn gone(&mut self, item: Gone<'_>);
+}
+
+/// Why a unit is taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// Everything in it is dead, or it is mostly empty: what lives stays.
+    Waste,
+    /// Its turn has come: what was used stays.
+    Turn,
+    /// Its turn has come, and there is no time for more: nothing stays.
+    Force,
+}
+
+impl Table {
+    /// Takes apart the unit whose turn it is. With `force` nothing in it is spared. False when there is none.
+    pub(in crate::store) fn reclaim(&mut self, force: bool, judge: &mut impl Judge) -> bool {
+        let unit = self.next_unit();
+        if let Some(unit) = unit {
+            self.take_apart(unit, if force { Reason::Force } else { Reason::Turn }, judge);
+        }
+        unit.is_some()
+    }
+
+    /// Takes apart a unit whose items are all dead, or a segment of which one `part`-th or more was removed. No item that
+    /// lives goes. False when there is none.
+    pub(in crate::store) fn reclaim_waste(
+        &mut self,
+        horizon: Horizon,
+        part: usize,
+        judge: &mut impl Judge,
+    ) -> bool {
+        let unit = self.dead_unit(horizon).or_else(|| self.sparse_segment(part));
+        if let Some(unit) = unit {
+            self.take_apart(unit, Reason::Waste, judge);
+        }
+        unit.is_some()
+    }
+
+    /// A unit whose items are all dead.
+    pub(super) fn dead_unit(&mut self, horizon: Horizon) -> Option<Unit> {
+        let dead = |ends: &Ends| ends.are_dead(horizon);
+        let segment = self.memory.segments().find(|(_, segment)| dead(segment.ends()));
+        if let Some((number, _)) = segment {
+            return Some(Unit::Segment(number));
+        }
+        if self.memory.larges.next_end() > horizon.now {
+            return None;
+        }
+        let number = self.memory.larges.iter().find(|(_, item)| dead(&item.ends())).map(|(number, _)| number);
+        if number.is_none() {
+            self.memory.larges.find_next_end();
+        }
+        number.map(Unit::Large)
+    }
+
+    /// The segment from which most was removed, if that is worth the work.
+    fn sparse_segment(&self, part: usize) -> Option<Unit> {
+        let sealed = self.memory.segments().filter(|(_, segment)| !segment.open);
+        let (number, segment) = sealed.max_by_key(|(_, segment)| segment.dead_bytes())?;
+        (segment.dead_bytes() * part >= self.memory.segment_bytes()).then_some(Unit::Segment(number))
+    }
+
+    fn next_unit(&mut self) -> Option<Unit> {
+        self.queues.next().or_else(|| {
+            let open: Vec<usize> = self.queues.opened().collect();
+            open.into_iter().for_each(|number| self.seal(number));
+            self.queues.next()
+        })
+    }
+
+    fn take_apart(&mut self, unit: Unit, reason: Reason, judge: &mut impl Judge) {
+        match unit {
+            Unit::Segment(number) => self.take_segment_apart(number, reason, judge),
+            Unit::Large(number) => self.take_large(number, reason, judge),
+        }
+        self.ghost.fit(self.index.len());
+    }
+
+    fn take_segment_apart(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {
+        if self.memory.segment(number).open {
+            self.seal(number);
+        }
+        let mut next = 0;
+        while let Some((at, form)) = self.memory.segment(number).next(next) {
+            next = at + form.item_len();
+            let spot = Spot { segment: number, at, form };
+            let position = self.position_of(spot.place());
+            let slot = self.index.get(position);
+            match self.judge(slot, reason, judge) {
+                // It was the last one, and the segment is gone with it.
+                None if self.memory.segment(number).live_bytes() == form.item_len() => {
+                    return self.remove_at(position);
+                }
+                None => self.remove_at(position),
+                Some((queue, uses)) => self.carry(spot, position, slot, queue, uses),
+            }
+        }
+        self.free_segment(number);
+    }
+
+    /// The queue and the uses with which an item stays; `None` when it goes.
+    fn judge(&mut self, slot: Slot, reason: Reason, judge: &mut impl Judge) -> Option<(Queue, u64)> {
+        let place = slot.place();
+        let key = self.memory.key(place);
+        let (facts, value_len) = (self.memory.facts(slot), self.memory.value_len(place));
+        let why = judge.dead(key, &facts);
+        let queue = self.memory.queue(place);
+        let stays = match (why, reason, queue) {
+            (Some(_), ..) | (None, Reason::Force, _) => None,
+            (None, Reason::Waste, queue) => Some((queue, slot.uses())),
+            (None, Reason::Turn, Queue::Small) => {
+                (slot.uses() >= self.uses_to_stay(key.len() + value_len)).then_some((Queue::Main, 0))
+            }
+            (None, Reason::Turn, Queue::Main) => slot.uses().checked_sub(1).map(|uses| (Queue::Main, uses)),
+        };
+        if stays.is_none() {
+            judge.gone(Gone { key, facts: &facts, value_len, why });
+            if why.is_none() && queue == Queue::Small {
+                self.ghost.insert(self.memory.hash_of(place));
+            }
+        }
+        stays
+    }
+
+    /// Uses in the small queue for which an item of this size moves to the main one: a small item costs little.
+    fn uses_to_stay(&self, bytes: usize) -> u64 {
+        let usual = self.memory.bytes() / self.index.len().max(1);
+        if bytes < usual / 2 {
+            1
+        } else if bytes <= 4 * usual {
+            2
+        } else {
+            3
+        }
+    }
+
+    /// Writes an item anew into a segment that is being filled.
+    fn carry(&mut self, from: Spot, position: Position, slot: Slot, queue: Queue, uses: u64) {
+        let facts = self.memory.facts(slot);
+        let (key_len, value_len) = (from.form.key_len(), from.form.value_len());
+        let to = self.reserve(queue, &facts, key_len, value_len).expect("it lay in a segment");
+        self.memory.copy(from, 0..key_len + value_len, to, 0);
+        let segment = self.memory.segment(to.segment);
+        self.index.set(position, slot.moved(to.place(), uses, segment.accessed(facts.accessed)));
+    }
+
+    fn take_large(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {
+        let place = Place::Large(number);
+        let position = self.position_of(place);
+        let slot = self.index.get(position);
+        match self.judge(slot, reason, judge) {
+            None => self.remove_at(position),
+            Some((queue, uses)) => {
+                let item = self.memory.larges.get_mut(number);
+                let (from, bytes) = (std::mem::replace(&mut item.queue, queue), item.bytes());
+                self.queues.remove(from, Unit::Large(number));
+                self.queues.shrink(from, bytes);
+                self.queues.grow(queue, bytes);
+                self.queues.push(queue, Unit::Large(number));
+                self.index.set(position, slot.moved(place, uses, slot.accessed()));
+            }
+        }
+    }
+
+    /// The position of an item that lies somewhere.
+    pub(super) fn position_of(&self, place: Place) -> Position {
+        let position = self.index.find(self.memory.hash_of(place), |other| other == place);
+        position.expect("what was not removed has a slot")
+    }
+}

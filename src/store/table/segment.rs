@@ -1,0 +1,221 @@
+//! A segment: items one behind the other, in the order in which they were written.
+
+use crate::clock::Seconds;
+use crate::store::facts::{Facts, MARKS};
+use crate::store::generation::is_older;
+use crate::store::table::header::{Base, Form};
+use crate::store::table::queues::{Queue, TtlClass};
+use crate::store::table::slot::Accessed;
+
+/// What is dead at a moment for any key.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Horizon {
+    pub(in crate::store) now: Seconds,
+    /// The stamp, without marks, of the oldest generation that counts.
+    pub(in crate::store) floor: u32,
+}
+
+/// Bounds of what the items in a segment, or an item alone, end by. They hold for all items that were written into it, and
+/// are made anew by a sweep.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    /// None ends before this.
+    first: Seconds,
+    /// All end by then; [`Seconds::MAX`] is never.
+    last: Seconds,
+    oldest: u32,
+    newest: u32,
+}
+
+impl Ends {
+    pub(super) fn of(facts: &Facts) -> Self {
+        let generation = facts.stamp & !MARKS;
+        let ends = if facts.exptime == 0 { Seconds::MAX } else { facts.exptime };
+        Self { first: ends, last: ends, oldest: generation, newest: generation }
+    }
+
+    pub(super) fn add(&mut self, facts: &Facts) {
+        let other = Self::of(facts);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        if is_older(other.oldest, self.oldest) {
+            self.oldest = other.oldest;
+        }
+        if is_older(self.newest, other.newest) {
+            self.newest = other.newest;
+        }
+    }
+
+    /// No item ends before this.
+    pub(super) fn first(&self) -> Seconds {
+        self.first
+    }
+
+    /// Whether some item may be dead.
+    pub(super) fn may_be_dead(&self, horizon: Horizon) -> bool {
+        self.first <= horizon.now || is_older(self.oldest, horizon.floor)
+    }
+
+    /// Whether all are.
+    pub(super) fn are_dead(&self, horizon: Horizon) -> bool {
+        self.last <= horizon.now || is_older(self.newest, horizon.floor)
+    }
+}
+
+/// A segment that is in use.
+#[derive(Debug)]
+pub(super) struct Segment {
+    bytes: Box<[u8]>,
+    /// Where the next item goes.
+    len: usize,
+    /// Bytes of items that were removed.
+    dead: usize,
+    base: Base,
+    begun: Seconds,
+    ends: Ends,
+    pub(super) queue: Queue,
+    pub(super) class: TtlClass,
+    /// Whether items are still added to it.
+    pub(super) open: bool,
+}
+
+impl Segment {
+    /// One that is begun with this item, which is then added.
+    pub(super) fn new(bytes: Box<[u8]>, queue: Queue, first: &Facts) -> Self {
+        Self {
+            bytes,
+            len: 0,
+            dead: 0,
+            base: Base::of(first),
+            begun: first.accessed,
+            ends: Ends::of(first),
+            queue,
+            class: TtlClass::of(first),
+            open: true,
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Box<[u8]> {
+        self.bytes
+    }
+
+    /// The form that an item would have here.
+    pub(super) fn form(&self, facts: &Facts, key_len: usize, value_len: usize) -> Form {
+        Form::new(facts, self.base, key_len, value_len)
+    }
+
+    pub(super) fn has_room(&self, form: Form) -> bool {
+        self.len + form.item_len() <= self.bytes.len()
+    }
+
+    /// Writes the header of a new item, for which there must be room; returns where it lies. Its key and value are
+    /// to be written next.
+    pub(super) fn append(&mut self, form: Form, facts: &Facts) -> usize {
+        let at = self.len;
+        self.len += form.item_len();
+        form.write_header(&mut self.bytes[at..], facts, self.base);
+        self.ends.add(facts);
+        at
+    }
+
+    #[inline]
+    pub(super) fn form_at(&self, at: usize) -> Form {
+        Form::read(&self.bytes[at..])
+    }
+
+    #[inline]
+    pub(super) fn facts(&self, form: Form, at: usize, accessed: Accessed) -> Facts {
+        form.facts(&self.bytes[at..], self.base, accessed.seconds(self.begun))
+    }
+
+    #[inline]
+    pub(super) fn accessed(&self, at: Seconds) -> Accessed {
+        Accessed::new(at, self.begun)
+    }
+
+    #[inline]
+    pub(super) fn key(&self, form: Form, at: usize) -> &[u8] {
+        let from = at + form.header_len();
+        &self.bytes[from..from + form.key_len()]
+    }
+
+    #[inline]
+    pub(super) fn value(&self, form: Form, at: usize) -> &[u8] {
+        let from = at + form.header_len() + form.key_len();
+        &self.bytes[from..from + form.value_len()]
+    }
+
+    /// Everything behind the header of an item.
+    pub(super) fn body(&self, form: Form, at: usize) -> &[u8] {
+        &self.bytes[at + form.header_len()..at + form.item_len()]
+    }
+
+    pub(super) fn body_mut(&mut self, form: Form, at: usize) -> &mut [u8] {
+        &mut self.bytes[at + form.header_len()..at + form.item_len()]
+    }
+
+    pub(super) fn value_mut(&mut self, form: Form, at: usize) -> &mut [u8] {
+        &mut self.body_mut(form, at)[form.key_len()..]
+    }
+
+    /// Copies bytes of an item's body to another place in this segment.
+    pub(super) fn copy_within(&mut self, from: std::ops::Range<usize>, to: usize) {
+        self.bytes.copy_within(from, to);
+    }
+
+    /// Other facts for an item whose new form fits its old one.
+    pub(super) fn rewrite_header(&mut self, form: Form, at: usize, facts: &Facts) {
+        form.write_header(&mut self.bytes[at..], facts, self.base);
+        self.ends.add(facts);
+    }
+
+    /// Other marks for an item, and nothing else.
+    #[inline]
+    pub(super) fn rewrite_form(&mut self, form: Form, at: usize) {
+        form.write(&mut self.bytes[at..]);
+    }
+
+    /// Marks an item as removed. An open segment whose items are all removed begins anew.
+    pub(super) fn remove(&mut self, at: usize) {
+        let form = self.form_at(at);
+        debug_assert!(!form.is_dead());
+        form.dead().write(&mut self.bytes[at..]);
+        self.dead += form.item_len();
+    }
+
+    /// Whether all of its items were removed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.dead == self.len
+    }
+
+    /// Bytes of the items that were not removed.
+    pub(super) fn live_bytes(&self) -> usize {
+        self.len - self.dead
+    }
+
+    /// Bytes of the items that were removed.
+    pub(super) fn dead_bytes(&self) -> usize {
+        self.dead
+    }
+
+    pub(super) fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// What a sweep has found the items to end by.
+    pub(super) fn set_ends(&mut self, ends: Ends) {
+        self.ends = ends;
+    }
+
+    /// The item that lies at this place or behind it and was not removed.
+    pub(super) fn next(&self, mut at: usize) -> Option<(usize, Form)> {
+        while at < self.len {
+            let form = self.form_at(at);
+            if !form.is_dead() {
+                return Some((at, form));
+            }
+            at += form.item_len();
+        }
+        None
+    }
+}
