@@ -256,7 +256,7 @@ impl Store {
         self.shards.shared.budget.item_bytes()
     }
 
-    /// Whether a full cache drops its least recently used items.
+    /// Whether a full cache drops items to make room.
     pub fn evicts(&self) -> bool {
         self.shards.shared.budget.evict
     }

@@ -6,7 +6,7 @@ use crate::store::padded::Padded;
 
 /// The budget of all shards together. The tables say what they take; here it is added up.
 pub(super) struct Budget {
-    /// Whether a full cache drops its least recently used items.
+    /// Whether a full cache drops items to make room.
     pub(super) evict: bool,
     limit: AtomicU64,
     used: Padded<AtomicI64>,

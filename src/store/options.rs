@@ -7,7 +7,7 @@ pub struct Options {
     pub budget_bytes: u64,
     /// Largest item in bytes, as memcached counts it: key, value and header (`-I`).
     pub item_size_max: usize,
-    /// Whether a full cache drops its least recently used items (`-M` says no).
+    /// Whether a full cache drops items to make room (`-M` says no).
     pub evict: bool,
     /// Whether items carry a CAS token (`-C` says no).
     pub cas: bool,
