@@ -20,7 +20,7 @@ use crate::plot::{Line, Plot};
 use crate::run::Replayed;
 use crate::support::Result;
 use crate::support::client::{Client, Values};
-use crate::support::process::{Placement, machine};
+use crate::support::process::{Placement, machine, resident_bytes};
 use crate::support::server::Program;
 use crate::trace::Trace;
 
@@ -31,6 +31,8 @@ const LARGEST_ITEM_IN_ONE_MEBIBYTE: [&str; 2] = ["-I", "512k"];
 struct Row {
     mebibytes: u32,
     replayed: Replayed,
+    /// Of each server, at the end.
+    resident_bytes: Vec<u64>,
     bound: f64,
 }
 
@@ -66,8 +68,11 @@ fn run(options: &Options) -> Result<()> {
 /// Prints each as soon as it is there.
 fn rows(trace: &Trace, placement: &Placement, options: &Options) -> Result<Vec<Row>> {
     let names: Vec<&str> = options.servers.iter().map(|program| program.name.as_str()).collect();
-    println!("| `-m` | {} | bound | requests/s | latest, ms | sets refused |", names.join(" | "));
-    println!("|---|{}---|---|---|---|", "---|".repeat(names.len()));
+    println!(
+        "| `-m` | {} | bound | resident, MiB | sets refused | requests/s | latest, ms |",
+        names.join(" | ")
+    );
+    println!("|---|{}---|---|---|---|---|", "---|".repeat(names.len()));
     let longest = trace.requests.iter().map(|request| request.value_bytes).max().unwrap_or_default();
     let values = Values::new(longest as usize);
     let mut rows = Vec::new();
@@ -81,7 +86,9 @@ fn rows(trace: &Trace, placement: &Placement, options: &Options) -> Result<Vec<R
             .collect::<std::io::Result<Vec<_>>>()?;
         let replayed = run::replay(trace, &values, &mut clients, options.pace)?;
         let bound = bound::hit_ratio(trace, u64::from(mebibytes) << 20);
-        let row = Row { mebibytes, replayed, bound };
+        let resident_bytes =
+            servers.iter().map(|server| resident_bytes(server.pid())).collect::<std::io::Result<Vec<_>>>()?;
+        let row = Row { mebibytes, replayed, resident_bytes, bound };
         println!("{}", row.line(trace));
         rows.push(row);
     }
@@ -106,16 +113,19 @@ impl Row {
 
     fn line(&self, trace: &Trace) -> String {
         let ratios: Vec<String> = self.hit_ratios(trace).iter().map(|ratio| format!("{ratio:.4}")).collect();
+        let resident: Vec<String> =
+            self.resident_bytes.iter().map(|bytes| (bytes >> 20).to_string()).collect();
         let refused: Vec<String> =
             self.replayed.outcomes.iter().map(|outcome| outcome.refused.to_string()).collect();
         format!(
-            "| {} | {} | {:.4} | {:.0} | {:.0} | {} |",
+            "| {} | {} | {:.4} | {} | {} | {:.0} | {:.0} |",
             self.mebibytes,
             ratios.join(" | "),
             self.bound,
+            resident.join(", "),
+            refused.join(", "),
             self.replayed.requests_per_second,
             self.replayed.latest.as_secs_f64() * 1e3,
-            refused.join(", ")
         )
     }
 }

@@ -62,7 +62,7 @@ const KINDS: [Kind; 5] = [
         name: "twitter_cluster52",
         title: "Twitter, cluster 52",
         sizes: Sizes::Recorded,
-        mebibytes: &[4, 8, 16, 32, 64],
+        mebibytes: &[2, 4, 8, 16, 32, 64],
     },
 ];
 
