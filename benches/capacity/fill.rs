@@ -18,10 +18,13 @@ const BATCH_BYTES: usize = 128 << 10;
 /// Gets that a connection sends at once.
 const BATCH_GETS: usize = 50;
 
+/// What an item counts beyond key and value when it is reckoned how many to send: less than a server spends.
+const ITEM_BYTES: usize = 16;
+
 /// How much is sent, and how closely it is looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
-    /// Bytes of keys and values in each fill.
+    /// Bytes of items in each fill.
     pub fill_bytes: u64,
     /// Keys to read back, of all that were sent.
     pub sample: u64,
@@ -85,7 +88,7 @@ impl<'a> Filled<'a> {
                     let number = if phase.newest_first { end - 1 - sent } else { sent };
                     let value = self.values.value(number, phase.sizes.value_bytes(number));
                     client.put_set(&key(number), value);
-                    unsent_bytes = unsent_bytes.saturating_sub((KEY_BYTES + value.len()) as u64);
+                    unsent_bytes = unsent_bytes.saturating_sub((KEY_BYTES + value.len() + ITEM_BYTES) as u64);
                     (sent, *batch) = (sent + 1, *batch + 1);
                 }
                 client.send()?;

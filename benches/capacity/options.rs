@@ -7,10 +7,10 @@ use crate::support::Result;
 
 const MEBIBYTES: u32 = 64;
 
-/// Keys and values that are sent, in sizes of the cache.
+/// Items that are sent, in sizes of the cache.
 const FILL: u64 = 3;
 
-/// A tenth of what is sent is held, or more: this finds 100,000 items, which tells their number to half a percent.
+/// A tenth of what is sent is held, or more: this finds 100,000 items, which tells their number to a third of a percent.
 const SAMPLE: u64 = 1_000_000;
 
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ impl Options {
 cargo bench --bench capacity -- [OPTIONS]
 
   --memory M           -m of both servers, in MiB (default {MEBIBYTES})
-  --fill N             send keys and values of N times that size (default {FILL})
+  --fill N             send items of N times that size (default {FILL})
   --sample N           keys to read back, to count what is held (default {SAMPLE})
   --load NAME          only loads with this in their name; may be repeated
   --json FILE          write the figures there as well
