@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::loads::{KEY_BYTES, LONGEST_VALUE_BYTES, Phase, Sent, key};
+use crate::loads::{KEY_BYTES, LONGEST_VALUE_BYTES, Phase, Sizes, key};
 use crate::support::Result;
 use crate::support::client::{Client, Values};
 use crate::support::process::{most_resident_bytes, settled_bytes};
@@ -36,9 +36,9 @@ pub struct Held {
     pub sent: u64,
     /// Sets that it did not take.
     pub refused: u64,
-    /// By its `stats`.
+    /// By its `stats`, with those of earlier fills.
     pub told: u64,
-    /// By reading a sample back.
+    /// Of this fill, by reading a sample back.
     pub found: f64,
     pub resident_bytes: u64,
     /// At any time since the server started.
@@ -51,7 +51,8 @@ pub struct Filled<'a> {
     server: &'a Server,
     clients: Vec<Client>,
     values: Values,
-    sent: Sent,
+    /// Keys that were sent have the numbers below this.
+    end: u64,
 }
 
 impl<'a> Filled<'a> {
@@ -59,7 +60,7 @@ impl<'a> Filled<'a> {
         let clients = (0..CONNECTIONS)
             .map(|_| Client::connect(&server.name, server.address))
             .collect::<std::io::Result<_>>()?;
-        Ok(Self { server, clients, values: Values::new(LONGEST_VALUE_BYTES), sent: Sent::default() })
+        Ok(Self { server, clients, values: Values::new(LONGEST_VALUE_BYTES), end: 0 })
     }
 
     pub fn run(&mut self, phase: &Phase, extent: Extent) -> Result<Held> {
@@ -68,17 +69,17 @@ impl<'a> Filled<'a> {
         }
         let (numbers, refused) = self.fill(phase, extent.fill_bytes)?;
         let sent = numbers.end - numbers.start;
-        self.sent.add(numbers, phase.sizes);
+        self.end = self.end.max(numbers.end);
         let resident_bytes = settled_bytes(self.server.pid())?;
         let told = self.server.items()?;
-        let found = self.count(extent.sample)?;
+        let found = self.count(numbers, phase.sizes, extent.sample)?;
         let most_bytes = most_resident_bytes(self.server.pid())?;
         Ok(Held { sent, refused, told, found, resident_bytes, most_bytes })
     }
 
     /// The numbers of the keys that were sent, and how many sets were refused.
     fn fill(&mut self, phase: &Phase, fill_bytes: u64) -> Result<(Range<u64>, u64)> {
-        let end = if phase.newest_first { self.sent.end() } else { 0 };
+        let end = self.end;
         let mut unsent_bytes = fill_bytes;
         let (mut sent, mut refused) = (0, 0);
         let mut batches = [0; CONNECTIONS];
@@ -103,16 +104,16 @@ impl<'a> Filled<'a> {
         Ok((numbers, refused))
     }
 
-    /// Asks for every so many of the keys, from the newest to the oldest. A value must be the one sent last.
-    fn count(&mut self, sample: u64) -> Result<f64> {
-        let stride = (self.sent.end() / sample.max(1)).max(1);
-        let mut numbers = (0..self.sent.end()).rev().step_by(stride as usize);
+    /// Asks for every so many of the keys, the highest numbers first. A value must be the one sent last.
+    fn count(&mut self, numbers: Range<u64>, sizes: Sizes, sample: u64) -> Result<f64> {
+        let sent = numbers.end - numbers.start;
+        let mut numbers = numbers.rev().step_by((sent / sample).max(1) as usize);
         let (mut asked, mut hits) = (0_u64, 0_u64);
         loop {
             let batches: [Vec<u64>; CONNECTIONS] =
                 std::array::from_fn(|_| numbers.by_ref().take(BATCH_GETS).collect());
             if batches[0].is_empty() {
-                return Ok(hits as f64 * self.sent.end() as f64 / asked as f64);
+                return Ok(hits as f64 * sent as f64 / asked as f64);
             }
             let keys = batches.each_ref().map(|batch| batch.iter().map(|&n| key(n)).collect::<Vec<_>>());
             for (client, keys) in self.clients.iter_mut().zip(&keys) {
@@ -123,7 +124,7 @@ impl<'a> Filled<'a> {
                 client.read_gets(keys, |place, value| {
                     hits += 1;
                     let number = numbers[place];
-                    self.sent.value_bytes(number) == Some(value.len()) && self.values.is_value(number, value)
+                    value.len() == sizes.value_bytes(number) && self.values.is_value(number, value)
                 })?;
                 asked += keys.len() as u64;
             }

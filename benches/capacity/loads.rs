@@ -1,7 +1,5 @@
 //! What is put into a server: keys, sizes of values, and in which order.
 
-use std::ops::Range;
-
 pub const KEY_BYTES: usize = 16;
 
 /// No value is longer. Facebook's largest are 1 MB, but so rare that a single one would decide a small run.
@@ -81,26 +79,4 @@ fn mixed(number: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
-}
-
-/// Which keys were sent, and with which sizes the last time.
-#[derive(Debug, Default)]
-pub struct Sent {
-    fills: Vec<(Range<u64>, Sizes)>,
-}
-
-impl Sent {
-    pub fn add(&mut self, numbers: Range<u64>, sizes: Sizes) {
-        self.fills.push((numbers, sizes));
-    }
-
-    /// Keys have the numbers below this.
-    pub fn end(&self) -> u64 {
-        self.fills.iter().map(|(numbers, _)| numbers.end).max().unwrap_or_default()
-    }
-
-    pub fn value_bytes(&self, number: u64) -> Option<usize> {
-        let last = self.fills.iter().rev().find(|(numbers, _)| numbers.contains(&number));
-        last.map(|(_, sizes)| sizes.value_bytes(number))
-    }
 }
