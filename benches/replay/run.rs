@@ -31,10 +31,10 @@ pub struct Replayed {
     pub latest: Duration,
 }
 
-/// Some requests that follow each other, in three groups of which each is sent when the one before it is answered.
+/// Some requests that follow each other, in two groups. The second is sent when the first is answered.
 ///
-/// Of each key the first is in the first group. So what is asked for again in the batch comes after the set that the
-/// first may call for.
+/// The first request of each key is in the first group. So what is asked for again comes after the set that a miss calls
+/// for.
 #[derive(Debug, Default)]
 struct Batch<'a> {
     first: Group<'a>,
