@@ -1,6 +1,8 @@
 //! What the side-by-side comparisons share: the load, the processes it is put on, and what is said about them.
 
 pub mod case;
+#[allow(dead_code)] // Only some of the comparisons do.
+pub mod client;
 pub mod load;
 pub mod measure;
 pub mod options;

@@ -26,7 +26,7 @@ pub struct LoadOptions {
     pub pipeline: Option<usize>,
     pub quick: bool,
     /// Operations of one run with a pipeline of 1, and with a longer one.
-    full_operations: [u64; 2],
+    pub full_operations: [u64; 2],
     operations: Option<u64>,
 }
 

@@ -1,13 +1,18 @@
-//! What a process costs: CPU time, resident memory; and on which CPUs it runs.
+//! What a process costs, CPU time and resident memory; and on which CPUs it runs.
 
 use std::fs;
 use std::io;
 use std::iter::Sum;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+
+/// A table that is being grown holds the old and the new one: the memory is read when it has stood still this long,
+const STILL: Duration = Duration::from_millis(500);
+/// or after this long all the same.
+const STILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// CPU time of all threads of a process since it started.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,6 +75,44 @@ pub fn threads(pid: u32) -> io::Result<Vec<u32>> {
         threads.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     Ok(threads)
+}
+
+/// Memory of a process that is in RAM, when it has stood still for a while.
+#[allow(dead_code)] // Only some of the comparisons do.
+pub fn settled_bytes(pid: u32) -> io::Result<u64> {
+    let deadline = Instant::now() + STILL_DEADLINE;
+    let mut bytes = resident_bytes(pid)?;
+    loop {
+        std::thread::sleep(STILL);
+        let now = resident_bytes(pid)?;
+        if now == bytes || Instant::now() > deadline {
+            return Ok(now);
+        }
+        bytes = now;
+    }
+}
+
+/// Memory of a process that is in RAM. From smaps_rollup: VmRSS in /proc/PID/status may lag.
+#[allow(dead_code)] // Only some of the comparisons do.
+pub fn resident_bytes(pid: u32) -> io::Result<u64> {
+    bytes_in(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
+}
+
+/// The most of it that there was at any time.
+#[allow(dead_code)] // Only some of the comparisons do.
+pub fn most_resident_bytes(pid: u32) -> io::Result<u64> {
+    Ok(bytes_in(&format!("/proc/{pid}/status"), "VmHWM:")?.max(resident_bytes(pid)?))
+}
+
+/// The number in a line such as `Rss: 1024 kB`.
+#[allow(dead_code)] // Only some of the comparisons do.
+fn bytes_in(file: &str, name: &str) -> io::Result<u64> {
+    let lines = fs::read_to_string(file)?;
+    let kibibytes = lines
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("cannot make sense of {file}")))?;
+    Ok(kibibytes * 1024)
 }
 
 /// Which CPU the servers and which the load generator are pinned to.

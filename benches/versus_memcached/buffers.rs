@@ -8,12 +8,11 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::memory;
 use crate::options::Options;
 use crate::support::Result;
 use crate::support::measure;
 use crate::support::options::QUICK_PART;
-use crate::support::process::Placement;
+use crate::support::process::{Placement, most_resident_bytes, resident_bytes};
 use crate::support::report::{Better, CaseReport, Figure};
 use crate::support::server::{Program, Server};
 
@@ -113,15 +112,15 @@ fn sample(clients: Clients, server: &Server, quick: bool) -> Result<Sample> {
     if let Clients::SlowReaders = clients {
         store_large(server)?;
     }
-    let idle_bytes = memory::resident_bytes(server.pid())?;
+    let idle_bytes = resident_bytes(server.pid())?;
     let others = connections(server)?;
     let streams = (0..clients.count() / part)
         .map(|_| TcpStream::connect(server.address))
         .collect::<io::Result<Vec<_>>>()?;
     send(&streams, &clients.message())?;
     thread::sleep(settle);
-    let most_bytes = memory::most_resident_bytes(server.pid())?;
-    let settled_bytes = memory::resident_bytes(server.pid())?;
+    let most_bytes = most_resident_bytes(server.pid())?;
+    let settled_bytes = resident_bytes(server.pid())?;
     let kept = match clients {
         Clients::HalfSent => complete(&streams)?,
         Clients::SlowReaders => connections(server)?.saturating_sub(others),

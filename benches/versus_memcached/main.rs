@@ -1,14 +1,16 @@
 //! Filbert beside memcached: the same flags, the same load, in turn, on the same machine.
 //!
-//! Prints throughput, latency, CPU time, instructions and system calls per operation, what others notice of busy clients,
-//! memory for what clients leave unfinished, and memory per item, each as filbert over memcached. Server and load
-//! generator have a CPU each, so throughput also depends on the generator; the server's CPU time per operation is the
-//! figure to judge by. Fails on a wrong reply, never on a slow one.
+//! Prints throughput, latency, CPU time, instructions and system calls per operation, of small values and of large ones,
+//! what others notice of busy clients, memory for what clients leave unfinished, and memory per item, each as filbert over
+//! memcached. Server and load generator have a CPU each, so throughput also depends on the generator; the server's CPU
+//! time per operation is the figure to judge by. Fails on a wrong reply, never on a slow one.
 
 mod buffers;
 mod fairness;
 mod inspect;
 mod inspected;
+mod large;
+mod matrix;
 mod memory;
 mod options;
 mod scraper;
@@ -17,36 +19,15 @@ mod support;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use crate::matrix::MATRIX;
 use crate::options::Options;
 use crate::scraper::Scraper;
 use crate::support::Result;
-use crate::support::case::Case;
-use crate::support::load::{Dialect, Keys, Mix};
 use crate::support::measure::{self, Side};
 use crate::support::process::{Placement, machine};
 use crate::support::report::{CaseReport, Comparison, number};
 use crate::support::server::Program;
-
-const SUMMARY_KEYS: &[&str] = &["throughput_kops", "latency_p99_us", "cpu_us_per_op", "user_us_per_op"];
-
-/// memcached 1.6.18 gathers the replies to pipelined `set`, `mg` and `ms` into one write, but writes the reply to each
-/// `get` by itself: only the meta cases compare what both servers do when both gather.
-const MATRIX: [Case; 12] = [
-    Case::classic(Mix::GET, 1),
-    Case::classic(Mix::GET, 16),
-    Case::classic(Mix::SET_1_GET_10, 1),
-    Case::classic(Mix::SET_1_GET_10, 16),
-    Case::classic(Mix::SET, 1),
-    Case::classic(Mix::SET, 16),
-    Case { dialect: Dialect::Meta, ..Case::classic(Mix::GET, 16) },
-    Case { dialect: Dialect::Meta, ..Case::classic(Mix::SET_1_GET_10, 16) },
-    Case { dialect: Dialect::Binary, ..Case::classic(Mix::GET, 1) },
-    Case { dialect: Dialect::Binary, ..Case::classic(Mix::GET, 16) },
-    Case { dialect: Dialect::Binary, ..Case::classic(Mix::SET, 1) },
-    Case { dialect: Dialect::Binary, ..Case::classic(Mix::SET, 16) },
-];
 
 fn main() -> ExitCode {
     support::run("versus_memcached", Options::parse(std::env::args().skip(1)), &Options::usage(), run)
@@ -76,39 +57,25 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
     println!();
     drop(servers);
     let scraper = options.watched.then(Scraper::start);
+    let mut add = |report: CaseReport| {
+        println!("{}", report.table());
+        comparison.cases.push(report);
+    };
     if options.matrix {
-        let keys = keys(options)?;
-        for case in options.load.cases(&MATRIX) {
-            // Fresh for each case: the kernel derives `utime` and `stime` from proportions over a process's whole life,
-            // so an earlier case would leak into a later one's split.
-            let servers = [programs[0].start(placement)?, programs[1].start(placement)?];
-            let sides = [servers[0].side(), servers[1].side()];
-            for side in &sides {
-                side.blamed(measure::preload(side.address, &keys, &options.load))?;
-            }
-            let report = compare_case(case, &sides, &keys, options)?;
-            println!("{}", report.table());
-            comparison.cases.push(report);
-        }
+        matrix::compare(&programs, placement, options, &MATRIX, &mut add)?;
     }
     drop(scraper);
+    if options.large {
+        large::compare(&programs, placement, options, &mut add)?;
+    }
     if options.fairness {
-        for case in fairness::compare(&programs, placement, options)? {
-            println!("{}", case.table());
-            comparison.cases.push(case);
-        }
+        fairness::compare(&programs, placement, options)?.into_iter().for_each(&mut add);
     }
     if options.buffers {
-        for case in buffers::compare(&programs, placement, options)? {
-            println!("{}", case.table());
-            comparison.cases.push(case);
-        }
+        buffers::compare(&programs, placement, options)?.into_iter().for_each(&mut add);
     }
     if options.memory {
-        for case in memory::compare(&programs, placement, options)? {
-            println!("{}", case.table());
-            comparison.cases.push(case);
-        }
+        memory::compare(&programs, placement, options)?.into_iter().for_each(&mut add);
     }
     println!("{}", comparison.summary());
     print!("{}", comparison.readme_tables());
@@ -118,19 +85,10 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
     Ok(())
 }
 
-fn compare_case(case: Case, sides: &[Side; 2], keys: &Arc<Keys>, options: &Options) -> Result<CaseReport> {
-    let mut figures = measure::timed_figures(&measure::samples(case, sides, keys, &options.load)?);
-    if options.inspect {
-        figures.extend(inspected::figures(case, sides, keys, &options.load)?);
-    }
-    let names = sides.each_ref().map(|side| side.name.clone());
-    Ok(CaseReport { name: case.name(), sides: names, figures, summary_keys: SUMMARY_KEYS })
-}
-
 /// Loads one server that runs already, for a profiler to watch.
 fn drive(address: SocketAddr, options: &Options) -> Result<()> {
     let case = options.load.watched_case();
-    let keys = keys(options)?;
+    let keys = matrix::keys(&options.load)?;
     if options.preload {
         measure::preload(address, &keys, &options.load)?;
     }
@@ -146,10 +104,6 @@ fn drive(address: SocketAddr, options: &Options) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn keys(options: &Options) -> Result<Arc<Keys>> {
-    Ok(Arc::new(Keys::choose(options.load.keyspace, options.load.key_bytes, |_| true)?))
 }
 
 fn programs(options: &Options) -> Result<[Program; 2]> {

@@ -1,24 +1,16 @@
 //! Resident memory per item: fresh servers, filled with items of one size.
 
-use std::fs;
-use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::options::Options;
 use crate::support::Result;
 use crate::support::load::{Dialect, Keys, Load, Mix, Order};
-use crate::support::process::Placement;
+use crate::support::process::{Placement, settled_bytes};
 use crate::support::report::{Better, CaseReport, Figure};
-use crate::support::server::{Program, Server};
+use crate::support::server::Program;
 
 const VALUE_BYTES: [usize; 3] = [8, 100, 1000];
 const KEY_BYTES: usize = 16;
-
-/// A table that is being grown holds the old and the new one: the memory is read when it has stood still this long,
-const STILL: Duration = Duration::from_millis(500);
-/// or after this long all the same.
-const STILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What one fresh server held after the fill.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +51,7 @@ fn fill(
     options: &Options,
 ) -> Result<Held> {
     let server = program.start(placement)?;
-    let idle = settled_bytes(&server)?;
+    let idle = settled_bytes(server.pid())?;
     let load = Load {
         addresses: vec![server.address],
         connections: options.load.connections,
@@ -72,41 +64,8 @@ fn fill(
         operations: u64::from(options.memory_items),
     };
     let filled = load.run().map_err(|error| format!("{}: {error}", program.name))?;
-    let full = settled_bytes(&server)?;
+    let full = settled_bytes(server.pid())?;
     Ok(Held { items: server.items()?, refused: filled.refusals, bytes: full.saturating_sub(idle) })
-}
-
-fn settled_bytes(server: &Server) -> io::Result<u64> {
-    let deadline = Instant::now() + STILL_DEADLINE;
-    let mut bytes = resident_bytes(server.pid())?;
-    loop {
-        std::thread::sleep(STILL);
-        let now = resident_bytes(server.pid())?;
-        if now == bytes || Instant::now() > deadline {
-            return Ok(now);
-        }
-        bytes = now;
-    }
-}
-
-/// Memory of a process that is in RAM. From smaps_rollup: VmRSS in /proc/PID/status may lag.
-pub fn resident_bytes(pid: u32) -> io::Result<u64> {
-    bytes_in(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
-}
-
-/// The most of it that there was at any time.
-pub fn most_resident_bytes(pid: u32) -> io::Result<u64> {
-    Ok(bytes_in(&format!("/proc/{pid}/status"), "VmHWM:")?.max(resident_bytes(pid)?))
-}
-
-/// The number in a line such as `Rss: 1024 kB`.
-fn bytes_in(file: &str, name: &str) -> io::Result<u64> {
-    let lines = fs::read_to_string(file)?;
-    let kibibytes = lines
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("cannot make sense of {file}")))?;
-    Ok(kibibytes * 1024)
 }
 
 fn report(sides: [String; 2], value_bytes: usize, held: [Held; 2]) -> CaseReport {

@@ -16,6 +16,7 @@ const REPETITIONS: usize = 15;
 pub struct Options {
     pub load: LoadOptions,
     pub matrix: bool,
+    pub large: bool,
     pub fairness: bool,
     pub buffers: bool,
     pub memory: bool,
@@ -45,6 +46,8 @@ impl Options {
             match name.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--no-matrix" => options.matrix = false,
+                "--no-large" => options.large = false,
+                "--large" => options.only(|options| &mut options.large),
                 "--no-fairness" => options.fairness = false,
                 "--fairness" => options.only(|options| &mut options.fairness),
                 "--no-buffers" => options.buffers = false,
@@ -76,6 +79,8 @@ impl Options {
 cargo bench --bench versus_memcached -- [OPTIONS]
 
 {}  --no-memory          leave out memory per item
+  --no-large           leave out values of 10 to 900 KB, which come in numbers of their own
+  --large              nothing but that
   --no-fairness        leave out what other clients notice of busy ones
   --fairness           nothing but that
   --no-buffers         leave out resident memory with half-sent sets and with slow readers
@@ -96,7 +101,8 @@ cargo bench --bench versus_memcached -- [OPTIONS]
 
     /// Leaves out every part but one.
     fn only(&mut self, part: fn(&mut Self) -> &mut bool) {
-        (self.matrix, self.fairness, self.buffers, self.memory) = (false, false, false, false);
+        (self.matrix, self.large, self.fairness, self.buffers, self.memory) =
+            (false, false, false, false, false);
         *part(self) = true;
     }
 
@@ -105,6 +111,7 @@ cargo bench --bench versus_memcached -- [OPTIONS]
         Self {
             load: LoadOptions::new(REPETITIONS, [OPERATIONS_UNPIPELINED, OPERATIONS_PIPELINED]),
             matrix: true,
+            large: true,
             fairness: true,
             buffers: true,
             memory: true,
