@@ -251,9 +251,9 @@ impl Store {
         self.shards.shared.budget.used_bytes()
     }
 
-    /// Bytes that items and tables take beyond those of an empty store.
+    /// Bytes that items take, each with its slot in the index.
     pub fn item_bytes(&self) -> u64 {
-        self.shards.shared.budget.item_bytes()
+        self.shards.tables.iter().map(|table| table.lock().item_bytes() as u64).sum()
     }
 
     /// Whether a full cache drops items to make room.

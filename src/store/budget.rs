@@ -55,11 +55,6 @@ impl Budget {
         u64::try_from(self.used.0.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Likewise, beyond those of an empty store.
-    pub(super) fn item_bytes(&self) -> u64 {
-        u64::try_from(self.used.0.load(Ordering::Relaxed) - self.empty).unwrap_or(0)
-    }
-
     pub(super) fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }

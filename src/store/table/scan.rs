@@ -124,6 +124,12 @@ impl Table {
         self.queues.oldest().chain(self.queues.opened().map(Unit::Segment)).filter_map(of_unit).min()
     }
 
+    /// Bytes of all items, each with its slot in the index.
+    pub(in crate::store) fn item_bytes(&self) -> usize {
+        let segments: usize = self.memory.segments().map(|(_, segment)| segment.live_bytes()).sum();
+        segments + self.memory.larges.bytes() + self.index.len() * size_of::<Slot>()
+    }
+
     /// Bytes of the index.
     pub(in crate::store) fn index_bytes(&self) -> usize {
         self.index.bytes()
