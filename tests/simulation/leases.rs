@@ -1,7 +1,7 @@
 //! A cluster in one process and in simulated time, whose nodes talk to an etcd as they do in earnest: the same code,
 //! call by call, each of which takes its time. Processes stand still for about as long as their lease, and go on in the
 //! midst of what they did; clients ask who has just woken up most of all. What they see must keep the rule in
-//! `support::history`; nobody serves under an older view than one that somebody takes for settled; and in the end all
+//! `support::history`; nobody serves under an older view than one that somebody takes for converged; and in the end all
 //! nodes are one cluster.
 //!
 //! A failure names its seed, which `FILBERT_SEED` runs again; not always with the same outcome, since tokio takes what

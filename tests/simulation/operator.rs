@@ -60,7 +60,7 @@ pub fn begin(world: &Arc<World>, rng: &mut Rng) {
 pub async fn run(world: Arc<World>, harm: Harm, until: Moment, mut rng: Rng) {
     let mut faults = JoinSet::new();
     while world.now() < until {
-        // Now and then in quick succession: then one change comes while another one is not settled.
+        // Now and then in quick succession: then one change comes while another one has not converged.
         let pause = if rng.u8(..4) == 0 { 2..40 } else { 10..300 };
         sleep(MS * rng.u32(pause)).await;
         let kind = rng.u8(..10);

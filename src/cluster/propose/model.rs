@@ -1,6 +1,6 @@
 //! The rules at work: nodes that lose etcd and each other, alone or many at once and for long, hear
 //! of views late, join, leave and start anew, at random. However it goes, when a view counts as
-//! settled, nobody serves under an older one; and when all is well again, everybody is let in
+//! converged, nobody serves under an older one; and when all is well again, everybody is let in
 //! whom the others reach, and nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,14 +10,14 @@ use super::*;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// How long a grant counts, in ticks: long enough for much to happen meanwhile.
-const VOUCH: u32 = 20;
+const GRANT_COUNTS: u32 = 20;
 
 /// How long a member must be out of reach to be suspected: more than that.
-const DOUBT: u32 = 21;
+const SUSPECTED_AFTER: u32 = 21;
 
 /// How long a member must be without a lease to count as gone; half of it is how long it serves
 /// before all others must grant it. So the grants of some are over by then.
-const FORSAKE: u32 = 2 * VOUCH + 8;
+const GONE_AFTER: u32 = 2 * GRANT_COUNTS + 8;
 
 struct Node {
     incarnation: u64,
@@ -33,8 +33,8 @@ struct Node {
     reach: (u64, BTreeMap<String, u64>),
     /// When its last lease ended.
     lost: Option<u32>,
-    /// When another one, of which incarnation, granted it last, and the epoch that one had come
-    /// to.
+    /// When another one, of which incarnation, granted it last, and the epoch that one had
+    /// acknowledged.
     grants: BTreeMap<String, (u64, u32, usize)>,
     /// Until when it serves by grants.
     until: u32,
@@ -49,7 +49,7 @@ struct World {
     cut: BTreeMap<(String, String), u32>,
     /// By epoch, each with who took itself out.
     views: Vec<(View, Option<String>)>,
-    /// The epoch that enough have come to, and since when.
+    /// The epoch that enough have acknowledged, and since when.
     confirmed: Option<(usize, u32)>,
     /// Views that were written while less than half had a lease.
     by_few: usize,
@@ -79,7 +79,7 @@ impl World {
         let views = vec![(View::default(), None)];
         Self {
             random,
-            clock: VOUCH,
+            clock: GRANT_COUNTS,
             nodes,
             cut: BTreeMap::new(),
             views,
@@ -182,7 +182,7 @@ impl World {
         for other in NAMES.into_iter().filter(|other| alone.is_some_and(|id| id != *other)) {
             self.cut.insert(pair(alone.unwrap_or_default(), other), self.clock);
         }
-        for _ in 0..FORSAKE * 4 {
+        for _ in 0..GONE_AFTER * 4 {
             self.tick();
             for id in NAMES {
                 if self.nodes[id].epoch < self.now() {
@@ -204,8 +204,8 @@ impl World {
         }
     }
 
-    /// The members that are those who run.
-    fn sitting(&self) -> Vec<&str> {
+    /// The members whose incarnation is the one that runs.
+    fn current_members(&self) -> Vec<&str> {
         let is_member = |id: &&str| {
             let member = self.views[self.now()].0.members.get(*id);
             member.is_some_and(|member| member.incarnation == self.nodes[*id].incarnation)
@@ -258,7 +258,7 @@ impl World {
     }
 
     fn gone(&self) -> BTreeSet<String> {
-        let gone = self.absent.iter().filter(|&(_, since)| self.clock >= since + FORSAKE);
+        let gone = self.absent.iter().filter(|&(_, since)| self.clock >= since + GONE_AFTER);
         gone.map(|(id, _)| id.clone()).collect()
     }
 
@@ -284,7 +284,8 @@ impl World {
     /// Says whom it has not reached for long and whom it reaches, and withdraws what is not so any
     /// more.
     fn say(&mut self, id: &str) {
-        let long = |other: &str| self.cut.get(&pair(id, other)).is_some_and(|at| self.clock >= at + DOUBT);
+        let long =
+            |other: &str| self.cut.get(&pair(id, other)).is_some_and(|at| self.clock >= at + SUSPECTED_AFTER);
         let members = self.view_of(id).members.values();
         let suspected = members.filter(|member| member.id != id && long(&member.id));
         self.node(id).said = suspected.map(|member| (member.id.clone(), member.incarnation)).collect();
@@ -303,39 +304,39 @@ impl World {
                 if !self.reach(id, other) || known.is_none_or(|known| known.incarnation != incarnation) {
                     continue;
                 }
-                let may_vouch = self.is_member(other)
+                let may_grant = self.is_member(other)
                     && !leaving
                     && self.view_of(other).members.contains_key(id)
                     && !self.nodes[other].said.contains_key(id);
                 let clock = self.clock;
                 let grant = self.node(id).grants.entry(other.to_owned()).or_default();
                 let before = if grant.0 == incarnation { grant.1 } else { 0 };
-                *grant = (incarnation, if may_vouch { clock } else { before }, epoch);
+                *grant = (incarnation, if may_grant { clock } else { before }, epoch);
             }
             let Node { epoch, lease, leaving, lost, .. } = self.nodes[id];
             if self.is_member(id) && !lease && !leaving {
                 let grants = &self.nodes[id].grants;
                 let grant = |member: &Member| {
-                    let &(incarnation, at, come) = grants.get(&member.id)?;
-                    (incarnation == member.incarnation && come <= epoch && at > 0).then_some(at)
+                    let &(incarnation, at, acknowledged) = grants.get(&member.id)?;
+                    (incarnation == member.incarnation && acknowledged <= epoch && at > 0).then_some(at)
                 };
-                let all = lost.is_some_and(|at| self.clock >= at + FORSAKE / 2);
+                let all = lost.is_some_and(|at| self.clock >= at + GONE_AFTER / 2);
                 let granted = granted(self.view_of(id), id, all, self.clock, grant);
                 let node = self.node(id);
-                node.until = node.until.max(granted.map_or(0, |at| at + VOUCH));
+                node.until = node.until.max(granted.map_or(0, |at| at + GRANT_COUNTS));
             }
         }
     }
 
     fn may_follow(&mut self, proposer: &str) -> bool {
         let (view, departed) = &self.views[self.now()];
-        let come = |id: &str| {
+        let has_acknowledged = |id: &str| {
             let node = &self.nodes[id];
             departed.as_deref() == Some(id)
                 || node.epoch == self.now() && (node.lease || self.reach(proposer, id))
         };
         if self.confirmed.is_none_or(|(epoch, _)| epoch < self.now())
-            && enough(view.previous.iter(), come, &self.gone())
+            && enough(view.previous.iter(), has_acknowledged, &self.gone())
         {
             let members = |epoch: usize| &self.views[epoch].0.members;
             let since = match self.confirmed {
@@ -362,7 +363,7 @@ impl World {
         let registered: BTreeMap<_, _> =
             registered.map(|(id, node)| (id.clone(), tests::member(id, node.incarnation))).collect();
         let suspicions = live().map(|(id, node)| (id.clone(), node.said.clone())).collect();
-        let may_remove = self.confirmed.is_some_and(|(_, at)| self.clock >= at + VOUCH);
+        let may_remove = self.confirmed.is_some_and(|(_, at)| self.clock >= at + GRANT_COUNTS);
         let gone = self.gone();
         let says = live().filter(|(_, node)| node.reach.0 == node.incarnation);
         let reached = &says.map(|(id, node)| (id.clone(), node.reach.1.clone())).collect();
@@ -387,9 +388,9 @@ impl World {
     }
 
     fn is_converged(&self) -> bool {
-        let come = |id: &String| self.nodes[id].epoch == self.now();
-        self.views[self.now()].0.members.keys().all(come)
-            && self.nodes.iter().all(|(id, node)| !node.lease || come(id))
+        let has_acknowledged = |id: &String| self.nodes[id].epoch == self.now();
+        self.views[self.now()].0.members.keys().all(has_acknowledged)
+            && self.nodes.iter().all(|(id, node)| !node.lease || has_acknowledged(id))
     }
 }
 
@@ -398,8 +399,8 @@ fn pair(a: &str, b: &str) -> (String, String) {
 }
 
 #[test]
-fn nobody_serves_under_an_older_view_than_the_settled_one() {
-    let (mut views, mut by_few, mut settled, mut by_vouches) = (0, 0, 0, 0);
+fn nobody_serves_under_an_older_view_than_the_converged_one() {
+    let (mut views, mut by_few, mut converged, mut by_grants) = (0, 0, 0, 0);
     for seed in 0..3_000 {
         let mut world = World::new(seed);
         for _ in 0..1_000 {
@@ -407,18 +408,18 @@ fn nobody_serves_under_an_older_view_than_the_settled_one() {
             if !world.is_converged() {
                 continue;
             }
-            settled += 1;
+            converged += 1;
             for id in NAMES.into_iter().filter(|id| world.serves(id)) {
                 assert_eq!(world.nodes[id].epoch, world.now(), "seed {seed}, {id}: {}", world.story());
-                by_vouches += u32::from(!world.nodes[id].lease);
+                by_grants += u32::from(!world.nodes[id].lease);
             }
         }
         views += world.now();
         by_few += world.by_few;
     }
     // It is about something.
-    let counts = format!("{views} {by_few} {settled} {by_vouches}");
-    assert!(views > 20_000 && by_few > 300 && settled > 500_000 && by_vouches > 100_000, "{counts}");
+    let counts = format!("{views} {by_few} {converged} {by_grants}");
+    assert!(views > 20_000 && by_few > 300 && converged > 500_000 && by_grants > 100_000, "{counts}");
 }
 
 #[test]
@@ -427,7 +428,7 @@ fn everybody_is_let_in_whom_the_others_reach() {
         let mut world = World::new(seed);
         (0..300).for_each(|_| world.step());
         world.come_to_rest(None);
-        assert_eq!(world.sitting(), NAMES, "seed {seed}: {}", world.story());
+        assert_eq!(world.current_members(), NAMES, "seed {seed}: {}", world.story());
     }
 }
 
@@ -438,7 +439,7 @@ fn nobody_is_let_in_whom_nobody_reaches() {
         let mut world = World::new(seed);
         (0..300).for_each(|_| world.step());
         world.come_to_rest(Some("c"));
-        match *world.sitting() {
+        match *world.current_members() {
             ["a", "b", "d", "e"] => out += 1,
             // It was alone, and does not reach those who would join it.
             ["c"] => first += 1,

@@ -48,7 +48,7 @@ struct State {
 /// Something that no etcd does, to see that it would be found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// Which view a node has come to is written without a look at what the view is by now.
+    /// Which view a node has acknowledged is written without a look at what the view is by now.
     BlindAcks,
 }
 

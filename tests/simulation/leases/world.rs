@@ -215,18 +215,20 @@ impl World {
         Duration::from_micros(self.rng.lock().u64(300..4_000))
     }
 
-    /// Sees, again and again, that nobody serves under an older view than one that somebody takes for settled.
+    /// Sees, again and again, that nobody serves under an older view than one that somebody takes for converged.
     pub async fn watch(self: Arc<Self>) {
         loop {
             sleep(if self.is_waking() { MS } else { MS * 10 }).await;
             let processes = self.processes();
             let states: Vec<_> = processes.iter().map(|process| process.membership.state()).collect();
-            let settled = states.iter().filter(|state| state.is_converged()).map(|state| state.epoch).max();
+            let converged = states.iter().filter(|state| state.is_converged()).map(|state| state.epoch).max();
             for (process, state) in processes.iter().zip(&states) {
                 let serves = process.membership.serves() && !process.freezer.is_frozen();
-                if serves && state.is_member() && settled.is_some_and(|epoch| state.epoch < epoch) {
-                    let what =
-                        format!("{} serves in epoch {}, and {settled:?} is settled", process.id, state.epoch);
+                if serves && state.is_member() && converged.is_some_and(|epoch| state.epoch < epoch) {
+                    let what = format!(
+                        "{} serves in epoch {}, and {converged:?} is converged",
+                        process.id, state.epoch
+                    );
                     if self.violations.lock().insert(what.clone()) {
                         self.tell(format!("WRONG: {what}"));
                     }
