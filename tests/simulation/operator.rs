@@ -1,4 +1,4 @@
-//! Changes the cluster, and does it harm: everything that etcd and the nodes agree on is kept true.
+//! Changes the cluster, and does it harm. What etcd and the nodes agree on stays true.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -179,7 +179,7 @@ impl World {
         self.expel(process, rng).await;
     }
 
-    /// Who has no lease is removed, most often before it gets another one.
+    /// A process without a lease is removed, most often before it gets another one.
     async fn expel(&self, process: &Process, rng: &mut Rng) {
         sleep(MS * rng.u32(..50)).await;
         let has_others = self.etcd.present().view.members.len() > 1;

@@ -1,4 +1,4 @@
-//! Commands that wait until it is sure where they belong do not wait for each other.
+//! Commands that wait until their owner is certain do not wait for each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
