@@ -540,7 +540,7 @@ fn nobody_serves_under_an_older_view_than_the_converged_one() {
     }
     // It is about something.
     let Counts { views, by_few, converged, by_grants } = counts;
-    assert!(views > 20_000 && by_few > 300 && converged > 500_000 && by_grants > 100_000, "{counts:?}");
+    assert!(views > 20_000 && by_few > 250 && converged > 500_000 && by_grants > 100_000, "{counts:?}");
 }
 
 #[test]
