@@ -25,4 +25,4 @@ unsafe impl Sync for Configuration {}
 #[expect(unsafe_code, reason = "jemalloc finds it by this name")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static CONFIGURATION: Configuration =
-    Configuration(c"tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0".as_ptr().cast());
+    Configuration(c"tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0,cache_oblivious:false".as_ptr().cast());

@@ -99,7 +99,7 @@ impl Membership {
     /// Whether this node may answer at this very moment for what it owns in the view it acts on.
     /// [`State::standing`] says what was so when it was published; a process that was stopped for
     /// a minute believes it until its tasks run again, and this looks at the clock besides. True
-    /// of a node that leaves, too, which owns its keys until it has come to the view without it.
+    /// of a node that leaves, too, which owns its keys until it has acknowledged the view without it.
     /// Costs two loads and a look at the clock.
     pub fn serves(&self) -> bool {
         Self::lasts(self.serves_until())

@@ -1,4 +1,4 @@
-//! The `filbert` command: reads its configuration, binds, settles the process and runs a node.
+//! The `filbert` command: reads its configuration, binds, sets the process up and runs a node.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -81,11 +81,11 @@ fn run(mut launch: Launch, log: &Started, rights: &Rights) -> ExitCode {
         }
         // What waits would be written twice: by the process in the background, too.
         log.writer.flush(logs::FLUSH_PATIENCE);
-        let settled = prepared.settle(&sockets)?;
+        let pid_file_guard = prepared.apply(&sockets)?;
         log.writer.flow().map_err(node::Error::from)?;
-        Ok((bound, settled))
+        Ok((bound, pid_file_guard))
     });
-    let (bound, settled) = match started {
+    let (bound, pid_file_guard) = match started {
         Ok(started) => started,
         Err(failure) => {
             error!("{failure}");
@@ -96,7 +96,7 @@ fn run(mut launch: Launch, log: &Started, rights: &Rights) -> ExitCode {
     };
     info!("{} starts", config::version().trim_end());
     let ended = node::run(bound, launch.node);
-    drop(settled);
+    drop(pid_file_guard);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

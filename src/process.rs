@@ -1,7 +1,7 @@
 //! The process around a node: its file limit, the background, its pid file, its user.
 //!
 //! In two steps, because the listeners are bound between them. [`prepare`] does all that can go
-//! wrong while there is still somebody in front of the terminal; [`Prepared::settle`] goes into
+//! wrong while there is still somebody in front of the terminal; [`Prepared::apply`] goes into
 //! the background, writes the pid file and gives root away. Both must run before any thread is
 //! started: going into the background keeps the calling thread only, and the other threads
 //! would keep root.
@@ -81,10 +81,10 @@ pub struct Prepared {
     rights: Rights,
 }
 
-/// A process as it stays. Dropping it removes the pid file.
+/// The pid file, if there is one. Dropping this removes it.
 #[derive(Debug)]
 #[must_use = "dropping it removes the pid file"]
-pub struct Settled {
+pub struct PidFileGuard {
     _pid_file: Option<PidFile>,
 }
 
@@ -117,7 +117,7 @@ impl Prepared {
     /// # Errors
     ///
     /// Calls that the system refuses.
-    pub fn settle(self, sockets: &[&Path]) -> Result<Settled, Error> {
+    pub fn apply(self, sockets: &[&Path]) -> Result<PidFileGuard, Error> {
         if let Some(user) = &self.user {
             give_away(sockets, user, &self.rights)?;
         }
@@ -131,7 +131,7 @@ impl Prepared {
         if let Some(user) = &self.user {
             become_user(user)?;
         }
-        Ok(Settled { _pid_file: self.pid_file })
+        Ok(PidFileGuard { _pid_file: self.pid_file })
     }
 }
 
@@ -284,10 +284,10 @@ mod tests {
         let prepared = prepare(options, &Rights::default()).expect("possible");
         assert!(!path.exists(), "not before the process has its final id");
 
-        let settled = prepared.settle(&[]).expect("nothing to change");
+        let pid_file_guard = prepared.apply(&[]).expect("nothing to change");
         let text = fs::read_to_string(&path).expect("written");
         assert_eq!(text, format!("{}\n", std::process::id()));
-        drop(settled);
+        drop(pid_file_guard);
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0, "nothing is left");
     }
 

@@ -14,7 +14,7 @@ pub mod reply;
 pub mod text;
 pub mod token;
 
-use crate::command::{Command, SetMode};
+use crate::command::{Command, Failure, SetMode};
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::binary::{Ask, Head};
 use crate::protocol::error::ProtocolError;
@@ -50,10 +50,10 @@ pub enum Request<'a> {
         mode: SetMode,
         /// The command's name ([`crate::command::Set::name`]).
         command: &'static str,
-        /// Whether the client wants to hear of it.
-        quiet: bool,
         /// Why.
-        error: ProtocolError,
+        why: Failure,
+        /// How it is answered.
+        reply: Reply<'a>,
     },
     /// The request of a packet of the binary protocol that is not an operation on one key.
     Binary(Head, Ask<'a>),

@@ -66,7 +66,7 @@ pub struct Reloadable {
     current: RwLock<Current>,
 }
 
-/// What was made of the files when they were last read.
+/// The result of reading the files the last time.
 struct Current {
     usual: Arc<ServerConfig>,
     /// For `mtls:` listeners, when there are any.
@@ -83,10 +83,10 @@ impl Current {
     }
 }
 
-/// Why TLS cannot be had as told. Names the option and its file.
+/// Why TLS cannot be used as the options say. Names the option and its file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read, or has not what it should.
+    /// A file cannot be read, or lacks what it should hold.
     #[error("{option}={}: {why}", path.display())]
     File {
         /// The word of `-o` that names the file.
@@ -106,10 +106,10 @@ pub enum Error {
         /// What is wrong.
         why: rustls::Error,
     },
-    /// Client certificates are to be checked, against nothing.
+    /// Client certificates are to be checked, but no authority is given.
     #[error("ssl_verify_mode 1 to 3 need ssl_ca_cert: the authorities of client certificates")]
     NoAuthorities,
-    /// The library refuses, for a reason that is not in a file.
+    /// The library refuses for a reason outside of the files.
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] rustls::Error),
 }
@@ -130,7 +130,7 @@ impl Reloadable {
         TlsAcceptor::from(Arc::clone(&self.current.read().usual))
     }
 
-    /// The same for a listener that requires a client certificate; `None` when none was foreseen.
+    /// The same for a listener that requires a client certificate; `None` when the options have no such listener.
     pub fn mutual_acceptor(&self) -> Option<TlsAcceptor> {
         self.current.read().mutual.clone().map(TlsAcceptor::from)
     }
@@ -147,7 +147,7 @@ impl Reloadable {
     ///
     /// # Errors
     ///
-    /// As [`Reloadable::load`]; connections are then accepted as before.
+    /// As [`Reloadable::load`]; what was read the last time then stays in force.
     pub fn reload(&self) -> Result<(), Error> {
         let current = Current::read(&self.options)?;
         *self.current.write() = current;

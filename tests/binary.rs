@@ -22,14 +22,14 @@ for_both! {
     refuses_the_protocol_that_was_not_asked_for
 }
 
-/// monit's `protocol memcache`: a noop, whose answer it looks at byte by byte, and restarts the
-/// service for another one.
+/// monit's `protocol memcache`: it sends a noop, checks the answer byte by byte, and restarts the service when a byte
+/// differs.
 fn answers_the_check_of_monit(product: Product) {
     let server = Server::start(product, &[]);
     let mut wire = server.connect();
     let mut request = [0; 24];
     (request[0], request[1]) = (0x80, NOOP);
-    // In two pieces: the header is what is waited for.
+    // In two pieces: the server waits for the whole header.
     wire.send(&request[..1]);
     wire.send(&request[1..]);
     let mut expected = request;
@@ -263,7 +263,7 @@ fn filbert_asks_clients_of_the_binary_protocol_for_the_users_of_the_text_protoco
     assert_logged_in(&mut wire);
     assert_eq!(stat(&mut wire, "", "auth_cmds"), "9");
     assert_eq!(stat(&mut wire, "", "auth_errors"), "8");
-    // Who fails to log in anew is not logged in any more.
+    // A client that fails to log in again is logged out.
     assert_eq!(ask(&mut wire, &login("ann", "pear")).status, AUTH_ERROR);
     assert_eq!(ask(&mut wire, &Packet::new(NOOP, "")).status, AUTH_ERROR);
 
@@ -353,7 +353,7 @@ fn filbert_takes_no_key_for_a_line() {
     text.ask("mg YSBiDQptZyBmb3JnZWQ= b k v\r\n", "VA 1 kYSBiDQptZyBmb3JnZWQ= b\r\nv\r\n");
 }
 
-/// As for text, of what a client asks for and does not take.
+/// As for text: replies that a client asks for and does not read are bounded.
 #[test]
 fn filbert_goes_on_while_one_client_asks_for_more_than_it_takes() {
     let server = Server::filbert(&["-t", "1"]);

@@ -1,5 +1,5 @@
-//! Values on their way in and replies on their way out: bounded for all clients together, and clients who behave are
-//! served all the same.
+//! Values on their way in and replies on their way out: their memory is bounded for all clients together, and clients
+//! that behave well are still served.
 
 use crate::support::packet::*;
 use crate::support::server::{Server, eventually};

@@ -24,7 +24,7 @@ fn get(wire: &mut Wire, key: &str) -> String {
     reply.lines().nth(1).unwrap_or_default().to_owned()
 }
 
-/// The value of a key as a node tells it that has just stood still, and closes connections unheard for a moment.
+/// The value of a key, from a node that has just stood still. For a moment it closes connections without reading.
 #[track_caller]
 fn get_anew(node: &Node, key: &str) -> String {
     let mut line = Vec::new();

@@ -29,7 +29,7 @@ use crate::support::node::Node;
 use crate::support::shown::kept;
 use crate::support::site::Site;
 
-/// Histories are checked and dropped after so long.
+/// Histories are checked and dropped after this time.
 const ROUND: Duration = Duration::from_secs(20);
 
 #[test]

@@ -221,7 +221,7 @@ fn filbert_warns_once_of_clients_that_speak_something_else() {
         (b"\x05\x01\x00\r\n", "no protocol of memcached's"),
     ] {
         let server = Server::filbert(&[]);
-        // Those who speak it well are nobody to warn of.
+        // Clients that speak it well are not warned of.
         server.connect().ask("mn\r\n", "MN\r\n");
         let mut binary = server.connect();
         binary.send(&[&[0x80, 0x0a][..], &[0; 22]].concat());
@@ -311,7 +311,7 @@ fn reloads_the_password_file_on_hup(product: Product) {
         wire.line().expect("the reply comes in time") == b"STORED\r\n"
     });
     server.connect().ask("set x 0 0 9\r\nann apple\r\n", "CLIENT_ERROR authentication failure\r\n");
-    // Who is in stays in.
+    // A client that is logged in stays so.
     early.ask("mn\r\n", "MN\r\n");
 }
 

@@ -43,9 +43,9 @@ struct Case {
     store: Options,
     /// Lengths of the writes, gone through again and again.
     cuts: Vec<usize>,
-    /// The client reads so much at a time.
+    /// Bytes that the client reads at a time.
     read_bytes: usize,
-    /// The node begins to stop after so many writes.
+    /// After this number of writes the node begins to stop.
     drain_after: Option<usize>,
     /// Seconds that pass with each write.
     seconds: u32,

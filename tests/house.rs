@@ -1,4 +1,5 @@
-//! How the files of `src/` import each other: without circles. And how long files and functions are.
+//! How the files of `src/` import each other: without circles, and only downwards. That ARCHITECTURE.md lists them. And how
+//! long files and functions are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -160,6 +161,67 @@ fn circles(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     circles.into_iter().collect()
 }
 
+/// The product's files by the list in ARCHITECTURE.md, each with the floor of its room, if it has one.
+fn listed() -> BTreeMap<String, Option<u8>> {
+    let list = architecture();
+    let list = list.split_once("\n## The rooms\n").expect("it has that heading").1;
+    let list = list.split_once("\n## ").map_or(list, |(list, _)| list);
+    let (mut folder, mut floor, mut is_bold) = (String::new(), None, false);
+    let mut listed = BTreeMap::new();
+    let bullets = list.split_once("\n- ").expect("it is a list").1;
+    // What stands before a name, and the name.
+    let mut parts = bullets.split('`');
+    while let (Some(before), Some(name)) = (parts.next(), parts.next()) {
+        is_bold ^= before.matches("**").count() % 2 == 1;
+        if is_bold {
+            let number = before.rsplit("**").next().unwrap_or_default().trim();
+            floor = if number.is_empty() { floor } else { number.parse().ok() };
+            folder = if name.ends_with('/') { name.to_owned() } else { String::new() };
+            listed.insert(name.trim_end_matches('/').to_owned(), floor);
+        } else {
+            listed.insert(format!("{folder}{name}"), floor);
+        }
+    }
+    listed
+}
+
+fn architecture() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).expect("it is there")
+}
+
+#[test]
+fn the_architecture_lists_every_file() {
+    let files = files().into_iter().filter(|(module, path)| !module.is_empty() && !is_test_module(path));
+    let mut files: BTreeSet<String> = files.map(|(module, _)| module.join("/")).collect();
+    files.extend(["lib", "main"].map(str::to_owned));
+    let listed: BTreeSet<String> = listed().into_keys().collect();
+    let (missing, stale): (Vec<_>, Vec<_>) =
+        (files.difference(&listed).collect(), listed.difference(&files).collect());
+    assert!(
+        missing.is_empty() && stale.is_empty(),
+        "not listed: {missing:?}; listed, but not there: {stale:?}"
+    );
+    let lines = architecture().lines().count();
+    assert!(lines <= ARCHITECTURE_LINES_MAX, "{lines} lines");
+}
+
+#[test]
+fn a_room_imports_rooms_of_lower_floors_alone() {
+    let (files, listed) = (files(), listed());
+    let floor = |module: &Module| listed.get(module.first()?).copied().flatten();
+    let mut wrong = Vec::new();
+    for (module, file) in &files {
+        let Some(own) = floor(module) else { continue };
+        for import in imports(module, file, &files) {
+            let is_outside = import.first().is_some_and(|room| Some(room) != module.first());
+            if is_outside && floor(&import).is_none_or(|other| other >= own) {
+                wrong.push(format!("{} imports {}", module.join("::"), import.join("::")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// The safety rules by which nodes agree have labels, S1 and so on: those that code cites are those of the document.
 #[test]
 fn code_cites_the_safety_rules_that_there_are() {
@@ -183,6 +245,9 @@ fn code_cites_the_safety_rules_that_there_are() {
 fn is_label(word: &str) -> bool {
     word.strip_prefix('S').is_some_and(|number| number.len() == 1 && number.parse::<u8>().is_ok())
 }
+
+/// Lines of ARCHITECTURE.md: a newcomer reads all of it.
+const ARCHITECTURE_LINES_MAX: usize = 150;
 
 /// Lines of a file, and of a function, that are not said to be more.
 const FILE_LINES_MAX: usize = 400;

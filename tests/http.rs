@@ -432,7 +432,7 @@ fn bad_requests_get_their_status() {
     assert_eq!(http.get("/healthz").status, 200);
 }
 
-/// Who dawdles keeps nobody waiting, and is ended in time.
+/// A slow client holds up nobody, and its connection is closed in time.
 #[test]
 fn slow_requests_end() {
     let server = Server::filbert(&[]);
@@ -477,7 +477,7 @@ fn a_stop_ends_what_is_idle_at_once() {
 
 #[test]
 fn the_usual_address_is_done_without_and_another_is_not() {
-    // Whoever has it, it is taken.
+    // It is taken, whichever process has it.
     let taken = TcpListener::bind("127.0.0.1:11280");
     let mut command = server::command(Product::Filbert, &[]);
     command.env_remove("FILBERT_HTTP_LISTEN");
@@ -550,7 +550,7 @@ fn an_incident_is_remembered() {
         past["samples"].as_array().expect("samples").iter().any(|sample| sample[name].is_number())
     };
     assert!(any("p99") && any("failed_p99"), "{past}");
-    assert_eq!(past["unanswered"], Value::Array(Vec::new()), "who is out of the view is not asked");
+    assert_eq!(past["unanswered"], Value::Array(Vec::new()), "a node outside of the view is not asked");
 
     let metrics = http.metrics();
     let unavailable = |kind| metrics.value(&format!("filbert_unavailable_commands_total{{kind=\"{kind}\"}}"));
@@ -569,7 +569,7 @@ fn an_incident_is_remembered() {
     http.get("/api/v1/history?seconds=soon").problem(400);
 }
 
-/// However many there are who ask, clients of the cache do not wait for them.
+/// However many requests come over HTTP, clients of the cache do not wait for them.
 #[test]
 fn many_ask_at_once() {
     let server = Server::filbert(&[]);

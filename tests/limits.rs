@@ -25,7 +25,7 @@ fn a_client_over_the_limit_waits_for_a_place_when_told() {
     assert!(!waiting.iter().any(Wire::has_input), "a client over the limit is served");
 
     drop(second);
-    // Whoever leaves makes room for the next one, in the order they came.
+    // A client that leaves makes room for the next one, in the order in which they came.
     for mut wire in waiting {
         wire.expect("MN\r\n");
     }

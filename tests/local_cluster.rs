@@ -173,7 +173,7 @@ impl Local {
         self.stdout().lines().filter_map(row).collect()
     }
 
-    /// Waits until it has so many children that have become what they should be.
+    /// Waits until it has `count` children, each running its own program.
     fn await_children(&self, count: usize) -> BTreeSet<Pid> {
         let mut children = BTreeSet::new();
         eventually(&format!("there are {count} children"), || {

@@ -44,7 +44,7 @@ fn a_vanished_node_is_removed() {
 
     nodes.pop().unwrap().vanish();
     await_agreement(&nodes, &["a"]);
-    assert!(nodes.iter().all(|node| node.forgotten() == 1), "who stays forgets nothing");
+    assert!(nodes.iter().all(|node| node.forgotten() == 1), "a node that stays forgets nothing");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_node_that_restarts_alone_goes_on_without_the_others() {
     let mut nodes = start(&etcd, &network, &["a", "b", "c"]);
     nodes.remove(0).vanish();
     await_agreement(&nodes, &["b", "c"]);
-    // Of those in the view before, too few are left to ask whether they have come to this one.
+    // Too few members of the view before are left to say whether they have acknowledged this one.
     eventually("it is written that they have", || stored(&etcd)["confirmed"] == true);
     nodes.into_iter().for_each(Node::vanish);
     let nodes = [Node::start(options(&etcd.endpoint(), "b"), &network)];

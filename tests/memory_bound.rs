@@ -52,7 +52,7 @@ fn log_uniform(random: &mut fastrand::Rng) -> usize {
     power.exp2() as usize
 }
 
-/// Overwrites the cache once for each way to choose sizes, from so many clients, and watches the process.
+/// Overwrites the cache once for each way to choose sizes, from this number of clients, and watches the process.
 fn stays_in_bounds(clients: u64, phases: &[fn(&mut fastrand::Rng) -> usize]) {
     let server = Server::filbert(&["-m", &MEMORY_MIB.to_string(), "-t", "4"]);
     let done = AtomicBool::new(false);
@@ -96,7 +96,7 @@ fn stays_in_bounds(clients: u64, phases: &[fn(&mut fastrand::Rng) -> usize]) {
     assert!(most_kib <= BOUND_KIB, "{most_kib} KiB in memory; the bound is {BOUND_KIB} KiB");
 }
 
-/// Stores values until so many bytes have been stored.
+/// Stores values until this number of bytes has been stored.
 fn fill(
     mut wire: Wire,
     prefix: &str,

@@ -25,7 +25,7 @@ use load::Load;
 /// Little memory, so that items are evicted, and values that are too large.
 const LITTLE: [&str; 4] = ["-m", "2", "-I", "4k"];
 
-/// The rules as they are, and in force after so long instead of their minutes.
+/// The rules as they are, but in force after this time instead of minutes.
 fn rules(pending: &str) -> String {
     let wait = |line: &str| match line.split_once("for: ") {
         Some((indent, _)) if indent.trim().is_empty() => format!("{indent}for: {pending}\n"),
@@ -161,7 +161,7 @@ fn the_dashboard_is_well_formed() {
     }
 }
 
-/// What stands in a dashboard or a rule and is published by nobody is a line that is always flat.
+/// A metric of a dashboard or a rule that no node publishes is a line that is always flat.
 #[test]
 fn every_expression_has_data_and_a_healthy_cluster_is_silent() {
     // Healthy on a busy machine, too.

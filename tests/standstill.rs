@@ -1,4 +1,5 @@
-//! A log that nobody takes, and threads that stand still: the first holds up nobody, and of the second the others hear.
+//! A log that nobody reads, and threads that stand still. Such a log holds up nothing. Of such a thread the other nodes
+//! hear.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};

@@ -1,4 +1,4 @@
-//! TLS: who is served with which certificate, changing it, and clients that do not play along.
+//! TLS: which certificate a client is shown, which it must show, changing both, and clients that do not play along.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};

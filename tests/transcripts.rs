@@ -196,7 +196,7 @@ fn rendered(arg: &str, captured: &Captured) -> String {
     String::from_utf8(bytes).expect("the arguments are text")
 }
 
-/// Who is talked with.
+/// The servers of a conversation.
 enum Host {
     One(Server),
     /// Each connection is to the next node.

@@ -7,7 +7,7 @@
 //! - `doubts/<id>`: whom that node has not reached for long; same lease.
 //! - `reached/<id>`: whom that node has reached of those who would enter the view, or who are to
 //!   let it in; same lease.
-//! - `acks/<id>`: the epoch that node has come to; same lease.
+//! - `acks/<id>`: the epoch that node has acknowledged; same lease.
 //!
 //! One task holds a session with one endpoint after another; another looks at the clock, so
 //! that the standing is right while etcd keeps silent. What both know is the state.
@@ -63,12 +63,12 @@ const LEARNED_QUEUE: usize = 4;
 pub fn join(
     options: Options,
     hooks: Arc<dyn Hooks>,
-    contacts: Arc<dyn FailureDetector>,
+    failure_detector: Arc<dyn FailureDetector>,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> Result<Membership, Error> {
     options.check()?;
-    let Part { membership, session, watch } = part(options.clone(), options, hooks, contacts);
+    let Part { membership, session, watch } = part(options.clone(), options, hooks, failure_detector);
     tracker.spawn(stop.clone().run_until_cancelled_owned(session));
     tracker.spawn(stop.run_until_cancelled_owned(watch));
     Ok(membership)
@@ -90,7 +90,7 @@ pub fn part(
     connect: impl Connect + Sync,
     options: Options,
     hooks: Arc<dyn Hooks>,
-    contacts: Arc<dyn FailureDetector>,
+    failure_detector: Arc<dyn FailureDetector>,
 ) -> Part<impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static> {
     let local = LocalMember::new(options.member(), hooks);
     let (flushes, requests) = mpsc::channel(FLUSH_QUEUE);
@@ -107,7 +107,7 @@ pub fn part(
     };
     let membership = Membership::new(&local, options.timing(), Arc::new(task.clone()));
     let (tick, watchdog) = (options.tick(), options.watchdog.clone());
-    let state = Arc::new(Mutex::new(MembershipState::new(local, contacts, &options)));
+    let state = Arc::new(Mutex::new(MembershipState::new(local, failure_detector, &options)));
     let leaving = task.leaving.clone();
     let node = EtcdTask::new(options, connect, Arc::clone(&state), health, requests, &task);
     let (talking, looking) = (watchdog.watch("etcd"), watchdog.watch("membership"));

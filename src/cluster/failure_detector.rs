@@ -29,7 +29,7 @@ pub struct Contact {
     pub is_proven: bool,
     /// When the last ping was sent whose answer said that the member's own pings reach this node.
     pub granted: Option<Instant>,
-    /// The epoch it said it had come to; 0 before it said so.
+    /// The epoch it said it had acknowledged; 0 before it said so.
     pub epoch: u64,
 }
 

@@ -40,7 +40,7 @@ pub enum Effect {
 }
 
 impl LocalMember {
-    /// A seat outside of any view. The incarnation of `me` is chosen here.
+    /// A node outside of any view. The incarnation of `me` is chosen here.
     pub fn new(mut me: Member, hooks: Arc<dyn Hooks>) -> Self {
         me.incarnation = incarnation_after(0);
         let view = View::default();
@@ -223,7 +223,7 @@ impl LocalMember {
         }
     }
 
-    /// Publishes which epoch each node has come to, and the epoch of the view that was read with
+    /// Publishes which epoch each node has acknowledged, and the epoch of the view that was read with
     /// that. Both must be told before a view that was read with them is taken.
     pub fn acknowledge(&mut self, acknowledged: BTreeMap<String, u64>, acks_as_of: u64) {
         self.states.send_if_modified(|state| {

@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_new_incarnation_replaces_the_old_one() {
         assert_eq!(next_of_two(Some(2), 1, false, true).unwrap().members["b"].incarnation, 2);
-        assert_eq!(next_of_two(None, 2, false, true), None, "it is another one that is doubted");
+        assert_eq!(next_of_two(None, 2, false, true), None, "it is another one that is suspected");
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn the_last_ones_go_on_when_the_others_are_gone() {
         assert_eq!(next_when("a b c", "c", "c", "a b", "a b"), ids("b c"));
-        assert_eq!(next_when("a b c", "c", "c", "a b", "a"), None, "b may have others to vouch for it");
+        assert_eq!(next_when("a b c", "c", "c", "a b", "a"), None, "b may have others to grant it");
         assert_eq!(next("b c", "c", "c", "b"), ids("c"));
     }
 
@@ -298,9 +298,13 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_followed_when_half_of_those_before_it_have_come_to_it() {
-        let followed = |previous: &str, come: &'static str, gone: &str| {
-            enough(members(previous).keys(), |id| come.contains(id), &members(gone).into_keys().collect())
+    fn a_view_is_followed_when_half_of_those_before_it_have_acknowledged_it() {
+        let followed = |previous: &str, acknowledged: &'static str, gone: &str| {
+            enough(
+                members(previous).keys(),
+                |id| acknowledged.contains(id),
+                &members(gone).into_keys().collect(),
+            )
         };
         assert!(followed("", "", ""));
         assert!(followed("a b", "b", ""));
@@ -317,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_lease_serves_from_when_enough_had_vouched() {
+    fn a_node_without_a_lease_serves_from_when_enough_had_granted_it() {
         let when = |ids: &str, moments: &[(&str, u32)]| granted(&view(ids), "a", false, 9, grants(moments));
         assert_eq!(when("a", &[]), Some(9));
         assert_eq!(when("a b", &[]), None);

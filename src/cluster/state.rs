@@ -22,7 +22,7 @@ pub struct State {
     pub incarnation: u64,
     /// What this node may do.
     pub standing: MemberStatus,
-    /// The epoch that each node is known to have come to: members, and whoever else has a lease.
+    /// The epoch that each node is known to have acknowledged: members, and whoever else has a lease.
     pub acknowledged: Arc<BTreeMap<String, u64>>,
     /// The epoch of the view that was read in etcd with the acknowledgements. When a peer told of
     /// the present view, this is lower, and who else acts on an older one is not known yet.
@@ -55,7 +55,7 @@ impl State {
     /// have not confirmed it, and everybody else with a lease who has confirmed an older one only,
     /// however long ago the view was that had it. A `flush_all` must name them.
     ///
-    /// This node is not among them: it has come to this epoch. A former member without a lease is
+    /// This node is not among them: it has acknowledged this epoch. A former member without a lease is
     /// fenced ([`propose`](crate::cluster::propose)).
     pub fn unconfirmed(&self) -> impl Iterator<Item = &str> {
         let behind = |id: &String| self.acknowledged.get(id).is_none_or(|&epoch| epoch < self.epoch);
@@ -64,7 +64,7 @@ impl State {
         members.chain(others).filter(move |id| **id != self.me && behind(id)).map(String::as_str)
     }
 
-    /// Those who are known to have come to a later view than this one.
+    /// Those who are known to have acknowledged a later view than this one.
     pub fn ahead(&self) -> impl Iterator<Item = &str> {
         self.acknowledged.iter().filter(|&(_, &epoch)| epoch > self.epoch).map(|(id, _)| id.as_str())
     }

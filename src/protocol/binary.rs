@@ -152,17 +152,6 @@ pub enum Ask<'a> {
         /// The mechanism's message: name and password.
         message: &'a [u8],
     },
-    /// A value over the item limit, or without memory to read it into, which is not read.
-    Unstored {
-        /// The key of the value.
-        key: &'a [u8],
-        /// [`SetMode::Set`] drops the old value.
-        mode: SetMode,
-        /// The command's name ([`crate::command::Set::name`]).
-        command: &'static str,
-        /// Why.
-        status: Status,
-    },
     /// It cannot be understood, or is not allowed.
     Refused {
         /// Why.

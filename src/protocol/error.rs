@@ -44,8 +44,6 @@ errors! {
     InvalidArithmeticMode, "CLIENT_ERROR invalid mode for ma M token";
     InvalidInitial, "CLIENT_ERROR invalid numeric initial value";
     InvalidDeltaValue, "CLIENT_ERROR invalid numeric delta value";
-    TooLarge, "SERVER_ERROR object too large for cache";
-    NoRoomStoring, "SERVER_ERROR out of memory storing object";
     NoRoomReading, "SERVER_ERROR out of memory reading request";
     NoRoomWriting, "SERVER_ERROR out of memory writing get response";
     MemlimitTooSmall, "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";

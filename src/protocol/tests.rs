@@ -45,8 +45,9 @@ fn short(request: &Request<'_>) -> String {
         Request::End => "end".into(),
         Request::Admin(admin) => format!("{admin:?}"),
         Request::Refused { error, quiet } => format!("{error:?}{}", if *quiet { " quiet" } else { "" }),
-        Request::Unstored { key, mode, quiet, error, .. } => {
-            format!("{error:?} {} {mode:?}{}", text(key), if *quiet { " quiet" } else { "" })
+        Request::Unstored { key, mode, why, reply, .. } => {
+            let quiet = matches!(reply, Reply::Classic(_, true));
+            format!("{why:?} {} {mode:?}{}", text(key), if quiet { " quiet" } else { "" })
         }
         Request::Binary(head, ask) => format!("{:#04x} {ask:?}", head.opcode),
         Request::Login(login) => format!("login {}", text(login)),

@@ -52,14 +52,14 @@ impl Script {
     /// Gives the node a view.
     pub fn push(&self, epoch: u64, view: View) -> Effect {
         let mut local = self.0.lock();
-        witness(&mut local, epoch);
+        with_acks_as_of(&mut local, epoch);
         local.take(epoch, view)
     }
 
     /// Gives the node a view with its owners, which one node has computed for all.
     pub fn push_known(&self, epoch: u64, view: View, owners: Arc<Owners>) -> Effect {
         let mut local = self.0.lock();
-        witness(&mut local, epoch);
+        with_acks_as_of(&mut local, epoch);
         local.take_known(epoch, view, owners)
     }
 
@@ -73,7 +73,7 @@ impl Script {
         self.0.lock().displace(fenced);
     }
 
-    /// Tells the node which epoch each other one with a lease has come to.
+    /// Tells the node which epoch each other one with a lease has acknowledged.
     pub fn acknowledge(&self, acknowledged: BTreeMap<String, u64>) {
         let mut local = self.0.lock();
         let acks_as_of = local.state().acks_as_of;
@@ -118,7 +118,7 @@ impl Control for Script {
             }
             let (epoch, view) = (state.epoch + 1, propose::flushed(&state.view));
             let generation = view.flush_generation;
-            witness(&mut local, epoch);
+            with_acks_as_of(&mut local, epoch);
             local.take(epoch, view);
             Ok(generation)
         })
@@ -126,7 +126,7 @@ impl Control for Script {
 }
 
 /// A script knows which nodes have a lease.
-fn witness(local: &mut LocalMember, epoch: u64) {
+fn with_acks_as_of(local: &mut LocalMember, epoch: u64) {
     let state = local.state();
     local.acknowledge(BTreeMap::clone(&state.acknowledged), state.acks_as_of.max(epoch));
 }
@@ -258,11 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_settled_when_nobody_acts_on_an_older_one() {
+    fn a_view_is_converged_when_nobody_acts_on_an_older_one() {
         let (script, membership, _) = node();
         assert!(membership.state().is_converged(), "there is no view");
         script.push(2, view(&[&script.me(), &member("b")]));
-        assert_eq!(unconfirmed(&membership), ["b"], "this node has come to it");
+        assert_eq!(unconfirmed(&membership), ["b"], "this node has acknowledged it");
         acknowledge(&script, &[("c", 1)]);
         assert_eq!(unconfirmed(&membership), ["b", "c"]);
         acknowledge(&script, &[("b", 2), ("c", 2)]);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_that_etcd_was_not_asked_about_is_not_settled() {
+    fn a_view_that_etcd_was_not_asked_about_is_not_converged() {
         let (script, membership, _) = node();
         let mut local = script.0.lock();
         let alone = View { members: [("a".to_owned(), local.me().clone())].into(), ..View::default() };
@@ -318,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_vouches_for_members_that_it_does_not_doubt() {
+    fn a_node_grants_members_that_it_does_not_suspect() {
         let (script, membership, _) = node();
         assert!(!membership.may_grant("b"), "it is no member");
         script.push(1, view(&[&script.me(), &member("b")]));
         assert!(membership.may_grant("b"));
         assert!(!membership.may_grant("c"), "c is no member");
         script.suspect(["b".to_owned()].into());
-        assert!(!membership.may_grant("b"), "the others may count on the doubt");
+        assert!(!membership.may_grant("b"), "the others may count on the suspicion");
         script.suspect(BTreeSet::new());
         assert!(membership.may_grant("b"));
         script.0.lock().leave();

@@ -9,7 +9,7 @@ import tempfile
 
 from server import HOST, Server, poll
 
-# Nobody is given up who is slow, because the machine is busy: other tests share two cores, and perhaps much else.
+# A node that is slow because the machine is busy is not given up: other tests share the two cores.
 PATIENT = ["--lease-ttl", "10", "--peer-timeout", "30000", "--peer-connect-timeout", "10000"]
 
 # For tests in which a node dies: about the shortest lease that etcd keeps.
@@ -97,7 +97,7 @@ class Cluster:
         return [node.address for node in self.nodes]
 
     def whole(self):
-        """Waits until all nodes agree on who owns what."""
+        """Waits until all nodes agree on the owner of each key."""
 
         def agree():
             try:

@@ -181,7 +181,7 @@ def test_nodes_are_discovered(cluster):
 
 
 LOAD_PROCESSES = 4
-# Each goes on for so long, and until it has done so much.
+# Each goes on for this time, and until it has executed this number of operations.
 LOAD_SECONDS = 3
 LOAD_OPERATIONS = 500
 

@@ -19,7 +19,7 @@ const PATIENT: [&str; 4] = ["--lease-ttl", "15", "--peer-timeout", "5000"];
 /// What both sides say when a node stays out.
 const STAYS_OUT: &str = "not let into the cluster";
 
-/// So many nodes with these arguments that are one cluster.
+/// A cluster of this number of nodes with these arguments.
 fn start(nodes: usize, args: &[&str]) -> Cluster {
     let mut cluster = Cluster::empty(&[]);
     for _ in 0..nodes {
@@ -41,7 +41,7 @@ fn reasons(node: &Node) -> Vec<String> {
     node.stderr().lines().filter(|line| line.contains(STAYS_OUT)).map(str::to_owned).collect()
 }
 
-/// Nobody who asks the cluster notices the stranger, and the logs of both sides say each of these words about it.
+/// No client of the cluster notices the stranger, and the logs of both sides say each of these words about it.
 fn stays_out(cluster: &Cluster, stranger: &Node, words: &[&str]) {
     let ids: Vec<_> = cluster.nodes.iter().map(|node| node.id.clone()).collect();
     let mut wires = cluster.connect_all();

@@ -82,7 +82,7 @@ fn quiet_commands_for_all_owners_keep_their_order() {
     assert_eq!(seen, expected.map(|n| (n, if n < KEYS { EXISTS } else { 0 })).collect::<Vec<_>>());
 }
 
-/// Whose owner cannot be asked: a miss to who reads, and an error that is no line to who writes.
+/// When the owner of a key cannot be asked, a read is a miss, and a write fails with a packet, not a line.
 #[test]
 fn a_key_whose_owner_is_gone_is_a_miss_or_a_temporary_failure() {
     const TEMPORARY: u16 = 0x86;

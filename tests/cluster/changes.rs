@@ -172,7 +172,7 @@ fn a_dead_owners_keys_are_a_miss_and_soon_another_nodes() {
     }
 }
 
-/// Whoever is asked says so at once, and does not wait until others have decided.
+/// Every node says so at once, and does not wait until others have decided.
 #[test]
 fn a_dead_owners_keys_are_a_miss_and_an_error() {
     let mut cluster = Cluster::start_with(3, &["--lease-ttl", "10", "--peer-timeout", "1000"]);
@@ -260,8 +260,8 @@ fn a_node_that_wakes_up_after_its_lease_reads_the_view_before_it_serves() {
     }
 }
 
-/// A client gives up on a node that stands still and writes something newer through another one: what the first node
-/// had not read by then must not happen any more.
+/// A client gives up on a node that stands still, and writes something newer through another one. What the first node
+/// had not read by then must not be executed.
 #[test]
 fn what_lay_before_a_node_that_stood_still_is_not_executed() {
     let mut cluster = Cluster::start(3);

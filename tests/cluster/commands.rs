@@ -35,7 +35,7 @@ fn what_is_set_on_one_node_is_read_on_all() {
     }
 }
 
-/// Whoever watches the owner is told by which command an item went, though another node was asked.
+/// A watcher of the owner is told which command removed an item, even when the client asked another node.
 #[test]
 fn an_owner_tells_of_deletions_as_they_were_asked_for() {
     let cluster = Cluster::steady(3);

@@ -8,7 +8,7 @@ use crate::support::cluster::{Cluster, LEASE, agree, why};
 use crate::support::server::{always, eventually};
 use crate::support::wire::Wire;
 
-/// A lease for nodes of which nobody may be given up, though the machine is busy; and longer than it lives.
+/// A lease that does not run out on a busy machine; and a time that is longer than it.
 const LONG_LEASE: [&str; 2] = ["--lease-ttl", "4"];
 const LONG: Duration = Duration::from_secs(6);
 

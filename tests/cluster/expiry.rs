@@ -1,4 +1,4 @@
-//! An item lives as long as its client said, whoever owns it.
+//! An item lives as long as its client said, whichever node owns it.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Who floods the peers' port keeps neither peers nor clients out.
+//! A flood of connections to the peers' port keeps out neither peers nor clients.
 
 use std::collections::VecDeque;
 use std::fs;

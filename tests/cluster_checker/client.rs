@@ -1,4 +1,4 @@
-//! A client of all nodes that waits no longer than it was told, and begins anew after a failure.
+//! A client of all nodes. It waits no longer than it was told, and begins anew after a failure.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// A client that waits so long for a reply, and then closes the connection.
+    /// A client that waits this time for a reply, and then closes the connection.
     pub fn new(addrs: &[ClientAddr], patience: Duration) -> Client<'_> {
         Client { addrs, wires: addrs.iter().map(|_| None).collect(), patience }
     }
@@ -135,7 +135,7 @@ fn line(wire: &mut Wire) -> io::Result<String> {
     }
 }
 
-/// So many bytes and a line end.
+/// Reads `len` bytes and a line end.
 fn data(wire: &mut Wire, len: &str) -> io::Result<String> {
     let len: usize = len.parse().map_err(io::Error::other)?;
     let mut data = wire.bytes(len + 2)?;

@@ -51,14 +51,14 @@ enum Fault {
     Kill(usize),
     Leave(usize),
     Pause(usize),
-    /// Stands still until the others have gone on without it, and wakes up with an etcd that is so many milliseconds
-    /// away and clients that come at once.
+    /// Stands still until the others have gone on without it. When it wakes up, clients come at once, and each call to
+    /// etcd takes this number of milliseconds.
     Freeze(usize, u64),
     KillEtcd,
     PauseEtcd,
     /// What goes from one host to another is lost.
     Cut(Vec<(usize, usize)>),
-    /// Nobody takes a node's log.
+    /// Nothing reads a node's log.
     Stall(usize),
     /// One thread of a node stands still.
     Hold(usize, &'static str),
@@ -73,7 +73,7 @@ impl<'a> Faults<'a> {
         Faults { cluster, woken, rng: Rng::with_seed(seed), start, log: Log::default() }
     }
 
-    /// Breaks and mends it for so long; it is whole at the end.
+    /// Breaks and mends it for this time; it is whole at the end.
     ///
     /// # Panics
     ///
@@ -232,7 +232,7 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Waits until somebody has a view without the node, if that comes about. Of another one a thread may stand still.
+    /// Waits until some node has a view without this one, if that happens. A thread of another node may stand still.
     fn await_removal(&self, node: usize) {
         let deadline = Instant::now() + FREEZE;
         let id = self.cluster.nodes[node].id.as_str();
@@ -245,7 +245,7 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Waits up to so long, and short waits are more frequent.
+    /// Waits up to this time; short waits are more frequent.
     fn wait(&mut self, longest: Duration) {
         let part = self.rng.f64();
         thread::sleep(Duration::from_millis(200).min(longest) + longest.mul_f64(part * part));

@@ -26,12 +26,12 @@ const PULSE: Duration = Duration::from_millis(20);
 /// A thread that wants to run does so sooner, unless the machine stands still.
 const STANDSTILL: Duration = Duration::from_millis(300);
 
-/// The node that has just woken up, whom clients ask most, each time on a new connection.
+/// The node that has just woken up. Clients ask it most, each time on a new connection.
 #[derive(Clone, Debug)]
 pub struct Woken(Arc<AtomicUsize>);
 
 impl Woken {
-    /// Nobody.
+    /// None yet.
     pub fn nobody() -> Woken {
         Woken(Arc::new(AtomicUsize::new(usize::MAX)))
     }
@@ -45,7 +45,7 @@ impl Woken {
     }
 }
 
-/// Who is asked, since when, and for how long.
+/// Which servers are asked, since when, and for how long.
 pub struct Load {
     pub addrs: Vec<ClientAddr>,
     pub start: Instant,

@@ -123,7 +123,7 @@ impl Writer {
         self.number += 1;
         let request = format!("{} {}\r\n", if asking.rng.bool() { "delete" } else { "md" }, self.history.key);
         let (reply, span) = asking.line(&request);
-        // That there was nothing is as good as that it was deleted: nothing older may be read any more.
+        // A miss is as good as a delete: from now on, nothing older may be read.
         let acknowledged = ["DELETED", "HD", "NOT_FOUND", "NF"];
         self.record(What::Delete, self.number..=self.number, acknowledged, [], reply, span);
     }
@@ -203,7 +203,7 @@ impl Writer {
         let ending = match reply {
             Ok(line) if acknowledged.contains(&line.as_str()) => Ending::Acknowledged,
             Ok(line) if refused.contains(&line.as_str()) => Ending::Refused,
-            // It must not happen any more: the next write may follow at once.
+            // From now on it must not happen: the next write may follow at once.
             Ok(line) if line.starts_with("SERVER_ERROR ") => Ending::Unknown,
             Ok(line) => {
                 self.history.reads.push(Read { found: Found::Wrong(line), span });

@@ -27,7 +27,7 @@ pub struct Request {
 /// whether a counter was fetched, because memcached forgets it when a reply with the old value is still on its way. No value is about as large
 /// as `-I`, because where too large begins depends on memcached's item header. The bytes that a malformed value
 /// leaves behind are filled up, so that the next command is whole again. No value is white space alone: memcached
-/// takes such a one for whatever number its memory holds behind it.
+/// reads it as the number that its memory happens to hold behind it.
 pub fn reason_to_leave_out(request: &Request) -> Option<&'static str> {
     let line = request.template.lines().next().unwrap_or_default();
     let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();

@@ -1,4 +1,4 @@
-//! Who is let in: whom most members reach, and who reaches them.
+//! Which nodes are let in: those that most members reach, and that reach them.
 
 use std::time::Duration;
 

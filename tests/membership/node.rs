@@ -20,19 +20,19 @@ use crate::support::server::eventually;
 
 pub const TTL: Duration = Duration::from_secs(2);
 
-/// An address that nobody listens at, whoever says that it is there.
+/// An address without a listener, even if a node says that it is there.
 pub const NOWHERE: &str = "nowhere:11212";
 
 pub const VIEW: &str = "/filbert/test/view";
 
-/// Who reaches whom, and what pings have told.
+/// Which node reaches which, and what pings have told.
 #[derive(Clone, Default)]
 pub struct Network(Arc<Mutex<Links>>);
 
 #[derive(Default)]
 struct Links {
     cut: BTreeSet<String>,
-    /// Who does not reach whom, though it may be reached by that one.
+    /// The pairs that are cut in one direction: the first node does not reach the second.
     deaf: BTreeSet<(String, String)>,
     /// What answers at an address.
     listening: BTreeMap<String, Membership>,
@@ -181,7 +181,7 @@ impl Node {
         self.recorder.forgotten.load(Ordering::SeqCst)
     }
 
-    /// The node does not come to any other view while this is held; it stands still then.
+    /// While this is held the node stands still, and takes over no view.
     pub fn hold(&self) -> impl Drop + '_ {
         self.recorder.gate.lock()
     }

@@ -22,7 +22,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts to ask the nodes at these addresses. Whoever does not answer is left out for a round.
+    /// Starts to ask the nodes at these addresses. A node that does not answer is left out for a round.
     pub fn on(addrs: Vec<ClientAddr>) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

@@ -134,7 +134,7 @@ pub struct Writer {
     counter: Counter,
     /// When the key was last known to be there; `None` when it need not be.
     there: Option<Moment>,
-    /// A CAS token that must not hold any more.
+    /// A CAS token that must not match.
     old_token: Option<u64>,
     token: Option<u64>,
 }
@@ -220,7 +220,7 @@ impl Writer {
     async fn delete(&mut self, world: &World, rng: &mut Rng) {
         self.number += 1;
         let (reply, span) = ask(world, rng, &self.history.key, Verb::Delete(Delete::default())).await;
-        // That there was nothing is as good as that it was deleted: nothing older may be read any more.
+        // A miss is as good as a delete: from now on, nothing older may be read.
         if let Reply::Done(outcome) = &reply
             && outcome.kind() == Came::NotFound
         {
@@ -380,8 +380,7 @@ impl Reader {
     }
 }
 
-/// Has every key set through one node and read through all, and says what does not work: then nothing is in the way
-/// of anything any more.
+/// Sets every key through one node, reads it through all, and says what does not work. By now, nothing is in the way.
 pub async fn agree(world: &World, rng: &mut Rng) {
     let value = b"in the end";
     for name in &world.keys {

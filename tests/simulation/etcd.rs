@@ -1,4 +1,4 @@
-//! What stands in etcd: one view after another, and the epoch that each node with a lease has come to. All of it is
+//! What stands in etcd: one view after another, and the epoch that each node with a lease has acknowledged. All of it is
 //! true at once; when and in which order each node hears of it is another matter (`session`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,7 @@ impl Etcd {
         epoch
     }
 
-    /// A process writes which epoch it has come to, with its lease; it gets one that has none.
+    /// A process writes which epoch it has acknowledged, with its lease; it gets one that has none.
     pub fn acknowledge(&self, id: &str, process: u64, epoch: u64) {
         let mut truth = self.truth.lock();
         truth.leases.insert(id.to_owned(), process);

@@ -7,6 +7,7 @@ use filbert::cache;
 use filbert::cache::clustered::{ClusterContext, Clustered};
 use filbert::cache::ownership::Ownership;
 use filbert::cache::pauses::PauseDetector;
+use filbert::cache::routing::Place;
 use filbert::cache::turn::NotHere;
 use filbert::clock::Clock;
 use filbert::cluster::{Membership, etcd};
@@ -17,7 +18,7 @@ use filbert::peer::identity::Identity;
 use filbert::peer::options::Options;
 use filbert::peer::pings::Pings;
 use filbert::stats::Registry;
-use filbert::store::{self, Store};
+use filbert::store::{self, Caller, Store};
 use filbert::testkit::network::Network;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +43,7 @@ pub enum Executed {
     Elsewhere,
 }
 
-/// A store that holds nothing, and who says which of its slots count.
+/// A store that holds nothing, and what decides which of its slots count.
 pub fn empty() -> (Arc<Store>, Arc<Ownership>) {
     let options = store::Options { budget_bytes: 8 << 20, ..store::Options::default() };
     let store = Arc::new(Store::new(&options, Clock::manual(BEGINNING), Events::default()));
@@ -98,6 +99,14 @@ impl Memory {
                 Executed::Here(outcome)
             }
         }
+    }
+
+    /// Executes a command when the routing says that it belongs here, without a look at the clock. No node does that.
+    pub fn execute_without_clock(&self, command: &Command<'_>) -> Option<pb::Outcome> {
+        let turn = self.caches[0].begin(self.store.clock().now(), 0);
+        let Place::Here { min_generation } = turn.routing()?.place(command.key) else { return None };
+        let caller = Caller { min_generation: Some(min_generation), ..turn.caller() };
+        Some(self.store.execute(&caller, command, |outcome| pb::outcome(0, &outcome)))
     }
 
     /// Has a command executed wherever it belongs; `None` when the process dies meanwhile.

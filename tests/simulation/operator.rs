@@ -1,4 +1,4 @@
-//! Changes the cluster, and does it harm: everything that etcd and the nodes agree on is kept true.
+//! Changes the cluster, and does it harm. What etcd and the nodes agree on stays true.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub fn begin(world: &Arc<World>, rng: &mut Rng) {
 pub async fn run(world: Arc<World>, harm: Harm, until: Moment, mut rng: Rng) {
     let mut faults = JoinSet::new();
     while world.now() < until {
-        // Now and then in quick succession: then one change comes while another one is not settled.
+        // Now and then in quick succession: then one change comes while another one has not converged.
         let pause = if rng.u8(..4) == 0 { 2..40 } else { 10..300 };
         sleep(MS * rng.u32(pause)).await;
         let kind = rng.u8(..10);
@@ -179,7 +179,7 @@ impl World {
         self.expel(process, rng).await;
     }
 
-    /// Who has no lease is removed, most often before it gets another one.
+    /// A process without a lease is removed, most often before it gets another one.
     async fn expel(&self, process: &Process, rng: &mut Rng) {
         sleep(MS * rng.u32(..50)).await;
         let has_others = self.etcd.present().view.members.len() > 1;

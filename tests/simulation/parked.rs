@@ -1,4 +1,4 @@
-//! Commands that wait until it is sure where they belong do not wait for each other.
+//! Commands that wait until their owner is certain do not wait for each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Pair {
         for (from, to) in [(&one.id, &two.id), (&two.id, &one.id)] {
             network.delay(from, to, Delay::Fixed(MS * 30));
         }
-        // Node 1 does not hear that node 2 has come to it.
+        // Node 1 does not hear that node 2 has acknowledged it.
         let next = Revision { acknowledged: Arc::default(), ..etcd.present() };
         Self { one, next }
     }

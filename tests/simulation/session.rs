@@ -1,4 +1,4 @@
-//! How a process hears of what stands in etcd, and says which epoch it has come to: late, not of everything, and not
+//! How a process hears of what stands in etcd, and says which epoch it has acknowledged: late, not of everything, and not
 //! always in order.
 
 use std::sync::Arc;

@@ -67,7 +67,7 @@ pub struct Flush {
 }
 
 impl World {
-    /// A cluster of so many nodes that do not run yet.
+    /// A cluster of this number of nodes, none of which runs yet.
     pub fn new(seed: u64, nodes: usize, keys: Vec<String>) -> Arc<Self> {
         let node = Node { process: None, busy: false, frozen: false, off_etcd: false, off_gossip: false };
         let log = Log { touched: vec![Vec::new(); keys.len()], ..Log::default() };
@@ -89,10 +89,10 @@ impl World {
         self.start.elapsed() + Duration::from_nanos(self.asked.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Random numbers of their own for everyone who acts, so that none changes another's.
-    pub fn rng(&self, who: u64) -> Rng {
+    /// Random numbers for one actor alone, so that no actor changes those of another.
+    pub fn rng(&self, actor: u64) -> Rng {
         Rng::with_seed(
-            self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ who.wrapping_mul(0xbf58_476d_1ce4_e5b9),
+            self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ actor.wrapping_mul(0xbf58_476d_1ce4_e5b9),
         )
     }
 

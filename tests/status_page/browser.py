@@ -132,7 +132,7 @@ class Browser:
         return [message["params"]["request"]["url"] for message in sent]
 
     def screenshot(self, path, height=None):
-        """A PNG of the page: of all of it, or of so much from the top."""
+        """A PNG of the page: all of it, or `height` pixels from the top."""
         width = self.run("return innerWidth")
         self.resize(width, height or self.run("return document.documentElement.scrollHeight"))
         if not self.driver.save_screenshot(str(path)):

@@ -1,4 +1,4 @@
-"""The status page of a cluster's members: everybody is shown, and so is who goes and who comes."""
+"""The status page of a cluster's members: all of them are shown, and which come and which go."""
 
 import re
 import time

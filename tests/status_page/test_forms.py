@@ -50,7 +50,7 @@ def test_tells_of_a_key_that_is_there(page, client):
     assert found["Owner"].endswith("this node")
     client.set("there", b"1")
     page.driver.find_element("css selector", "#lookup button").click()
-    page.wait_for(lambda: answer(page).get("Ends") == "never", "the key has no end any more")
+    page.wait_for(lambda: answer(page).get("Ends") == "never", "the key does not expire")
 
 
 def test_tells_of_a_key_that_is_not_there(page):

@@ -22,7 +22,7 @@ pub const LEASE: Duration = Duration::from_secs(2);
 const USUAL: [(&str, &str); 3] =
     [("--lease-ttl", "2"), ("--peer-timeout", "1000"), ("--peer-connect-timeout", "1000")];
 
-/// Nobody is given up who is slow because the machine is busy: for tests in which nobody dies or falls silent.
+/// For tests in which no node dies or falls silent: a node that is slow because the machine is busy is not given up.
 pub const STEADY: [&str; 6] =
     ["--lease-ttl", "10", "--peer-timeout", "30000", "--peer-connect-timeout", "10000"];
 
@@ -45,7 +45,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts so many nodes and waits until they are one cluster.
+    /// Starts this number of nodes and waits until they are one cluster.
     pub fn start(nodes: usize) -> Cluster {
         Cluster::start_with(nodes, &[])
     }
@@ -92,7 +92,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts so many nodes and an etcd with a proxy before it, each on a host of its own in a network that can be cut.
+    /// Starts this number of nodes and an etcd behind a proxy, each on a host of its own in a network that can be cut.
     /// Nodes wait for each other as long as they do without being told, and have a lease of [`LEASE`].
     ///
     /// # Panics

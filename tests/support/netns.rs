@@ -80,12 +80,12 @@ impl Namespace {
 pub struct Network {
     router: Namespace,
     hosts: Vec<Namespace>,
-    /// Who cannot send to whom now.
+    /// The pairs that are cut: the first host cannot send to the second.
     cuts: Vec<(usize, usize)>,
 }
 
 impl Network {
-    /// Makes a network of so many hosts, 60 at most.
+    /// Makes a network with this number of hosts, 60 at most.
     ///
     /// # Panics
     ///
@@ -104,7 +104,7 @@ impl Network {
         Site::apart(address(host), self.hosts[host].clone(), self.router.clone())
     }
 
-    /// What `from` sends does not reach `to` any more.
+    /// From now on, what `from` sends does not reach `to`.
     pub fn cut(&mut self, from: usize, to: usize) {
         if from != to && !self.cuts.contains(&(from, to)) {
             self.cuts.push((from, to));

@@ -175,7 +175,7 @@ impl Node {
         Ring::of(&stats.unwrap_or_default())
     }
 
-    /// What `stats ring` says, if it says it in so short a time: of a node of which a thread may stand still.
+    /// What `stats ring` says, if the answer comes in this short time: a thread of the node may stand still.
     pub fn ring_within(&self, patience: Duration) -> Option<Ring> {
         Some(Ring::of(&try_stats(&mut self.connect_for(patience), "stats ring").ok()??))
     }

@@ -59,7 +59,7 @@ impl Pipe {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Nobody reads any more, and the pipe is full when this returns.
+    /// Stops reading. The pipe is full when this returns.
     pub fn stall(&self) {
         self.state.stalls.store(true, Ordering::SeqCst);
         eventually("the reader stops", || self.state.stalled.load(Ordering::SeqCst));

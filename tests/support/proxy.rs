@@ -65,12 +65,12 @@ impl Proxy {
         self.switch_to(Mood::Cut);
     }
 
-    /// Keeps all connections, takes new ones, and says nothing any more on any of them.
+    /// Keeps all connections and accepts new ones, and is silent on all of them.
     pub fn hang(&self) {
         self.state.lock().mood = Mood::Hangs;
     }
 
-    /// Takes so much longer each way, on all connections.
+    /// Delays everything by this time, in both directions, on all connections.
     pub fn slow(&self, delay: Duration) {
         self.state.lock().delay = delay;
     }

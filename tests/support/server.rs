@@ -271,8 +271,8 @@ pub fn always_since(start: Instant, what: &str, duration: Duration, mut conditio
     }
 }
 
-/// Tries something until it takes no longer than `limit`, a few times at most: once it may take long because the machine
-/// is busy. An attempt returns how long it took.
+/// Tries something a few times at most, until it takes no longer than `limit`: the machine may be busy. An attempt
+/// returns how long it took.
 ///
 /// # Panics
 ///

@@ -36,7 +36,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is remembered of the nodes that would enter.
 pub struct Admission {
-    contacts: Arc<dyn FailureDetector>,
+    failure_detector: Arc<dyn FailureDetector>,
     /// By id and incarnation.
     waiting: BTreeMap<(String, u64), Waiting>,
     /// The epoch that this node would follow, and since when nobody is there who could let it in.
@@ -62,8 +62,8 @@ struct Waiting {
 }
 
 impl Admission {
-    pub fn new(contacts: Arc<dyn FailureDetector>) -> Self {
-        Self { contacts, waiting: BTreeMap::new(), alone_since: None }
+    pub fn new(failure_detector: Arc<dyn FailureDetector>) -> Self {
+        Self { failure_detector, waiting: BTreeMap::new(), alone_since: None }
     }
 
     /// No node would enter.
@@ -129,9 +129,9 @@ impl Admission {
     pub(super) fn reach(&self, now: Instant, timing: Timing, incarnation: u64, subjects: &[Member]) -> Reach {
         let mut reach = Reach { incarnation, ..Reach::default() };
         for node in subjects {
-            if self.contacts.contact(node).is_reached(now, timing) {
+            if self.failure_detector.contact(node).is_reached(now, timing) {
                 reach.reached.insert(node.id.clone(), node.incarnation);
-            } else if let Some(why) = self.contacts.trouble(node) {
+            } else if let Some(why) = self.failure_detector.trouble(node) {
                 let why = why.chars().take(WHY_LEN).collect();
                 reach.missed.insert(node.id.clone(), (node.incarnation, why));
             }

@@ -64,7 +64,7 @@ impl Options {
         }
         if self.gone_after < self.lease_ttl * GONE_LEASES {
             let why = format!("needs {GONE_LEASES} times --lease-ttl at least");
-            return refuse("forsake_after", &self.gone_after.as_secs_f64(), why);
+            return refuse("gone_after", &self.gone_after.as_secs_f64(), why);
         }
         self.endpoints.iter().try_for_each(|endpoint| self.endpoint(endpoint).map(drop))
     }
@@ -134,7 +134,7 @@ mod tests {
             ),
             (|options| options.ca = Some("/no/such.pem".into()), "--etcd-ca /no/such.pem: No such file"),
             (|options| options.lease_ttl = Duration::from_millis(10), "--lease-ttl 0.01: needs 1 second"),
-            (|options| options.gone_after = Duration::from_secs(6), "--forsake_after 6: needs 4 times"),
+            (|options| options.gone_after = Duration::from_secs(6), "--gone_after 6: needs 4 times"),
             (|options| options.call_timeout = Duration::ZERO, "--call_timeout 0: needs some time"),
         ];
         for (change, expected) in cases {

@@ -42,13 +42,13 @@ pub struct MembershipState {
 }
 
 impl MembershipState {
-    pub fn new(local: LocalMember, contacts: Arc<dyn FailureDetector>, options: &Options) -> Self {
+    pub fn new(local: LocalMember, failure_detector: Arc<dyn FailureDetector>, options: &Options) -> Self {
         let timing = options.timing();
         Self {
             own_id: OwnId::new(local.me().incarnation),
             local,
-            admission: Admission::new(contacts.clone()),
-            peers: Peers::new(contacts, timing),
+            admission: Admission::new(failure_detector.clone()),
+            peers: Peers::new(failure_detector, timing),
             records: Records::new(&options.cluster),
             timing,
             lease: Lease::default(),

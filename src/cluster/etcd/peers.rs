@@ -1,4 +1,4 @@
-//! What this node makes of its contacts: which members it suspects, and which grant it. No IO.
+//! What this node makes of its failure detector: which members it suspects, and which grant it. No IO.
 //!
 //! A suspicion is a promise: the others may remove a member because this node said that it does not
 //! reach it, so it must not grant that member at the same time. Hence a suspicion is made
@@ -18,7 +18,7 @@ pub type Suspected = BTreeMap<String, u64>;
 
 /// The other members, as this node sees them.
 pub struct Peers {
-    contacts: Arc<dyn FailureDetector>,
+    failure_detector: Arc<dyn FailureDetector>,
     timing: Timing,
     /// At the last look.
     seen: BTreeMap<String, Contact>,
@@ -31,9 +31,9 @@ pub struct Peers {
 }
 
 impl Peers {
-    pub fn new(contacts: Arc<dyn FailureDetector>, timing: Timing) -> Self {
+    pub fn new(failure_detector: Arc<dyn FailureDetector>, timing: Timing) -> Self {
         Self {
-            contacts,
+            failure_detector,
             timing,
             seen: BTreeMap::new(),
             unreachable: BTreeMap::new(),
@@ -45,7 +45,8 @@ impl Peers {
     /// Looks at every member of the view but `me`.
     pub fn tick(&mut self, now: Instant, view: &View, me: &str) {
         let others = || view.members.values().filter(|member| member.id != me);
-        self.seen = others().map(|member| (member.id.clone(), self.contacts.contact(member))).collect();
+        self.seen =
+            others().map(|member| (member.id.clone(), self.failure_detector.contact(member))).collect();
         for member in others() {
             let contact = self.seen[&member.id];
             if contact.is_reachable(now, self.timing) {
@@ -75,7 +76,7 @@ impl Peers {
     /// Whom this node suspects, for the others to know.
     pub fn suspicions(&self, now: Instant, view: &View) -> Suspected {
         let suspicions = |id: &String| {
-            let answers = |member| self.contacts.contact(member).is_reachable(now, self.timing);
+            let answers = |member| self.failure_detector.contact(member).is_reachable(now, self.timing);
             self.suspected.contains(id) && view.members.get(id).is_some_and(|member| !answers(member))
         };
         self.long_unreachable(now)
@@ -114,8 +115,8 @@ impl Peers {
         self.seen.iter().map(|(id, contact)| (id, contact.epoch)).filter(|&(_, epoch)| epoch > 0)
     }
 
-    /// When the ping was sent by which the member last granted this node, unless it has come
-    /// to a later view than this node has: then it spoke for a view that is gone.
+    /// When the ping was sent by which the member last granted this node, unless it has
+    /// acknowledged a later view than this node has: then it spoke for a view that is gone.
     pub fn granted(&self, member: &Member, epoch: u64) -> Option<Instant> {
         self.seen.get(&member.id).filter(|contact| contact.epoch <= epoch)?.granted
     }
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_stood_still_doubts_nobody_at_once() {
+    fn a_node_that_stood_still_suspects_nobody_at_once() {
         let mut case = Case::new();
         assert_eq!(case.look(0), (false, false));
         assert_eq!(case.look(60_000), (false, false), "it could not hear them");
@@ -224,17 +225,17 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_is_said_only_when_it_was_known_before() {
+    fn a_suspicion_is_said_only_when_it_was_known_before() {
         let mut case = Case::new();
         case.look(250);
         case.look(850);
         case.answers(851);
         let now = case.at(852);
-        assert!(case.peers.suspicions(now, &case.view).is_empty(), "a may have vouched for it meanwhile");
+        assert!(case.peers.suspicions(now, &case.view).is_empty(), "a may have granted it meanwhile");
     }
 
     #[test]
-    fn a_doubt_that_was_said_counts_until_it_is_withdrawn() {
+    fn a_suspicion_that_was_said_counts_until_it_is_withdrawn() {
         let mut case = Case::new();
         case.look(250);
         assert_eq!(case.look(850), (true, true));
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vouch_for_a_view_that_is_gone_does_not_count() {
+    fn a_grant_under_a_view_that_is_gone_does_not_count() {
         let mut case = Case::new();
         *case.table.0.lock() = Contact { granted: Some(case.start), epoch: 7, ..Contact::default() };
         case.look(0);

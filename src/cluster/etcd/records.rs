@@ -46,7 +46,7 @@ impl Keys {
         format!("{}reached/{id}", self.prefix)
     }
 
-    /// The epoch a node has come to.
+    /// The epoch that a node has acknowledged.
     pub fn ack(&self, id: &str) -> String {
         format!("{}acks/{id}", self.prefix)
     }

@@ -316,7 +316,7 @@ impl<C: Connect> EtcdTask<C> {
         Ok(())
     }
 
-    /// Takes this node out of the view, and when it has come to the view without it, ends its
+    /// Takes this node out of the view, and when it has acknowledged the view without it, ends its
     /// lease and says so.
     async fn withdraw(&mut self, client: &C::Calls) -> Result<(), calls::Error> {
         let (is_member, proposal) = {

@@ -30,7 +30,7 @@ pub struct Proposal {
 }
 
 impl MembershipState {
-    /// Registers this incarnation, and with it what it has come to and whom it suspects; unless the
+    /// Registers this incarnation, and with it what it has acknowledged and whom it suspects; unless the
     /// view has changed since it was read: it may have been removed in between, and must then not
     /// come back (S6).
     pub fn register(&mut self, now: Instant, lease: i64) -> (Txn, Suspected) {
@@ -54,7 +54,7 @@ impl MembershipState {
         Some(Txn { checks, writes: vec![write] })
     }
 
-    /// Before the first view there is nothing to come to.
+    /// Before the first view there is nothing to acknowledge.
     fn put_ack(&self, lease: i64) -> Option<Write> {
         let state = self.local.state();
         let (key, value) = (self.keys().ack(&state.me), state.epoch.to_string().into_bytes());

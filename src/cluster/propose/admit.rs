@@ -174,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn an_incarnation_that_is_over_goes_when_all_doubt_it() {
+    fn an_incarnation_that_is_over_goes_when_all_suspect_it() {
         let case = |suspicions| Case { suspicions, ..Case::new("a b c", "a b c2", "") }.next();
         assert_eq!(case("ac"), None);
         assert_eq!(case("ac bc"), ids("a b"));
         let alone = Case { suspicions: "cb", ..Case::new("b c", "c2", "") };
-        assert_eq!(alone.next(), ids("c"), "nobody is there to doubt it");
+        assert_eq!(alone.next(), ids("c"), "nobody is there to suspect it");
     }
 
     #[test]

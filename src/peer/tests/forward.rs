@@ -61,7 +61,7 @@ async fn deadlines_far_apart_do_not_travel_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn jobs_end_at_their_deadline_when_the_peer_is_silent() {
+async fn operations_end_at_their_deadline_when_the_peer_is_silent() {
     let options = Options { queue_len: 1_000, ..Options::default() };
     let (network, _owner, caller) = connected(options).await;
     network.cut("b", "a", Cut::Lost);
@@ -109,7 +109,7 @@ async fn answers_that_come_too_late_are_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_for_another_owner_comes_back_once() {
+async fn an_operation_for_another_owner_comes_back_once() {
     let (_network, owner, mut caller) = connected(Options::default()).await;
     *owner.kind.lock() = Kind::WrongOwner;
     owner.epoch.store(7, Ordering::Relaxed);
@@ -138,7 +138,7 @@ async fn a_peer_may_refuse() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_jobs_are_refused() {
+async fn too_many_operations_are_refused() {
     let options = Options { queue_len: 4, ..Options::default() };
     let (_network, owner, caller) = connected(options).await;
     *owner.thinks.lock() = MS * 10;

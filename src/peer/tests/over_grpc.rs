@@ -130,7 +130,7 @@ fn patient(caller: &Caller, key: impl Into<Bytes>, value: Bytes) -> Awaited {
 }
 
 #[tokio::test]
-async fn jobs_go_over_grpc() {
+async fn operations_go_over_grpc() {
     let site = Site::start("b", None).await;
     let caller = site.caller(None);
     let keys: Vec<_> = (0..20_000).map(|number| Bytes::from(number.to_string())).collect();
@@ -188,7 +188,7 @@ async fn members_ping_each_other_and_tell_newer_views() {
 }
 
 #[tokio::test]
-async fn members_with_another_lease_are_reached_but_not_vouched_for() {
+async fn members_with_another_lease_are_reached_but_not_granted() {
     let a = Site::start("a", None).await;
     let b = Site::start_with("b", None, Duration::from_secs(5)).await;
     let view = view(&[&a, &b]);

@@ -1,6 +1,6 @@
 //! Packets to requests. A length is checked as soon as its header is there, before waiting for the announced bytes.
 
-use crate::command::{Arithmetic, Command, Delete, Get, Set, SetMode, Verb};
+use crate::command::{Arithmetic, Command, Delete, Failure, Get, Set, SetMode, Verb};
 use crate::item::{Exptime, KEY_MAX, item_size};
 use crate::protocol::Request;
 use crate::protocol::binary::reply::{Binary, Form};
@@ -260,9 +260,10 @@ impl<H: Handler> Decoding<'_, H> {
         let (value_len, front) = (packet.header.value_len(), packet.header.front_len());
         let too_large = item_size(packet.key.len(), value_len, set.flags) > self.handler.item_size_max();
         if too_large || std::mem::take(&mut self.codec.refused) {
-            let status = if too_large { Status::TooLarge } else { Status::OutOfMemory };
-            let ask = Ask::Unstored { key: packet.key, mode, command: set.name(), status };
-            return self.skip(value_len, front, Request::Binary(packet.head, ask));
+            let why = if too_large { Failure::TooLarge } else { Failure::OutOfMemory };
+            let reply = packet.reply(Form::Store(set.mode));
+            let request = Request::Unstored { key: packet.key, mode, command: set.name(), why, reply };
+            return self.skip(value_len, front, request);
         }
         let Some(value) = input.get(front..front + value_len) else {
             return Step::Incomplete(front + value_len);

@@ -287,9 +287,11 @@ fn a_value_over_the_limit_is_skipped_and_not_kept() {
         }
         feed.read(&packet(0x0a, 0, b"", b"", b""));
         let quiet = is_quiet(opcode);
-        let ask = Ask::Unstored { key: b"key", mode, command, status: Status::TooLarge };
-        let expected =
-            [Request::Binary(head(opcode, quiet), ask), Request::Binary(head(0x0a, false), Ask::NoOp)];
+        // A token turns an `add` into a `cas`.
+        let form = Form::Store(if mode == SetMode::Add { SetMode::Set } else { mode });
+        let reply = Reply::Binary(Binary { head: head(opcode, quiet), form, key: b"key" });
+        let unstored = Request::Unstored { key: b"key", mode, command, why: Failure::TooLarge, reply };
+        let expected = [unstored, Request::Binary(head(0x0a, false), Ask::NoOp)];
         assert_eq!(feed.recorder.whole, expected.map(|request| format!("{request:?}")));
     }
     // The largest that can be announced, without a byte of it.
@@ -307,9 +309,10 @@ fn a_value_without_memory_to_read_it_into_is_skipped() {
     feed.codec.refuse_unfinished();
     feed.read(&input[4500..]);
     feed.read(&packet(0x0a, 0, b"", b"", b""));
-    let status = Status::OutOfMemory;
-    let ask = Ask::Unstored { key: b"key", mode: SetMode::Set, command: "set", status };
-    let expected = [Request::Binary(head(0x11, true), ask), Request::Binary(head(0x0a, false), Ask::NoOp)];
+    let (mode, why) = (SetMode::Set, Failure::OutOfMemory);
+    let reply = Reply::Binary(Binary { head: head(0x11, true), form: Form::Store(mode), key: b"key" });
+    let unstored = Request::Unstored { key: b"key", mode, command: "set", why, reply };
+    let expected = [unstored, Request::Binary(head(0x0a, false), Ask::NoOp)];
     assert_eq!(feed.recorder.whole, expected.map(|request| format!("{request:?}")));
 }
 

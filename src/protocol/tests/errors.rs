@@ -83,9 +83,7 @@ const LONG_KEY: &str = concat!(
 );
 
 /// Told by others than the codec: the session, and the commands behind `stats`.
-const ELSEWHERE: [ProtocolError; 16] = [
-    TooLarge,
-    NoRoomStoring,
+const ELSEWHERE: [ProtocolError; 14] = [
     NoRoomReading,
     NoRoomWriting,
     DetailUsage,

@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use crate::command::{Command, Set, SetMode, Verb};
+use crate::command::{Command, Failure, Set, SetMode, Verb};
 use crate::item::{KEY_MAX, item_size};
 use crate::protocol::Request;
 use crate::protocol::admin::AdminCommand;
@@ -50,16 +50,14 @@ impl<H: Handler> Decoding<'_, H> {
                 let Store { key, key_binary, set, value_len, reply } = store;
                 let too_large = item_size(key.len(), value_len, set.flags) > self.handler.item_size_max();
                 if too_large || std::mem::take(&mut self.codec.refused) {
-                    let (mode, quiet) = match reply {
-                        // A meta error shows despite q, and drops the old value in any mode.
-                        Reply::Meta(_) => (SetMode::Set, false),
-                        Reply::Classic(_, quiet) if set.compare.is_none() => (set.mode, quiet),
-                        Reply::Classic(_, quiet) => (SetMode::Add, quiet),
-                        Reply::Value { .. } | Reply::Binary(_) => (set.mode, false),
+                    let mode = match reply {
+                        // An `ms` drops the old value in any mode.
+                        Reply::Meta(_) => SetMode::Set,
+                        _ if set.compare.is_some() => SetMode::Add,
+                        _ => set.mode,
                     };
-                    let error =
-                        if too_large { ProtocolError::TooLarge } else { ProtocolError::NoRoomStoring };
-                    let request = Request::Unstored { key, mode, command: set.name(), quiet, error };
+                    let why = if too_large { Failure::TooLarge } else { Failure::OutOfMemory };
+                    let request = Request::Unstored { key, mode, command: set.name(), why, reply };
                     (value_len + 2, self.handler.handle(request))
                 } else {
                     let total = after + value_len + 2;

@@ -20,7 +20,6 @@ pub(super) enum PendingReply {
     Binary(Head, Form),
     /// Replies with these bytes, whatever the outcome: a value was not stored, and the old value under the key is
     /// dropped.
-    /// dropped.
     Told(Vec<u8>),
 }
 

@@ -1,5 +1,5 @@
-//! An etcd whose every call takes its time, there and back. What it has been asked for it does, whether the caller
-//! still waits, stands still or is dead.
+//! An etcd whose every call takes its time, there and back. It does what it was asked for, whether the caller still
+//! waits, stands still or is dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::simulation::leases::CALL_TIMEOUT;
+use crate::simulation::leases::fault::Fault;
 
 /// How often etcd looks for leases that are over.
 const EXPIRY: Duration = Duration::from_millis(500);
@@ -40,16 +41,9 @@ struct State {
     leases: BTreeMap<i64, (Duration, Instant)>,
     last_lease: i64,
     latency: RangeInclusive<u64>,
-    /// Who does not reach it.
+    /// The nodes that do not reach it.
     cut: BTreeSet<String>,
     fault: Option<Fault>,
-}
-
-/// Something that no etcd does, to see that it would be found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Fault {
-    /// Which view a node has come to is written without a look at what the view is by now.
-    BlindAcks,
 }
 
 impl Etcd {
@@ -78,7 +72,7 @@ impl Etcd {
 
     /// How a node reaches it.
     pub fn line(&self, id: &str) -> Line {
-        Line { etcd: self.clone(), id: id.to_owned() }
+        Line { etcd: self.clone(), id: id.to_owned(), renewed: Arc::default() }
     }
 
     /// How many milliseconds each way takes from now on.
@@ -107,6 +101,10 @@ impl Etcd {
         let done = change(&mut self.0.state.lock());
         self.0.changed.notify_waiters();
         done
+    }
+
+    fn breaks(&self, fault: Fault) -> bool {
+        self.0.state.lock().fault == Some(fault)
     }
 
     fn latency(&self) -> Duration {
@@ -185,6 +183,8 @@ impl State {
 pub struct Line {
     etcd: Etcd,
     id: String,
+    /// The answer to its last renewal, and of which lease; kept for [`Fault::RenewalsCountLater`].
+    renewed: Arc<Mutex<Option<(i64, bool)>>>,
 }
 
 impl Line {
@@ -194,7 +194,7 @@ impl Line {
         what: &'static str,
         done: impl FnOnce(&mut State) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let Self { etcd, id } = self.clone();
+        let Self { etcd, id, .. } = self.clone();
         let call = tokio::spawn(async move {
             sleep(etcd.latency()).await;
             etcd.reached_by(&id).await;
@@ -207,6 +207,17 @@ impl Line {
             Err(_) => Err(Error::Silent(what, CALL_TIMEOUT)),
             Ok(answer) => answer.expect("no call panics"),
         }
+    }
+
+    async fn renew(&self, id: i64) -> Result<bool, Error> {
+        let answer = self.ask("lease renewal", move |state| {
+            let now = Instant::now();
+            let lease = state.leases.get_mut(&id).filter(|(_, ends)| *ends > now);
+            Ok(lease.map(|(ttl, ends)| *ends = now + *ttl).is_some())
+        });
+        let answer = answer.await?;
+        *self.renewed.lock() = Some((id, answer));
+        Ok(answer)
     }
 }
 
@@ -256,12 +267,15 @@ impl Calls for Line {
     }
 
     async fn keep_alive(&self, id: i64) -> Result<bool, Error> {
-        self.ask("lease renewal", move |state| {
-            let now = Instant::now();
-            let lease = state.leases.get_mut(&id).filter(|(_, ends)| *ends > now);
-            Ok(lease.map(|(ttl, ends)| *ends = now + *ttl).is_some())
-        })
-        .await
+        let before = self.renewed.lock().take();
+        if self.etcd.breaks(Fault::RenewalsCountLater)
+            && let Some((_, answer)) = before.filter(|(lease, _)| *lease == id)
+        {
+            let line = self.clone();
+            tokio::spawn(async move { line.renew(id).await });
+            return Ok(answer);
+        }
+        self.renew(id).await
     }
 
     async fn revoke(&self, id: i64) -> Result<(), Error> {
@@ -294,7 +308,7 @@ pub struct Changes {
 
 impl Watch for Changes {
     async fn next(&mut self) -> Result<Vec<Change>, Error> {
-        let Line { etcd, id } = &self.line;
+        let Line { etcd, id, .. } = &self.line;
         loop {
             let changed = etcd.0.changed.notified();
             let due = etcd.0.state.lock().past.get(self.next).map(|(at, _)| *at + self.lag);

@@ -1,4 +1,4 @@
-//! Stands in the way of a process's tasks, as SIGSTOP does: what they wait for happens, and they do not see it.
+//! Stops the tasks of a process, as SIGSTOP does: what they wait for happens, and they do not see it.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -6,18 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filbert::cache::ownership::Ownership;
-use filbert::cluster::Membership;
 use filbert::cluster::etcd::{self, Options, Part};
 use filbert::cluster::failure_detector::{Contact, FailureDetector, Timing};
 use filbert::cluster::view::{Member, View};
+use filbert::cluster::{Hooks, MemberStatus, Membership, State};
+use filbert::command::Command;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::simulation::leases::fault::Fault;
 use crate::simulation::leases::freezer::Freezer;
 use crate::simulation::leases::world::World;
 use crate::simulation::leases::{CALL_TIMEOUT, LEASE};
-use crate::simulation::memory::{self, Memory};
+use crate::simulation::memory::{self, Executed, Memory};
+
+/// How much later [`Fault::AcksBeforeHooks`] does what a view asks for.
+const LATE: Duration = Duration::from_millis(500);
 
 /// A running process.
 pub struct Process {
@@ -28,6 +34,8 @@ pub struct Process {
     pub membership: Membership,
     pub memory: Memory,
     pings: Arc<Pings>,
+    /// `false` for [`Fault::BatchesWithoutClock`].
+    has_clock: bool,
 }
 
 impl Process {
@@ -47,14 +55,27 @@ impl Process {
             gone_after: LEASE * 10,
             ..Options::default()
         };
-        let pings = Arc::new(Pings { timing: options.timing(), peers: Mutex::default() });
+        let pings =
+            Arc::new(Pings { timing: options.timing(), peers: Mutex::default(), sent: Notify::new() });
         let line = world.etcd.line(&id);
-        let Part { membership, session, watch } = etcd::part(line, options, ownership.clone(), pings.clone());
+        let (late_hooks, late) = late_hooks(ownership.clone());
+        let hooks: Arc<dyn Hooks> =
+            if world.breaks(Fault::AcksBeforeHooks) { Arc::new(late_hooks) } else { ownership.clone() };
+        let Part { membership, session, watch } = etcd::part(line, options, hooks, pings.clone());
         let memory =
             Memory::start(&id, 1, store, ownership.clone(), membership.clone(), &world.network, dead.clone());
-        let process =
-            Arc::new(Self { node, id, dead, freezer, membership: membership.clone(), memory, pings });
+        let process = Arc::new(Self {
+            node,
+            id,
+            dead,
+            freezer,
+            membership: membership.clone(),
+            memory,
+            pings,
+            has_clock: !world.breaks(Fault::BatchesWithoutClock),
+        });
         process.run(session);
+        process.run(late);
         process.run(watch);
         process.run(open_slots(ownership, membership));
         process.run(ping_all(world.clone(), process.clone()));
@@ -68,6 +89,50 @@ impl Process {
 
     pub fn epoch(&self) -> u64 {
         self.membership.state().epoch
+    }
+
+    /// Executes a command as a client's connection does, when it belongs here.
+    pub fn execute_here(&self, command: &Command<'_>) -> Executed {
+        let state = self.membership.state();
+        if !self.has_clock
+            && state.standing == MemberStatus::Serving
+            && let Some(outcome) = self.memory.execute_without_clock(command)
+        {
+            return Executed::Here(outcome);
+        }
+        self.memory.execute_here(0, command)
+    }
+
+    /// Returns when it has sent pings that are not answered yet.
+    pub async fn pinged(&self) {
+        self.pings.sent.notified().await;
+    }
+}
+
+/// Hooks for [`Fault::AcksBeforeHooks`], and the task that does what they were told, later.
+fn late_hooks(ownership: Arc<Ownership>) -> (LateHooks, impl Future<Output = ()> + Send + 'static) {
+    let (hooks, mut told) = mpsc::unbounded_channel::<HookCall>();
+    let late = async move {
+        while let Some(call) = told.recv().await {
+            sleep(LATE).await;
+            call(&ownership);
+        }
+    };
+    (LateHooks(hooks), late)
+}
+
+type HookCall = Box<dyn FnOnce(&Ownership) + Send>;
+
+struct LateHooks(mpsc::UnboundedSender<HookCall>);
+
+impl Hooks for LateHooks {
+    fn forget(&self) {
+        _ = self.0.send(Box::new(Ownership::forget));
+    }
+
+    fn change(&self, before: &State, after: &State) {
+        let (before, after) = (before.clone(), after.clone());
+        _ = self.0.send(Box::new(move |ownership| ownership.change(&before, &after)));
     }
 }
 
@@ -85,6 +150,8 @@ async fn open_slots(ownership: Arc<Ownership>, mut membership: Membership) {
 struct Pings {
     timing: Timing,
     peers: Mutex<BTreeMap<(String, u64), Contact>>,
+    /// Rung when a ping has been sent.
+    sent: Notify,
 }
 
 impl FailureDetector for Pings {
@@ -139,6 +206,7 @@ async fn ping(world: Arc<World>, process: Arc<Process>, member: Member, patience
     let sent = Instant::now().into_std();
     // Goes on while this process stands still.
     let asked = tokio::spawn(answer(world.clone(), process.id.clone(), member.clone()));
+    process.pings.sent.notify_waiters();
     let Ok(Ok(Some(answer))) = timeout(patience, asked).await else { return };
     if answer.incarnation != member.incarnation {
         return;
@@ -149,7 +217,8 @@ async fn ping(world: Arc<World>, process: Arc<Process>, member: Member, patience
         let is_news = !contact.is_proven;
         (contact.is_proven, contact.answered) = (true, Some(sent));
         if answer.reaches_caller {
-            contact.granted = Some(sent);
+            let is_late = world.breaks(Fault::GrantsCountFromAnswers);
+            contact.granted = Some(if is_late { Instant::now().into_std() } else { sent });
         }
         contact.epoch = answer.epoch;
         is_news

@@ -36,7 +36,7 @@ pub async fn run(world: Arc<World>, until: Moment, mut rng: Rng) {
     }
 }
 
-/// Any wait up to so many leases.
+/// Waits for any time up to this number of leases.
 async fn wait(rng: &mut Rng, leases: f64) {
     sleep(LEASE.mul_f64(rng.f64() * leases)).await;
 }
@@ -44,6 +44,12 @@ async fn wait(rng: &mut Rng, leases: f64) {
 /// For less than a lease, about one, or until the others have gone on without it.
 async fn stand_still(world: Arc<World>, mut rng: Rng) {
     let Some(node) = world.engage(&mut rng) else { return };
+    if rng.bool()
+        && let Some(process) = world.of(node)
+    {
+        // Answers come while it stands still, and are looked at when it goes on. One that is alone sends no pings.
+        _ = timeout(LEASE, process.pinged()).await;
+    }
     world.freeze(node);
     match rng.u8(..4) {
         0 => wait(&mut rng, 2.0).await,
@@ -131,7 +137,7 @@ async fn lose_leases(world: Arc<World>) {
     if !world.quiet().await {
         return;
     }
-    // What others thought of those who did not answer is over.
+    // Suspicions of nodes that did not answer are over.
     sleep(LEASE).await;
     world.tell("etcd loses all leases".to_owned());
     world.etcd.lose_leases();

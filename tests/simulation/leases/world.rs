@@ -6,19 +6,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use filbert::command::{Command, Get, Verb};
 use filbert::testkit::network::{Cut, Delay, Network};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-use crate::simulation::leases::endpoint::{Etcd, Fault};
+use crate::simulation::leases::endpoint::Etcd;
+use crate::simulation::leases::fault::Fault;
+use crate::simulation::leases::found;
 use crate::simulation::leases::member::{Process, name};
-use crate::support::history::Moment;
+use crate::simulation::memory::Executed;
+use crate::support::history::{Moment, Read, Span};
 
 const MS: Duration = Duration::from_millis(1);
 
 pub struct World {
     pub network: Network,
     pub etcd: Etcd,
+    /// The keys that clients ask for.
+    pub keys: Vec<String>,
+    fault: Option<Fault>,
     start: Instant,
     /// How often somebody has asked for the time.
     asked: AtomicU64,
@@ -28,6 +35,8 @@ pub struct World {
     is_quiet: AtomicBool,
     /// The pairs that do not reach each other.
     cut: Mutex<BTreeSet<(usize, usize)>>,
+    /// What was read of each key by commands that had waited for a node that stood still.
+    late_reads: Mutex<Vec<(usize, Read)>>,
     events: Mutex<Vec<(Moment, String)>>,
     violations: Mutex<BTreeSet<String>>,
 }
@@ -41,7 +50,7 @@ struct Node {
 }
 
 impl World {
-    pub fn new(seed: u64, nodes: usize, fault: Option<Fault>) -> Arc<Self> {
+    pub fn new(seed: u64, nodes: usize, keys: Vec<String>, fault: Option<Fault>) -> Arc<Self> {
         let network = Network::new(seed);
         for from in 0..nodes {
             for to in (0..nodes).filter(|to| *to != from) {
@@ -51,15 +60,23 @@ impl World {
         Arc::new(Self {
             network,
             etcd: Etcd::new(seed, fault),
+            keys,
+            fault,
             start: Instant::now(),
             asked: AtomicU64::new(0),
             rng: Mutex::new(Rng::with_seed(seed)),
             nodes: Mutex::new(vec![Node::default(); nodes]),
             is_quiet: AtomicBool::new(false),
             cut: Mutex::default(),
+            late_reads: Mutex::default(),
             events: Mutex::default(),
             violations: Mutex::default(),
         })
+    }
+
+    /// Whether this rule is broken on purpose.
+    pub fn breaks(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
     }
 
     /// Since the beginning; a nanosecond later each time, so that what happens in one millisecond has its order.
@@ -81,7 +98,7 @@ impl World {
         self.processes().into_iter().find(|process| process.id == id)
     }
 
-    /// One whom clients ask; one that has just woken up most of all.
+    /// A process for clients to ask; most often one that has just woken up.
     pub fn any(&self, rng: &mut Rng) -> Option<Arc<Process>> {
         let now = self.now();
         let nodes = self.nodes.lock();
@@ -94,7 +111,7 @@ impl World {
         rng.choice(choice)?.process.clone()
     }
 
-    /// Whether somebody has just woken up.
+    /// Whether a node has just woken up.
     pub fn is_waking(&self) -> bool {
         let now = self.now();
         self.nodes.lock().iter().any(|node| node.woke.is_some_and(|at| now < at + Duration::from_millis(600)))
@@ -166,6 +183,24 @@ impl World {
         process.freezer.thaw();
         self.connect();
         self.tell(format!("{} goes on", process.id));
+        self.read_late(&process);
+    }
+
+    /// Commands that were sent to a node while it stood still are executed before any of its tasks goes on.
+    fn read_late(&self, process: &Process) {
+        for (key, name) in self.keys.iter().enumerate() {
+            let began = self.now();
+            let command = Command { key: name.as_bytes(), key_binary: false, verb: Verb::Get(Get::PLAIN) };
+            if let Executed::Here(outcome) = process.execute_here(&command) {
+                let span = Span { began, ended: self.now(), node: process.node };
+                self.late_reads.lock().push((key, Read { found: found(name, &outcome), span }));
+            }
+        }
+    }
+
+    /// What was read of each key by commands that had waited for a node that stood still.
+    pub fn late_reads(&self) -> Vec<(usize, Read)> {
+        std::mem::take(&mut self.late_reads.lock())
     }
 
     /// Cuts two nodes off from each other, or lets them reach each other again.
@@ -183,7 +218,7 @@ impl World {
         self.cut.lock().contains(&(one.min(other), one.max(other)))
     }
 
-    /// Lets through what is neither cut nor on its way to somebody who stands still.
+    /// Lets through what is neither cut nor on its way to a node that stands still.
     fn connect(&self) {
         let nodes = self.nodes();
         let frozen = |node: usize| self.of(node).is_some_and(|process| process.freezer.is_frozen());
@@ -215,18 +250,20 @@ impl World {
         Duration::from_micros(self.rng.lock().u64(300..4_000))
     }
 
-    /// Sees, again and again, that nobody serves under an older view than one that somebody takes for settled.
+    /// Checks again and again that no node serves under an older view than one that some node takes for converged.
     pub async fn watch(self: Arc<Self>) {
         loop {
             sleep(if self.is_waking() { MS } else { MS * 10 }).await;
             let processes = self.processes();
             let states: Vec<_> = processes.iter().map(|process| process.membership.state()).collect();
-            let settled = states.iter().filter(|state| state.is_converged()).map(|state| state.epoch).max();
+            let converged = states.iter().filter(|state| state.is_converged()).map(|state| state.epoch).max();
             for (process, state) in processes.iter().zip(&states) {
                 let serves = process.membership.serves() && !process.freezer.is_frozen();
-                if serves && state.is_member() && settled.is_some_and(|epoch| state.epoch < epoch) {
-                    let what =
-                        format!("{} serves in epoch {}, and {settled:?} is settled", process.id, state.epoch);
+                if serves && state.is_member() && converged.is_some_and(|epoch| state.epoch < epoch) {
+                    let what = format!(
+                        "{} serves in epoch {}, and {converged:?} is converged",
+                        process.id, state.epoch
+                    );
                     if self.violations.lock().insert(what.clone()) {
                         self.tell(format!("WRONG: {what}"));
                     }

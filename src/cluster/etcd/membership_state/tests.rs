@@ -77,7 +77,7 @@ impl Case {
         self.put(self.state.keys().view.clone(), to_json(&stored), 0);
     }
 
-    /// A node registers, and says which epoch it has come to.
+    /// A node registers, and says which epoch it has acknowledged.
     fn register(&mut self, id: &str, epoch: u64, lease: i64) {
         self.put(self.state.keys().member(id), to_json(&self.member(id)), lease);
         self.put(self.state.keys().ack(id), to_json(&epoch), lease);
@@ -137,7 +137,7 @@ impl Case {
         is_written
     }
 
-    /// It says which view it has come to, if it may.
+    /// It says which view it has acknowledged, if it may.
     fn acknowledges(&mut self, lease: i64) -> bool {
         self.state.ack(lease).is_some_and(|txn| self.write(txn))
     }
@@ -258,7 +258,7 @@ fn a_view_that_a_peer_has_told_is_served_by_no_new_lease() {
 }
 
 #[test]
-fn a_vouch_of_before_a_standstill_does_not_count_after_it() {
+fn a_grant_of_before_a_standstill_does_not_count_after_it() {
     let mut case = Case::serving();
     let look = |case: &mut Case, granted: u32, epoch: u64| {
         let granted = Some(case.at(granted));
@@ -268,7 +268,7 @@ fn a_vouch_of_before_a_standstill_does_not_count_after_it() {
         case.serves_until()
     };
     assert_eq!(look(&mut case, 1, 7), 2);
-    assert_eq!(look(&mut case, 9, 8), 2, "who has come to a later view speaks of another one");
+    assert_eq!(look(&mut case, 9, 8), 2, "one that has acknowledged a later view speaks of another one");
     assert_eq!(look(&mut case, 9, 7), 10);
 }
 

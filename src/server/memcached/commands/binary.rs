@@ -1,6 +1,5 @@
 //! Requests of the binary protocol besides operations on a key.
 
-use crate::command::Failure;
 use crate::item::Exptime;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::protocol::binary::reply::{write_done, write_error, write_lines, write_stat};
@@ -38,7 +37,6 @@ pub(in crate::server::memcached) fn run(
         }
         Ask::Mechanisms => login.mechanisms(scope, head),
         Ask::Login { begins, mechanism, message } => login.sasl(scope, head, (begins, mechanism, message)),
-        Ask::Unstored { status, .. } => write_error(scope.out, head, status),
         Ask::Refused { status, closes } => {
             write_error(scope.out, head, status);
             if closes {
@@ -47,14 +45,6 @@ pub(in crate::server::memcached) fn run(
         }
     }
     Done::Now
-}
-
-/// Why a value is not stored, and the reply to its client.
-pub(in crate::server::memcached) fn unstored(head: Head, status: Status) -> (Failure, Vec<u8>) {
-    let mut told = Vec::new();
-    write_error(&mut told, head, status);
-    let too_large = status == Status::TooLarge;
-    (if too_large { Failure::TooLarge } else { Failure::OutOfMemory }, told)
 }
 
 fn flush(scope: &mut Scope<'_, '_>, head: Head, delay: Exptime) -> Done {

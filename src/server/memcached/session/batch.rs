@@ -13,9 +13,7 @@ use crate::events::Kinds;
 use crate::logs;
 use crate::peer::completions::{Completion, ReplyTo};
 use crate::protocol::Request;
-use crate::protocol::binary::Ask;
 use crate::protocol::codec::{Flow, Handler};
-use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::{self, Reply};
 use crate::server::memcached::commands::login::Login;
 use crate::server::memcached::commands::scope::{Done, Next, Scope};
@@ -160,15 +158,24 @@ impl<'a> Batch<'a> {
     }
 
     /// Handles a value that `command` had to store, and that is not read: drops the old value under its key, where
-    /// `mode` is that of a `set`, and replies with `told`.
-    fn unstored(&mut self, key: &[u8], mode: SetMode, command: &'static str, why: Failure, told: Vec<u8>) {
+    /// `mode` is that of a `set`, and answers why.
+    fn unstored(
+        &mut self,
+        key: &[u8],
+        mode: SetMode,
+        command: &'static str,
+        why: Failure,
+        reply: &Reply<'_>,
+    ) {
         let too_large = why == Failure::TooLarge;
         let session = &mut *self.session;
         session.counters.bump(if too_large { Counter::StoreTooLarge } else { Counter::StoreNoMemory });
         session.context.store.tell_unstored(&self.turn.caller(), key, command, why);
         match self.turn.drop_unstored(key, mode) {
-            Ok(()) => session.pipeline.out.extend_from_slice(&told),
+            Ok(()) => reply::write(&mut session.pipeline.out, reply, &Outcome::Failed(why)),
             Err(place) => {
+                let mut told = Vec::new();
+                reply::write(&mut told, reply, &Outcome::Failed(why));
                 let command = Command { key, key_binary: false, verb: Verb::Delete(Delete::default()) };
                 self.send(place, &command, PendingReply::Told(told));
             }
@@ -246,18 +253,8 @@ impl Handler for Batch<'_> {
             Request::Admin(admin) => self.run(|scope, _| admin::run(scope, admin)),
             Request::Refused { quiet: true, .. } => {}
             Request::Refused { error, quiet: false } => self.session.answer(error.as_str()),
-            Request::Unstored { key, mode, command, quiet, error } => {
-                let mut told = Vec::new();
-                if !quiet {
-                    reply::write_line(&mut told, error.as_str());
-                }
-                let too_large = error == ProtocolError::TooLarge;
-                let why = if too_large { Failure::TooLarge } else { Failure::OutOfMemory };
-                self.unstored(key, mode, command, why, told);
-            }
-            Request::Binary(head, Ask::Unstored { key, mode, command, status }) => {
-                let (why, told) = binary::unstored(head, status);
-                self.unstored(key, mode, command, why, told);
+            Request::Unstored { key, mode, command, why, reply } => {
+                self.unstored(key, mode, command, why, &reply);
             }
             Request::Binary(head, ask) => self.run(|scope, login| binary::run(scope, login, head, ask)),
             Request::Login(words) => self.run(|scope, login| login.text(scope, words)),
