@@ -48,7 +48,7 @@ impl Ghost {
     }
 
     fn row(&mut self, hash: u64) -> Option<&mut [u16; ROW]> {
-        let at = (hash >> 48) as usize * self.rows.len() >> 16;
+        let at = ((hash >> 48) as usize * self.rows.len()) >> 16;
         self.rows.get_mut(at)
     }
 }

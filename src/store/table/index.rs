@@ -79,7 +79,7 @@ impl Index {
 
     #[inline]
     fn piece_of(&self, hash: u64) -> usize {
-        (hash >> 16 & 0xffff) as usize * self.pieces.len() >> 16
+        ((hash >> 16 & 0xffff) as usize * self.pieces.len()) >> 16
     }
 
     /// The slot of an item of this hash for which `is` holds.
@@ -195,13 +195,13 @@ impl Piece {
 
 #[inline]
 fn first_bucket(hash: u64, count: usize) -> usize {
-    (hash >> 48) as usize * count >> 16
+    ((hash >> 48) as usize * count) >> 16
 }
 
 /// The other bucket of a slot that lies in this one, by its tag alone.
 #[inline]
 fn other_bucket(bucket: usize, tag: Tag, count: usize) -> usize {
-    let sum = (tag.number().wrapping_mul(0x9e37_79b9) & 0xffff) as usize * count >> 16;
+    let sum = ((tag.number().wrapping_mul(0x9e37_79b9) & 0xffff) as usize * count) >> 16;
     if sum >= bucket { sum - bucket } else { sum + count - bucket }
 }
 
@@ -210,6 +210,13 @@ fn bucket_counts(least: usize) -> impl Iterator<Item = usize> {
     let step = |count: usize| (count.max(4).ilog2() - 2).min(usize::BITS);
     let next = move |count: &usize| Some(count + (1 << step(*count)));
     std::iter::successors(Some(1), next).skip_while(move |&count| count < least)
+}
+
+#[cfg(test)]
+impl Index {
+    pub(super) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
 }
 
 #[cfg(test)]
@@ -309,12 +316,5 @@ mod tests {
                 prop_assert_eq!(find(&index, *number).map(|at| index.get(at)), Some(*slot));
             }
         }
-    }
-}
-
-#[cfg(test)]
-impl Index {
-    pub(super) fn pieces(&self) -> usize {
-        self.pieces.len()
     }
 }

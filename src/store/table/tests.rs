@@ -132,7 +132,7 @@ fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
     match *op {
         Op::Insert(number, facts, len) => {
             let key = key(number);
-            if !model.contains_key(&key) {
+            if model.get(&key).is_none() {
                 let (used, growth) = (table.used(), table.growth(&facts, key.len(), len) as i64);
                 let before = (table.index.bytes() + table.ghost.bytes()) as i64;
                 table.insert(&hash.lookup(&key), facts, &bytes[..len]);

@@ -224,8 +224,8 @@ fn a_flood_of_one_shard_does_not_empty_the_others() {
     for i in (0..4000_u32).filter(|i| shard(&i.to_be_bytes()) == 0) {
         rig.set(&i.to_be_bytes(), &[b'x'; 50_000], Exptime::Never);
     }
-    for index in 1..4 {
-        assert!(len(index) > before[index] / 2, "{} of {} items", len(index), before[index]);
+    for (index, before) in before.into_iter().enumerate().skip(1) {
+        assert!(len(index) > before / 2, "{} of {before} items", len(index));
     }
 }
 
@@ -247,7 +247,8 @@ fn shards_fill_evenly() {
     assert!(rig.store.used_bytes() <= rig.store.budget_bytes());
     let lens: Vec<_> = rig.store.shards.tables.iter().map(|shard| shard.lock().len()).collect();
     let (least, most) = (*lens.iter().min().unwrap(), *lens.iter().max().unwrap());
-    assert!(least > most * 9 / 10, "{least} to {most}");
+    // The pieces of an index grow by a fifth, in some shards before others.
+    assert!(least > most * 8 / 10, "{least} to {most}");
     assert!(rig.store.len() > 1_500_000, "{} items", rig.store.len());
 }
 
