@@ -273,9 +273,9 @@ impl Store {
 
     /// `cache_memlimit`: a new budget, which writes keep to from now on. When it is lower,
     /// [`Store::shrink`] gets there in steps. False, and nothing changed, when the empty
-    /// tables alone would take more.
+    /// tables alone would take more, or when the shards of the start are too few for so much.
     pub fn set_budget(&self, bytes: u64) -> bool {
-        self.shards.shared.budget.set_limit(bytes)
+        bytes <= self.shards.most_bytes() && self.shards.shared.budget.set_limit(bytes)
     }
 
     /// One step towards a budget that was lowered; true while there is more to do.

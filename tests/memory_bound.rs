@@ -14,8 +14,8 @@ const MEMORY_MIB: u64 = 64;
 const BOUND_KIB: u64 = (MEMORY_MIB + MEMORY_MIB / 10 + 16) * 1024;
 /// Bytes of values that overwrite the cache more than twice, whatever their size.
 const OVERWRITE_BYTES: u64 = 160 << 20;
-/// What an item takes beside its value, at least: keys of up to 10 bytes and the item's head.
-const ITEM_BYTES: u64 = 60;
+/// What an item takes beside its value, about: keys of up to 10 bytes, the item's header and its slot.
+const ITEM_BYTES: u64 = 25;
 /// Requests that go out together; small enough to stay within the sockets' buffers with their replies.
 const BATCH_BYTES: usize = 256 * 1024;
 /// How often the process is looked at.

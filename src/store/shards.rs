@@ -9,7 +9,7 @@ use crate::events::Events;
 use crate::store::lookup::{KeyHash, Lookup};
 use crate::store::options::Options;
 use crate::store::shared::Shared;
-use crate::store::table::{Pool, Table};
+use crate::store::table::{Pool, SEGMENTS_MAX, Table};
 
 /// Budget of one shard, where there is enough for several.
 const SHARD_BYTES: u64 = 4 << 20;
@@ -78,6 +78,11 @@ impl Shards {
     /// The shard of a part, and its piece there.
     pub(super) fn part(&self, part: usize) -> (usize, usize) {
         (part / self.pieces, part % self.pieces)
+    }
+
+    /// The largest budget with which no shard runs out of numbers for its segments, were its share twice that of others.
+    pub(super) fn most_bytes(&self) -> u64 {
+        (self.tables.len() * self.segment_bytes * SEGMENTS_MAX / 2) as u64
     }
 
     /// Bytes that a new item can take at most, with the structures that grow for it.

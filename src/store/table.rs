@@ -31,6 +31,7 @@ pub(super) use pool::Pool;
 pub(super) use reclaim::{Gone, Judge};
 pub(super) use scan::{Cursor, Swept};
 pub(super) use segment::Horizon;
+pub(super) use slot::SEGMENTS_MAX;
 
 /// The items of one shard.
 pub(super) struct Table {

@@ -16,7 +16,7 @@ use crate::store::table::queues::Unit;
 pub(super) const USES_MAX: u64 = 3;
 
 /// Numbers of segments end here: above are large items.
-pub(super) const SEGMENTS_MAX: usize = 1 << 15;
+pub(in crate::store) const SEGMENTS_MAX: usize = 1 << 15;
 
 const LARGE: u32 = 1 << 31;
 const PLACE_SHIFT: u32 = 32;

@@ -317,6 +317,13 @@ fn a_limit_below_the_empty_tables_is_refused() {
     assert_eq!(rig.store.budget_bytes(), 8 << 20);
 }
 
+#[test]
+fn a_limit_for_which_segments_have_no_numbers_is_refused() {
+    let rig = Rig::one_shard(&options(64 << 20, true));
+    assert!(!rig.store.set_budget(2 << 30));
+    assert!(rig.store.set_budget(1 << 30));
+}
+
 /// A table that was made for many items is no reason to keep none.
 #[test]
 fn a_lower_budget_is_not_all_taken_by_empty_tables() {
