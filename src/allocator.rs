@@ -1,12 +1,8 @@
-//! jemalloc, which the store asks what each item costs, and how it is set up.
+//! jemalloc, and how it is set up.
 //!
-//! Without the caches of each thread: a cache full of 50-byte values, and one whose values
-//! change from 50 bytes to 1 KB, stay at 72 MiB resident with `-m 64`; with them at 87 and
-//! 102 MiB, because what a thread has freed lies scattered in pages that hold live items. It
-//! costs evicting writes about a sixth of their time, and reads nothing, since those never
-//! allocate. Free pages go back to the system at once: kept for a tenth of a second, they let
-//! a cache of values between 100 and 900 KB grow from 72 to 88 MiB, and saved no time that
-//! could be measured.
+//! Free pages go back to the system at once, and threads keep no caches: with large values of changing sizes, resident
+//! memory stays near what the store counts. Segments of 64 KiB begin at a page: an offset, as jemalloc gives by itself,
+//! would cost a 16th of all memory.
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
