@@ -109,19 +109,25 @@ impl Store {
     /// Counts what a command has changed in a shard, and makes room where that was too much.
     #[inline]
     fn account(&self, caller: &Caller<'_>, index: usize, table: MutexGuard<'_, Table>, before: Before) {
+        let grown = self.count(&table, &before);
+        drop(table);
+        let budget = &self.shards.shared.budget;
+        if grown > 0 && budget.evict && budget.is_over(0) {
+            let need = Need { written: Some(index), grown };
+            self.evictor.make_room(&self.shards, caller, &need);
+        }
+    }
+
+    /// Counts what has changed in a shard; by how many bytes it grew.
+    #[inline]
+    fn count(&self, table: &Table, before: &Before) -> i64 {
         let budget = &self.shards.shared.budget;
         let grown = table.used() - before.used;
+        budget.used_changed(grown);
         if !budget.evict && table.len() < before.len {
             budget.removed();
         }
-        if grown != 0 {
-            drop(table);
-            budget.used_changed(grown);
-            if grown > 0 && budget.evict && budget.is_over(0) {
-                let need = Need { written: Some(index), grown };
-                self.evictor.make_room(&self.shards, caller, &need);
-            }
-        }
+        grown
     }
 
     /// Drops what lies under `key`, as a `set` does that could not be stored.
@@ -130,8 +136,7 @@ impl Store {
         let mut table = self.shards.lock(index);
         let before = Before::of(&table);
         commands::drop_unstored(&mut table, &key, mode);
-        let counters = Counters::default();
-        self.account(&Caller::new(0, &counters, 0), index, table, before);
+        self.count(&table, &before);
     }
 
     /// Tells watchers of a value that `command` did not store, which the store was not shown.

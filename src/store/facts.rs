@@ -97,15 +97,32 @@ impl NewValue<'_> {
 
     /// It, where this is the old value.
     pub(super) fn made_of(&self, old: &[u8]) -> Vec<u8> {
-        match *self {
-            Self::Bytes(bytes) => bytes.to_vec(),
-            Self::Appended(bytes) => [old, bytes].concat(),
-            Self::Prepended(bytes) => [bytes, old].concat(),
+        let mut value = vec![0; self.len(old.len())];
+        self.write(old, &mut value);
+        value
+    }
+
+    /// Writes it to where it lies from now on, which has its length; `old` is the old value.
+    pub(super) fn write(&self, old: &[u8], into: &mut [u8]) {
+        let (front, rest) = match *self {
+            Self::Bytes(bytes) => return into.copy_from_slice(bytes),
             Self::Padded(bytes) => {
-                let mut value = bytes.to_vec();
-                value.resize(self.len(old.len()), b' ');
-                value
+                into[..bytes.len()].copy_from_slice(bytes);
+                return into[bytes.len()..].fill(b' ');
             }
+            Self::Appended(bytes) => (old, bytes),
+            Self::Prepended(bytes) => (bytes, old),
+        };
+        into[..front.len()].copy_from_slice(front);
+        into[front.len()..].copy_from_slice(rest);
+    }
+
+    /// Writes it over the old value, where it has the same length.
+    pub(super) fn overwrite(&self, old: &mut [u8]) {
+        match self {
+            // The rest of the old value is all of it, and nothing comes to it.
+            Self::Appended(_) | Self::Prepended(_) => {}
+            Self::Bytes(_) | Self::Padded(_) => self.write(&[], old),
         }
     }
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::store::facts::Facts;
 use crate::store::lookup::{KeyHash, Lookup};
 use crate::store::table::ghost::Ghost;
+use crate::store::table::header::Form;
 use crate::store::table::index::{Index, Position};
 use crate::store::table::large::{Large, large_bytes};
 use crate::store::table::memory::{Memory, Spot};
@@ -66,14 +67,12 @@ impl Table {
     /// Bytes that a new item would take of the budget: none where it fits into a segment that is being filled.
     pub(super) fn growth(&mut self, facts: &Facts, key_len: usize, value_len: usize) -> usize {
         if !self.memory.fits_segment(key_len, value_len) {
-            return large_bytes(key_len, value_len);
+            large_bytes(key_len, value_len)
+        } else if self.open_with_room(Queue::Small, facts, key_len, value_len).is_some() {
+            0
+        } else {
+            self.memory.segment_bytes()
         }
-        let open = *self.queues.open(Queue::Small, TtlClass::of(facts));
-        let fits = open.is_some_and(|number| {
-            let segment = self.memory.segment(number);
-            segment.has_room(segment.form(facts, key_len, value_len))
-        });
-        if fits { 0 } else { self.memory.segment_bytes() }
     }
 
     /// Stores a new item; there must be none of this key.
@@ -131,21 +130,39 @@ impl Table {
         if !self.memory.fits_segment(key_len, value_len) {
             return None;
         }
-        let class = TtlClass::of(facts);
-        if let Some(number) = *self.queues.open(queue, class) {
-            let segment = self.memory.segment_mut(number);
-            let form = segment.form(facts, key_len, value_len);
-            if segment.has_room(form) {
-                return Some(Spot { segment: number, at: segment.append(form, facts), form });
-            }
-            self.seal(number);
+        let open = self.open_with_room(queue, facts, key_len, value_len);
+        let (number, form) = open.unwrap_or_else(|| {
+            let number = self.begin_segment(queue, facts);
+            (number, self.memory.segment(number).form(facts, key_len, value_len))
+        });
+        let at = self.memory.segment_mut(number).append(form, facts);
+        Some(Spot { segment: number, at, form })
+    }
+
+    /// The segment that is being filled with such items, if one more fits into it, and the form it would have there.
+    fn open_with_room(
+        &mut self,
+        queue: Queue,
+        facts: &Facts,
+        key_len: usize,
+        value_len: usize,
+    ) -> Option<(usize, Form)> {
+        let number = (*self.queues.open(queue, TtlClass::of(facts)))?;
+        let segment = self.memory.segment(number);
+        let form = segment.form(facts, key_len, value_len);
+        segment.has_room(form).then_some((number, form))
+    }
+
+    /// Begins a segment with this item, which is then to be added, and seals the one that was being filled.
+    fn begin_segment(&mut self, queue: Queue, first: &Facts) -> usize {
+        let class = TtlClass::of(first);
+        if let Some(full) = *self.queues.open(queue, class) {
+            self.seal(full);
         }
-        let number = self.memory.begin_segment(queue, facts);
+        let number = self.memory.begin_segment(queue, first);
         self.queues.grow(queue, self.memory.segment_bytes());
         *self.queues.open(queue, class) = Some(number);
-        let segment = self.memory.segment_mut(number);
-        let form = segment.form(facts, key_len, value_len);
-        Some(Spot { segment: number, at: segment.append(form, facts), form })
+        number
     }
 
     /// Adds nothing more to a segment, which takes its place in its queue.

@@ -1,5 +1,7 @@
 //! Items too large for a segment, each in memory of its own.
 
+use slab::Slab;
+
 use crate::clock::Seconds;
 use crate::store::facts::Facts;
 use crate::store::table::queues::{Queue, UNIT_BYTES};
@@ -17,7 +19,7 @@ pub(super) struct Large {
 impl Large {
     /// Bytes that it takes, as the allocator rounds them.
     pub(super) fn bytes(&self) -> usize {
-        allocated(self.key.len()) + allocated(self.value.len()) + size_of::<Option<Self>>() + UNIT_BYTES
+        large_bytes(self.key.len(), self.value.len())
     }
 
     pub(super) fn ends(&self) -> Ends {
@@ -33,8 +35,7 @@ pub(super) fn large_bytes(key_len: usize, value_len: usize) -> usize {
 /// The large items of a shard, by numbers that are used again.
 #[derive(Debug, Default)]
 pub(super) struct LargeItems {
-    items: Vec<Option<Large>>,
-    free: Vec<usize>,
+    items: Slab<Large>,
     bytes: usize,
     /// None ends before this. A bound: an item that was removed leaves it as it is.
     next_end: Seconds,
@@ -49,42 +50,32 @@ impl LargeItems {
 
     pub(super) fn insert(&mut self, item: Large) -> usize {
         self.bytes += item.bytes();
-        if self.free.len() == self.items.len() {
+        if self.items.is_empty() {
             self.next_end = Seconds::MAX;
         }
         self.next_end = self.next_end.min(item.ends().first());
-        match self.free.pop() {
-            Some(number) => {
-                self.items[number] = Some(item);
-                number
-            }
-            None => {
-                self.items.push(Some(item));
-                self.items.len() - 1
-            }
-        }
+        self.items.insert(item)
     }
 
     pub(super) fn remove(&mut self, number: usize) -> Large {
-        let item = self.items[number].take().expect("the index says where it lies");
+        let item = self.items.remove(number);
         self.bytes -= item.bytes();
-        self.free.push(number);
         item
     }
 
     #[inline]
     pub(super) fn get(&self, number: usize) -> &Large {
-        self.items[number].as_ref().expect("the index says where it lies")
+        &self.items[number]
     }
 
     /// The item of a number that may be in use.
     pub(super) fn find(&self, number: usize) -> Option<&Large> {
-        self.items[number].as_ref()
+        self.items.get(number)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, number: usize) -> &mut Large {
-        self.items[number].as_mut().expect("the index says where it lies")
+        &mut self.items[number]
     }
 
     /// Other facts for an item.
@@ -95,16 +86,16 @@ impl LargeItems {
 
     /// Numbers in use or not: below this.
     pub(super) fn numbers(&self) -> usize {
-        self.items.len()
+        self.items.capacity()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Large)> {
-        self.items.iter().enumerate().filter_map(|(number, item)| Some((number, item.as_ref()?)))
+        self.items.iter()
     }
 
     /// None ends before this.
     pub(super) fn next_end(&self) -> Seconds {
-        if self.items.len() == self.free.len() { Seconds::MAX } else { self.next_end }
+        if self.items.is_empty() { Seconds::MAX } else { self.next_end }
     }
 
     /// Looks when the first one ends.

@@ -1,7 +1,8 @@
 //! Where the bytes of a shard's items lie: in segments, and large ones alone.
 
-use std::ops::Range;
 use std::sync::Arc;
+
+use slab::Slab;
 
 use crate::store::facts::Facts;
 use crate::store::lookup::KeyHash;
@@ -38,8 +39,7 @@ impl Spot {
 /// The bytes of a shard's items.
 #[derive(Debug)]
 pub(super) struct Memory {
-    segments: Vec<Option<Segment>>,
-    free: Vec<usize>,
+    segments: Slab<Segment>,
     pub(super) larges: LargeItems,
     pool: Arc<Pool>,
     hash: KeyHash,
@@ -47,14 +47,13 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(pool: Arc<Pool>, hash: KeyHash) -> Self {
-        Self { segments: Vec::new(), free: Vec::new(), larges: LargeItems::default(), pool, hash }
+        Self { segments: Slab::new(), larges: LargeItems::default(), pool, hash }
     }
 
     /// Bytes that segments and large items take.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
-        let segments = self.segments.len() - self.free.len();
-        segments * (self.segment_bytes() + SEGMENT_EXTRA) + self.larges.bytes()
+        self.segments.len() * (self.segment_bytes() + SEGMENT_EXTRA) + self.larges.bytes()
     }
 
     pub(super) fn segment_bytes(&self) -> usize {
@@ -68,46 +67,38 @@ impl Memory {
 
     #[inline]
     pub(super) fn segment(&self, number: usize) -> &Segment {
-        self.segments[number].as_ref().expect("the index says where it lies")
+        &self.segments[number]
     }
 
     /// The segment of a number that may be in use.
     pub(super) fn find_segment(&self, number: usize) -> Option<&Segment> {
-        self.segments[number].as_ref()
+        self.segments.get(number)
     }
 
     #[inline]
     pub(super) fn segment_mut(&mut self, number: usize) -> &mut Segment {
-        self.segments[number].as_mut().expect("the index says where it lies")
+        &mut self.segments[number]
     }
 
     /// The segments in use, by number.
     pub(super) fn segments(&self) -> impl Iterator<Item = (usize, &Segment)> {
-        self.segments.iter().enumerate().filter_map(|(number, segment)| Some((number, segment.as_ref()?)))
+        self.segments.iter()
     }
 
     /// Numbers of segments, in use or not: below this.
     pub(super) fn numbers(&self) -> usize {
-        self.segments.len()
+        self.segments.capacity()
     }
 
     /// Begins a segment with this item, which is then to be added.
     pub(super) fn begin_segment(&mut self, queue: Queue, first: &Facts) -> usize {
-        let segment = Some(Segment::new(self.pool.take(), queue, first));
-        if let Some(number) = self.free.pop() {
-            self.segments[number] = segment;
-            return number;
-        }
         assert!(self.segments.len() < SEGMENTS_MAX, "shards are too few for this much memory");
-        self.segments.push(segment);
-        self.segments.len() - 1
+        self.segments.insert(Segment::new(self.pool.take(), queue, first))
     }
 
     /// Gives back the memory of a segment.
     pub(super) fn end_segment(&mut self, number: usize) {
-        let segment = self.segments[number].take().expect("it is in use");
-        self.free.push(number);
-        self.pool.give(segment.into_bytes());
+        self.pool.give(self.segments.remove(number).into_bytes());
     }
 
     /// The item in a segment at this place.
@@ -127,6 +118,7 @@ impl Memory {
         }
     }
 
+    #[inline]
     pub(super) fn value(&self, place: Place) -> &[u8] {
         match place {
             Place::Segment(segment, at) => {
@@ -151,6 +143,7 @@ impl Memory {
         }
     }
 
+    #[inline]
     pub(super) fn facts(&self, slot: Slot) -> Facts {
         match slot.place() {
             Place::Segment(segment, at) => {
@@ -166,18 +159,12 @@ impl Memory {
         self.hash.hash(self.key(place))
     }
 
-    /// Copies a range of an item's body (its key, and its value behind that) into the body of another item.
-    pub(super) fn copy(&mut self, from: Spot, range: Range<usize>, to: Spot, at: usize) {
-        let source = from.at + from.form.header_len();
-        let source = source + range.start..source + range.end;
-        if from.segment == to.segment {
-            let target = to.at + to.form.header_len() + at;
-            self.segment_mut(to.segment).copy_within(source, target);
-            return;
+    /// Key and value of an item, and room for those of another one, which was reserved later.
+    pub(super) fn bodies(&mut self, old: Spot, new: Spot) -> (&[u8], &mut [u8]) {
+        if old.segment == new.segment {
+            return self.segment_mut(old.segment).bodies((old.form, old.at), (new.form, new.at));
         }
-        let pair = self.segments.get_disjoint_mut([from.segment, to.segment]);
-        let Ok([Some(old), Some(new)]) = pair else { unreachable!("two segments in use") };
-        let len = range.len();
-        new.body_mut(to.form, to.at)[at..at + len].copy_from_slice(&old.body(from.form, from.at)[range]);
+        let (from, to) = self.segments.get2_mut(old.segment, new.segment).expect("both are in use");
+        (from.body(old.form, old.at), to.body_mut(new.form, new.at))
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Queues {
     /// Bytes of all units of a queue, open segments included.
     bytes: [usize; 2],
     open: [[Option<usize>; TtlClass::COUNT]; 2],
-    /// The large item that was just written, which does not give way to itself.
+    /// What was just written to, which does not give way to itself.
     newest: Option<Unit>,
 }
 

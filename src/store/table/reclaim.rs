@@ -110,8 +110,7 @@ impl Table {
         while let Some((at, form)) = self.memory.segment(number).next(next) {
             next = at + form.item_len();
             let spot = Spot { segment: number, at, form };
-            let position = self.position_of(spot.place());
-            let slot = self.index.get(position);
+            let (position, slot) = self.locate(spot.place());
             match self.judge(slot, reason, judge) {
                 // It was the last one, and the segment is gone with it.
                 None if self.memory.segment(number).live_bytes() == form.item_len() => {
@@ -165,15 +164,15 @@ impl Table {
         let facts = self.memory.facts(slot);
         let (key_len, value_len) = (from.form.key_len(), from.form.value_len());
         let to = self.reserve(queue, &facts, key_len, value_len).expect("it lay in a segment");
-        self.memory.copy(from, 0..key_len + value_len, to, 0);
+        let (old, new) = self.memory.bodies(from, to);
+        new.copy_from_slice(old);
         let segment = self.memory.segment(to.segment);
         self.index.set(position, slot.moved(to.place(), uses, segment.accessed(facts.accessed)));
     }
 
     fn take_large(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {
         let place = Place::Large(number);
-        let position = self.position_of(place);
-        let slot = self.index.get(position);
+        let (position, slot) = self.locate(place);
         match self.judge(slot, reason, judge) {
             None => self.remove_at(position),
             Some((queue, uses)) => {
@@ -188,9 +187,10 @@ impl Table {
         }
     }
 
-    /// The position of an item that lies somewhere.
-    pub(super) fn position_of(&self, place: Place) -> Position {
+    /// The slot of an item that lies somewhere, and its position.
+    pub(super) fn locate(&self, place: Place) -> (Position, Slot) {
         let position = self.index.find(self.memory.hash_of(place), |other| other == place);
-        position.expect("what was not removed has a slot")
+        let position = position.expect("what was not removed has a slot");
+        (position, self.index.get(position))
     }
 }

@@ -100,25 +100,18 @@ impl Table {
     fn drop_dead(&mut self, place: Place, why: Dead, facts: &Facts, swept: &mut Swept) {
         swept.dropped += 1;
         swept.expired_unfetched += u64::from(why == Dead::Expired && !facts.is(FETCHED));
-        let position = self.position_of(place);
+        let (position, _) = self.locate(place);
         self.remove_at(position);
     }
 
     /// When the item was used last that was not used for longest, of those that give way next.
     pub(in crate::store) fn oldest(&self) -> Option<Seconds> {
-        let accessed = |slot: Slot| self.memory.facts(slot).accessed;
-        let slot = |place| self.index.get(self.position_of(place));
+        let accessed = |place| self.memory.facts(self.locate(place).1).accessed;
         let of_unit = |unit| match unit {
             Unit::Large(number) => Some(self.memory.larges.get(number).facts.accessed),
             Unit::Segment(number) => {
-                let segment = self.memory.segment(number);
-                let mut next = 0;
-                let items = std::iter::from_fn(|| {
-                    let (at, form) = segment.next(next)?;
-                    next = at + form.item_len();
-                    Some(accessed(slot(Place::Segment(number, at))))
-                });
-                items.min()
+                let items = self.memory.segment(number).items();
+                items.map(|(at, _)| accessed(Place::Segment(number, at))).min()
             }
         };
         self.queues.oldest().chain(self.queues.opened().map(Unit::Segment)).filter_map(of_unit).min()

@@ -158,9 +158,11 @@ impl Segment {
         &mut self.body_mut(form, at)[form.key_len()..]
     }
 
-    /// Copies bytes of an item's body to another place in this segment.
-    pub(super) fn copy_within(&mut self, from: std::ops::Range<usize>, to: usize) {
-        self.bytes.copy_within(from, to);
+    /// The bodies of two items, the second of which lies behind the first.
+    pub(super) fn bodies(&mut self, old: (Form, usize), new: (Form, usize)) -> (&[u8], &mut [u8]) {
+        let body = |(form, at): (Form, usize)| at + form.header_len()..at + form.item_len();
+        let (front, back) = self.bytes.split_at_mut(new.1);
+        (&front[body(old)], &mut back[body((new.0, 0))])
     }
 
     /// Other facts for an item whose new form fits its old one.
@@ -175,7 +177,7 @@ impl Segment {
         form.write(&mut self.bytes[at..]);
     }
 
-    /// Marks an item as removed. An open segment whose items are all removed begins anew.
+    /// Marks an item as removed.
     pub(super) fn remove(&mut self, at: usize) {
         let form = self.form_at(at);
         debug_assert!(!form.is_dead());
@@ -205,6 +207,16 @@ impl Segment {
     /// What a sweep has found the items to end by.
     pub(super) fn set_ends(&mut self, ends: Ends) {
         self.ends = ends;
+    }
+
+    /// The items that were not removed: where they lie, and their forms.
+    pub(super) fn items(&self) -> impl Iterator<Item = (usize, Form)> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let (at, form) = self.next(from)?;
+            from = at + form.item_len();
+            Some((at, form))
+        })
     }
 
     /// The item that lies at this place or behind it and was not removed.
