@@ -1,5 +1,7 @@
 //! What is put into a server: keys, sizes of values, and in which order.
 
+use crate::support::load::{GOLDEN, mixed};
+
 pub const KEY_BYTES: usize = 16;
 
 /// No value is longer. Facebook's largest are 1 MB, but so rare that a single one would decide a small run.
@@ -59,7 +61,7 @@ impl Sizes {
             Self::Same(bytes) => bytes,
             Self::Etc => {
                 // The 53 bits of a number's fraction, from 0 up to 1, of which this is the part of shorter values.
-                let part = (mixed(!number) >> 11) as f64 / (1_u64 << 53) as f64;
+                let part = (mixed((!number).wrapping_mul(GOLDEN)) >> 11) as f64 / (1_u64 << 53) as f64;
                 let bytes = ETC_SCALE / ETC_SHAPE * ((1.0 - part).powf(-ETC_SHAPE) - 1.0);
                 (bytes as usize).clamp(1, LONGEST_VALUE_BYTES)
             }
@@ -69,14 +71,6 @@ impl Sizes {
 
 /// Different for different numbers.
 pub fn key(number: u64) -> [u8; KEY_BYTES] {
-    let mixed = mixed(number);
+    let mixed = mixed(number.wrapping_mul(GOLDEN));
     std::array::from_fn(|place| b"0123456789abcdef"[(mixed >> (4 * place)) as usize & 0xf])
-}
-
-/// The mixer of SplitMix64: a permutation of all numbers.
-fn mixed(number: u64) -> u64 {
-    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

@@ -19,7 +19,8 @@ use nix::time::{ClockId, clock_gettime};
 
 use self::connection::Connection;
 pub use self::keys::Keys;
-pub use self::workload::{Dialect, Mix};
+#[allow(unused_imports)] // Only some of the comparisons mix numbers themselves.
+pub use self::workload::{Dialect, GOLDEN, Mix, mixed};
 use self::workload::{Schedule, Workload};
 
 /// No reply on any connection for this long means that a server hangs or answered with fewer bytes than it announced.

@@ -61,11 +61,7 @@ fn fingerprint(hash: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hash(number: u64) -> u64 {
-        let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-    }
+    use crate::store::table::tests::mixed as hash;
 
     #[test]
     fn it_remembers_the_latest_and_each_once() {

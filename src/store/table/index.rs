@@ -227,10 +227,10 @@ mod tests {
 
     use super::*;
     use crate::store::table::slot::Accessed;
+    use crate::store::table::tests::mixed;
 
     fn hash(number: usize) -> u64 {
-        let mixed = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(21)
+        mixed(number as u64)
     }
 
     fn hash_of(place: Place) -> u64 {

@@ -291,6 +291,14 @@ fn a_flush_frees_segments_without_asking_what_ends() {
     assert!(table.dead_unit(Horizon { now: 0, floor: 0x200 }).is_some());
 }
 
+/// Stands for the hash of a key of this number (the mixer of SplitMix64).
+pub(super) fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
 impl Table {
     /// Holds everything against everything: the index, the segments, the queues and the counts.
     pub(in crate::store) fn audit(&self) {
