@@ -20,7 +20,7 @@ use crate::store::evict::has_room;
 use crate::store::facts::{Dead, FETCHED, Facts};
 use crate::store::lookup::Lookup;
 use crate::store::moving::{Arrival, MovingItem};
-use crate::store::table::Table;
+use crate::store::table::{Entry, Table};
 use crate::store::tell::{tell_get, tell_set, tell_stored};
 
 /// Executes a command, and hands what came of it to `reply` while the item lies still.
@@ -52,7 +52,7 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
         Some(mut entry) => match rq.cx.dead(entry.facts()) {
             None => {
                 rq.cx.count(hits);
-                tell_get(rq, "found", entry.value().len());
+                tell_get(rq, "found", entry.value_len());
                 let (shown, after) = get::on_item(rq, get, entry.facts());
                 if get.bump {
                     entry.promote();
@@ -108,7 +108,8 @@ fn store<R>(table: &mut Table, rq: &Request<'_>, set: &Set<'_>, reply: impl FnOn
         }
         Err(outcome) => outcome,
     };
-    change(table, rq, |facts, value| set::on_item(rq, set, facts, value.len()), on_miss, reply)
+    let on_item = |entry: &Entry<'_>| set::on_item(rq, set, entry.facts(), entry.value_len());
+    change(table, rq, on_item, on_miss, reply)
 }
 
 fn remove<R>(
@@ -121,12 +122,13 @@ fn remove<R>(
         rq.cx.count(Counter::DeleteMisses);
         Outcome::NotFound
     };
-    change(table, rq, |facts, value| delete::on_item(rq, delete, facts, value.len()), on_miss, reply)
+    let on_item = |entry: &Entry<'_>| delete::on_item(rq, delete, entry.facts(), entry.value_len());
+    change(table, rq, on_item, on_miss, reply)
 }
 
 fn add<R>(table: &mut Table, rq: &Request<'_>, sum: &Arithmetic, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
     let digits = OnceCell::new();
-    let on_item = |facts: &Facts, value: &[u8]| arithmetic::on_item(rq, sum, facts, value, &digits);
+    let on_item = |entry: &Entry<'_>| arithmetic::on_item(rq, sum, entry.facts(), entry.value(), &digits);
     change(table, rq, on_item, |table: &mut Table| create(table, rq, sum, &digits), reply)
 }
 
@@ -190,7 +192,7 @@ pub(super) fn arrive(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_
 fn change<'v, R>(
     table: &mut Table,
     rq: &Request<'v>,
-    on_item: impl FnOnce(&Facts, &[u8]) -> Decision<'v>,
+    on_item: impl FnOnce(&Entry<'_>) -> Decision<'v>,
     on_miss: impl FnOnce(&mut Table) -> Outcome<'v>,
     reply: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
@@ -201,17 +203,17 @@ fn change<'v, R>(
         }
         Some(mut entry) => {
             let dead = rq.cx.dead(entry.facts());
-            tell_get(rq, dead.map_or("found", Dead::name), entry.value().len());
+            tell_get(rq, dead.map_or("found", Dead::name), entry.value_len());
             match dead {
                 None => {
                     entry.promote();
-                    let Decision { effect, answer } = on_item(entry.facts(), entry.value());
+                    let Decision { effect, answer } = on_item(&entry);
                     match effect {
                         Effect::Nothing => {}
                         Effect::Touch(facts) => entry.update(facts),
                         Effect::Rewrite(facts, value) => entry.rewrite(facts, value),
                         Effect::Remove => {
-                            table.remove(&rq.key);
+                            entry.remove();
                             return reply(answer.outcome(rq, &[]));
                         }
                     }

@@ -28,6 +28,7 @@ use crate::store::table::memory::{Memory, Spot};
 use crate::store::table::queues::{Queue, Queues, TtlClass, Unit};
 use crate::store::table::slot::{Accessed, Place, Slot};
 
+pub(super) use entry::Entry;
 pub(super) use pool::Pool;
 pub(super) use reclaim::{Gone, Judge};
 pub(super) use scan::{Cursor, Swept};
@@ -86,14 +87,9 @@ impl Table {
 
     /// Removes what lies under a key, if anything does.
     pub(super) fn remove(&mut self, key: &Lookup<'_>) {
-        if let Some(at) = self.position(key) {
-            self.remove_at(at);
+        if let Some(entry) = self.find(key) {
+            entry.remove();
         }
-    }
-
-    #[inline]
-    fn position(&self, key: &Lookup<'_>) -> Option<Position> {
-        self.index.find(key.hash, |place| self.memory.key(place) == key.bytes)
     }
 
     fn remove_at(&mut self, at: Position) {

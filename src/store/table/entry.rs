@@ -4,17 +4,16 @@ use crate::store::facts::{Facts, MARKS, NewValue};
 use crate::store::lookup::Lookup;
 use crate::store::table::Table;
 use crate::store::table::index::Position;
-use crate::store::table::memory::Spot;
+use crate::store::table::memory::{Item, Spot};
 use crate::store::table::slot::{Accessed, Place, Slot};
 
 impl Table {
     /// The item under a key.
     #[inline]
     pub(in crate::store) fn find(&mut self, key: &Lookup<'_>) -> Option<Entry<'_>> {
-        let at = self.position(key)?;
-        let slot = self.index.get(at);
-        let facts = self.memory.facts(slot);
-        Some(Entry { table: self, at, slot, facts })
+        let look = |slot: Slot| self.memory.look(slot, key.bytes).map(|found| (slot, found));
+        let (at, (slot, (item, facts))) = self.index.find(key.hash, look)?;
+        Some(Entry { table: self, at, slot, item, facts })
     }
 }
 
@@ -23,6 +22,7 @@ pub(in crate::store) struct Entry<'t> {
     table: &'t mut Table,
     at: Position,
     slot: Slot,
+    item: Item,
     facts: Facts,
 }
 
@@ -34,13 +34,21 @@ impl<'t> Entry<'t> {
 
     #[inline]
     pub(in crate::store) fn value(&self) -> &[u8] {
-        self.table.memory.value(self.slot.place())
+        self.table.memory.value_of(self.item)
+    }
+
+    #[inline]
+    pub(in crate::store) fn value_len(&self) -> usize {
+        match self.item {
+            Item::Segment(spot) => spot.form.value_len(),
+            Item::Large(_) => self.value().len(),
+        }
     }
 
     /// The value, for as long as the table is borrowed.
     #[inline]
     pub(in crate::store) fn into_value(self) -> &'t [u8] {
-        self.table.memory.value(self.slot.place())
+        self.table.memory.value_of(self.item)
     }
 
     /// Counts a use, for which the item stays longer.
@@ -52,11 +60,18 @@ impl<'t> Entry<'t> {
     /// Other facts; the value stays as it is.
     #[inline]
     pub(in crate::store) fn update(&mut self, facts: Facts) {
+        if facts != self.facts {
+            self.set_facts(facts);
+        }
+    }
+
+    fn set_facts(&mut self, facts: Facts) {
         let before = std::mem::replace(&mut self.facts, facts);
-        let (segment, at) = match self.slot.place() {
-            Place::Segment(number, at) => (self.table.memory.segment_mut(number), at),
-            Place::Large(number) => return self.table.memory.larges.update(number, facts),
+        let spot = match &mut self.item {
+            Item::Segment(spot) => spot,
+            Item::Large(number) => return self.table.memory.larges.update(*number, facts),
         };
+        let segment = self.table.memory.segment_mut(spot.segment);
         let slot = self.slot.with_accessed(segment.accessed(facts.accessed));
         // Most often nothing changes but the time of the last use.
         let marked = Facts { accessed: facts.accessed, stamp: facts.stamp, ..before };
@@ -64,29 +79,25 @@ impl<'t> Entry<'t> {
             return self.rewrite(facts, NewValue::Appended(&[]));
         }
         if before.stamp != facts.stamp {
-            segment.rewrite_form(segment.form_at(at).with_marks_of(&facts), at);
+            spot.form = spot.form.with_marks_of(&facts);
+            segment.rewrite_form(spot.form, spot.at);
         }
         self.set_slot(slot);
     }
 
     /// Other facts, and another value, in the same memory where its length allows.
+    #[inline]
     pub(in crate::store) fn rewrite(&mut self, facts: Facts, value: NewValue<'_>) {
         self.facts = facts;
-        match self.slot.place() {
-            Place::Segment(segment, at) => {
-                self.rewrite_spot(self.table.memory.spot(segment, at), &facts, value);
-            }
-            Place::Large(number) => {
-                let old = &mut self.table.memory.larges.get_mut(number).value;
-                if value.len(old.len()) == old.len() {
-                    value.overwrite(old);
-                    self.table.memory.larges.update(number, facts);
-                } else {
-                    let value = value.made_of(old);
-                    self.rebuild(&facts, &value);
-                }
-            }
+        match self.item {
+            Item::Segment(spot) => self.rewrite_spot(spot, &facts, value),
+            Item::Large(number) => self.rewrite_large(number, &facts, value),
         }
+    }
+
+    /// Takes it out.
+    pub(in crate::store) fn remove(self) {
+        self.table.remove_at(self.at);
     }
 
     #[inline]
@@ -98,23 +109,32 @@ impl<'t> Entry<'t> {
     }
 
     fn rewrite_spot(&mut self, spot: Spot, facts: &Facts, value: NewValue<'_>) {
-        let key_len = spot.form.key_len();
-        let len = value.len(spot.form.value_len());
-        if self.table.memory.fits_segment(key_len, len) {
-            let segment = self.table.memory.segment_mut(spot.segment);
-            let wanted = segment.form(facts, key_len, len);
-            if spot.form.fits(wanted) {
-                let form = spot.form.with_marks(wanted);
-                segment.rewrite_header(form, spot.at, facts);
-                value.overwrite(segment.value_mut(form, spot.at));
-                let accessed = segment.accessed(facts.accessed);
-                self.set_slot(self.slot.with_accessed(accessed));
-            } else {
-                self.relocate(spot, facts, value);
-            }
+        let (key_len, old_len) = (spot.form.key_len(), spot.form.value_len());
+        let len = value.len(old_len);
+        if len != old_len && !self.table.memory.fits_segment(key_len, len) {
+            let value = value.made_of(self.value());
+            return self.rebuild(facts, &value);
+        }
+        let segment = self.table.memory.segment_mut(spot.segment);
+        let wanted = segment.form(facts, key_len, len);
+        if !spot.form.fits(wanted) {
+            return self.relocate(spot, facts, value);
+        }
+        let form = spot.form.with_marks(wanted);
+        segment.rewrite_header(form, spot.at, facts);
+        value.overwrite(segment.value_mut(form, spot.at));
+        let accessed = segment.accessed(facts.accessed);
+        self.item = Item::Segment(Spot { form, ..spot });
+        self.set_slot(self.slot.with_accessed(accessed));
+    }
+
+    fn rewrite_large(&mut self, number: usize, facts: &Facts, value: NewValue<'_>) {
+        let old = &mut self.table.memory.larges.get_mut(number).value;
+        if value.len(old.len()) == old.len() {
+            value.overwrite(old);
+            self.table.memory.larges.update(number, *facts);
         } else {
-            let segment = self.table.memory.segment(spot.segment);
-            let value = value.made_of(segment.value(spot.form, spot.at));
+            let value = value.made_of(old);
             self.rebuild(facts, &value);
         }
     }
@@ -145,7 +165,15 @@ impl<'t> Entry<'t> {
     fn move_to(&mut self, place: Place, accessed: Accessed) {
         let before = self.slot.place();
         self.table.queues.note_newest(place.unit());
+        self.item = self.table.memory.item(place);
         self.set_slot(self.slot.moved(place, self.slot.uses(), accessed));
         self.table.free(before);
+    }
+}
+
+#[cfg(test)]
+impl Entry<'_> {
+    pub(super) fn place(&self) -> Place {
+        self.slot.place()
     }
 }

@@ -30,6 +30,20 @@ const VALUE_SHIFT: u32 = 18;
 /// Bytes of the CAS token by its code: none where it is 0.
 const WIDTHS: [u8; 4] = [0, 4, 8, 8];
 
+/// The three fields that need not be there; one bit each.
+const FIELDS: u32 = HAS_EXPTIME | HAS_FLAGS | HAS_GENERATION;
+
+/// Bytes of a header, by the fields that are there (the lower 3 bits) and the code of the CAS token's bytes.
+const HEADER_LENS: [u8; 32] = {
+    let mut lens = [0; 32];
+    let mut at = 0;
+    while at < lens.len() {
+        lens[at] = 4 + WIDTHS[at >> 3] + 4 * (at as u8 & 7).count_ones() as u8;
+        at += 1;
+    }
+    lens
+};
+
 /// Half of what a distance of 4 bytes spans.
 const REACH: u64 = 1 << 31;
 
@@ -106,8 +120,8 @@ impl Form {
     /// Bytes before the key.
     #[inline]
     pub(super) fn header_len(self) -> usize {
-        let fields = (self.0 & (HAS_EXPTIME | HAS_FLAGS | HAS_GENERATION)).count_ones() as usize;
-        4 + self.cas_width() + 4 * fields
+        let fields = (self.0 & FIELDS) >> FIELDS.trailing_zeros();
+        usize::from(HEADER_LENS[(fields | (self.0 >> WIDTH_SHIFT & 3) << 3) as usize])
     }
 
     /// Bytes of the whole item.
@@ -150,12 +164,16 @@ impl Form {
     /// What the item says of itself, but for the time of its last use.
     #[inline]
     pub(super) fn facts(self, bytes: &[u8], base: Base, accessed: Seconds) -> Facts {
-        let mut at = 4 + self.cas_width();
         let cas = match self.cas_width() {
             0 => 0,
             4 => base.cas.wrapping_add(read_u32(bytes, 4).into()),
             _ => u64::from_le_bytes(bytes[4..12].try_into().expect("8 bytes")),
         };
+        if self.0 & FIELDS == 0 {
+            let stamp = base.generation | self.0 & MARK_BITS;
+            return Facts { cas, flags: 0, exptime: 0, accessed, stamp };
+        }
+        let mut at = 4 + self.cas_width();
         let mut field = |bit: u32| {
             if self.0 & bit == 0 {
                 return None;
@@ -177,6 +195,9 @@ impl Form {
             0 => {}
             4 => write_u32(bytes, 4, facts.cas.wrapping_sub(base.cas) as u32),
             _ => bytes[4..12].copy_from_slice(&facts.cas.to_le_bytes()),
+        }
+        if self.0 & FIELDS == 0 {
+            return;
         }
         let mut at = 4 + self.cas_width();
         let fields =

@@ -50,13 +50,14 @@ struct Piece {
 pub(super) struct Index {
     pieces: Box<[Piece]>,
     len: usize,
-    /// Buckets there are.
-    buckets: usize,
+    /// Bytes of the pieces and all buckets.
+    bytes: usize,
 }
 
 impl Index {
     pub(super) fn new(pieces: usize) -> Self {
-        Self { pieces: (0..pieces).map(|_| Piece::default()).collect(), len: 0, buckets: 0 }
+        let pieces: Box<[_]> = (0..pieces).map(|_| Piece::default()).collect();
+        Self { len: 0, bytes: size_of_val(&*pieces), pieces }
     }
 
     /// Slots in use.
@@ -68,7 +69,7 @@ impl Index {
     /// Bytes that it takes.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
-        self.buckets * size_of::<Bucket>() + self.pieces.len() * size_of::<Piece>()
+        self.bytes
     }
 
     /// The slots in use of one piece.
@@ -82,9 +83,9 @@ impl Index {
         ((hash >> 16 & 0xffff) as usize * self.pieces.len()) >> 16
     }
 
-    /// The slot of an item of this hash for which `is` holds.
+    /// The slot of an item of this hash for which `look` has an answer, and that.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is: impl Fn(Place) -> bool) -> Option<Position> {
+    pub(super) fn find<T>(&self, hash: u64, look: impl Fn(Slot) -> Option<T>) -> Option<(Position, T)> {
         let (piece, tag) = (self.piece_of(hash), Tag::of(hash));
         let buckets = &*self.pieces[piece].buckets;
         let first = first_bucket(hash, buckets.len());
@@ -92,9 +93,13 @@ impl Index {
         loop {
             // A piece that has not been used yet has no bucket.
             let slots = &buckets.get(bucket)?.0;
-            for (slot, found) in slots.iter().enumerate() {
-                if found.has(tag) && is(found.place()) {
-                    return Some(Position { piece, bucket, slot });
+            // Another key with this tag seldom comes before it.
+            let start = slots.iter().position(|slot| slot.has(tag)).unwrap_or(BUCKET_SLOTS);
+            for slot in start..BUCKET_SLOTS {
+                if slots[slot].has(tag)
+                    && let Some(answer) = look(slots[slot])
+                {
+                    return Some((Position { piece, bucket, slot }, answer));
                 }
             }
             let other = other_bucket(first, tag, buckets.len());
@@ -119,13 +124,13 @@ impl Index {
     pub(super) fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Place) -> u64) {
         let number = self.piece_of(hash);
         let piece = &mut self.pieces[number];
-        self.buckets -= piece.buckets.len();
+        let before = piece.bytes();
         let crowded = (piece.len + 1) * GROW_ABOVE.1 > piece.slots() * GROW_ABOVE.0;
         let left = if crowded { Err(slot) } else { piece.insert(hash, slot) };
         if let Err(slot) = left {
             *piece = piece.resized(bucket_counts(piece.buckets.len() + 1), Some(slot), &hash_of);
         }
-        self.buckets += piece.buckets.len();
+        self.bytes += piece.bytes() - before;
         self.len += 1;
     }
 
@@ -136,18 +141,25 @@ impl Index {
         piece.len -= 1;
         self.len -= 1;
         if piece.len * SHRINK_BELOW.1 < piece.slots() * SHRINK_BELOW.0 {
-            self.buckets -= piece.buckets.len();
+            self.bytes -= piece.bytes();
             let enough = (piece.len * GROW_ABOVE.1).div_ceil(BUCKET_SLOTS * GROW_ABOVE.0);
             *piece = match piece.len {
                 0 => Piece::default(),
                 _ => piece.resized(bucket_counts(enough + enough / 4), None, &hash_of),
             };
-            self.buckets += piece.buckets.len();
+            self.bytes += piece.bytes();
         }
     }
 }
 
 impl Piece {
+    /// Bytes of its buckets.
+    #[inline]
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
+    #[inline]
     fn slots(&self) -> usize {
         self.buckets.len() * BUCKET_SLOTS
     }
@@ -245,7 +257,8 @@ mod tests {
     }
 
     fn find(index: &Index, number: usize) -> Option<Position> {
-        index.find(hash(number), |place| place == Place::Large(number))
+        let look = |slot: Slot| (slot.place() == Place::Large(number)).then_some(());
+        index.find(hash(number), look).map(|(at, ())| at)
     }
 
     #[test]
@@ -309,8 +322,8 @@ mod tests {
                 prop_assert_eq!(found, model.get(&number).copied());
                 prop_assert_eq!(index.len(), model.len());
                 let buckets: usize = index.pieces.iter().map(|piece| piece.buckets.len()).sum();
-                prop_assert_eq!(index.buckets, buckets);
-                prop_assert!(index.buckets <= pieces + 2 * model.len());
+                prop_assert_eq!(index.bytes(), buckets * size_of::<Bucket>() + pieces * size_of::<Piece>());
+                prop_assert!(buckets <= pieces + 2 * model.len());
             }
             for (number, slot) in &model {
                 prop_assert_eq!(find(&index, *number).map(|at| index.get(at)), Some(*slot));

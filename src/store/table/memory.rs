@@ -36,10 +36,21 @@ impl Spot {
     }
 }
 
+/// An item whose key was seen to be the one that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Item {
+    /// In a segment.
+    Segment(Spot),
+    /// In memory of its own.
+    Large(usize),
+}
+
 /// The bytes of a shard's items.
 #[derive(Debug)]
 pub(super) struct Memory {
     segments: Slab<Segment>,
+    /// Bytes that segments take.
+    taken: usize,
     pub(super) larges: LargeItems,
     pool: Arc<Pool>,
     hash: KeyHash,
@@ -47,13 +58,18 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(pool: Arc<Pool>, hash: KeyHash) -> Self {
-        Self { segments: Slab::new(), larges: LargeItems::default(), pool, hash }
+        Self { segments: Slab::new(), taken: 0, larges: LargeItems::default(), pool, hash }
     }
 
     /// Bytes that segments and large items take.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
-        self.segments.len() * (self.segment_bytes() + SEGMENT_EXTRA) + self.larges.bytes()
+        self.taken + self.larges.bytes()
+    }
+
+    /// Bytes that a segment takes with what stands around it.
+    fn segment_cost(&self) -> usize {
+        self.segment_bytes() + SEGMENT_EXTRA
     }
 
     pub(super) fn segment_bytes(&self) -> usize {
@@ -93,11 +109,13 @@ impl Memory {
     /// Begins a segment with this item, which is then to be added.
     pub(super) fn begin_segment(&mut self, queue: Queue, first: &Facts) -> usize {
         assert!(self.segments.len() < SEGMENTS_MAX, "shards are too few for this much memory");
+        self.taken += self.segment_cost();
         self.segments.insert(Segment::new(self.pool.take(), queue, first))
     }
 
     /// Gives back the memory of a segment.
     pub(super) fn end_segment(&mut self, number: usize) {
+        self.taken -= self.segment_cost();
         self.pool.give(self.segments.remove(number).into_bytes());
     }
 
@@ -105,6 +123,42 @@ impl Memory {
     #[inline]
     pub(super) fn spot(&self, segment: usize, at: usize) -> Spot {
         Spot { segment, at, form: self.segment(segment).form_at(at) }
+    }
+
+    /// The item that a slot names, if this is its key, and what it says.
+    #[inline]
+    pub(super) fn look(&self, slot: Slot, key: &[u8]) -> Option<(Item, Facts)> {
+        match slot.place() {
+            Place::Segment(number, at) => {
+                let segment = self.segment(number);
+                let form = segment.form_at(at);
+                (segment.key(form, at) == key).then(|| {
+                    let facts = segment.facts(form, at, slot.accessed());
+                    (Item::Segment(Spot { segment: number, at, form }), facts)
+                })
+            }
+            Place::Large(number) => {
+                let large = self.larges.get(number);
+                (*large.key == *key).then_some((Item::Large(number), large.facts))
+            }
+        }
+    }
+
+    /// The value of an item that was found.
+    #[inline]
+    pub(super) fn value_of(&self, item: Item) -> &[u8] {
+        match item {
+            Item::Segment(Spot { segment, at, form }) => self.segment(segment).value(form, at),
+            Item::Large(number) => &self.larges.get(number).value,
+        }
+    }
+
+    /// The item at this place.
+    pub(super) fn item(&self, place: Place) -> Item {
+        match place {
+            Place::Segment(segment, at) => Item::Segment(self.spot(segment, at)),
+            Place::Large(number) => Item::Large(number),
+        }
     }
 
     #[inline]

@@ -189,8 +189,7 @@ impl Table {
 
     /// The slot of an item that lies somewhere, and its position.
     pub(super) fn locate(&self, place: Place) -> (Position, Slot) {
-        let position = self.index.find(self.memory.hash_of(place), |other| other == place);
-        let position = position.expect("what was not removed has a slot");
-        (position, self.index.get(position))
+        let look = |slot: Slot| (slot.place() == place).then_some(slot);
+        self.index.find(self.memory.hash_of(place), look).expect("what was not removed has a slot")
     }
 }

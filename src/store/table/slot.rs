@@ -21,7 +21,7 @@ pub(in crate::store) const SEGMENTS_MAX: usize = 1 << 15;
 const LARGE: u32 = 1 << 31;
 const PLACE_SHIFT: u32 = 32;
 const TAG_SHIFT: u32 = 18;
-const TAG_MASK: u64 = (1 << 14) - 1;
+const TAG_MASK: u64 = ((1 << 14) - 1) << TAG_SHIFT;
 const USES_SHIFT: u32 = 16;
 
 /// Where an item lies.
@@ -60,18 +60,19 @@ impl Place {
     }
 }
 
-/// Some bits of a key's hash, never 0.
+/// Some bits of a key's hash, never all 0, at the place that they have in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag(u64);
 
 impl Tag {
     #[inline]
     pub(super) fn of(hash: u64) -> Self {
-        Self((hash >> 32 & TAG_MASK).max(1))
+        Self((hash >> 14 & TAG_MASK).max(1 << TAG_SHIFT))
     }
 
+    #[inline]
     pub(super) fn number(self) -> u64 {
-        self.0
+        self.0 >> TAG_SHIFT
     }
 }
 
@@ -85,7 +86,7 @@ impl Slot {
 
     pub(super) fn new(place: Place, hash: u64, uses: u64, accessed: Accessed) -> Self {
         let place = u64::from(place.word()) << PLACE_SHIFT;
-        Self(place | Tag::of(hash).0 << TAG_SHIFT | uses.min(USES_MAX) << USES_SHIFT | u64::from(accessed.0))
+        Self(place | Tag::of(hash).0 | uses.min(USES_MAX) << USES_SHIFT | u64::from(accessed.0))
     }
 
     #[inline]
@@ -95,11 +96,11 @@ impl Slot {
 
     #[inline]
     pub(super) fn has(self, tag: Tag) -> bool {
-        self.0 >> TAG_SHIFT & TAG_MASK == tag.0
+        (self.0 ^ tag.0) & TAG_MASK == 0
     }
 
     pub(super) fn tag(self) -> Tag {
-        Tag(self.0 >> TAG_SHIFT & TAG_MASK)
+        Tag(self.0 & TAG_MASK)
     }
 
     #[inline]
@@ -130,9 +131,8 @@ impl Slot {
 
     /// The same item at another place.
     pub(super) fn moved(self, place: Place, uses: u64, accessed: Accessed) -> Self {
-        let tag = self.0 & TAG_MASK << TAG_SHIFT;
         let place = u64::from(place.word()) << PLACE_SHIFT;
-        Self(place | tag | uses.min(USES_MAX) << USES_SHIFT | u64::from(accessed.0))
+        Self(place | self.tag().0 | uses.min(USES_MAX) << USES_SHIFT | u64::from(accessed.0))
     }
 }
 

@@ -240,13 +240,13 @@ fn what_was_used_twice_outlives_what_was_not() {
     while gone.0.len() < 150 {
         table.reclaim(false, &mut gone);
     }
-    assert!((0..20).all(|tenth| table.position(&hash.lookup(&name(tenth * 10))).is_some()));
+    assert!((0..20).all(|tenth| table.find(&hash.lookup(&name(tenth * 10))).is_some()));
     assert!(gone.0.is_sorted(), "first in, first out");
     // A key that comes back soon goes where it stays longer.
     let again = gone.0.last().unwrap();
     table.insert(&hash.lookup(again), PLAIN, b"");
-    let at = table.position(&hash.lookup(again)).unwrap();
-    assert_eq!(table.memory.queue(table.index.get(at).place()), Queue::Main);
+    let place = table.find(&hash.lookup(again)).unwrap().place();
+    assert_eq!(table.memory.queue(place), Queue::Main);
 }
 
 #[test]
