@@ -88,7 +88,8 @@ impl Store {
         let cx = Context::new(&self.shards.shared, caller);
         let rq = Request { cx, key, key_binary: command.key_binary };
         let result = commands::execute(&mut table, &rq, &command.verb, reply);
-        self.account(caller, index, table, before);
+        let writes = !matches!(command.verb, Verb::Get(Get { vivify: None, .. }) | Verb::Inspect);
+        self.account(caller, index, table, before, writes);
         result
     }
 
@@ -108,12 +109,19 @@ impl Store {
 
     /// Counts what a command has changed in a shard, and makes room where that was too much.
     #[inline]
-    fn account(&self, caller: &Caller<'_>, index: usize, table: MutexGuard<'_, Table>, before: Before) {
+    fn account(
+        &self,
+        caller: &Caller<'_>,
+        index: usize,
+        table: MutexGuard<'_, Table>,
+        before: Before,
+        writes: bool,
+    ) {
         let grown = self.count(&table, &before);
         drop(table);
         let budget = &self.shards.shared.budget;
-        if grown > 0 && budget.evict && budget.is_over(0) {
-            let need = Need { written: Some(index), grown };
+        if writes && budget.evict && budget.is_over(0) {
+            let need = Need { written: Some(index), grown: grown.max(0) };
             self.evictor.make_room(&self.shards, caller, &need);
         }
     }
@@ -216,7 +224,7 @@ impl Store {
         let cx = Context::new(&self.shards.shared, caller);
         let rq = Request { cx, key, key_binary: moving.item.key_binary };
         let arrival = commands::arrive(&mut table, &rq, moving);
-        self.account(caller, index, table, before);
+        self.account(caller, index, table, before, true);
         arrival
     }
 

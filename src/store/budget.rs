@@ -50,6 +50,12 @@ impl Budget {
         u64::try_from(used).unwrap_or(0) > self.limit()
     }
 
+    /// Bytes by which it does not hold; none or less where it does.
+    pub(super) fn missing(&self) -> i64 {
+        let limit = i64::try_from(self.limit()).unwrap_or(i64::MAX);
+        self.used.0.load(Ordering::Relaxed).saturating_sub(limit)
+    }
+
     /// Bytes that items and tables take.
     pub(super) fn used_bytes(&self) -> u64 {
         u64::try_from(self.used.0.load(Ordering::Relaxed)).unwrap_or(0)

@@ -1,6 +1,6 @@
 //! Making room: which shard gives way when the budget is used up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -16,15 +16,15 @@ use crate::store::sweep;
 use crate::store::table::{Cursor, Gone, Judge, Table};
 use crate::store::tell::tell_eviction;
 
-/// A write frees at most twice what it took and this much: a budget that was lowered is
-/// reached step by step, and no client waits for all of it.
+/// A write takes apart what it took and this much: a budget that does not hold then, or was lowered, is reached by the
+/// writes that follow, and no client waits for all of it.
 const SLICE_BYTES: i64 = 64 << 10;
 
 /// What a step towards a lower budget frees, where no write asks for it.
 const SHRINK_BYTES: i64 = 1 << 20;
 
-/// Units that are taken apart for one write before nothing in them is spared.
-const PATIENCE: usize = 8;
+/// Bytes that are taken apart, beside four times what is missing, before nothing in them is spared.
+const PATIENCE_BYTES: i64 = 8 * SLICE_BYTES;
 
 /// A segment is written together with others when this part of it was removed,
 const SPARSE_PART: usize = 4;
@@ -41,7 +41,7 @@ pub(super) struct Need {
 
 impl Need {
     /// Of one step towards a budget that was lowered.
-    pub(super) const STEP: Self = Self { written: None, grown: SHRINK_BYTES / 2 };
+    pub(super) const STEP: Self = Self { written: None, grown: SHRINK_BYTES };
 }
 
 /// Finds the shard that gives way.
@@ -49,6 +49,8 @@ impl Need {
 pub(super) struct Evictor {
     /// Where the search goes on.
     hand: AtomicU64,
+    /// Bytes that were taken apart since the budget held.
+    taken: AtomicI64,
     /// What there was when a search for something dead found nothing.
     fruitless: Mutex<Option<Present>>,
 }
@@ -68,20 +70,30 @@ impl Evictor {
     /// when there is nothing left to drop.
     pub(super) fn make_room(&self, shards: &Shards, caller: &Caller<'_>, need: &Need) -> bool {
         caller.counters.bump(Counter::DirectReclaims);
-        let mut left = 2 * need.grown + SLICE_BYTES;
-        let (mut turns, mut fruitless) = (0, 0);
-        while left > 0 && shards.shared.budget.is_over(0) {
+        let mut left = need.grown + SLICE_BYTES;
+        let mut fruitless = 0;
+        loop {
+            let missing = shards.shared.budget.missing();
+            if missing <= 0 {
+                self.taken.store(0, Ordering::Relaxed);
+                return true;
+            }
+            if left <= 0 {
+                return true;
+            }
             // In the shard just written to, there may be nothing but what was written.
             let written = need.written.filter(|_| fruitless == 0);
             let victim = self.victim(shards, written);
-            match victim.and_then(|index| evict_from(shards, caller, index, turns >= PATIENCE)) {
-                Some(freed) => left -= freed,
+            let force = self.taken.load(Ordering::Relaxed) >= PATIENCE_BYTES + 4 * missing;
+            match victim.and_then(|index| evict_from(shards, caller, index, force)) {
+                Some(bytes) => {
+                    left -= bytes;
+                    self.taken.fetch_add(bytes, Ordering::Relaxed);
+                }
                 None if fruitless > shards.len() => return false,
                 None => fruitless += 1,
             }
-            turns += 1;
         }
-        true
     }
 
     /// A shard that has at least its share of the bytes, and an item.
@@ -124,7 +136,7 @@ impl Evictor {
             while let Some(swept) = sweep::step(&mut table, &mut cursor, &scan, all) {
                 caller.counters.add(Counter::Reclaimed, swept.dropped);
             }
-            while table.reclaim_waste(horizon, SPARSE_PART_FULL, &mut Reclaimer::new(&scan)) {}
+            while table.reclaim_waste(horizon, SPARSE_PART_FULL, &mut Reclaimer::new(&scan)).is_some() {}
             shared.budget.used_changed(table.used() - used);
             drop(table);
             if !shared.budget.is_over(bytes) {
@@ -135,21 +147,21 @@ impl Evictor {
     }
 }
 
-/// Takes apart one unit of a shard; how many bytes were freed. `None` when there was none.
+/// Takes apart one unit of a shard; how many bytes it had. `None` when there was none.
 fn evict_from(shards: &Shards, caller: &Caller<'_>, index: usize, force: bool) -> Option<i64> {
     let mut table = shards.lock(index);
     let scan = ScanContext::new(&shards.shared, caller);
     let used = table.used();
     let mut reclaimer = Reclaimer::new(&scan);
     let horizon = scan.cx.horizon();
-    let found =
-        table.reclaim_waste(horizon, SPARSE_PART, &mut reclaimer) || table.reclaim(force, &mut reclaimer);
+    let waste = table.reclaim_waste(horizon, SPARSE_PART, &mut reclaimer);
+    let bytes = waste.or_else(|| table.reclaim(force, &mut reclaimer));
     // Those that go together are about as old.
     if let Some(age) = reclaimer.age {
         caller.counters.eviction_age(age);
     }
     shards.shared.budget.used_changed(table.used() - used);
-    found.then(|| used - table.used())
+    bytes.map(|bytes| bytes as i64)
 }
 
 /// Judges the items of a unit that is taken apart, and counts those that go.

@@ -47,8 +47,17 @@ impl Ghost {
         true
     }
 
+    /// Reads from the row in which a key of this hash would be, so that it is near.
+    pub(super) fn touch(&self, hash: u64) -> u64 {
+        self.rows.get(self.row_at(hash)).map_or(0, |row| row[0].into())
+    }
+
+    fn row_at(&self, hash: u64) -> usize {
+        ((hash >> 48) as usize * self.rows.len()) >> 16
+    }
+
     fn row(&mut self, hash: u64) -> Option<&mut [u16; ROW]> {
-        let at = ((hash >> 48) as usize * self.rows.len()) >> 16;
+        let at = self.row_at(hash);
         self.rows.get_mut(at)
     }
 }

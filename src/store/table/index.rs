@@ -92,12 +92,9 @@ impl Index {
         let mut bucket = first;
         loop {
             // A piece that has not been used yet has no bucket.
-            let slots = &buckets.get(bucket)?.0;
-            // Another key with this tag seldom comes before it.
-            let start = slots.iter().position(|slot| slot.has(tag)).unwrap_or(BUCKET_SLOTS);
-            for slot in start..BUCKET_SLOTS {
-                if slots[slot].has(tag)
-                    && let Some(answer) = look(slots[slot])
+            for (slot, &found) in buckets.get(bucket)?.0.iter().enumerate() {
+                if found.has(tag)
+                    && let Some(answer) = look(found)
                 {
                     return Some((Position { piece, bucket, slot }, answer));
                 }
@@ -108,6 +105,13 @@ impl Index {
             }
             bucket = other;
         }
+    }
+
+    /// Reads from the bucket in which a key of this hash lies first, so that it is near.
+    #[inline]
+    pub(super) fn touch(&self, hash: u64) -> u64 {
+        let buckets = &*self.pieces[self.piece_of(hash)].buckets;
+        buckets.get(first_bucket(hash, buckets.len())).map_or(0, |bucket| bucket.0[0].number())
     }
 
     #[inline]

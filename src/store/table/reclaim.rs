@@ -8,6 +8,9 @@ use crate::store::table::queues::{Queue, Unit};
 use crate::store::table::segment::{Ends, Horizon};
 use crate::store::table::slot::{Place, Slot};
 
+/// Items whose memory is fetched together.
+const GROUP: usize = 16;
+
 /// An item that goes.
 pub(in crate::store) struct Gone<'a> {
     pub(in crate::store) key: &'a [u8],
@@ -38,28 +41,23 @@ enum Reason {
 }
 
 impl Table {
-    /// Takes apart the unit whose turn it is. With `force` nothing in it is spared. False when there is none.
-    pub(in crate::store) fn reclaim(&mut self, force: bool, judge: &mut impl Judge) -> bool {
-        let unit = self.next_unit();
-        if let Some(unit) = unit {
-            self.take_apart(unit, if force { Reason::Force } else { Reason::Turn }, judge);
-        }
-        unit.is_some()
+    /// Takes apart the unit whose turn it is; how many bytes it had. With `force` nothing in it is spared. `None` when
+    /// there is none.
+    pub(in crate::store) fn reclaim(&mut self, force: bool, judge: &mut impl Judge) -> Option<usize> {
+        let unit = self.next_unit()?;
+        Some(self.take_apart(unit, if force { Reason::Force } else { Reason::Turn }, judge))
     }
 
     /// Takes apart a unit whose items are all dead, or a segment of which one `part`-th or more was removed. No item that
-    /// lives goes. False when there is none.
+    /// lives goes. How many bytes it had; `None` when there is none.
     pub(in crate::store) fn reclaim_waste(
         &mut self,
         horizon: Horizon,
         part: usize,
         judge: &mut impl Judge,
-    ) -> bool {
-        let unit = self.dead_unit(horizon).or_else(|| self.sparse_segment(part));
-        if let Some(unit) = unit {
-            self.take_apart(unit, Reason::Waste, judge);
-        }
-        unit.is_some()
+    ) -> Option<usize> {
+        let unit = self.dead_unit(horizon).or_else(|| self.sparse_segment(part))?;
+        Some(self.take_apart(unit, Reason::Waste, judge))
     }
 
     /// A unit whose items are all dead.
@@ -94,37 +92,66 @@ impl Table {
         })
     }
 
-    fn take_apart(&mut self, unit: Unit, reason: Reason, judge: &mut impl Judge) {
-        match unit {
-            Unit::Segment(number) => self.take_segment_apart(number, reason, judge),
-            Unit::Large(number) => self.take_large(number, reason, judge),
-        }
+    fn take_apart(&mut self, unit: Unit, reason: Reason, judge: &mut impl Judge) -> usize {
+        let bytes = match unit {
+            Unit::Segment(number) => {
+                self.take_segment_apart(number, reason, judge);
+                self.memory.segment_bytes()
+            }
+            Unit::Large(number) => {
+                let bytes = self.memory.larges.get(number).bytes();
+                self.take_large(number, reason, judge);
+                bytes
+            }
+        };
         self.ghost.fit(self.index.len());
+        bytes
     }
 
     fn take_segment_apart(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {
         if self.memory.segment(number).open {
             self.seal(number);
         }
+        let mut group = [(0, 0); GROUP];
         let mut next = 0;
-        while let Some((at, form)) = self.memory.segment(number).next(next) {
-            next = at + form.item_len();
-            let spot = Spot { segment: number, at, form };
-            let (position, slot) = self.locate(spot.place());
-            match self.judge(slot, reason, judge) {
-                // It was the last one, and the segment is gone with it.
-                None if self.memory.segment(number).live_bytes() == form.item_len() => {
-                    return self.remove_at(position);
+        loop {
+            // The memory for several is fetched at once, and nobody waits for one after the other.
+            let mut found = 0;
+            while found < GROUP
+                && let Some((at, form)) = self.memory.segment(number).next(next)
+            {
+                next = at + form.item_len();
+                let hash = self.memory.hash_of(Place::Segment(number, at));
+                group[found] = (at, hash);
+                found += 1;
+                std::hint::black_box(self.index.touch(hash) ^ self.ghost.touch(hash));
+            }
+            if found == 0 {
+                return self.free_segment(number);
+            }
+            for &(at, hash) in &group[..found] {
+                let spot = self.memory.spot(number, at);
+                let (position, slot) = self.locate(spot.place(), hash);
+                match self.judge(slot, hash, reason, judge) {
+                    // It was the last one, and the segment is gone with it.
+                    None if self.memory.segment(number).live_bytes() == spot.form.item_len() => {
+                        return self.remove_at(position);
+                    }
+                    None => self.remove_at(position),
+                    Some((queue, uses)) => self.carry(spot, position, slot, queue, uses),
                 }
-                None => self.remove_at(position),
-                Some((queue, uses)) => self.carry(spot, position, slot, queue, uses),
             }
         }
-        self.free_segment(number);
     }
 
     /// The queue and the uses with which an item stays; `None` when it goes.
-    fn judge(&mut self, slot: Slot, reason: Reason, judge: &mut impl Judge) -> Option<(Queue, u64)> {
+    fn judge(
+        &mut self,
+        slot: Slot,
+        hash: u64,
+        reason: Reason,
+        judge: &mut impl Judge,
+    ) -> Option<(Queue, u64)> {
         let place = slot.place();
         let key = self.memory.key(place);
         let (facts, value_len) = (self.memory.facts(slot), self.memory.value_len(place));
@@ -141,7 +168,7 @@ impl Table {
         if stays.is_none() {
             judge.gone(Gone { key, facts: &facts, value_len, why });
             if why.is_none() && queue == Queue::Small {
-                self.ghost.insert(self.memory.hash_of(place));
+                self.ghost.insert(hash);
             }
         }
         stays
@@ -172,8 +199,9 @@ impl Table {
 
     fn take_large(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {
         let place = Place::Large(number);
-        let (position, slot) = self.locate(place);
-        match self.judge(slot, reason, judge) {
+        let hash = self.memory.hash_of(place);
+        let (position, slot) = self.locate(place, hash);
+        match self.judge(slot, hash, reason, judge) {
             None => self.remove_at(position),
             Some((queue, uses)) => {
                 let item = self.memory.larges.get_mut(number);
@@ -187,9 +215,9 @@ impl Table {
         }
     }
 
-    /// The slot of an item that lies somewhere, and its position.
-    pub(super) fn locate(&self, place: Place) -> (Position, Slot) {
+    /// The slot of an item that lies somewhere and whose key has this hash, and its position.
+    pub(super) fn locate(&self, place: Place, hash: u64) -> (Position, Slot) {
         let look = |slot: Slot| (slot.place() == place).then_some(slot);
-        self.index.find(self.memory.hash_of(place), look).expect("what was not removed has a slot")
+        self.index.find(hash, look).expect("what was not removed has a slot")
     }
 }

@@ -100,13 +100,16 @@ impl Table {
     fn drop_dead(&mut self, place: Place, why: Dead, facts: &Facts, swept: &mut Swept) {
         swept.dropped += 1;
         swept.expired_unfetched += u64::from(why == Dead::Expired && !facts.is(FETCHED));
-        let (position, _) = self.locate(place);
+        let (position, _) = self.locate(place, self.memory.hash_of(place));
         self.remove_at(position);
     }
 
     /// When the item was used last that was not used for longest, of those that give way next.
     pub(in crate::store) fn oldest(&self) -> Option<Seconds> {
-        let accessed = |place| self.memory.facts(self.locate(place).1).accessed;
+        let accessed = |place| {
+            let (_, slot) = self.locate(place, self.memory.hash_of(place));
+            self.memory.facts(slot).accessed
+        };
         let of_unit = |unit| match unit {
             Unit::Large(number) => Some(self.memory.larges.get(number).facts.accessed),
             Unit::Segment(number) => {

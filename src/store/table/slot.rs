@@ -95,6 +95,11 @@ impl Slot {
     }
 
     #[inline]
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
     pub(super) fn has(self, tag: Tag) -> bool {
         (self.0 ^ tag.0) & TAG_MASK == 0
     }

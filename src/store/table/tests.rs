@@ -105,12 +105,12 @@ fn reclaim(table: &mut Table, model: &mut Model, now: Seconds, force: bool, wast
     let horizon = Horizon { now, floor: 0 };
     let mut witness = Witness { now, model, spares: true };
     if waste {
-        while table.reclaim_waste(horizon, 4, &mut witness) {}
+        while table.reclaim_waste(horizon, 4, &mut witness).is_some() {}
         return false;
     }
-    table.reclaim_waste(horizon, 4, &mut witness) || {
+    table.reclaim_waste(horizon, 4, &mut witness).is_some() || {
         witness.spares = false;
-        table.reclaim(force, &mut witness)
+        table.reclaim(force, &mut witness).is_some()
     }
 }
 
@@ -270,7 +270,7 @@ fn segments_of_what_ends_soon_are_freed_whole() {
     }
     let mut judge = At(100, 0);
     let horizon = Horizon { now: 100, floor: 0 };
-    while table.reclaim_waste(horizon, 1000, &mut judge) {
+    while table.reclaim_waste(horizon, 1000, &mut judge).is_some() {
         if judge.1 == 50 {
             break;
         }
