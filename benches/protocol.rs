@@ -7,6 +7,7 @@ use filbert::command::{Command, Found, Outcome, Verb};
 use filbert::item::ItemView;
 use filbert::protocol::Request;
 use filbert::protocol::codec::{Codec, Flow, Handler, Protocol};
+use filbert::protocol::output::Output;
 use filbert::protocol::reply::{self, Classic, Meta, MetaVerb, Reply};
 use filbert::protocol::token::Tokens;
 use tokio_util::codec::Decoder;
@@ -74,6 +75,7 @@ fn found(value: &[u8]) -> Outcome<'_> {
     let item = ItemView {
         key: KEY,
         value,
+        shared: None,
         value_len: value.len(),
         flags: 0,
         cas: 123_456,
@@ -86,7 +88,7 @@ fn found(value: &[u8]) -> Outcome<'_> {
 }
 
 fn write(bencher: Bencher, reply: Reply<'_>, outcome: Outcome<'_>) {
-    let mut out = Vec::with_capacity(64 << 10);
+    let mut out = Output::default();
     bencher.counter(ItemsCount::new(PIPELINE)).bench_local(|| {
         out.clear();
         for _ in 0..PIPELINE {

@@ -1,5 +1,7 @@
 //! The content of a cache: keys, expiry times, and the limits of both.
 
+use bytes::Bytes;
+
 /// Longest key in bytes (memcached.h, `KEY_MAX_LENGTH`).
 pub const KEY_MAX: usize = 250;
 
@@ -46,6 +48,8 @@ pub struct ItemView<'a> {
     pub key: &'a [u8],
     /// Its bytes; none where only their number came from another node.
     pub value: &'a [u8],
+    /// The memory in which it lies, where that may outlive the lock.
+    pub shared: Option<&'a Bytes>,
     /// How many bytes it has.
     pub value_len: usize,
     /// The client's own 32 bits.

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod error;
 pub mod line;
 pub mod meta;
+pub mod output;
 pub mod reply;
 pub mod text;
 pub mod token;

@@ -24,6 +24,7 @@ for_both! {
     finishes_a_half_closed_connection
     closes_idle_connections
     lets_a_slow_reader_take_its_time
+    sends_a_value_as_it_was_when_it_was_asked_for
     refuses_connections_over_the_limit
     counts_refused_connections_apart
     stops_on_term
@@ -154,6 +155,42 @@ fn lets_a_slow_reader_take_its_time(product: Product) {
         let reply = wire.bytes(reply_len).expect("the reply comes in time");
         assert_eq!(reply.len(), reply_len, "closed within reply {get}");
     }
+}
+
+/// What is on its way to a client stays as it was, whatever becomes of the item meanwhile.
+fn sends_a_value_as_it_was_when_it_was_asked_for(product: Product) {
+    const VALUE: usize = 900_000;
+    // More than the sockets between the two hold.
+    const GETS: usize = 40;
+    let server = Server::start(product, &[]);
+    let (mut slow, mut other) = (server.connect(), server.connect());
+    let mut store = |byte: &str, len: usize| {
+        other.ask(&format!("set k 0 0 {len}\r\n{}\r\n", byte.repeat(len)), "STORED\r\n");
+    };
+    store("a", VALUE);
+    slow.send("get k\r\n".repeat(GETS).as_bytes());
+    eventually("the first reply is on its way", || slow.has_input());
+    // The same length, another one, and none.
+    store("b", VALUE);
+    store("c", VALUE - 1);
+    other.ask("delete k\r\n", "DELETED\r\n");
+    let mut seen = Vec::new();
+    for _ in 0..GETS {
+        let line = slow.line().expect("the reply comes in time");
+        if line == b"END\r\n" {
+            seen.push(b'd');
+            continue;
+        }
+        let len = if line.ends_with(b" 900000\r\n") { VALUE } else { VALUE - 1 };
+        let value = slow.bytes(len + b"\r\nEND\r\n".len()).expect("the value comes in time");
+        let (value, end) = value.split_at(len);
+        assert_eq!(end, b"\r\nEND\r\n");
+        assert!(value.iter().all(|byte| *byte == value[0]), "a mixture of two values");
+        assert_eq!(value[0] == b'c', len < VALUE);
+        seen.push(value[0]);
+    }
+    assert!(seen[0] == b'a' && seen.is_sorted(), "{}", seen.escape_ascii());
+    assert_eq!(seen.last(), Some(&b'd'), "all of it was read at once");
 }
 
 fn counts_refused_connections_apart(product: Product) {

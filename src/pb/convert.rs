@@ -234,6 +234,7 @@ pub fn view<'a>(message: &'a pb::Outcome, key: &'a [u8]) -> Option<Outcome<'a>> 
         Some(ItemView {
             key,
             value: &item.value,
+            shared: Some(&item.value),
             value_len: item.value_len as usize,
             flags: item.flags,
             cas: item.cas,
@@ -363,6 +364,7 @@ mod tests {
         let item = ItemView {
             key: KEY,
             value: b"value",
+            shared: None,
             value_len: 5,
             flags: 3,
             cas: 4,

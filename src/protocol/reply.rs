@@ -8,6 +8,7 @@ use crate::item::{ItemView, item_size};
 use crate::protocol::binary;
 use crate::protocol::binary::reply::Binary;
 use crate::protocol::error::failure_line;
+use crate::protocol::output::Output;
 use crate::protocol::token::Tokens;
 
 /// How the outcome of a command is answered.
@@ -79,7 +80,7 @@ pub enum MetaVerb {
 
 /// Writes the answer to a command after the content of `out`.
 #[inline]
-pub fn write(out: &mut Vec<u8>, reply: &Reply<'_>, outcome: &Outcome<'_>) {
+pub fn write(out: &mut Output, reply: &Reply<'_>, outcome: &Outcome<'_>) {
     match reply {
         Reply::Value { cas, last } => write_value(out, outcome, *cas, *last),
         Reply::Classic(_, true) => {}
@@ -105,9 +106,9 @@ pub fn write_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
 const VALUE_LINE_MAX: usize = 64;
 
 #[inline]
-fn write_value(out: &mut Vec<u8>, outcome: &Outcome<'_>, cas: bool, last: bool) {
+fn write_value(out: &mut Output, outcome: &Outcome<'_>, cas: bool, last: bool) {
     if let Outcome::Found(Found { item, .. }) = outcome {
-        out.reserve(item.key.len() + item.value.len() + VALUE_LINE_MAX);
+        out.reserve_for(item, item.key.len() + VALUE_LINE_MAX);
         out.extend_from_slice(b"VALUE ");
         out.extend_from_slice(item.key);
         out.push(b' ');
@@ -119,7 +120,7 @@ fn write_value(out: &mut Vec<u8>, outcome: &Outcome<'_>, cas: bool, last: bool) 
             write_number(out, item.cas);
         }
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(item.value);
+        out.push_value(item);
         out.extend_from_slice(b"\r\n");
     }
     if last {
@@ -144,7 +145,7 @@ fn write_classic(out: &mut Vec<u8>, verb: Classic, outcome: &Outcome<'_>) {
     write_line(out, line);
 }
 
-fn write_meta(out: &mut Vec<u8>, meta: &Meta<'_>, outcome: &Outcome<'_>) {
+fn write_meta(out: &mut Output, meta: &Meta<'_>, outcome: &Outcome<'_>) {
     match outcome {
         Outcome::Found(found) if meta.verb == MetaVerb::Inspect => write_inspected(out, meta, &found.item),
         Outcome::Found(found) => write_found(out, meta, found),
@@ -211,13 +212,13 @@ fn write_status(out: &mut Vec<u8>, meta: &Meta<'_>, status: &[u8; 2], stored: Op
 }
 
 /// The answer to an `mg` or `ma` that found its item, or made one.
-fn write_found(out: &mut Vec<u8>, meta: &Meta<'_>, found: &Found<'_>) {
+fn write_found(out: &mut Output, meta: &Meta<'_>, found: &Found<'_>) {
     let item = &found.item;
     if meta.verb == MetaVerb::Arithmetic && meta.quiet {
         return;
     }
     let value = meta.value && meta.known != Some(item.cas);
-    out.reserve(item.key.len() + item.value.len() + VALUE_LINE_MAX);
+    out.reserve_for(item, item.key.len() + VALUE_LINE_MAX);
     if value {
         out.extend_from_slice(b"VA ");
         write_number(out, item.value.len());
@@ -254,7 +255,7 @@ fn write_found(out: &mut Vec<u8>, meta: &Meta<'_>, found: &Found<'_>) {
     }
     out.extend_from_slice(b"\r\n");
     if value {
-        out.extend_from_slice(item.value);
+        out.push_value(item);
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -1,12 +1,14 @@
 //! What a connection reads from and writes to.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
+
+use crate::protocol::output::{Output, SLICES};
 
 /// A client's socket.
 pub enum Stream {
@@ -26,6 +28,19 @@ impl Stream {
             // A client that has gone misses nothing.
             _ = Pin::new(stream).poll_shutdown(cx);
         }
+    }
+}
+
+impl Stream {
+    /// Sends as much as it takes of what is behind the first `sent` bytes.
+    #[inline]
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, out: &Output, sent: usize) -> Poll<io::Result<usize>> {
+        if let Some(bytes) = out.contiguous(sent) {
+            return Pin::new(self).poll_write(cx, bytes);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = out.slices(sent, &mut slices);
+        Pin::new(self).poll_write_vectored(cx, &slices[..filled])
     }
 }
 
@@ -51,6 +66,15 @@ impl AsyncWrite for Stream {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
     }
 
     #[inline]

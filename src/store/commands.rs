@@ -10,8 +10,8 @@ mod set;
 
 use std::cell::OnceCell;
 
-use crate::command::{Arithmetic, Delete, Failure, Get, Made, Outcome, Set, SetMode, Verb};
-use crate::item::{Exptime, item_size};
+use crate::command::{Arithmetic, Delete, Failure, Found, Get, Made, Outcome, Set, SetMode, Verb};
+use crate::item::{Exptime, ItemView, item_size};
 use crate::stats::Counter;
 use crate::store::commands::decision::{Decision, Effect, NewItem, Shown};
 use crate::store::commands::number::Decimal;
@@ -58,7 +58,9 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
                     entry.promote();
                 }
                 entry.update(after);
-                return reply(Outcome::Found(shown.found(rq, entry.into_value())));
+                let (value, shared) = entry.into_shared();
+                let found = shown.found(rq, value);
+                return reply(Outcome::Found(Found { item: ItemView { shared, ..found.item }, ..found }));
             }
             Some(why) => Some((why, *entry.facts())),
         },

@@ -44,6 +44,7 @@ impl Facts {
         ItemView {
             key,
             value,
+            shared: None,
             value_len: value.len(),
             flags: self.flags,
             cas: self.cas,

@@ -18,6 +18,8 @@ mod slot;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::store::facts::Facts;
 use crate::store::lookup::{KeyHash, Lookup};
 use crate::store::table::ghost::Ghost;
@@ -109,11 +111,14 @@ impl Table {
                 value_bytes.copy_from_slice(value);
                 (spot.place(), segment.accessed(facts.accessed))
             }
-            None => (self.store_large(queue, facts, key.into(), value.into()), Accessed::new(0, 0)),
+            None => (
+                self.store_large(queue, facts, key.into(), Bytes::copy_from_slice(value)),
+                Accessed::new(0, 0),
+            ),
         }
     }
 
-    fn store_large(&mut self, queue: Queue, facts: &Facts, key: Box<[u8]>, value: Box<[u8]>) -> Place {
+    fn store_large(&mut self, queue: Queue, facts: &Facts, key: Box<[u8]>, value: Bytes) -> Place {
         let item = Large { key, value, facts: *facts, queue };
         self.queues.grow(queue, item.bytes());
         let number = self.memory.larges.insert(item);

@@ -3,6 +3,7 @@
 use crate::command::{Failure, Found, Outcome, SetMode};
 use crate::protocol::binary::{AUTH_CONTINUE, HEADER_LEN, Head, Status};
 use crate::protocol::error::failure_line;
+use crate::protocol::output::Output;
 
 /// First byte of every answer (protocol_binary.h, `PROTOCOL_BINARY_RES`).
 const MAGIC: u8 = 0x81;
@@ -65,7 +66,7 @@ fn write_header(out: &mut Vec<u8>, head: Head, lengths: &Lengths) {
 
 /// Writes the answer to a command after the content of `out`.
 #[inline(never)]
-pub fn write(out: &mut Vec<u8>, reply: &Binary<'_>, outcome: &Outcome<'_>) {
+pub fn write(out: &mut Output, reply: &Binary<'_>, outcome: &Outcome<'_>) {
     let head = reply.head;
     match (reply.form, outcome) {
         (Form::Get { with_value, with_key }, Outcome::Found(found)) => {
@@ -91,16 +92,18 @@ pub fn write(out: &mut Vec<u8>, reply: &Binary<'_>, outcome: &Outcome<'_>) {
 }
 
 #[inline]
-fn write_found(out: &mut Vec<u8>, head: Head, found: &Found<'_>, with_value: bool, with_key: bool) {
+fn write_found(out: &mut Output, head: Head, found: &Found<'_>, with_value: bool, with_key: bool) {
     let item = &found.item;
     let key = if with_key { item.key } else { &[] };
-    let value = if with_value { item.value } else { &[] };
-    out.reserve(HEADER_LEN + FLAGS_LEN + key.len() + value.len());
-    let lengths = Lengths { status: 0, extras: FLAGS_LEN, key: key.len(), value: value.len(), cas: item.cas };
+    let value = if with_value { item.value.len() } else { 0 };
+    out.reserve_for(item, HEADER_LEN + FLAGS_LEN + key.len());
+    let lengths = Lengths { status: 0, extras: FLAGS_LEN, key: key.len(), value, cas: item.cas };
     write_header(out, head, &lengths);
     out.extend_from_slice(&item.flags.to_be_bytes());
     out.extend_from_slice(key);
-    out.extend_from_slice(value);
+    if with_value {
+        out.push_value(item);
+    }
 }
 
 /// A miss is told with the key in place of the text, where the key was wanted.

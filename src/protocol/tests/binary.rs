@@ -7,6 +7,7 @@ use crate::command::{Arithmetic, Delete, Failure, Found, Get, Outcome, Set, SetM
 use crate::item::{Exptime, ItemView, KEY_MAX};
 use crate::protocol::binary::reply::{self, Binary, Form};
 use crate::protocol::binary::{Ask, HEADER_LEN, Head, MAGIC, Status};
+use crate::protocol::output::Output;
 use crate::protocol::reply::Reply;
 use crate::shown::Cut;
 
@@ -352,9 +353,9 @@ fn lines_that_are_shown_hold_no_value_and_no_password() {
 
 fn written(opcode: u8, form: Form, outcome: Outcome<'_>) -> Vec<u8> {
     let quiet = is_quiet(opcode);
-    let mut out = Vec::new();
+    let mut out = Output::default();
     reply::write(&mut out, &Binary { head: head(opcode, quiet), form, key: b"key" }, &outcome);
-    out
+    out.into_bytes()
 }
 
 /// An answer with these parts.

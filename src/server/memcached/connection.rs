@@ -22,10 +22,11 @@ use crate::cache::{Arrival, Cache};
 use crate::clock::Seconds;
 use crate::protocol::codec::{BatchEnd, Codec};
 use crate::protocol::error::ProtocolError;
+use crate::protocol::output::Output;
 use crate::server::ServerContext;
 use crate::server::connections::{CloseReason, Connection, ConnectionState};
 use crate::server::memcached::commands::scope::Next;
-use crate::server::memcached::input::{Input, Place, READ_BYTES, Read};
+use crate::server::memcached::input::{Input, Place, READ_BYTES, Read, ReadBuffers};
 use crate::server::memcached::session::Session;
 use crate::server::memcached::session::batch::Batch;
 use crate::server::stream::Stream;
@@ -47,8 +48,8 @@ const KEPT_OUT_BYTES: usize = 1 << 20;
 /// The buffers that the connections of one thread share.
 #[derive(Default)]
 struct Buffers {
-    read: BytesMut,
-    out: Vec<u8>,
+    read: ReadBuffers,
+    out: Output,
 }
 
 thread_local! {
@@ -106,8 +107,7 @@ impl ClientConnection {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, session, sent, last_taken, .. } = self;
         while *sent < session.pipeline().sendable().len() {
-            let written = match Pin::new(&mut *stream).poll_write(cx, &session.pipeline().sendable()[*sent..])
-            {
+            let written = match stream.poll_send(cx, session.pipeline().sendable(), *sent) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
                     session.connection().set_state(ConnectionState::Write);
@@ -150,34 +150,34 @@ impl ClientConnection {
     }
 
     /// Has every complete request in the rest of the input executed.
-    fn decode_rest(&mut self, cx: &Context<'_>) {
+    fn decode_rest(&mut self, cx: &Context<'_>, buffers: &mut ReadBuffers) {
         let mut rest = self.input.take();
         let before = rest.len();
         self.decode(&mut rest);
-        self.input.put_back(cx, rest, before);
+        self.input.put_back(cx, rest, before, buffers);
     }
 
     /// Reads once and executes what came; false at the end of the input.
-    fn poll_turn(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<bool>> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>, buffers: &mut ReadBuffers) -> Poll<io::Result<bool>> {
         let waits_for = if self.input.is_empty() { ConnectionState::Read } else { ConnectionState::Value };
         self.session.connection().set_state(waits_for);
         let wanted = self.codec.wanted();
-        let (len, place) = match ready!(self.input.poll_read(cx, &mut self.stream, wanted, buffer))? {
+        let (len, place) = match ready!(self.input.poll_read(cx, &mut self.stream, wanted, buffers))? {
             Read::Bytes(0, _) => return Poll::Ready(Ok(false)),
             Read::Bytes(len, place) => (len, place),
             Read::NoRoom => {
                 self.codec.refuse_unfinished();
-                self.decode_rest(cx);
+                self.decode_rest(cx, buffers);
                 return Poll::Ready(Ok(true));
             }
         };
         self.session.note_read(len);
         match place {
             Place::Shared => {
-                self.decode(buffer);
-                self.input.keep(cx, buffer, self.paused);
+                self.decode(&mut buffers.read);
+                self.input.keep(cx, &buffers.read, self.paused);
             }
-            Place::Own => self.decode_rest(cx),
+            Place::Own => self.decode_rest(cx, buffers),
         }
         Poll::Ready(Ok(true))
     }
@@ -229,13 +229,13 @@ impl ClientConnection {
                     return Poll::Ready(Ok(ended));
                 }
                 Next::Dump(..) | Next::Watch(_) if !draining => {
-                    ready!(self.poll_next(cx, &mut buffers.read))?;
+                    ready!(self.poll_next(cx, &mut buffers.read.read))?;
                     continue;
                 }
                 _ => {}
             }
             if self.paused {
-                ready!(self.poll_paused(cx, answered));
+                ready!(self.poll_paused(cx, answered, &mut buffers.read));
                 continue;
             }
             if draining {
@@ -263,7 +263,12 @@ impl ClientConnection {
     }
 
     /// Goes on with the rest of the input, when there is room for its replies.
-    fn poll_paused(&mut self, cx: &mut Context<'_>, answered: Poll<()>) -> Poll<()> {
+    fn poll_paused(
+        &mut self,
+        cx: &mut Context<'_>,
+        answered: Poll<()>,
+        buffers: &mut ReadBuffers,
+    ) -> Poll<()> {
         if self.session.memory().is_wanted() {
             ready!(answered);
             ready!(self.session.poll_room(cx));
@@ -273,7 +278,7 @@ impl ClientConnection {
         }
         // The client may have taken its time with the replies so far.
         self.session.tick();
-        self.decode_rest(cx);
+        self.decode_rest(cx, buffers);
         Poll::Ready(())
     }
 

@@ -22,6 +22,18 @@ const SMALL_REST: usize = 4 << 10;
 /// What a connection holds without being counted, so that small values cost no lock.
 pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
 
+/// A thread keeps the memory of a large request for the next one up to this size: the largest item of the usual limit.
+const KEPT_BYTES: usize = (1 << 20) + 2 * READ_BYTES;
+
+/// The buffers for input that the connections of one thread share.
+#[derive(Debug, Default)]
+pub(super) struct ReadBuffers {
+    /// What is read at once.
+    pub(super) read: BytesMut,
+    /// Memory for a large request, which would otherwise come from the system page by page each time.
+    spare: BytesMut,
+}
+
 /// One connection's input.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -68,11 +80,12 @@ impl Input {
         cx: &mut Context<'_>,
         stream: &mut Stream,
         wanted: usize,
-        buffer: &mut BytesMut,
+        buffers: &mut ReadBuffers,
     ) -> Poll<io::Result<Read>> {
         if self.rest.len() > SMALL_REST {
-            return self.poll_read_large(cx, stream, wanted);
+            return self.poll_read_large(cx, stream, wanted, &mut buffers.spare);
         }
+        let buffer = &mut buffers.read;
         buffer.clear();
         buffer.reserve(READ_BYTES);
         buffer.extend_from_slice(&self.rest);
@@ -90,6 +103,7 @@ impl Input {
         cx: &mut Context<'_>,
         stream: &mut Stream,
         wanted: usize,
+        spare: &mut BytesMut,
     ) -> Poll<io::Result<Read>> {
         let len = self.rest.len();
         // A little of what follows fits in as well.
@@ -98,7 +112,7 @@ impl Input {
             return Poll::Ready(Ok(Read::NoRoom));
         }
         if self.rest.capacity() - len < READ_BYTES.min(total - len) {
-            self.grow(total);
+            self.grow(total, spare);
         }
         let most = self.rest.capacity().min(total) - len;
         let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut self.rest).limit(most)))?;
@@ -106,16 +120,12 @@ impl Input {
         Poll::Ready(Ok(Read::Bytes(len, Place::Own)))
     }
 
-    /// Doubles the rest's memory, up to `total`.
-    fn grow(&mut self, total: usize) {
-        let doubled = (2 * self.rest.capacity()).max(self.rest.len() + READ_BYTES);
-        if doubled <= total {
-            self.rest.reserve(doubled - self.rest.len());
-        } else {
-            let mut whole = BytesMut::with_capacity(total);
-            whole.extend_from_slice(&self.rest);
-            self.rest = whole;
-        }
+    /// Gives the rest addresses for `total` bytes: the system has memory for them once they come in.
+    fn grow(&mut self, total: usize, spare: &mut BytesMut) {
+        let mut whole =
+            if spare.try_reclaim(total) { std::mem::take(spare) } else { BytesMut::with_capacity(total) };
+        whole.extend_from_slice(&self.rest);
+        self.rest = whole;
     }
 
     /// Hands out the rest to be executed.
@@ -124,10 +134,24 @@ impl Input {
     }
 
     /// Takes back the part of `before` bytes that was not executed. A small rest does not keep the memory of a large
-    /// one.
-    pub(super) fn put_back(&mut self, cx: &Context<'_>, rest: BytesMut, before: usize) {
+    /// one, which the thread may have.
+    pub(super) fn put_back(
+        &mut self,
+        cx: &Context<'_>,
+        mut rest: BytesMut,
+        before: usize,
+        buffers: &mut ReadBuffers,
+    ) {
         let untouched = rest.len() == before;
-        self.rest = if untouched { rest } else { BytesMut::from(&rest[..]) };
+        if untouched {
+            self.rest = rest;
+        } else {
+            self.rest = BytesMut::from(&rest[..]);
+            if before > SMALL_REST && before <= KEPT_BYTES && buffers.spare.capacity() < before {
+                rest.clear();
+                buffers.spare = rest;
+            }
+        }
         // What was promised to a request that is not there yet stays promised.
         if !untouched || self.share.held() == 0 {
             self.count(cx);

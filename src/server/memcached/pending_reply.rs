@@ -6,6 +6,7 @@ use crate::pb::{EncodedOp, Projection};
 use crate::peer::Answer;
 use crate::protocol::binary::Head;
 use crate::protocol::binary::reply::{Binary, Form};
+use crate::protocol::output::Output;
 use crate::protocol::reply::{self, Classic, Meta, MetaVerb, Reply};
 use crate::protocol::token::Tokens;
 
@@ -81,7 +82,7 @@ impl PendingReply {
     /// Writes it, and shows the command and its outcome to `seen`.
     pub(super) fn write(
         &self,
-        out: &mut Vec<u8>,
+        out: &mut Output,
         answer: &Answer,
         seen: &mut impl FnMut(&EncodedOp, &Outcome<'_>),
     ) {

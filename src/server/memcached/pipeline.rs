@@ -13,6 +13,7 @@ use crate::command::Outcome;
 use crate::pb::EncodedOp;
 use crate::peer::Answer;
 use crate::peer::completions::{Completer, Completion, CompletionQueue};
+use crate::protocol::output::Output;
 use crate::server::memcached::pending_reply::PendingReply;
 use crate::stats::{Counters, Ending, Kind, Route};
 
@@ -42,12 +43,12 @@ type Begin = Box<dyn FnOnce(Completer) + Send>;
 /// The replies that a client waits for, in its order.
 pub(super) struct Pipeline {
     /// Replies that are ready, behind everything that is not.
-    pub(super) out: Vec<u8>,
+    pub(super) out: Output,
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     first: u64,
     /// Bytes before the first slot's reply, which can be sent.
-    ready: Vec<u8>,
+    ready: Output,
     /// Bytes that wait behind slots.
     waiting: usize,
     /// Bytes of commands on their way.
@@ -68,7 +69,7 @@ pub(super) struct Pipeline {
 struct Slot {
     state: State,
     /// Replies behind it.
-    after: Vec<u8>,
+    after: Output,
 }
 
 enum State {
@@ -93,10 +94,10 @@ pub(super) struct Timed {
 impl Default for Pipeline {
     fn default() -> Self {
         Self {
-            out: Vec::new(),
+            out: Output::default(),
             slots: VecDeque::new(),
             first: 0,
-            ready: Vec::new(),
+            ready: Output::default(),
             waiting: 0,
             asked: 0,
             large: LARGE_AT_FIRST,
@@ -163,7 +164,7 @@ impl Pipeline {
             None if self.ready.is_empty() => std::mem::swap(&mut self.ready, &mut self.out),
             None => self.ready.append(&mut self.out),
         }
-        self.slots.push_back(Slot { state, after: Vec::new() });
+        self.slots.push_back(Slot { state, after: Output::default() });
     }
 
     /// Counts how long a command takes that was just sent, unless another one is being timed.
@@ -173,13 +174,13 @@ impl Pipeline {
 
     /// The bytes that can be sent.
     #[inline]
-    pub(super) fn sendable(&mut self) -> &mut Vec<u8> {
+    pub(super) fn sendable(&mut self) -> &mut Output {
         if self.is_empty() { &mut self.out } else { &mut self.ready }
     }
 
     /// Bytes that the connection holds for its client.
     pub(super) fn held_bytes(&self) -> usize {
-        self.out.capacity() + self.ready.capacity() + self.waiting
+        self.out.held_bytes() + self.ready.held_bytes() + self.waiting
     }
 
     /// Forgets all replies, those that are on their way included.
@@ -319,15 +320,15 @@ mod tests {
         pipeline.out.extend_from_slice(b"2");
         let second = ask(&mut pipeline);
         pipeline.out.extend_from_slice(b"3");
-        assert_eq!(pipeline.ready, b"1");
+        assert_eq!(**pipeline.ready, *b"1");
 
         pipeline.fill(second, answer());
         flush(&mut pipeline);
-        assert_eq!(pipeline.ready, b"1", "the first one is still on its way");
+        assert_eq!(**pipeline.ready, *b"1", "the first one is still on its way");
         pipeline.fill(first, answer());
         flush(&mut pipeline);
         assert!(pipeline.is_empty() && pipeline.ready.is_empty());
-        assert_eq!(pipeline.out, b"1NOT_STORED\r\n2NOT_STORED\r\n3");
+        assert_eq!(**pipeline.out, *b"1NOT_STORED\r\n2NOT_STORED\r\n3");
         assert_eq!(pipeline.waiting, 0);
 
         // A second answer under a number that has gone belongs to no request.
@@ -355,7 +356,7 @@ mod tests {
         assert!(poll(&mut pipeline).is_pending() && begins.try_recv().is_err(), "it begins once");
         completer.complete(Completion::Text(b"END\r\n".to_vec()));
         assert!(poll(&mut pipeline).is_ready() && !pipeline.is_held());
-        assert_eq!(pipeline.out, b"NOT_STORED\r\nEND\r\nafter");
+        assert_eq!(**pipeline.out, *b"NOT_STORED\r\nEND\r\nafter");
     }
 
     #[test]
@@ -372,7 +373,7 @@ mod tests {
         pipeline.fill(get, failed());
         pipeline.fill(set, failed());
         flush(&mut pipeline);
-        assert_eq!(pipeline.out, b"END\r\nSERVER_ERROR the owner of this key is unreachable\r\n");
+        assert_eq!(**pipeline.out, *b"END\r\nSERVER_ERROR the owner of this key is unreachable\r\n");
     }
 
     #[test]

@@ -106,9 +106,10 @@ impl ReplyMemory {
     pub(super) fn hold_unsent(&mut self, cx: &Context<'_>, pipeline: &mut Pipeline, sent: usize) -> usize {
         let out = pipeline.sendable();
         let left = out.len() - sent;
-        let shrinks = out.capacity() > UNCOUNTED_BYTES && out.capacity() / 2 > left;
+        let held = out.held_bytes();
+        let shrinks = held > UNCOUNTED_BYTES && held / 2 > left;
         if shrinks {
-            *out = out[sent..].to_vec();
+            out.drop_sent(sent);
         }
         let bytes = pipeline.held_bytes();
         self.share.set(cx, if bytes > UNCOUNTED_BYTES { bytes } else { 0 });

@@ -1,5 +1,7 @@
 //! An item that was found: what it says, and what becomes of it.
 
+use bytes::Bytes;
+
 use crate::store::facts::{Facts, MARKS, NewValue};
 use crate::store::lookup::Lookup;
 use crate::store::table::Table;
@@ -49,6 +51,18 @@ impl<'t> Entry<'t> {
     #[inline]
     pub(in crate::store) fn into_value(self) -> &'t [u8] {
         self.table.memory.value_of(self.item)
+    }
+
+    /// The value, and the memory in which it lies where that may outlive the item.
+    #[inline]
+    pub(in crate::store) fn into_shared(self) -> (&'t [u8], Option<&'t Bytes>) {
+        match self.item {
+            Item::Segment(_) => (self.into_value(), None),
+            Item::Large(number) => {
+                let value = &self.table.memory.larges.get(number).value;
+                (value, Some(value))
+            }
+        }
     }
 
     /// Counts a use, for which the item stays longer.
@@ -129,12 +143,12 @@ impl<'t> Entry<'t> {
     }
 
     fn rewrite_large(&mut self, number: usize, facts: &Facts, value: NewValue<'_>) {
-        let old = &mut self.table.memory.larges.get_mut(number).value;
-        if value.len(old.len()) == old.len() {
-            value.overwrite(old);
+        let large = self.table.memory.larges.get_mut(number);
+        if value.len(large.value.len()) == large.value.len() {
+            large.overwrite(value);
             self.table.memory.larges.update(number, *facts);
         } else {
-            let value = value.made_of(old);
+            let value = value.made_of(&large.value);
             self.rebuild(facts, &value);
         }
     }

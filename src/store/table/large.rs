@@ -1,17 +1,22 @@
 //! Items too large for a segment, each in memory of its own.
 
+use bytes::Bytes;
 use slab::Slab;
 
 use crate::clock::Seconds;
-use crate::store::facts::Facts;
+use crate::store::facts::{Facts, NewValue};
 use crate::store::table::queues::{Queue, UNIT_BYTES};
 use crate::store::table::segment::Ends;
+
+/// What it takes to count who shares a value.
+const SHARED_BYTES: usize = 32;
 
 /// An item in memory of its own.
 #[derive(Debug)]
 pub(super) struct Large {
     pub(super) key: Box<[u8]>,
-    pub(super) value: Box<[u8]>,
+    /// May be on its way to a client, which then sees none of what is written later.
+    pub(super) value: Bytes,
     pub(super) facts: Facts,
     pub(super) queue: Queue,
 }
@@ -22,6 +27,18 @@ impl Large {
         large_bytes(self.key.len(), self.value.len())
     }
 
+    /// Writes another value of the same length over the one that it has, or in its place while that is on its way to a
+    /// client.
+    pub(super) fn overwrite(&mut self, value: NewValue<'_>) {
+        self.value = match std::mem::take(&mut self.value).try_into_mut() {
+            Ok(mut bytes) => {
+                value.overwrite(&mut bytes);
+                bytes.freeze()
+            }
+            Err(sent) => value.made_of(&sent).into(),
+        };
+    }
+
     pub(super) fn ends(&self) -> Ends {
         Ends::of(&self.facts)
     }
@@ -29,7 +46,7 @@ impl Large {
 
 /// Bytes that an item with a value of this size would take.
 pub(super) fn large_bytes(key_len: usize, value_len: usize) -> usize {
-    allocated(key_len) + allocated(value_len) + size_of::<Option<Large>>() + UNIT_BYTES
+    allocated(key_len) + allocated(value_len) + SHARED_BYTES + size_of::<Option<Large>>() + UNIT_BYTES
 }
 
 /// The large items of a shard, by numbers that are used again.

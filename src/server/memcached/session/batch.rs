@@ -14,6 +14,7 @@ use crate::logs;
 use crate::peer::completions::{Completion, ReplyTo};
 use crate::protocol::Request;
 use crate::protocol::codec::{Flow, Handler};
+use crate::protocol::output::Output;
 use crate::protocol::reply::{self, Reply};
 use crate::server::memcached::commands::login::Login;
 use crate::server::memcached::commands::scope::{Done, Next, Scope};
@@ -174,10 +175,10 @@ impl<'a> Batch<'a> {
         match self.turn.drop_unstored(key, mode) {
             Ok(()) => reply::write(&mut session.pipeline.out, reply, &Outcome::Failed(why)),
             Err(place) => {
-                let mut told = Vec::new();
+                let mut told = Output::default();
                 reply::write(&mut told, reply, &Outcome::Failed(why));
                 let command = Command { key, key_binary: false, verb: Verb::Delete(Delete::default()) };
-                self.send(place, &command, PendingReply::Told(told));
+                self.send(place, &command, PendingReply::Told(told.into_bytes()));
             }
         }
     }
