@@ -392,7 +392,11 @@ mod tests {
             let mut buffer = BytesMut::new();
             put_outcome(9, Projection::Value, &sent, &mut buffer);
             assert_eq!(take_outcome(&mut buffer.freeze()).expect("whole"), message);
-            assert_eq!(format!("{:?}", view(&message, KEY).unwrap()), format!("{sent:?}"));
+            let mut came = view(&message, KEY).unwrap();
+            if let Outcome::Found(Found { item, .. }) | Outcome::Stored(item) = &mut came {
+                assert_eq!(item.shared.take().map(|shared| &shared[..]), Some(item.value));
+            }
+            assert_eq!(format!("{came:?}"), format!("{sent:?}"));
         }
     }
 

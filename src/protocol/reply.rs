@@ -84,7 +84,7 @@ pub fn write(out: &mut Output, reply: &Reply<'_>, outcome: &Outcome<'_>) {
     match reply {
         Reply::Value { cas, last } => write_value(out, outcome, *cas, *last),
         Reply::Classic(_, true) => {}
-        Reply::Classic(verb, false) => write_classic(out, *verb, outcome),
+        Reply::Classic(verb, false) => write_classic(out.writer(), *verb, outcome),
         Reply::Meta(meta) => write_meta(out, meta, outcome),
         Reply::Binary(binary) => binary::reply::write(out, binary, outcome),
     }
@@ -109,22 +109,23 @@ const VALUE_LINE_MAX: usize = 64;
 fn write_value(out: &mut Output, outcome: &Outcome<'_>, cas: bool, last: bool) {
     if let Outcome::Found(Found { item, .. }) = outcome {
         out.reserve_for(item, item.key.len() + VALUE_LINE_MAX);
-        out.extend_from_slice(b"VALUE ");
-        out.extend_from_slice(item.key);
-        out.push(b' ');
-        write_number(out, item.flags);
-        out.push(b' ');
-        write_number(out, item.value.len());
+        let line = out.writer();
+        line.extend_from_slice(b"VALUE ");
+        line.extend_from_slice(item.key);
+        line.push(b' ');
+        write_number(line, item.flags);
+        line.push(b' ');
+        write_number(line, item.value.len());
         if cas {
-            out.push(b' ');
-            write_number(out, item.cas);
+            line.push(b' ');
+            write_number(line, item.cas);
         }
-        out.extend_from_slice(b"\r\n");
+        line.extend_from_slice(b"\r\n");
         out.push_value(item);
-        out.extend_from_slice(b"\r\n");
+        out.writer().extend_from_slice(b"\r\n");
     }
     if last {
-        out.extend_from_slice(b"END\r\n");
+        out.writer().extend_from_slice(b"END\r\n");
     }
 }
 
@@ -147,8 +148,15 @@ fn write_classic(out: &mut Vec<u8>, verb: Classic, outcome: &Outcome<'_>) {
 
 fn write_meta(out: &mut Output, meta: &Meta<'_>, outcome: &Outcome<'_>) {
     match outcome {
-        Outcome::Found(found) if meta.verb == MetaVerb::Inspect => write_inspected(out, meta, &found.item),
-        Outcome::Found(found) => write_found(out, meta, found),
+        Outcome::Found(found) if meta.verb != MetaVerb::Inspect => write_found(out, meta, found),
+        _ => write_meta_line(out.writer(), meta, outcome),
+    }
+}
+
+/// An answer that shows no value.
+fn write_meta_line(out: &mut Vec<u8>, meta: &Meta<'_>, outcome: &Outcome<'_>) {
+    match outcome {
+        Outcome::Found(found) => write_inspected(out, meta, &found.item),
         Outcome::Stored(item) => {
             if !meta.quiet {
                 write_status(out, meta, b"HD", Some(item));
@@ -219,44 +227,45 @@ fn write_found(out: &mut Output, meta: &Meta<'_>, found: &Found<'_>) {
     }
     let value = meta.value && meta.known != Some(item.cas);
     out.reserve_for(item, item.key.len() + VALUE_LINE_MAX);
+    let line = out.writer();
     if value {
-        out.extend_from_slice(b"VA ");
-        write_number(out, item.value.len());
+        line.extend_from_slice(b"VA ");
+        write_number(line, item.value.len());
     } else {
-        out.extend_from_slice(b"HD");
+        line.extend_from_slice(b"HD");
     }
     let mut ttl = if found.created { None } else { found.ttl_before };
     let mut flags = meta.flags;
     while let Some(token) = flags.next() {
         match (token.first(), meta.verb) {
-            (Some(b'O'), _) => write_token(out, token),
+            (Some(b'O'), _) => write_token(line, token),
             // The key of an mg comes back as it was stored, that of an ma as it was sent.
-            (Some(b'k'), MetaVerb::Get) => write_key(out, item.key, item.key_binary),
-            (Some(b'k'), _) => write_key(out, meta.key, meta.key_binary),
-            (Some(b'c'), _) => write_flag(out, b'c', item.cas),
+            (Some(b'k'), MetaVerb::Get) => write_key(line, item.key, item.key_binary),
+            (Some(b'k'), _) => write_key(line, meta.key, meta.key_binary),
+            (Some(b'c'), _) => write_flag(line, b'c', item.cas),
             (Some(b't'), _) => match ttl {
-                Some(seconds) => write_flag(out, b't', seconds),
-                None => write_token(out, b"t-1"),
+                Some(seconds) => write_flag(line, b't', seconds),
+                None => write_token(line, b"t-1"),
             },
             (Some(b'T' | b'N'), _) if found.created && sets_ttl(flags) => ttl = found.ttl_before,
             (Some(b'N'), _) if !found.created => {}
             (Some(b'T' | b'N'), _) => ttl = item.ttl_seconds,
-            (Some(b's'), MetaVerb::Get) => write_flag(out, b's', item.value_len),
-            (Some(b'f'), MetaVerb::Get) => write_flag(out, b'f', item.flags),
-            (Some(b'l'), MetaVerb::Get) => write_flag(out, b'l', item.idle_seconds),
-            (Some(b'h'), MetaVerb::Get) => write_flag(out, b'h', u8::from(item.fetched)),
+            (Some(b's'), MetaVerb::Get) => write_flag(line, b's', item.value_len),
+            (Some(b'f'), MetaVerb::Get) => write_flag(line, b'f', item.flags),
+            (Some(b'l'), MetaVerb::Get) => write_flag(line, b'l', item.idle_seconds),
+            (Some(b'h'), MetaVerb::Get) => write_flag(line, b'h', u8::from(item.fetched)),
             _ => {}
         }
     }
     for (set, letter) in [(found.win_sent, b'Z'), (found.stale, b'X'), (found.won, b'W')] {
         if set {
-            out.extend_from_slice(&[b' ', letter]);
+            line.extend_from_slice(&[b' ', letter]);
         }
     }
-    out.extend_from_slice(b"\r\n");
+    line.extend_from_slice(b"\r\n");
     if value {
         out.push_value(item);
-        out.extend_from_slice(b"\r\n");
+        out.writer().extend_from_slice(b"\r\n");
     }
 }
 

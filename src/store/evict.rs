@@ -20,6 +20,11 @@ use crate::store::tell::tell_eviction;
 /// writes that follow, and no client waits for all of it.
 const SLICE_BYTES: i64 = 64 << 10;
 
+/// Nothing is spared either while more is missing than this, or this part of the budget, beside what was just written; unless
+/// the budget was lowered.
+const MISSING_BYTES: i64 = 4 * SLICE_BYTES;
+const MISSING_PART: i64 = 32;
+
 /// What a step towards a lower budget frees, where no write asks for it.
 const SHRINK_BYTES: i64 = 1 << 20;
 
@@ -70,12 +75,15 @@ impl Evictor {
     /// when there is nothing left to drop.
     pub(super) fn make_room(&self, shards: &Shards, caller: &Caller<'_>, need: &Need) -> bool {
         caller.counters.bump(Counter::DirectReclaims);
+        let budget = &shards.shared.budget;
+        let bearable = need.grown + MISSING_BYTES.min(budget.limit() as i64 / MISSING_PART);
         let mut left = need.grown + SLICE_BYTES;
         let mut fruitless = 0;
         loop {
-            let missing = shards.shared.budget.missing();
+            let missing = budget.missing();
             if missing <= 0 {
                 self.taken.store(0, Ordering::Relaxed);
+                budget.note_reached();
                 return true;
             }
             if left <= 0 {
@@ -84,7 +92,8 @@ impl Evictor {
             // In the shard just written to, there may be nothing but what was written.
             let written = need.written.filter(|_| fruitless == 0);
             let victim = self.victim(shards, written);
-            let force = self.taken.load(Ordering::Relaxed) >= PATIENCE_BYTES + 4 * missing;
+            let force = self.taken.load(Ordering::Relaxed) >= PATIENCE_BYTES + 4 * missing
+                || (missing > bearable && !budget.was_lowered());
             match victim.and_then(|index| evict_from(shards, caller, index, force)) {
                 Some(bytes) => {
                     left -= bytes;

@@ -67,11 +67,18 @@ fn write_header(out: &mut Vec<u8>, head: Head, lengths: &Lengths) {
 /// Writes the answer to a command after the content of `out`.
 #[inline(never)]
 pub fn write(out: &mut Output, reply: &Binary<'_>, outcome: &Outcome<'_>) {
-    let head = reply.head;
     match (reply.form, outcome) {
         (Form::Get { with_value, with_key }, Outcome::Found(found)) => {
-            write_found(out, head, found, with_value, with_key);
+            write_found(out, reply.head, found, with_value, with_key);
         }
+        _ => write_status(out.writer(), reply, outcome),
+    }
+}
+
+/// An answer that shows no value.
+fn write_status(out: &mut Vec<u8>, reply: &Binary<'_>, outcome: &Outcome<'_>) {
+    let head = reply.head;
+    match (reply.form, outcome) {
         // A reader receives a miss when the owner cannot be asked.
         (Form::Get { with_value: true, with_key }, _) => write_miss(out, reply, with_key),
         (Form::Get { .. }, Outcome::NotFound) => write_miss(out, reply, false),
@@ -98,9 +105,10 @@ fn write_found(out: &mut Output, head: Head, found: &Found<'_>, with_value: bool
     let value = if with_value { item.value.len() } else { 0 };
     out.reserve_for(item, HEADER_LEN + FLAGS_LEN + key.len());
     let lengths = Lengths { status: 0, extras: FLAGS_LEN, key: key.len(), value, cas: item.cas };
-    write_header(out, head, &lengths);
-    out.extend_from_slice(&item.flags.to_be_bytes());
-    out.extend_from_slice(key);
+    let line = out.writer();
+    write_header(line, head, &lengths);
+    line.extend_from_slice(&item.flags.to_be_bytes());
+    line.extend_from_slice(key);
     if with_value {
         out.push_value(item);
     }

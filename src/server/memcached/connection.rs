@@ -348,14 +348,14 @@ impl Future for ClientConnection {
         }
         let ended = BUFFERS.with_borrow_mut(|buffers| {
             let out = &mut this.session.pipeline().out;
-            if out.capacity() == 0 {
+            if out.held_bytes() == 0 {
                 *out = std::mem::take(&mut buffers.out);
             }
             let ended = this.poll_run(cx, buffers);
             let out = &mut this.session.pipeline().out;
             if out.is_empty() {
                 let out = std::mem::take(out);
-                if out.capacity() <= KEPT_OUT_BYTES {
+                if out.held_bytes() <= KEPT_OUT_BYTES {
                     buffers.out = out;
                 }
             }

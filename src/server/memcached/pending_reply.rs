@@ -88,7 +88,7 @@ impl PendingReply {
     ) {
         let Some(reply) = self.borrow(&answer.operation) else {
             if let Self::Told(bytes) = self {
-                out.extend_from_slice(bytes);
+                out.writer().extend_from_slice(bytes);
             }
             return;
         };

@@ -251,7 +251,7 @@ impl Pipeline {
         while let Some(slot) = self.slots.front_mut() {
             match std::mem::replace(&mut slot.state, State::Begun) {
                 State::Answered(reply, answer) => reply.write(&mut self.ready, &answer, &mut seen),
-                State::Text(text) => self.ready.extend_from_slice(&text),
+                State::Text(text) => self.ready.writer().extend_from_slice(&text),
                 State::Later(begin) => return Some(begin),
                 state @ (State::Asked(_) | State::Begun) => {
                     slot.state = state;
@@ -315,20 +315,20 @@ mod tests {
     #[test]
     fn answers_go_out_in_the_order_of_the_requests() {
         let mut pipeline = Pipeline::default();
-        pipeline.out.extend_from_slice(b"1");
+        pipeline.out.writer().extend_from_slice(b"1");
         let first = ask(&mut pipeline);
-        pipeline.out.extend_from_slice(b"2");
+        pipeline.out.writer().extend_from_slice(b"2");
         let second = ask(&mut pipeline);
-        pipeline.out.extend_from_slice(b"3");
-        assert_eq!(**pipeline.ready, *b"1");
+        pipeline.out.writer().extend_from_slice(b"3");
+        assert_eq!(pipeline.ready.contiguous(0), Some(&b"1"[..]));
 
         pipeline.fill(second, answer());
         flush(&mut pipeline);
-        assert_eq!(**pipeline.ready, *b"1", "the first one is still on its way");
+        assert_eq!(pipeline.ready.contiguous(0), Some(&b"1"[..]), "the first one is still on its way");
         pipeline.fill(first, answer());
         flush(&mut pipeline);
         assert!(pipeline.is_empty() && pipeline.ready.is_empty());
-        assert_eq!(**pipeline.out, *b"1NOT_STORED\r\n2NOT_STORED\r\n3");
+        assert_eq!(pipeline.out.contiguous(0), Some(&b"1NOT_STORED\r\n2NOT_STORED\r\n3"[..]));
         assert_eq!(pipeline.waiting, 0);
 
         // A second answer under a number that has gone belongs to no request.
@@ -343,7 +343,7 @@ mod tests {
         let (begun, begins) = std::sync::mpsc::channel();
         let first = ask(&mut pipeline);
         pipeline.after_all(move |completer| begun.send(completer).expect("the test is there"));
-        pipeline.out.extend_from_slice(b"after");
+        pipeline.out.writer().extend_from_slice(b"after");
         assert!(pipeline.is_held());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let counters = Counters::default();
@@ -356,7 +356,7 @@ mod tests {
         assert!(poll(&mut pipeline).is_pending() && begins.try_recv().is_err(), "it begins once");
         completer.complete(Completion::Text(b"END\r\n".to_vec()));
         assert!(poll(&mut pipeline).is_ready() && !pipeline.is_held());
-        assert_eq!(**pipeline.out, *b"NOT_STORED\r\nEND\r\nafter");
+        assert_eq!(pipeline.out.contiguous(0), Some(&b"NOT_STORED\r\nEND\r\nafter"[..]));
     }
 
     #[test]
@@ -373,7 +373,10 @@ mod tests {
         pipeline.fill(get, failed());
         pipeline.fill(set, failed());
         flush(&mut pipeline);
-        assert_eq!(**pipeline.out, *b"END\r\nSERVER_ERROR the owner of this key is unreachable\r\n");
+        assert_eq!(
+            pipeline.out.contiguous(0),
+            Some(&b"END\r\nSERVER_ERROR the owner of this key is unreachable\r\n"[..])
+        );
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Session {
 
     /// Answers one line.
     fn answer(&mut self, line: &str) {
-        reply::write_line(&mut self.pipeline.out, line);
+        reply::write_line(self.pipeline.out.writer(), line);
     }
 
     /// Ends the connection because there is no memory. A line says so. A client of the binary protocol could not read
@@ -200,7 +200,7 @@ impl Session {
         while out.len() < READ_BYTES
             && let Poll::Ready(Some(line)) = lines.poll_recv(cx)
         {
-            out.extend_from_slice(&line);
+            out.writer().extend_from_slice(&line);
         }
         !out.is_empty()
     }
@@ -208,7 +208,7 @@ impl Session {
     /// Writes the next shard's items of a dump.
     pub(super) fn dump(&mut self, cache: &Cache, kind: Crawler, shard: usize) {
         let mut turn = cache.begin(self.now, self.connection.id);
-        let mut scope = Scope::new(&self.context, &mut turn, &mut self.pipeline.out, false);
+        let mut scope = Scope::new(&self.context, &mut turn, self.pipeline.out.writer(), false);
         self.next = dump::step(&mut scope, kind, shard);
     }
 }

@@ -182,6 +182,24 @@ fn what_is_used_outlives_a_flood() {
     assert!(rig.store.len() > 850, "{} items", rig.store.len());
 }
 
+/// Everything was used, so that whatever is taken apart stays for the time being.
+#[test]
+fn the_budget_holds_where_known_keys_get_larger_values() {
+    let rig = Rig::one_shard(&options(8 << 20, true));
+    let key = |i: usize| format!("key{i}").into_bytes();
+    for i in 0..40_000 {
+        rig.set(&key(i), &[b'x'; 100], Exptime::Never);
+        (0..3).for_each(|_| _ = rig.get(&key(i)));
+    }
+    let mut most = 0;
+    for i in 0..40_000 {
+        rig.set(&key(i), &[b'y'; 1000], Exptime::Never);
+        most = most.max(rig.store.used_bytes());
+    }
+    assert!(most < rig.store.budget_bytes() + (400 << 10), "{most} bytes");
+    assert!(rig.store.len() > 6500, "{} items", rig.store.len());
+}
+
 #[test]
 fn a_quiet_get_is_no_use() {
     let rig = Rig::one_shard(&options(1 << 20, true));

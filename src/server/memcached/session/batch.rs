@@ -187,7 +187,8 @@ impl<'a> Batch<'a> {
     fn run(&mut self, command: impl FnOnce(&mut Scope<'_, 'a>, &mut Login) -> Done) {
         let session = &mut *self.session;
         let is_pipelined = session.budget != session.unsent_since;
-        let mut scope = Scope::new(&session.context, &mut self.turn, &mut session.pipeline.out, is_pipelined);
+        let mut scope =
+            Scope::new(&session.context, &mut self.turn, session.pipeline.out.writer(), is_pipelined);
         match command(&mut scope, &mut session.login) {
             Done::Now => {}
             // memcached sends its replies at an `mn`: this command, and what came before it, counts as answered.
