@@ -120,7 +120,7 @@ impl Store {
         let grown = self.count(&table, &before);
         drop(table);
         let budget = &self.shards.shared.budget;
-        if writes && budget.evict && budget.is_over(0) {
+        if (writes || grown > 0) && budget.evict && budget.is_over(0) {
             let need = Need { written: Some(index), grown: grown.max(0) };
             self.evictor.make_room(&self.shards, caller, &need);
         }

@@ -16,10 +16,23 @@ pub const SLICES: usize = 16;
 #[derive(Debug, Default)]
 pub struct Output {
     bytes: Vec<u8>,
-    /// Values that lie elsewhere, each with the number of bytes that stand in front of it.
-    values: Vec<(usize, Bytes)>,
+    /// Values that lie elsewhere.
+    values: Vec<Named>,
     /// Bytes of these values.
     values_len: usize,
+    /// Bytes of the memory that they keep in use.
+    pinned: usize,
+}
+
+/// A value that lies elsewhere.
+#[derive(Debug)]
+struct Named {
+    /// How many bytes of the output stand in front of it.
+    at: usize,
+    /// What is to be sent of it.
+    value: Bytes,
+    /// Bytes of all of it, which stay in use.
+    pinned: usize,
 }
 
 impl Output {
@@ -43,7 +56,7 @@ impl Output {
 
     /// Bytes of memory that it keeps in use, what others may share included.
     pub fn held_bytes(&self) -> usize {
-        self.bytes.capacity() + self.values_len
+        self.bytes.capacity() + self.pinned
     }
 
     /// Room for a reply with this item's value and so many bytes more.
@@ -57,23 +70,25 @@ impl Output {
     #[inline]
     pub fn push_value(&mut self, item: &ItemView<'_>) {
         match item.shared {
-            Some(value) if is_shared(item) => self.share(value.clone()),
+            Some(value) if is_shared(item) => self.share(value.clone(), value.len()),
             _ => self.bytes.extend_from_slice(item.value),
         }
     }
 
     #[cold]
-    fn share(&mut self, value: Bytes) {
+    fn share(&mut self, value: Bytes, pinned: usize) {
         self.values_len += value.len();
-        self.values.push((self.bytes.len(), value));
+        self.pinned += pinned;
+        self.values.push(Named { at: self.bytes.len(), value, pinned });
     }
 
     /// Moves everything that is in `other` behind what is here.
     pub fn append(&mut self, other: &mut Self) {
         let before = self.bytes.len();
-        self.values.extend(other.values.drain(..).map(|(at, value)| (before + at, value)));
+        self.values.extend(other.values.drain(..).map(|named| Named { at: before + named.at, ..named }));
         self.bytes.append(&mut other.bytes);
         self.values_len += std::mem::take(&mut other.values_len);
+        self.pinned += std::mem::take(&mut other.pinned);
     }
 
     /// Forgets everything, and keeps the memory.
@@ -82,19 +97,22 @@ impl Output {
         self.bytes.clear();
         if self.values_len > 0 {
             self.values.clear();
-            self.values_len = 0;
+            (self.values_len, self.pinned) = (0, 0);
         }
     }
 
-    /// Keeps what is behind the first `sent` bytes, in no more memory than it needs.
+    /// Keeps what is behind the first `sent` bytes, in at most twice the memory that it needs.
     pub fn drop_sent(&mut self, sent: usize) {
         let mut left = Self::default();
-        for (slice, value) in self.parts(sent) {
-            match value {
-                Some(value) => left.share(value.slice_ref(slice)),
-                None => left.bytes.extend_from_slice(slice),
+        for (slice, named) in self.parts(sent) {
+            match named {
+                Some(Named { value, pinned, .. }) if slice.len() >= pinned / 2 => {
+                    left.share(value.slice_ref(slice), *pinned);
+                }
+                _ => left.bytes.extend_from_slice(slice),
             }
         }
+        left.bytes.shrink_to_fit();
         *self = left;
     }
 
@@ -113,18 +131,18 @@ impl Output {
     }
 
     /// Everything behind the first `sent` bytes in order, with the values that it lies in.
-    fn parts(&self, mut sent: usize) -> impl Iterator<Item = (&[u8], Option<&Bytes>)> {
-        let starts = std::iter::once(0).chain(self.values.iter().map(|(at, _)| *at));
-        let ends = self.values.iter().map(|(at, value)| (*at, Some(value)));
+    fn parts(&self, mut sent: usize) -> impl Iterator<Item = (&[u8], Option<&Named>)> {
+        let starts = std::iter::once(0).chain(self.values.iter().map(|named| named.at));
+        let ends = self.values.iter().map(|named| (named.at, Some(named)));
         let ends = ends.chain(std::iter::once((self.bytes.len(), None)));
-        let parts = starts.zip(ends).flat_map(|(start, (end, value))| {
+        let parts = starts.zip(ends).flat_map(|(start, (end, named))| {
             let bytes = (&self.bytes[start..end], None);
-            [Some(bytes), value.map(|value| (&value[..], Some(value)))].into_iter().flatten()
+            [Some(bytes), named.map(|named| (&named.value[..], Some(named)))].into_iter().flatten()
         });
-        parts.filter_map(move |(bytes, value)| {
+        parts.filter_map(move |(bytes, named)| {
             let skipped = sent.min(bytes.len());
             sent -= skipped;
-            (skipped < bytes.len()).then(|| (&bytes[skipped..], value))
+            (skipped < bytes.len()).then(|| (&bytes[skipped..], named))
         })
     }
 
@@ -186,9 +204,22 @@ mod tests {
             prop_assert_eq!(sent(&output, 0), &all[at..]);
             prop_assert_eq!((output.len(), output.is_empty()), (all.len() - at, at == all.len()));
             prop_assert!(output.held_bytes() >= output.len());
-            prop_assert!(output.held_bytes() <= 2 * (all.len() - at) + 64);
+            let pinned: usize = output.values.iter().map(|named| named.pinned).sum();
+            prop_assert_eq!(output.held_bytes(), output.bytes.capacity() + pinned);
+            prop_assert!(output.held_bytes() <= 2 * (all.len() - at) + 1);
             prop_assert_eq!(output.into_bytes(), &all[at..]);
         }
+    }
+
+    #[test]
+    fn the_rest_of_a_value_does_not_keep_all_of_it() {
+        let value = Bytes::from(vec![b'v'; 2 * SHARED_MIN]);
+        let mut output = Output::default();
+        push(&mut output, &value);
+        output.drop_sent(SHARED_MIN - 1);
+        assert_eq!((value.is_unique(), output.held_bytes()), (false, 2 * SHARED_MIN));
+        output.drop_sent(100);
+        assert_eq!((value.is_unique(), output.held_bytes()), (true, SHARED_MIN - 99));
     }
 
     #[test]

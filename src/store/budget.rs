@@ -1,6 +1,6 @@
 //! How many bytes the tables may take, and how many they do.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::store::padded::Padded;
 
@@ -9,8 +9,8 @@ pub(super) struct Budget {
     /// Whether a full cache drops items to make room.
     pub(super) evict: bool,
     limit: AtomicU64,
-    /// Whether the limit was lowered, and has not been reached yet.
-    lowered: AtomicBool,
+    /// Bytes that were missing when the limit was lowered, until it is reached.
+    lowered: AtomicI64,
     used: Padded<AtomicI64>,
     /// How often an item was removed, where a full cache may not evict.
     removals: AtomicU64,
@@ -23,7 +23,7 @@ impl Budget {
         Self {
             evict,
             limit: AtomicU64::new(limit),
-            lowered: AtomicBool::new(false),
+            lowered: AtomicI64::new(0),
             used: Padded(AtomicI64::new(empty)),
             removals: AtomicU64::new(0),
             empty,
@@ -59,14 +59,16 @@ impl Budget {
         self.used.0.load(Ordering::Relaxed).saturating_sub(limit)
     }
 
-    /// Whether the limit was lowered, and has not been reached yet.
-    pub(super) fn was_lowered(&self) -> bool {
+    /// Bytes that were missing when the limit was lowered; none once it was reached.
+    pub(super) fn lowered(&self) -> i64 {
         self.lowered.load(Ordering::Relaxed)
     }
 
-    /// Notes that it holds.
+    /// Notes that it holds, if it does.
     pub(super) fn note_reached(&self) {
-        self.lowered.store(false, Ordering::Relaxed);
+        if self.lowered() > 0 && self.missing() <= 0 {
+            self.lowered.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that items and tables take.
@@ -82,8 +84,8 @@ impl Budget {
     pub(super) fn set_limit(&self, bytes: u64) -> bool {
         let possible = u64::try_from(self.empty).is_ok_and(|empty| bytes > empty);
         if possible {
-            self.lowered.store(self.used_bytes() > bytes, Ordering::Relaxed);
             self.limit.store(bytes, Ordering::Relaxed);
+            self.lowered.store(self.missing().max(0), Ordering::Relaxed);
         }
         possible
     }

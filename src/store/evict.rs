@@ -20,9 +20,9 @@ use crate::store::tell::tell_eviction;
 /// writes that follow, and no client waits for all of it.
 const SLICE_BYTES: i64 = 64 << 10;
 
-/// Nothing is spared either while more is missing than this, or this part of the budget, beside what was just written; unless
-/// the budget was lowered.
-const MISSING_BYTES: i64 = 4 * SLICE_BYTES;
+/// Nothing is spared either while more is missing than this, or this part of the budget, beside what was just written and
+/// what the budget was lowered by.
+const MISSING_BYTES: i64 = 2 << 20;
 const MISSING_PART: i64 = 32;
 
 /// What a step towards a lower budget frees, where no write asks for it.
@@ -76,7 +76,8 @@ impl Evictor {
     pub(super) fn make_room(&self, shards: &Shards, caller: &Caller<'_>, need: &Need) -> bool {
         caller.counters.bump(Counter::DirectReclaims);
         let budget = &shards.shared.budget;
-        let bearable = need.grown + MISSING_BYTES.min(budget.limit() as i64 / MISSING_PART);
+        let bearable =
+            MISSING_BYTES.min(budget.limit() as i64 / MISSING_PART) + need.grown + budget.lowered();
         let mut left = need.grown + SLICE_BYTES;
         let mut fruitless = 0;
         loop {
@@ -92,8 +93,8 @@ impl Evictor {
             // In the shard just written to, there may be nothing but what was written.
             let written = need.written.filter(|_| fruitless == 0);
             let victim = self.victim(shards, written);
-            let force = self.taken.load(Ordering::Relaxed) >= PATIENCE_BYTES + 4 * missing
-                || (missing > bearable && !budget.was_lowered());
+            let force =
+                self.taken.load(Ordering::Relaxed) >= PATIENCE_BYTES + 4 * missing || missing > bearable;
             match victim.and_then(|index| evict_from(shards, caller, index, force)) {
                 Some(bytes) => {
                     left -= bytes;

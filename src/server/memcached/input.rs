@@ -122,8 +122,9 @@ impl Input {
 
     /// Gives the rest addresses for `total` bytes: the system has memory for them once they come in.
     fn grow(&mut self, total: usize, spare: &mut BytesMut) {
-        let mut whole =
-            if spare.try_reclaim(total) { std::mem::take(spare) } else { BytesMut::with_capacity(total) };
+        // Not memory far larger than what is counted for it.
+        let suits = (total..=2 * total).contains(&spare.capacity());
+        let mut whole = if suits { std::mem::take(spare) } else { BytesMut::with_capacity(total) };
         whole.extend_from_slice(&self.rest);
         self.rest = whole;
     }
@@ -147,8 +148,10 @@ impl Input {
             self.rest = rest;
         } else {
             self.rest = BytesMut::from(&rest[..]);
-            if before > SMALL_REST && before <= KEPT_BYTES && buffers.spare.capacity() < before {
-                rest.clear();
+            rest.clear();
+            // All of its memory, with what lies in front of what was taken out of it.
+            _ = rest.try_reclaim(before);
+            if rest.capacity() <= KEPT_BYTES && rest.capacity() > buffers.spare.capacity() {
                 buffers.spare = rest;
             }
         }

@@ -200,6 +200,22 @@ fn the_budget_holds_where_known_keys_get_larger_values() {
     assert!(rig.store.len() > 6500, "{} items", rig.store.len());
 }
 
+/// An expiry time where there was none needs room in another segment.
+#[test]
+fn the_budget_holds_where_items_get_expiry_times() {
+    let rig = Rig::one_shard(&options(8 << 20, true));
+    let key = |i: usize| format!("key{i}").into_bytes();
+    for i in 0..9_000 {
+        rig.set(&key(i), &[b'x'; 1000], Exptime::Never);
+    }
+    let touch = Get { touch: Some(Exptime::In(60)), ..Get::PLAIN };
+    for i in (0..9_000).map(|i| i * 7 % 9_000) {
+        rig.run(&key(i), Verb::Get(touch), |_| ());
+        let most = rig.store.budget_bytes() + (200 << 10);
+        assert!(rig.store.used_bytes() <= most, "{} bytes at {i}", rig.store.used_bytes());
+    }
+}
+
 #[test]
 fn a_quiet_get_is_no_use() {
     let rig = Rig::one_shard(&options(1 << 20, true));
