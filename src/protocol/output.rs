@@ -101,15 +101,18 @@ impl Output {
         }
     }
 
-    /// Keeps what is behind the first `sent` bytes, in at most twice the memory that it needs.
+    /// Bytes of memory that what is behind the first `sent` bytes needs: of a value all that it lies in.
+    pub fn needed_bytes(&self, sent: usize) -> usize {
+        self.parts(sent).map(|(slice, named)| named.map_or(slice.len(), |named| named.pinned)).sum()
+    }
+
+    /// Keeps what is behind the first `sent` bytes, in no more memory than it needs.
     pub fn drop_sent(&mut self, sent: usize) {
         let mut left = Self::default();
         for (slice, named) in self.parts(sent) {
             match named {
-                Some(Named { value, pinned, .. }) if slice.len() >= pinned / 2 => {
-                    left.share(value.slice_ref(slice), *pinned);
-                }
-                _ => left.bytes.extend_from_slice(slice),
+                Some(named) => left.share(named.value.slice_ref(slice), named.pinned),
+                None => left.bytes.extend_from_slice(slice),
             }
         }
         left.bytes.shrink_to_fit();
@@ -200,26 +203,27 @@ mod tests {
             if let Some(bytes) = output.contiguous(at) {
                 prop_assert_eq!(bytes, &all[at..]);
             }
+            let needed = output.needed_bytes(at);
             output.drop_sent(at);
             prop_assert_eq!(sent(&output, 0), &all[at..]);
             prop_assert_eq!((output.len(), output.is_empty()), (all.len() - at, at == all.len()));
             prop_assert!(output.held_bytes() >= output.len());
             let pinned: usize = output.values.iter().map(|named| named.pinned).sum();
             prop_assert_eq!(output.held_bytes(), output.bytes.capacity() + pinned);
-            prop_assert!(output.held_bytes() <= 2 * (all.len() - at) + 1);
+            prop_assert_eq!(output.held_bytes(), needed);
             prop_assert_eq!(output.into_bytes(), &all[at..]);
         }
     }
 
     #[test]
-    fn the_rest_of_a_value_does_not_keep_all_of_it() {
-        let value = Bytes::from(vec![b'v'; 2 * SHARED_MIN]);
+    fn the_rest_of_a_value_counts_as_all_of_it() {
+        let value = Bytes::from(vec![b'v'; SHARED_MIN]);
         let mut output = Output::default();
         push(&mut output, &value);
         output.drop_sent(SHARED_MIN - 1);
-        assert_eq!((value.is_unique(), output.held_bytes()), (false, 2 * SHARED_MIN));
-        output.drop_sent(100);
-        assert_eq!((value.is_unique(), output.held_bytes()), (true, SHARED_MIN - 99));
+        assert_eq!((output.len(), output.held_bytes()), (1, SHARED_MIN));
+        output.drop_sent(1);
+        assert!(value.is_unique() && output.held_bytes() == 0);
     }
 
     #[test]

@@ -105,9 +105,8 @@ impl ReplyMemory {
     #[cold]
     pub(super) fn hold_unsent(&mut self, cx: &Context<'_>, pipeline: &mut Pipeline, sent: usize) -> usize {
         let out = pipeline.sendable();
-        let left = out.len() - sent;
         let held = out.held_bytes();
-        let shrinks = held > UNCOUNTED_BYTES && held / 2 > left;
+        let shrinks = held > UNCOUNTED_BYTES && held / 2 > out.needed_bytes(sent);
         if shrinks {
             out.drop_sent(sent);
         }
