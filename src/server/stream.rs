@@ -29,9 +29,7 @@ impl Stream {
             _ = Pin::new(stream).poll_shutdown(cx);
         }
     }
-}
 
-impl Stream {
     /// Sends as much as it takes of what is behind the first `sent` bytes.
     #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, out: &Output, sent: usize) -> Poll<io::Result<usize>> {

@@ -49,8 +49,7 @@ impl Budget {
 
     /// Whether the budget does not hold, once `more` bytes have come or gone.
     pub(super) fn is_over(&self, more: i64) -> bool {
-        let used = self.used.0.load(Ordering::Relaxed).saturating_add(more);
-        u64::try_from(used).unwrap_or(0) > self.limit()
+        self.missing().saturating_add(more) > 0
     }
 
     /// Bytes by which it does not hold; none or less where it does.

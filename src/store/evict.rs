@@ -25,7 +25,7 @@ const SLICE_BYTES: i64 = 64 << 10;
 const MISSING_BYTES: i64 = 2 << 20;
 const MISSING_PART: i64 = 32;
 
-/// What a step towards a lower budget frees, where no write asks for it.
+/// What a step towards a lower budget takes apart, beside [`SLICE_BYTES`], where no write asks for it.
 const SHRINK_BYTES: i64 = 1 << 20;
 
 /// Bytes that are taken apart, beside four times what is missing, before nothing in them is spared.

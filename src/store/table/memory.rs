@@ -174,13 +174,7 @@ impl Memory {
 
     #[inline]
     pub(super) fn value(&self, place: Place) -> &[u8] {
-        match place {
-            Place::Segment(segment, at) => {
-                let segment = self.segment(segment);
-                segment.value(segment.form_at(at), at)
-            }
-            Place::Large(number) => &self.larges.get(number).value,
-        }
+        self.value_of(self.item(place))
     }
 
     pub(super) fn value_len(&self, place: Place) -> usize {
