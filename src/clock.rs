@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::item::Exptime;
 
@@ -24,15 +24,23 @@ pub struct Clock {
 
 #[derive(Debug, Clone)]
 enum Source {
+    /// When the first second began.
     System(Instant),
     Manual(Arc<AtomicU32>),
 }
 
 impl Clock {
-    /// The machine's own monotonic clock.
+    /// The machine's own monotonic clock. Its seconds begin when those of the wall clock do, so that an
+    /// expiry time in Unix time is met to the second.
     pub fn system() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        Self { source: Source::System(Instant::now()), unix_base: unix.saturating_sub(u64::from(START)) }
+        Self::started(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now())
+    }
+
+    /// A clock whose process started at `now`, when the wall clock showed `unix`.
+    fn started(unix: Duration, now: Instant) -> Self {
+        let begun = Duration::from_nanos(unix.subsec_nanos().into());
+        let source = Source::System(now.checked_sub(begun).unwrap_or(now));
+        Self { source, unix_base: unix.as_secs().saturating_sub(u64::from(START)) }
     }
 
     /// A clock that stands still until [`Clock::advance`] moves it; its start is at `unix`.
@@ -45,9 +53,7 @@ impl Clock {
     #[inline]
     pub fn now(&self) -> Seconds {
         match &self.source {
-            Source::System(started) => {
-                START.saturating_add(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX))
-            }
+            Source::System(beginning) => whole_seconds(beginning.elapsed()),
             Source::Manual(now) => now.load(Ordering::Relaxed),
         }
     }
@@ -83,9 +89,38 @@ impl Clock {
     }
 }
 
+/// What the process clock shows so long after the beginning of its first second.
+#[inline]
+fn whole_seconds(since: Duration) -> Seconds {
+    START.saturating_add(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Clock {
+        /// When its first second began.
+        fn beginning(&self) -> Instant {
+            match self.source {
+                Source::System(beginning) => beginning,
+                Source::Manual(_) => unreachable!("no manual clock is asked"),
+            }
+        }
+    }
+
+    #[test]
+    fn seconds_begin_with_those_of_the_wall_clock() {
+        let start = Instant::now();
+        for millis in [0, 1, 250, 500, 999] {
+            let unix = Duration::from_millis(1_700_000_000_000 + millis);
+            let clock = Clock::started(unix, start);
+            for later in [0, 1, 499, 500, 501, 999, 1_000, 1_001, 86_400_000].map(Duration::from_millis) {
+                let shown = clock.unix(whole_seconds(start + later - clock.beginning()));
+                assert_eq!(shown, (unix + later).as_secs(), "started at .{millis:03}, {later:?} later");
+            }
+        }
+    }
 
     #[test]
     fn deadlines_follow_memcached() {
