@@ -1,6 +1,8 @@
 //! One key's operation and its outcome, with no wire format. Shaped for memcached's meta commands, the superset; the
 //! classic commands are written in terms of these.
 
+use bytes::Bytes;
+
 use crate::item::{Exptime, ItemView};
 use crate::stats::Kind;
 
@@ -85,6 +87,8 @@ pub struct Set<'a> {
     pub mode: SetMode,
     /// The value's bytes.
     pub value: &'a [u8],
+    /// The memory that they were received in, where an item may keep that.
+    pub received: Option<&'a Bytes>,
     /// The client's own 32 bits.
     pub flags: u32,
     /// When it ends.
@@ -104,6 +108,7 @@ impl Set<'static> {
     pub const PLAIN: Self = Self {
         mode: SetMode::Set,
         value: &[],
+        received: None,
         flags: 0,
         exptime: Exptime::Never,
         compare: None,

@@ -1,6 +1,10 @@
 //! Values on their way in and replies on their way out: their memory is bounded for all clients together, and clients
 //! that behave well are still served.
 
+use std::io::Write;
+
+use fastrand::Rng;
+
 use crate::support::packet::*;
 use crate::support::server::{Server, eventually};
 use crate::support::wire::Wire;
@@ -134,6 +138,68 @@ fn a_value_larger_than_all_of_the_room_comes_in() {
     let len = huge.len();
     wire.ask(&format!("set huge 0 0 {len}\r\n{huge}\r\n"), "STORED\r\n");
     wire.ask("get huge\r\n", &format!("VALUE huge 0 {len}\r\n{huge}\r\nEND\r\n"));
+}
+
+/// Requests of sizes around those at which they are received in other ways, cut into pieces anywhere, with small ones
+/// around them; a value that is on its way goes on while others take its place.
+#[test]
+fn large_values_come_in_whole_however_they_are_cut() {
+    let server = Server::filbert(&["-t", "1"]);
+    let (mut wire, mut other) = (server.connect(), server.connect());
+    let mut rng = Rng::with_seed(7);
+    let mut held = String::new();
+    for _ in 0..300 {
+        let near = [4 << 10, 8 << 10, 16 << 10, 20 << 10, 32 << 10, 64 << 10, 100_000, 900_000];
+        let len = rng.choice(near).expect("there are some") + rng.usize(0..200) - 100;
+        let piece: String = (0..97).map(|_| rng.alphanumeric()).collect();
+        let sent: String = piece.chars().cycle().take(len).collect();
+        let old = shown(&held);
+        let line = match rng.u8(0..6) {
+            0 if held.len() + len < 1_000_000 => format!("append large 0 0 {len}"),
+            1 => format!("add large 0 0 {len}"),
+            2 => format!("ms large {len} MR"),
+            3 => format!("ms large {len} I"),
+            _ => format!("set large 7 0 {len}"),
+        };
+        let is_stored = match &line[..3] {
+            "add" => held.is_empty(),
+            "app" => !held.is_empty(),
+            _ => !line.ends_with("MR") || !held.is_empty(),
+        };
+        if is_stored && line.starts_with("append") {
+            held.push_str(&sent);
+        } else if is_stored {
+            held = sent.clone();
+        }
+        let new = shown(&held);
+        let said = match (line.starts_with("ms"), is_stored) {
+            (true, true) => "HD\r\n",
+            (true, false) => "NS\r\n",
+            (false, true) => "STORED\r\n",
+            (false, false) => "NOT_STORED\r\n",
+        };
+        let request =
+            format!("mg large v\r\n{line}\r\n{sent}\r\nset small 0 0 1\r\n1\r\nmg large v\r\nmn\r\n");
+        let sender = &mut wire.writer();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut rest = request.as_bytes();
+                while !rest.is_empty() {
+                    let most = rest.len().min([100, 20_000, 2_000_000][rng.usize(0..3)]);
+                    let (piece, after) = rest.split_at(rng.usize(1..=most));
+                    sender.write_all(piece).expect("it is taken");
+                    rest = after;
+                }
+            });
+            wire.expect(&format!("{old}{said}STORED\r\n{new}MN\r\n"));
+        });
+        other.ask("mg large v\r\n", &new);
+    }
+}
+
+/// The answer to an `mg` with `v` that finds this value.
+fn shown(value: &str) -> String {
+    if value.is_empty() { "EN\r\n".into() } else { format!("VA {}\r\n{value}\r\n", value.len()) }
 }
 
 #[test]

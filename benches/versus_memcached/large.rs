@@ -12,9 +12,11 @@ use crate::support::server::Program;
 /// Bytes of a value, how many keys there are, and operations of a run.
 const VALUES: [(usize, u32, u64); 3] = [(10_000, 2_000, 20_000), (100_000, 200, 4_000), (900_000, 40, 600)];
 
-const MATRIX: [Case; 4] = [
+const MATRIX: [Case; 6] = [
     Case::classic(Mix::GET, 1),
     Case::classic(Mix::GET, 16),
+    Case::classic(Mix::SET, 1),
+    Case::classic(Mix::SET, 16),
     Case::classic(Mix::SET_1_GET_10, 1),
     Case::classic(Mix::SET_1_GET_10, 16),
 ];

@@ -137,6 +137,7 @@ pub fn command<'a>(operation: &OpRef<'a>) -> Result<Command<'a>, Malformed> {
                 pb::set::Mode::Prepend => SetMode::Prepend,
             },
             value: operation.value,
+            received: None,
             flags: set.flags,
             exptime: set.ttl.map_or(Exptime::Never, exptime),
             compare: set.compare,
@@ -311,6 +312,7 @@ mod tests {
             Verb::Set(Set {
                 mode: SetMode::Prepend,
                 value: b"\x00\r\n",
+                received: None,
                 flags: u32::MAX,
                 exptime: Exptime::In(60),
                 compare: Some(0),

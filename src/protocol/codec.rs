@@ -4,7 +4,7 @@
 //! parsed in place, so that nothing is copied between the socket and the store. It keeps only a few words between
 //! calls.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 use tokio_util::codec::Decoder;
 
@@ -160,6 +160,8 @@ pub(super) enum Step {
 pub struct Decoding<'a, H> {
     pub(super) codec: &'a mut Codec,
     pub(super) handler: &'a mut H,
+    /// Where the input lies, if values may stay there.
+    pub(super) memory: Option<&'a Bytes>,
 }
 
 impl<H: Handler> Decoder for Decoding<'_, H> {
@@ -168,29 +170,9 @@ impl<H: Handler> Decoder for Decoding<'_, H> {
 
     /// Takes every complete request out of `source`. `None` is the usual end: more bytes are
     /// needed, [`Codec::wanted`] in all.
+    #[inline]
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<BatchEnd>, Self::Error> {
-        let mut used = 0;
-        self.codec.wanted = 0;
-        let ended = loop {
-            match self.step(&source[used..]) {
-                Step::Used(bytes, flow) => {
-                    used += bytes;
-                    match flow {
-                        Flow::Continue => {}
-                        Flow::Pause => break Some(BatchEnd::Paused),
-                        Flow::Close => {
-                            self.codec.state = State::Closed;
-                            break Some(BatchEnd::Closed);
-                        }
-                    }
-                }
-                Step::Incomplete(wanted) => {
-                    source.advance(used);
-                    self.codec.wanted = wanted;
-                    return Ok(None);
-                }
-            }
-        };
+        let (used, ended) = self.batch(source);
         source.advance(used);
         Ok(ended)
     }
@@ -211,7 +193,17 @@ impl Codec {
 
     /// Decodes for this handler.
     pub fn with<'a, H>(&'a mut self, handler: &'a mut H) -> Decoding<'a, H> {
-        Decoding { codec: self, handler }
+        Decoding { codec: self, handler, memory: None }
+    }
+
+    /// Takes every complete request out of memory that a large value may keep, for this handler. Returns how many bytes
+    /// were used, and otherwise what [`Decoding`] does.
+    pub fn decode_received<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        source: &Bytes,
+    ) -> (usize, Option<BatchEnd>) {
+        Decoding { codec: self, handler, memory: Some(source) }.batch(source)
     }
 
     /// The length of the request that has begun and is not complete, as far as it is known; 0 when it is not.
@@ -226,6 +218,33 @@ impl Codec {
 }
 
 impl<H: Handler> Decoding<'_, H> {
+    /// Takes every complete request out of the input: how many bytes these are, and why it stopped.
+    #[inline]
+    fn batch(&mut self, input: &[u8]) -> (usize, Option<BatchEnd>) {
+        let mut used = 0;
+        self.codec.wanted = 0;
+        let ended = loop {
+            match self.step(&input[used..]) {
+                Step::Used(bytes, flow) => {
+                    used += bytes;
+                    match flow {
+                        Flow::Continue => {}
+                        Flow::Pause => break Some(BatchEnd::Paused),
+                        Flow::Close => {
+                            self.codec.state = State::Closed;
+                            break Some(BatchEnd::Closed);
+                        }
+                    }
+                }
+                Step::Incomplete(wanted) => {
+                    self.codec.wanted = wanted;
+                    break None;
+                }
+            }
+        };
+        (used, ended)
+    }
+
     #[inline]
     fn step(&mut self, input: &[u8]) -> Step {
         match self.codec.state {

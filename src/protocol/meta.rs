@@ -213,6 +213,7 @@ fn set_line<'a>(
     let set = Set {
         mode,
         value: &[],
+        received: None,
         flags: flags.client_flags,
         exptime: flags.touch.unwrap_or(Exptime::Never),
         compare: flags.compare,

@@ -94,6 +94,7 @@ fn store(mut tokens: Tokens<'_>, mode: SetMode, cas: bool) -> Line<'_> {
     let set = Set {
         mode,
         value: &[],
+        received: None,
         flags,
         exptime: Exptime::from_wire(exptime),
         compare,

@@ -17,7 +17,7 @@ use crate::store::commands::decision::{Decision, Effect, NewItem, Shown};
 use crate::store::commands::number::Decimal;
 use crate::store::context::Request;
 use crate::store::evict::has_room;
-use crate::store::facts::{Dead, FETCHED, Facts};
+use crate::store::facts::{Dead, FETCHED, Facts, NewValue};
 use crate::store::lookup::Lookup;
 use crate::store::moving::{Arrival, MovingItem};
 use crate::store::table::{Entry, Table};
@@ -184,7 +184,7 @@ pub(super) fn arrive(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_
     if let Err(why) = admit(table, rq, facts.flags, value.len(), exptime) {
         return Arrival::Refused(why);
     }
-    table.insert(&rq.key, facts, value);
+    table.insert(&rq.key, facts, NewValue::Bytes(value));
     Arrival::Stored
 }
 
@@ -262,7 +262,7 @@ pub(super) fn drop_unstored(table: &mut Table, key: &Lookup<'_>, mode: SetMode) 
 
 fn insert(table: &mut Table, rq: &Request<'_>, item: &NewItem<'_>) {
     rq.cx.count(Counter::TotalItems);
-    table.insert(&rq.key, item.facts, item.value);
+    table.insert(&rq.key, item.facts, item.new_value());
 }
 
 /// Drops an item that was found dead.

@@ -1,7 +1,10 @@
 //! What the rules know of an item: everything but where its bytes lie.
 
+use bytes::Bytes;
+
 use crate::clock::Seconds;
 use crate::item::ItemView;
+use crate::spare::allocated;
 
 /// An item without its key and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +81,8 @@ impl Dead {
 pub(super) enum NewValue<'a> {
     /// These bytes.
     Bytes(&'a [u8]),
+    /// These bytes, and the memory in which they were received.
+    Received(&'a [u8], &'a Bytes),
     /// The old bytes, and these behind them.
     Appended(&'a [u8]),
     /// These bytes, and the old ones behind them.
@@ -86,13 +91,29 @@ pub(super) enum NewValue<'a> {
     Padded(&'a [u8]),
 }
 
-impl NewValue<'_> {
+impl<'a> NewValue<'a> {
+    /// A client's bytes, and the memory in which they were received, where an item may keep that.
+    #[inline]
+    pub(super) fn sent(bytes: &'a [u8], received: Option<&'a Bytes>) -> Self {
+        received.map_or(Self::Bytes(bytes), |memory| Self::Received(bytes, memory))
+    }
+
     /// Bytes that it has, where the old value has `old`.
     pub(super) fn len(&self, old: usize) -> usize {
         match self {
-            Self::Bytes(bytes) => bytes.len(),
+            Self::Bytes(bytes) | Self::Received(bytes, _) => bytes.len(),
             Self::Appended(bytes) | Self::Prepended(bytes) => old + bytes.len(),
             Self::Padded(bytes) => old.max(bytes.len()),
+        }
+    }
+
+    /// The memory that it was received in, with it alone, if that takes no more than memory of its own would.
+    pub(super) fn kept(&self) -> Option<Bytes> {
+        match *self {
+            Self::Received(bytes, memory) => {
+                (allocated(memory.len()) == allocated(bytes.len())).then(|| memory.slice_ref(bytes))
+            }
+            _ => None,
         }
     }
 
@@ -106,7 +127,7 @@ impl NewValue<'_> {
     /// Writes it to where it lies from now on, which has its length; `old` is the old value.
     pub(super) fn write(&self, old: &[u8], into: &mut [u8]) {
         let (front, rest) = match *self {
-            Self::Bytes(bytes) => return into.copy_from_slice(bytes),
+            Self::Bytes(bytes) | Self::Received(bytes, _) => return into.copy_from_slice(bytes),
             Self::Padded(bytes) => {
                 into[..bytes.len()].copy_from_slice(bytes);
                 return into[bytes.len()..].fill(b' ');
@@ -123,7 +144,7 @@ impl NewValue<'_> {
         match self {
             // The rest of the old value is all of it, and nothing comes to it.
             Self::Appended(_) | Self::Prepended(_) => {}
-            Self::Bytes(_) | Self::Padded(_) => self.write(&[], old),
+            Self::Bytes(_) | Self::Received(..) | Self::Padded(_) => self.write(&[], old),
         }
     }
 }

@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::store::facts::Facts;
+use crate::spare;
+use crate::store::facts::{Facts, NewValue};
 use crate::store::lookup::{KeyHash, Lookup};
 use crate::store::table::ghost::Ghost;
 use crate::store::table::header::Form;
@@ -79,9 +80,9 @@ impl Table {
     }
 
     /// Stores a new item; there must be none of this key.
-    pub(super) fn insert(&mut self, key: &Lookup<'_>, facts: Facts, value: &[u8]) {
+    pub(super) fn insert(&mut self, key: &Lookup<'_>, facts: Facts, value: NewValue<'_>) {
         let queue = if self.ghost.remove(key.hash) { Queue::Main } else { Queue::Small };
-        let (place, accessed) = self.store(queue, &facts, key.bytes, value);
+        let (place, accessed) = self.store(queue, &facts, key.bytes, &value);
         self.queues.note_newest(place.unit());
         let memory = &self.memory;
         self.index.insert(key.hash, Slot::new(place, key.hash, 0, accessed), |place| memory.hash_of(place));
@@ -102,19 +103,19 @@ impl Table {
     }
 
     /// Puts an item's bytes somewhere.
-    fn store(&mut self, queue: Queue, facts: &Facts, key: &[u8], value: &[u8]) -> (Place, Accessed) {
-        match self.reserve(queue, facts, key.len(), value.len()) {
+    fn store(&mut self, queue: Queue, facts: &Facts, key: &[u8], value: &NewValue<'_>) -> (Place, Accessed) {
+        match self.reserve(queue, facts, key.len(), value.len(0)) {
             Some(spot) => {
                 let segment = self.memory.segment_mut(spot.segment);
                 let (key_bytes, value_bytes) = segment.body_mut(spot.form, spot.at).split_at_mut(key.len());
                 key_bytes.copy_from_slice(key);
-                value_bytes.copy_from_slice(value);
+                value.write(&[], value_bytes);
                 (spot.place(), segment.accessed(facts.accessed))
             }
-            None => (
-                self.store_large(queue, facts, key.into(), Bytes::copy_from_slice(value)),
-                Accessed::new(0, 0),
-            ),
+            None => {
+                let value = value.kept().unwrap_or_else(|| value.made_of(&[]).into());
+                (self.store_large(queue, facts, key.into(), value), Accessed::new(0, 0))
+            }
         }
     }
 
@@ -189,6 +190,7 @@ impl Table {
                 let item = self.memory.larges.remove(number);
                 self.queues.remove(item.queue, Unit::Large(number));
                 self.queues.shrink(item.queue, item.bytes());
+                spare::give(item.value);
             }
         }
     }

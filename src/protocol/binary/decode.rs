@@ -268,7 +268,7 @@ impl<H: Handler> Decoding<'_, H> {
         let Some(value) = input.get(front..front + value_len) else {
             return Step::Incomplete(front + value_len);
         };
-        let command = packet.command(Verb::Set(Set { value, ..set }));
+        let command = packet.command(Verb::Set(Set { value, received: self.memory, ..set }));
         let reply = packet.reply(Form::Store(set.mode));
         Step::Used(front + value_len, self.handler.handle(Request::Key(command, reply)))
     }

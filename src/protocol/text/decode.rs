@@ -64,7 +64,7 @@ impl<H: Handler> Decoding<'_, H> {
                     let Some(data) = input.get(after..total) else { return Step::Incomplete(total) };
                     let (value, end) = data.split_at(value_len);
                     let request = if end == b"\r\n" {
-                        let set = Set { value, ..set };
+                        let set = Set { value, received: self.memory, ..set };
                         Request::Key(Command { key, key_binary, verb: Verb::Set(set) }, reply)
                     } else {
                         let quiet = matches!(reply, Reply::Classic(_, true));

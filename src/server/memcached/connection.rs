@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant as StdInstant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep};
 use tokio_util::codec::Decoder;
@@ -26,7 +26,7 @@ use crate::protocol::output::Output;
 use crate::server::ServerContext;
 use crate::server::connections::{CloseReason, Connection, ConnectionState};
 use crate::server::memcached::commands::scope::Next;
-use crate::server::memcached::input::{Input, Place, READ_BYTES, Read, ReadBuffers};
+use crate::server::memcached::input::{Input, Place, READ_BYTES, Read};
 use crate::server::memcached::session::Session;
 use crate::server::memcached::session::batch::Batch;
 use crate::server::stream::Stream;
@@ -48,7 +48,7 @@ const KEPT_OUT_BYTES: usize = 1 << 20;
 /// The buffers that the connections of one thread share.
 #[derive(Default)]
 struct Buffers {
-    read: ReadBuffers,
+    read: BytesMut,
     out: Output,
 }
 
@@ -131,6 +131,24 @@ impl ClientConnection {
 
     /// Has every complete request in `input` executed.
     fn decode(&mut self, input: &mut BytesMut) {
+        // Decoding never fails: the client receives an error for a bad request.
+        self.execute(|codec, batch| codec.with(batch).decode(input).unwrap_or(Some(BatchEnd::Closed)));
+    }
+
+    /// The same for a large request that is alone in its memory. Returns how much of it was executed.
+    fn decode_alone(&mut self, request: &Bytes) -> usize {
+        let mut used = 0;
+        self.execute(|codec, batch| {
+            let (bytes, ended) = codec.decode_received(batch, request);
+            used = bytes;
+            ended
+        });
+        used
+    }
+
+    /// Has requests executed as one batch.
+    #[inline]
+    fn execute(&mut self, decode: impl FnOnce(&mut Codec, &mut Batch<'_>) -> Option<BatchEnd>) {
         let Self { codec, session, cache, .. } = self;
         if cache.is_stale(self.arrival) {
             return session.abandon();
@@ -139,8 +157,7 @@ impl ClientConnection {
             self.paused = true;
             return;
         };
-        // Decoding never fails: the client receives an error for a bad request.
-        let ended = codec.with(&mut batch).decode(input).unwrap_or(Some(BatchEnd::Closed));
+        let ended = decode(codec, &mut batch);
         batch.finish();
         self.paused = ended == Some(BatchEnd::Paused);
         // Only the codec closes like this: the input was junk.
@@ -150,34 +167,39 @@ impl ClientConnection {
     }
 
     /// Has every complete request in the rest of the input executed.
-    fn decode_rest(&mut self, cx: &Context<'_>, buffers: &mut ReadBuffers) {
+    fn decode_rest(&mut self, cx: &Context<'_>) {
+        if let Some(request) = self.input.take_alone(self.codec.wanted()) {
+            let used = self.decode_alone(&request);
+            return self.input.put_back_alone(cx, request, used);
+        }
         let mut rest = self.input.take();
         let before = rest.len();
         self.decode(&mut rest);
-        self.input.put_back(cx, rest, before, buffers);
+        self.input.put_back(cx, rest, before);
     }
 
     /// Reads once and executes what came; false at the end of the input.
-    fn poll_turn(&mut self, cx: &mut Context<'_>, buffers: &mut ReadBuffers) -> Poll<io::Result<bool>> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<bool>> {
         let waits_for = if self.input.is_empty() { ConnectionState::Read } else { ConnectionState::Value };
         self.session.connection().set_state(waits_for);
         let wanted = self.codec.wanted();
-        let (len, place) = match ready!(self.input.poll_read(cx, &mut self.stream, wanted, buffers))? {
+        let (len, place) = match ready!(self.input.poll_read(cx, &mut self.stream, wanted, buffer))? {
             Read::Bytes(0, _) => return Poll::Ready(Ok(false)),
             Read::Bytes(len, place) => (len, place),
             Read::NoRoom => {
                 self.codec.refuse_unfinished();
-                self.decode_rest(cx, buffers);
+                self.decode_rest(cx);
                 return Poll::Ready(Ok(true));
             }
         };
         self.session.note_read(len);
         match place {
             Place::Shared => {
-                self.decode(&mut buffers.read);
-                self.input.keep(cx, &buffers.read, self.paused);
+                let before = buffer.len();
+                self.decode(buffer);
+                self.input.keep(cx, buffer, before, self.codec.wanted(), self.paused);
             }
-            Place::Own => self.decode_rest(cx, buffers),
+            Place::Own => self.decode_rest(cx),
         }
         Poll::Ready(Ok(true))
     }
@@ -229,13 +251,13 @@ impl ClientConnection {
                     return Poll::Ready(Ok(ended));
                 }
                 Next::Dump(..) | Next::Watch(_) if !draining => {
-                    ready!(self.poll_next(cx, &mut buffers.read.read))?;
+                    ready!(self.poll_next(cx, &mut buffers.read))?;
                     continue;
                 }
                 _ => {}
             }
             if self.paused {
-                ready!(self.poll_paused(cx, answered, &mut buffers.read));
+                ready!(self.poll_paused(cx, answered));
                 continue;
             }
             if draining {
@@ -263,12 +285,7 @@ impl ClientConnection {
     }
 
     /// Goes on with the rest of the input, when there is room for its replies.
-    fn poll_paused(
-        &mut self,
-        cx: &mut Context<'_>,
-        answered: Poll<()>,
-        buffers: &mut ReadBuffers,
-    ) -> Poll<()> {
+    fn poll_paused(&mut self, cx: &mut Context<'_>, answered: Poll<()>) -> Poll<()> {
         if self.session.memory().is_wanted() {
             ready!(answered);
             ready!(self.session.poll_room(cx));
@@ -278,7 +295,7 @@ impl ClientConnection {
         }
         // The client may have taken its time with the replies so far.
         self.session.tick();
-        self.decode_rest(cx, buffers);
+        self.decode_rest(cx);
         Poll::Ready(())
     }
 

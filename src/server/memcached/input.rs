@@ -5,34 +5,26 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::io::poll_read_buf;
 
 use crate::server::quota::{Quota, Refused, Share};
 use crate::server::stream::Stream;
+use crate::spare;
 
 /// Bytes of one read. Small enough to stay in the cache, large enough that a pipeline of 16
 /// fits many times.
 pub(super) const READ_BYTES: usize = 16 << 10;
 
-/// Rests of input up to this size go to the front of the thread's read buffer; larger ones (a
-/// value on its way) are read on in a buffer of the connection's own.
+/// Rests of input up to this size need no promise of room for what is to follow.
 const SMALL_REST: usize = 4 << 10;
 
 /// What a connection holds without being counted, so that small values cost no lock.
 pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
 
-/// A thread keeps the memory of a large request for the next one up to this size: the largest item of the usual limit.
-const KEPT_BYTES: usize = (1 << 20) + 2 * READ_BYTES;
-
-/// The buffers for input that the connections of one thread share.
-#[derive(Debug, Default)]
-pub(super) struct ReadBuffers {
-    /// What is read at once.
-    pub(super) read: BytesMut,
-    /// Memory for a large request, which would otherwise come from the system page by page each time.
-    spare: BytesMut,
-}
+/// A request of this size is read into memory with nothing else in it, which its value may keep. The rests of smaller ones
+/// go to the front of the thread's read buffer.
+const ALONE_BYTES: usize = 2 * READ_BYTES;
 
 /// One connection's input.
 #[derive(Debug)]
@@ -80,18 +72,26 @@ impl Input {
         cx: &mut Context<'_>,
         stream: &mut Stream,
         wanted: usize,
-        buffers: &mut ReadBuffers,
+        buffer: &mut BytesMut,
     ) -> Poll<io::Result<Read>> {
         if self.rest.len() > SMALL_REST {
-            return self.poll_read_large(cx, stream, wanted, &mut buffers.spare);
+            if wanted.max(self.rest.len()) >= ALONE_BYTES {
+                return self.poll_read_large(cx, stream, wanted);
+            }
+            if let Err(Refused) = ready!(self.share.poll_reserve(cx, ALONE_BYTES)) {
+                return Poll::Ready(Ok(Read::NoRoom));
+            }
         }
-        let buffer = &mut buffers.read;
         buffer.clear();
-        buffer.reserve(READ_BYTES);
+        buffer.reserve(self.rest.len() + READ_BYTES);
         buffer.extend_from_slice(&self.rest);
         // While there is no room, a rest is to stay small.
-        let most = if self.share.quota().is_tight() { SMALL_REST } else { READ_BYTES };
+        let is_tight = self.share.held() == 0 && self.share.quota().is_tight();
+        let most = if is_tight { SMALL_REST } else { READ_BYTES };
         let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut buffer.limit(most)))?;
+        if self.share.held() > 0 {
+            self.share.moved(len);
+        }
         Poll::Ready(Ok(Read::Bytes(len, Place::Shared)))
     }
 
@@ -103,16 +103,18 @@ impl Input {
         cx: &mut Context<'_>,
         stream: &mut Stream,
         wanted: usize,
-        spare: &mut BytesMut,
     ) -> Poll<io::Result<Read>> {
         let len = self.rest.len();
-        // A little of what follows fits in as well.
-        let total = wanted.max(len) + READ_BYTES;
+        let total = match wanted {
+            ALONE_BYTES.. if wanted > len => wanted,
+            // A little of what follows fits in as well.
+            _ => wanted.max(len) + READ_BYTES,
+        };
         if let Err(Refused) = ready!(self.share.poll_reserve(cx, total)) {
             return Poll::Ready(Ok(Read::NoRoom));
         }
         if self.rest.capacity() - len < READ_BYTES.min(total - len) {
-            self.grow(total, spare);
+            self.grow(total);
         }
         let most = self.rest.capacity().min(total) - len;
         let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut self.rest).limit(most)))?;
@@ -121,10 +123,8 @@ impl Input {
     }
 
     /// Gives the rest addresses for `total` bytes: the system has memory for them once they come in.
-    fn grow(&mut self, total: usize, spare: &mut BytesMut) {
-        // Not memory far larger than what is counted for it.
-        let suits = (total..=2 * total).contains(&spare.capacity());
-        let mut whole = if suits { std::mem::take(spare) } else { BytesMut::with_capacity(total) };
+    fn grow(&mut self, total: usize) {
+        let mut whole = spare::take(total);
         whole.extend_from_slice(&self.rest);
         self.rest = whole;
     }
@@ -134,26 +134,29 @@ impl Input {
         std::mem::take(&mut self.rest)
     }
 
+    /// Hands out the rest, if it is a large request of this length and nothing else.
+    pub(super) fn take_alone(&mut self, wanted: usize) -> Option<Bytes> {
+        (wanted >= ALONE_BYTES && self.rest.len() == wanted).then(|| self.take().freeze())
+    }
+
+    /// Takes back what was handed out by [`Input::take_alone`], of which this many bytes were executed; values may have
+    /// stayed in it.
+    pub(super) fn put_back_alone(&mut self, cx: &Context<'_>, request: Bytes, used: usize) {
+        let before = request.len();
+        let mut rest = request.try_into_mut().unwrap_or_else(|shared| shared[used..].into());
+        rest.advance(rest.len() - (before - used));
+        self.put_back(cx, rest, before);
+    }
+
     /// Takes back the part of `before` bytes that was not executed. A small rest does not keep the memory of a large
     /// one, which the thread may have.
-    pub(super) fn put_back(
-        &mut self,
-        cx: &Context<'_>,
-        mut rest: BytesMut,
-        before: usize,
-        buffers: &mut ReadBuffers,
-    ) {
+    pub(super) fn put_back(&mut self, cx: &Context<'_>, rest: BytesMut, before: usize) {
         let untouched = rest.len() == before;
         if untouched {
             self.rest = rest;
         } else {
             self.rest = BytesMut::from(&rest[..]);
-            rest.clear();
-            // All of its memory, with what lies in front of what was taken out of it.
-            _ = rest.try_reclaim(before);
-            if rest.capacity() <= KEPT_BYTES && rest.capacity() > buffers.spare.capacity() {
-                buffers.spare = rest;
-            }
+            spare::give_memory(rest);
         }
         // What was promised to a request that is not there yet stays promised.
         if !untouched || self.share.held() == 0 {
@@ -161,15 +164,27 @@ impl Input {
         }
     }
 
-    /// Keeps what was not executed in the thread's buffer.
-    pub(super) fn keep(&mut self, cx: &Context<'_>, left: &BytesMut, paused: bool) {
+    /// Keeps what was not executed of `before` bytes in the thread's buffer: the front of a request of `wanted` bytes, if
+    /// that is known.
+    pub(super) fn keep(
+        &mut self,
+        cx: &Context<'_>,
+        left: &BytesMut,
+        before: usize,
+        wanted: usize,
+        paused: bool,
+    ) {
+        let untouched = left.len() == before;
         self.rest.clear();
+        if wanted >= ALONE_BYTES && left.len() > SMALL_REST {
+            self.grow(wanted);
+        }
         self.rest.extend_from_slice(left);
         if self.rest.is_empty() {
             self.rest = BytesMut::new();
         }
-        // Otherwise room for all of it is asked for at the next read.
-        if paused || self.share.held() > 0 {
+        // Otherwise room for all of it was promised, or is asked for at the next read.
+        if paused || !untouched && self.share.held() > 0 {
             self.count(cx);
         }
     }

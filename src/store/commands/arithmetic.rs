@@ -50,5 +50,5 @@ pub(super) fn on_miss<'v>(
 ) -> (Shown, NewItem<'v>) {
     let cas = rq.cx.shared.new_cas(sum.new_cas);
     let facts = Facts { cas, flags: 0, exptime: rq.ends(made.ends), accessed: rq.cx.now, stamp: rq.stamp() };
-    (Shown::made(rq, facts, made), NewItem { facts, value })
+    (Shown::made(rq, facts, made), NewItem { facts, value, received: None })
 }

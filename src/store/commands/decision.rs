@@ -1,5 +1,7 @@
 //! What the rules decide: an effect on what lies there, and what is answered.
 
+use bytes::Bytes;
+
 use crate::command::{Found, Made, Outcome};
 use crate::store::context::Request;
 use crate::store::facts::{Facts, NewValue, STALE, WIN_SENT};
@@ -61,6 +63,15 @@ impl Decision<'_> {
 pub(super) struct NewItem<'v> {
     pub(super) facts: Facts,
     pub(super) value: &'v [u8],
+    /// The memory in which the value was received, where the item may keep that.
+    pub(super) received: Option<&'v Bytes>,
+}
+
+impl<'v> NewItem<'v> {
+    #[inline]
+    pub(super) fn new_value(&self) -> NewValue<'v> {
+        NewValue::sent(self.value, self.received)
+    }
 }
 
 /// A [`Found`] to which only key and value are missing.

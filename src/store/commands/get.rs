@@ -42,5 +42,5 @@ pub(super) fn on_miss(rq: &Request<'_>, get: &Get, made: Made) -> (Shown, NewIte
     let fresh = Facts { cas, flags: 0, exptime: rq.ends(made.ends), accessed: rq.cx.now, stamp: rq.stamp() };
     let facts = Facts { stamp: fresh.stamp | WIN_SENT | if get.bump { FETCHED } else { 0 }, ..fresh };
     let shown = Shown { won: true, ..Shown::made(rq, fresh, made) };
-    (shown, NewItem { facts, value: &[] })
+    (shown, NewItem { facts, value: &[], received: None })
 }

@@ -30,7 +30,7 @@ pub(super) fn on_miss<'v>(rq: &Request<'_>, set: &Set<'v>) -> Result<NewItem<'v>
         accessed: rq.cx.now,
         stamp: rq.stamp(),
     };
-    Ok(NewItem { facts, value: set.value })
+    Ok(NewItem { facts, value: set.value, received: set.received })
 }
 
 /// What becomes of an item that is there, whose value has `len` bytes.
@@ -66,7 +66,7 @@ fn write<'v>(
         SetMode::Add => Err(Outcome::NotStored),
         SetMode::Set | SetMode::Replace => {
             let exptime = if is_stale { facts.exptime } else { rq.ends(set.exptime) };
-            Ok((Facts { flags: set.flags, exptime, stamp, ..facts }, NewValue::Bytes(set.value)))
+            Ok((Facts { flags: set.flags, exptime, stamp, ..facts }, NewValue::sent(set.value, set.received)))
         }
         SetMode::Append | SetMode::Prepend => {
             if set.compare.is_some_and(|compare| compare != 0 && compare != facts.cas) {

@@ -126,8 +126,8 @@ impl<'t> Entry<'t> {
         let (key_len, old_len) = (spot.form.key_len(), spot.form.value_len());
         let len = value.len(old_len);
         if len != old_len && !self.table.memory.fits_segment(key_len, len) {
-            let value = value.made_of(self.value());
-            return self.rebuild(facts, &value);
+            let made = value.kept().unwrap_or_else(|| value.made_of(self.value()).into());
+            return self.rebuild(facts, NewValue::Received(&made, &made));
         }
         let segment = self.table.memory.segment_mut(spot.segment);
         let wanted = segment.form(facts, key_len, len);
@@ -148,8 +148,8 @@ impl<'t> Entry<'t> {
             large.overwrite(value);
             self.table.memory.larges.update(number, *facts);
         } else {
-            let value = value.made_of(&large.value);
-            self.rebuild(facts, &value);
+            let made = value.kept().unwrap_or_else(|| value.made_of(&large.value).into());
+            self.rebuild(facts, NewValue::Received(&made, &made));
         }
     }
 
@@ -167,11 +167,11 @@ impl<'t> Entry<'t> {
     }
 
     /// Stores the item anew, in a segment or alone.
-    fn rebuild(&mut self, facts: &Facts, value: &[u8]) {
+    fn rebuild(&mut self, facts: &Facts, value: NewValue<'_>) {
         let place = self.slot.place();
         let key: Box<[u8]> = self.table.memory.key(place).into();
         let queue = self.table.memory.queue(place);
-        let (place, accessed) = self.table.store(queue, facts, &key, value);
+        let (place, accessed) = self.table.store(queue, facts, &key, &value);
         self.move_to(place, accessed);
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::clock::Seconds;
+use crate::spare::{self, allocated};
 use crate::store::facts::{Facts, NewValue};
 use crate::store::table::queues::{Queue, UNIT_BYTES};
 use crate::store::table::segment::Ends;
@@ -27,9 +28,12 @@ impl Large {
         large_bytes(self.key.len(), self.value.len())
     }
 
-    /// Writes another value of the same length over the one that it has, or in its place while that is on its way to a
-    /// client.
+    /// Writes another value of the same length over the one that it has, or in its place: while that is on its way to a
+    /// client, or where the new one lies in memory that may be kept.
     pub(super) fn overwrite(&mut self, value: NewValue<'_>) {
+        if let Some(received) = value.kept() {
+            return spare::give(std::mem::replace(&mut self.value, received));
+        }
         self.value = match std::mem::take(&mut self.value).try_into_mut() {
             Ok(mut bytes) => {
                 value.overwrite(&mut bytes);
@@ -118,29 +122,5 @@ impl LargeItems {
     /// Looks when the first one ends.
     pub(super) fn find_next_end(&mut self) {
         self.next_end = self.iter().map(|(_, item)| item.ends().first()).min().unwrap_or(Seconds::MAX);
-    }
-}
-
-/// What an allocator takes for so many bytes: four sizes for each doubling.
-pub(super) fn allocated(bytes: usize) -> usize {
-    match bytes {
-        0 => 0,
-        1..=128 => bytes.next_multiple_of(16),
-        _ => bytes.next_multiple_of(1 << (usize::BITS - (bytes - 1).leading_zeros() - 3)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::allocated;
-
-    #[test]
-    fn sizes_come_in_four_steps_a_doubling() {
-        for (bytes, size) in [(0, 0), (1, 16), (100, 112), (128, 128), (129, 160), (1025, 1280), (8192, 8192)]
-        {
-            assert_eq!(allocated(bytes), size);
-        }
-        assert_eq!(allocated(8193), 10 << 10);
-        assert_eq!(allocated(900_000), 896 << 10);
     }
 }

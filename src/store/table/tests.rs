@@ -16,7 +16,7 @@ const KEYS: u8 = 40;
 enum Op {
     Insert(u8, Facts, usize),
     Update(u8, Facts),
-    /// A value of this many bytes in one of four ways.
+    /// A value of this many bytes in one of five ways.
     Rewrite(u8, Facts, usize, u8),
     Promote(u8),
     Remove(u8),
@@ -50,7 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (0..KEYS, facts(), len()).prop_map(|(key, facts, len)| Op::Insert(key, facts, len)),
         2 => (0..KEYS, facts()).prop_map(|(key, facts)| Op::Update(key, facts)),
-        4 => (0..KEYS, facts(), len(), 0..4_u8)
+        4 => (0..KEYS, facts(), len(), 0..5_u8)
             .prop_map(|(key, facts, len, how)| Op::Rewrite(key, facts, len, how)),
         2 => (0..KEYS).prop_map(Op::Promote),
         3 => (0..KEYS).prop_map(Op::Remove),
@@ -67,11 +67,13 @@ fn key(number: u8) -> Vec<u8> {
 
 type Model = BTreeMap<Vec<u8>, (Facts, Vec<u8>)>;
 
-fn new_value(bytes: &[u8], how: u8) -> NewValue<'_> {
+fn new_value(memory: &Bytes, len: usize, how: u8) -> NewValue<'_> {
+    let bytes = &memory[..len];
     match how {
         0 => NewValue::Bytes(bytes),
         1 => NewValue::Appended(bytes),
         2 => NewValue::Prepended(bytes),
+        3 => NewValue::Received(bytes, memory),
         _ => NewValue::Padded(bytes),
     }
 }
@@ -128,14 +130,14 @@ fn sweep(table: &mut Table, model: &mut Model, now: Seconds, all: bool) {
 }
 
 fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
-    let bytes = [b'1'; 300];
+    let bytes = Bytes::from_static(&[b'1'; 300]);
     match *op {
         Op::Insert(number, facts, len) => {
             let key = key(number);
             if model.get(&key).is_none() {
                 let (used, growth) = (table.used(), table.growth(&facts, key.len(), len) as i64);
                 let before = (table.index.bytes() + table.ghost.bytes()) as i64;
-                table.insert(&hash.lookup(&key), facts, &bytes[..len]);
+                table.insert(&hash.lookup(&key), facts, NewValue::Bytes(&bytes[..len]));
                 let around = (table.index.bytes() + table.ghost.bytes()) as i64 - before;
                 let extra = 256;
                 assert!(table.used() - used - around <= growth.max(SEGMENT_BYTES as i64) + extra);
@@ -149,7 +151,7 @@ fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
             model.entry(key).and_modify(|(old, _)| *old = facts);
         }
         Op::Rewrite(number, facts, len, how) => {
-            let (key, value) = (key(number), new_value(&bytes[..len], how));
+            let (key, value) = (key(number), new_value(&bytes, len, how));
             let entry = table.find(&hash.lookup(&key));
             assert_eq!(entry.is_some(), model.contains_key(&key));
             let Some(mut entry) = entry else { return };
@@ -228,7 +230,7 @@ fn what_was_used_twice_outlives_what_was_not() {
     let (mut table, hash) = tiny(1);
     let name = |number: usize| format!("{number:04}").into_bytes();
     for number in 0..200 {
-        table.insert(&hash.lookup(&name(number)), PLAIN, &[b'x'; 20]);
+        table.insert(&hash.lookup(&name(number)), PLAIN, NewValue::Bytes(&[b'x'; 20]));
         if number % 10 == 0 {
             let name = name(number);
             let mut entry = table.find(&hash.lookup(&name)).unwrap();
@@ -244,7 +246,7 @@ fn what_was_used_twice_outlives_what_was_not() {
     assert!(gone.0.is_sorted(), "first in, first out");
     // A key that comes back soon goes where it stays longer.
     let again = gone.0.last().unwrap();
-    table.insert(&hash.lookup(again), PLAIN, b"");
+    table.insert(&hash.lookup(again), PLAIN, NewValue::Bytes(b""));
     let place = table.find(&hash.lookup(again)).unwrap().place();
     assert_eq!(table.memory.queue(place), Queue::Main);
 }
@@ -254,7 +256,11 @@ fn segments_of_what_ends_soon_are_freed_whole() {
     let (mut table, hash) = tiny(1);
     for number in 0..100_u32 {
         let exptime = if number.is_multiple_of(2) { 0 } else { 100 };
-        table.insert(&hash.lookup(&number.to_be_bytes()), Facts { exptime, ..PLAIN }, &[b'x'; 30]);
+        table.insert(
+            &hash.lookup(&number.to_be_bytes()),
+            Facts { exptime, ..PLAIN },
+            NewValue::Bytes(&[b'x'; 30]),
+        );
     }
     let segments = table.memory.segments().count();
     struct At(Seconds, usize);
@@ -285,7 +291,11 @@ fn a_flush_frees_segments_without_asking_what_ends() {
     let (mut table, hash) = tiny(1);
     for number in 0..100_u32 {
         let stamp = if number < 50 { 0x100 } else { 0x200 };
-        table.insert(&hash.lookup(&number.to_be_bytes()), Facts { stamp, ..PLAIN }, &[b'x'; 30]);
+        table.insert(
+            &hash.lookup(&number.to_be_bytes()),
+            Facts { stamp, ..PLAIN },
+            NewValue::Bytes(&[b'x'; 30]),
+        );
     }
     assert!(table.dead_unit(Horizon { now: 0, floor: 0x100 }).is_none());
     assert!(table.dead_unit(Horizon { now: 0, floor: 0x200 }).is_some());

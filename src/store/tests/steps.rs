@@ -1,6 +1,7 @@
 //! Random commands, to the store and to its model at once: a store that is alone, or one of a
 //! cluster whose keys come and go.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -30,7 +31,12 @@ enum Token {
 #[derive(Debug, Clone)]
 enum Act {
     Get(Get),
-    Set { set: Set<'static>, value: Vec<u8> },
+    /// The value stands in the request behind `HEAD` and before an end of line; an item may keep that memory.
+    Set {
+        set: Set<'static>,
+        request: Bytes,
+        may_keep: bool,
+    },
     Delete(Delete),
     Arithmetic(Arithmetic),
     Inspect,
@@ -80,13 +86,17 @@ fn maybe<T: std::fmt::Debug + Clone + 'static>(
     prop_oneof![3 => Just(None), 1 => some.prop_map(Some)].boxed()
 }
 
-fn value() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![
+/// What a client sends before a value.
+const HEAD: &[u8] = b"set key 0 0 100\r\n";
+
+fn request() -> impl Strategy<Value = Bytes> {
+    let value = prop_oneof![
         (0..200_u64).prop_map(|number| number.to_string().into_bytes()),
         Just(u64::MAX.to_string().into_bytes()),
         Just(b" 7 apples".to_vec()),
         (0..ITEM_SIZE_MAX).prop_map(|len| vec![b'v'; len]),
-    ]
+    ];
+    value.prop_map(|value| [HEAD, &value, b"\r\n"].concat().into())
 }
 
 fn mode() -> impl Strategy<Value = SetMode> {
@@ -111,12 +121,13 @@ fn act() -> impl Strategy<Value = Act> {
             Act::Get(Get { touch, vivify, recache, recache_first, touch_last, new_cas, bump, wins })
         },
     );
-    let set = (mode(), value(), 0..3_u32, exptime(), new_cas(), any::<bool>(), maybe(exptime())).prop_map(
-        |(mode, value, flags, exptime, new_cas, invalidate, vivify)| Act::Set {
+    let switches_of_set = (any::<bool>(), any::<bool>());
+    let set = (mode(), request(), 0..3_u32, exptime(), new_cas(), switches_of_set, maybe(exptime()))
+        .prop_map(|(mode, request, flags, exptime, new_cas, (invalidate, may_keep), vivify)| Act::Set {
             set: Set { mode, flags, exptime, new_cas, invalidate, vivify, ..SET },
-            value,
-        },
-    );
+            request,
+            may_keep,
+        });
     let delete = (new_cas(), any::<bool>(), maybe(exptime()), any::<bool>()).prop_map(
         |(new_cas, invalidate, touch, clear)| {
             Act::Delete(Delete { compare: None, new_cas, invalidate, touch, clear, meta: true })
@@ -231,7 +242,10 @@ impl Pair {
         });
         let verb = match act {
             Act::Get(get) => Verb::Get(*get),
-            Act::Set { set, value } => Verb::Set(Set { value, compare, ..*set }),
+            Act::Set { set, request, may_keep } => {
+                let value = &request[HEAD.len()..request.len() - 2];
+                Verb::Set(Set { value, received: may_keep.then_some(request), compare, ..*set })
+            }
             Act::Delete(delete) => Verb::Delete(Delete { compare, ..*delete }),
             Act::Arithmetic(sum) => Verb::Arithmetic(Arithmetic { compare, ..*sum }),
             Act::Inspect => Verb::Inspect,
