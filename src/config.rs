@@ -27,6 +27,7 @@ mod log_format;
 mod node;
 mod option_specs;
 mod settings;
+mod snapshot;
 mod values;
 
 pub use help::{MEMCACHED_VERSION, version};

@@ -26,6 +26,7 @@ pub mod peer;
 pub mod process;
 pub mod protocol;
 pub mod server;
+pub mod snapshot;
 pub mod spare;
 pub mod stats;
 pub mod store;

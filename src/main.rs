@@ -101,7 +101,10 @@ fn run(mut launch: Launch, log: &Started, rights: &Rights) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{failure}");
-            ExitCode::FAILURE
+            match failure {
+                node::Error::Snapshot(_) => ExitCode::from(SYSTEM_REFUSED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod sweeper;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use bound::{Bound, bind};
@@ -57,6 +58,14 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     }
 
     info!("stopping");
-    running.stop().await;
+    let at_once = CancellationToken::new();
+    let mut stopping = std::pin::pin!(running.stop(&at_once));
+    loop {
+        tokio::select! {
+            () = &mut stopping => break,
+            _ = terminate.recv() => at_once.cancel(),
+            _ = interrupt.recv() => at_once.cancel(),
+        }
+    }
     Ok(())
 }

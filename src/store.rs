@@ -89,6 +89,9 @@ impl Store {
         let rq = Request { cx, key, key_binary: command.key_binary };
         let result = commands::execute(&mut table, &rq, &command.verb, reply);
         let writes = !matches!(command.verb, Verb::Get(Get { vivify: None, .. }) | Verb::Inspect);
+        if writes {
+            table.note_written(key.hash);
+        }
         self.account(caller, index, table, before, writes);
         result
     }
@@ -144,6 +147,7 @@ impl Store {
         let mut table = self.shards.lock(index);
         let before = Before::of(&table);
         commands::drop_unstored(&mut table, &key, mode);
+        table.note_written(key.hash);
         self.count(&table, &before);
     }
 
@@ -165,6 +169,11 @@ impl Store {
             generations.flush();
         }
         sweep::sweep_overdue(&self.shards, caller);
+    }
+
+    /// When a delayed flush makes every item a miss that is there now; `None` where there is none.
+    pub fn flush_due(&self) -> Option<Seconds> {
+        self.shards.shared.generations.0.due()
     }
 
     /// Begins a new generation, which every value that is set from now on carries, and returns
@@ -214,7 +223,13 @@ impl Store {
         });
     }
 
-    /// Stores an item that comes from another node as it was there: with its CAS token, marks,
+    /// Items are about to be brought in, or all are here: between the two, what clients write, delete or let expire is
+    /// not replaced by an item of before ([`Store::receive`]). To be called before clients are served.
+    pub fn expect_arrivals(&self, expected: bool) {
+        self.shards.tables.iter().for_each(|table| table.lock().watch_writes(expected));
+    }
+
+    /// Stores an item that comes from another node, or from a snapshot, as it was there: with its CAS token, marks,
     /// generation and remaining time. What a client has stored here meanwhile stays. No command
     /// is counted.
     pub fn receive(&self, caller: &Caller<'_>, moving: &MovingItem<'_>) -> Arrival {
@@ -226,6 +241,11 @@ impl Store {
         let arrival = commands::arrive(&mut table, &rq, moving);
         self.account(caller, index, table, before, true);
         arrival
+    }
+
+    /// Whether such an item can come in and nothing need give way for it.
+    pub fn has_room(&self, key_len: usize, value_len: usize) -> bool {
+        !self.shards.shared.budget.is_over(self.shards.most_growth(key_len, value_len) as i64)
     }
 
     /// Parts of the memory, for [`Store::walk`]. Every key lies in one of them and stays there.
@@ -241,6 +261,11 @@ impl Store {
     /// Whether there is no item in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The highest CAS token given so far.
+    pub fn highest_cas(&self) -> u64 {
+        self.shards.shared.highest_cas()
     }
 
     /// Makes every CAS token from now on a higher one than this.

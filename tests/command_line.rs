@@ -202,7 +202,10 @@ fn a_wrong_value_names_the_flag_and_what_is_allowed() {
 fn what_cannot_be_had_is_refused_with_the_reason() {
     for (args, expected) in [
         (&["-S"][..], "-S: needs a file of user:password lines"),
-        (&["-e", "/mnt/file"], "-e /mnt/file: items are not kept in a file here"),
+        (
+            &["-e", "/mnt/file"],
+            "-e /mnt/file: items do not live in a file here: --snapshot FILE keeps them over a restart",
+        ),
         (&["-U", "11211"], "-U 11211: there is no UDP here"),
         (&["-o", "ext_path=/x:1g"], "items are kept in memory only, never on disk"),
         (&["-o", "proxy_config=/x.lua"], "there is no Lua proxy here"),

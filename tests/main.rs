@@ -25,6 +25,7 @@ mod process;
 mod proto;
 mod readme;
 mod simulation;
+mod snapshot;
 mod standstill;
 mod statistics;
 mod status_page;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::settings::Settings;
-use crate::config::{ConfigError, Launch, cluster, http, listen, option_specs, values};
+use crate::config::{ConfigError, Launch, cluster, http, listen, option_specs, snapshot, values};
 use crate::logs;
 use crate::protocol::codec::Protocol;
 use crate::server::{Listen, Security, UnixListen, guests};
@@ -77,7 +77,8 @@ pub(super) fn launch(
         reader.warnings.push(format!("passed over as memcached does: {}", settings.stray().join(" ")));
     }
     let http = http::options(settings)?;
-    let node = node::Options { store, server, http, cluster, ..node::Options::default() };
+    let snapshot = snapshot::options(settings, cluster.is_some(), &mut reader.warnings)?;
+    let node = node::Options { store, server, http, cluster, snapshot, ..node::Options::default() };
     Ok(Launch { node, process, logs, warnings: reader.warnings })
 }
 
@@ -95,6 +96,7 @@ pub(super) fn make_paths_absolute(launch: &mut Launch) {
     let paths = [
         launch.process.pid_file.as_mut(),
         launch.node.port_file.as_mut(),
+        launch.node.snapshot.as_mut().map(|snapshot| &mut snapshot.path),
         log_file,
         server.auth_file.as_mut(),
         server.unix.as_mut().map(|unix| &mut unix.path),

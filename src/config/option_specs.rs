@@ -108,6 +108,9 @@ pub(super) const OPTION_SPECS: &[OptionSpec] = &[
     used('I', "max-item-size", Takes::Value),
     used('M', "disable-evictions", Takes::Switch),
     used('C', "disable-cas", Takes::Switch),
+    // In place of memcached's -e.
+    long(SNAPSHOT, Takes::Value),
+    long(SNAPSHOT_MAX_AGE, Takes::Value),
     // Connections and threads.
     used('c', "conn-limit", Takes::Value),
     used('t', "threads", Takes::Value),
@@ -220,10 +223,12 @@ pub(super) const EXTENDED: &str = "extended";
 pub(super) const LOG_FORMAT: &str = "log-format";
 pub(super) const LOG_FILE: &str = "log-file";
 pub(super) const LOG_SYSLOG: &str = "log-syslog";
+pub(super) const SNAPSHOT: &str = "snapshot";
+pub(super) const SNAPSHOT_MAX_AGE: &str = "snapshot-max-age";
 
 pub(super) const NO_UDP: &str =
     "there is no UDP here (it amplifies attacks, and carries no large values): 0 is allowed";
-const NO_MEMORY_FILE: &str = "items are not kept in a file here: a restart starts empty; leave it out";
+const NO_MEMORY_FILE: &str = "items do not live in a file here: --snapshot FILE keeps them over a restart";
 const NO_CIPHERS: &str =
     "an OpenSSL cipher list has no meaning for rustls, which only has strong suites: leave it out";
 /// `-o ext_*`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::cluster::etcd;
 use crate::server::{self, admin, listen};
-use crate::{auth, logs, peer, store, tls};
+use crate::{auth, logs, peer, snapshot, store, tls};
 
 /// Everything a node is told at start; the command line, the environment and the file fill it
 /// in (`config`), and tests fill it in directly.
@@ -19,6 +19,8 @@ pub struct Options {
     pub http: Option<admin::Options>,
     /// The cluster it belongs to; alone without.
     pub cluster: Option<ClusterOptions>,
+    /// Where it keeps its items while it is down; nowhere without. For a node that is alone.
+    pub snapshot: Option<snapshot::Options>,
     /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
     pub port_file: Option<PathBuf>,
     /// Counts of the process's log lines, for its metrics.
@@ -61,6 +63,9 @@ pub enum Error {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// No snapshot can be written.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
     /// The users cannot be read.
     #[error(transparent)]
     Auth(#[from] auth::Error),

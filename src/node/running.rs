@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::events::Events;
@@ -29,6 +29,7 @@ use crate::server::prefix::Prefixes;
 use crate::server::quota::Quota;
 use crate::server::strangers::Strangers;
 use crate::server::worker::{Workers, accept, ended};
+use crate::snapshot::Snapshot;
 use crate::stats::Registry;
 use crate::store::Store;
 use crate::watchdog::Watchdog;
@@ -45,6 +46,7 @@ pub(super) struct Running {
     http: Option<JoinHandle<()>>,
     sweeper: JoinHandle<()>,
     unix_path: Option<PathBuf>,
+    snapshot: Option<Snapshot>,
 }
 
 impl Running {
@@ -57,7 +59,9 @@ impl Running {
         let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
         let (sweep, sweep_asked) = sync_channel(1);
         let log_lines = options.log_lines.clone();
+        let snapshot = options.snapshot.clone();
         let context = context(&mut bound, options, sweep);
+        let snapshot = snapshot.map(|options| Snapshot::begin(&options, &context.store)).transpose()?;
         let watchdog = context.watchdog.clone();
         tokio::spawn(watchdog.watch("main").keep());
 
@@ -92,12 +96,13 @@ impl Running {
             acceptors.spawn(accept(context.clone(), counters, listening, workers.inboxes(), cluster));
         }
 
-        Ok(Self { context, acceptors, member, workers, http, sweeper, unix_path })
+        Ok(Self { context, acceptors, member, workers, http, sweeper, unix_path, snapshot })
     }
 
-    /// Stops every thread: a member leaves its cluster first, while it still answers.
-    pub(super) async fn stop(self) {
-        let Self { context, mut acceptors, member, workers, http, sweeper, unix_path } = self;
+    /// Stops every thread: a member leaves its cluster first, while it still answers. Then writes a snapshot, unless told to
+    /// stop `at_once`.
+    pub(super) async fn stop(self, at_once: &CancellationToken) {
+        let Self { context, mut acceptors, member, workers, http, sweeper, unix_path, snapshot } = self;
         if let Some(member) = &member {
             member.leave(context.options.grace).await;
         }
@@ -106,9 +111,9 @@ impl Running {
         context.drain();
         let until = Instant::now() + context.options.grace + PATIENCE;
         while acceptors.join_next().await.is_some() {}
-        workers.join(until).await;
+        let mut all_ended = workers.join(until).await;
         if let Some(http) = http {
-            ended(http, until).await;
+            all_ended &= ended(http, until).await;
         }
         if let Some(member) = member {
             member.end().await;
@@ -118,6 +123,18 @@ impl Running {
         if let Some(path) = unix_path {
             // Another thread may have been faster.
             _ = std::fs::remove_file(path);
+        }
+        match snapshot {
+            Some(snapshot) if all_ended => {
+                let at_once = at_once.clone();
+                let written = tokio::task::spawn_blocking(move || {
+                    snapshot.end(&context.store, || at_once.is_cancelled())
+                });
+                // A panic was logged when it happened.
+                _ = written.await;
+            }
+            Some(_) => warn!("no snapshot is written: a thread that may still change items stands still"),
+            None => {}
         }
     }
 }

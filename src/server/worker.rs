@@ -116,27 +116,31 @@ impl Workers {
     }
 
     /// Waits until every connection is over, or has outlived the grace period; does not wait for a thread that stands
-    /// still.
-    pub async fn join(self, until: Instant) {
+    /// still. Whether all threads have ended.
+    pub async fn join(self, until: Instant) -> bool {
         drop(self.inboxes);
         drop(self.peer_inboxes);
+        let mut all_ended = true;
         for thread in self.threads {
-            ended(thread, until).await;
+            all_ended &= ended(thread, until).await;
         }
+        all_ended
     }
 }
 
-/// Waits for the end of a thread, but not for one that does not end.
-pub async fn ended(thread: JoinHandle<()>, until: Instant) {
+/// Waits for the end of a thread, but not for one that does not end; whether it has ended.
+pub async fn ended(thread: JoinHandle<()>, until: Instant) -> bool {
     while !thread.is_finished() {
         if Instant::now() >= until {
             let name = thread.thread().name().unwrap_or_default();
-            return warn!("the thread {name} stands still: it ends with the process");
+            warn!("the thread {name} stands still: it ends with the process");
+            return false;
         }
         tokio::time::sleep(ENDED_POLL).await;
     }
     // A panic was logged when it happened.
     _ = thread.join();
+    true
 }
 
 /// What a worker needs to be a part of a cluster.

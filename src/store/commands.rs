@@ -173,6 +173,9 @@ fn inspect<R>(table: &mut Table, rq: &Request<'_>, reply: impl FnOnce(Outcome<'_
 pub(super) fn arrive(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_>) -> Arrival {
     let Some(facts) = moving.facts(rq) else { return Arrival::Dead };
     let value = moving.item.value;
+    if table.was_written(rq.key.hash) {
+        return Arrival::Overwritten;
+    }
     if let Some(entry) = table.find(&rq.key) {
         let there = *entry.facts();
         match rq.cx.dead(&there) {

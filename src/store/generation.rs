@@ -160,6 +160,11 @@ impl Generations {
         self.due.store(due, Ordering::Release);
     }
 
+    /// When a delayed flush is due; `None` where there is none.
+    pub(super) fn due(&self) -> Option<Seconds> {
+        Some(self.due.load(Ordering::Relaxed)).filter(|due| *due != 0)
+    }
+
     fn change(&self, next: impl Fn(Span) -> Span) -> Span {
         let next = |word| next(Span::from_word(word));
         let before =

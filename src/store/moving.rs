@@ -27,6 +27,10 @@ pub enum Arrival {
     Stored,
     /// A live item lies under its key, and stays.
     Present,
+    /// A client has written or deleted something under its key since [`Store::expect_arrivals`].
+    ///
+    /// [`Store::expect_arrivals`]: crate::store::Store::expect_arrivals
+    Overwritten,
     /// Its time is over, or its generation counts no more.
     Dead,
     /// It is too large here, or there is no room and none may be made.

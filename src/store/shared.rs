@@ -48,6 +48,11 @@ impl Shared {
         }
     }
 
+    /// The highest CAS token given so far.
+    pub(super) fn highest_cas(&self) -> u64 {
+        self.next_cas.0.load(Ordering::Relaxed)
+    }
+
     /// Makes every CAS token from now on a higher one than this.
     pub(super) fn raise_cas(&self, above: u64) {
         self.next_cas.0.fetch_max(above, Ordering::Relaxed);

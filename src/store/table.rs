@@ -15,6 +15,7 @@ mod reclaim;
 mod scan;
 mod segment;
 mod slot;
+mod written;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::store::table::large::{Large, large_bytes};
 use crate::store::table::memory::{Memory, Spot};
 use crate::store::table::queues::{Queue, Queues, TtlClass, Unit};
 use crate::store::table::slot::{Accessed, Place, Slot};
+use crate::store::table::written::Written;
 
 pub(super) use entry::Entry;
 pub(super) use pool::Pool;
@@ -44,6 +46,8 @@ pub(super) struct Table {
     memory: Memory,
     queues: Queues,
     ghost: Ghost,
+    /// While items are brought in from elsewhere.
+    written: Option<Written>,
 }
 
 impl Table {
@@ -54,7 +58,26 @@ impl Table {
             memory: Memory::new(pool, hash),
             queues: Queues::new(),
             ghost: Ghost::default(),
+            written: None,
         }
+    }
+
+    /// From now on, or no longer, notes which keys are written.
+    pub(super) fn watch_writes(&mut self, watch: bool) {
+        self.written = watch.then(Written::new);
+    }
+
+    /// Notes that a key was written, where somebody wants to know.
+    #[inline]
+    pub(super) fn note_written(&mut self, hash: u64) {
+        if let Some(written) = &mut self.written {
+            written.note(hash);
+        }
+    }
+
+    /// Whether a key was, or may have been, written since [`Table::watch_writes`].
+    pub(super) fn was_written(&self, hash: u64) -> bool {
+        self.written.as_ref().is_some_and(|written| written.has(hash))
     }
 
     #[inline]
