@@ -84,7 +84,7 @@ impl Snapshot {
 fn begin_loading(found: Found, path: &Path, store: &Arc<Store>) -> io::Result<JoinHandle<()>> {
     info!("snapshot {} of {} s ago: reading {} items back", path.display(), found.age, found.header.items);
     store.raise_cas(found.header.cas);
-    store.expect_arrivals(true);
+    store.expect_arrivals(found.header.items);
     let (path, loaded_into) = (path.to_owned(), store.clone());
     let loader = std::thread::Builder::new().name("snapshot".into());
     let loader = loader.spawn(move || {
@@ -95,10 +95,10 @@ fn begin_loading(found: Found, path: &Path, store: &Arc<Store>) -> io::Result<Jo
             }
             Err(why) => say_refused(&path, &found.refuse(&path, why)),
         }
-        loaded_into.expect_arrivals(false);
+        loaded_into.end_arrivals();
     });
     if loader.is_err() {
-        store.expect_arrivals(false);
+        store.end_arrivals();
     }
     loader
 }

@@ -45,6 +45,9 @@ pub use min_generations::MinGenerations;
 pub use moving::{Arrival, MovingItem};
 pub use options::Options;
 
+/// Fewer bytes no item takes, with its slot.
+const ITEM_BYTES_LEAST: u64 = 24;
+
 /// Digits of the longest number.
 const DECIMAL_MAX: usize = 20;
 
@@ -223,10 +226,22 @@ impl Store {
         });
     }
 
-    /// Items are about to be brought in, or all are here: between the two, what clients write, delete or let expire is
-    /// not replaced by an item of before ([`Store::receive`]). To be called before clients are served.
-    pub fn expect_arrivals(&self, expected: bool) {
-        self.shards.tables.iter().for_each(|table| table.lock().watch_writes(expected));
+    /// About this many items are going to be brought in. From now on, what clients write, delete or let expire is not
+    /// replaced by an item of before ([`Store::receive`]). To be called before clients are served.
+    pub fn expect_arrivals(&self, items: u64) {
+        let most = self.budget_bytes() / ITEM_BYTES_LEAST;
+        let items = items.min(most).div_ceil(self.shards.len() as u64) as usize;
+        for table in &self.shards.tables {
+            let mut table = table.lock();
+            let before = Before::of(&table);
+            table.expect_arrivals(items);
+            self.count(&table, &before);
+        }
+    }
+
+    /// No more items are going to be brought in.
+    pub fn end_arrivals(&self) {
+        self.shards.tables.iter().for_each(|table| table.lock().end_arrivals());
     }
 
     /// Stores an item that comes from another node, or from a snapshot, as it was there: with its CAS token, marks,

@@ -80,11 +80,11 @@ fn loaded(store: &Store, path: &Path, clients: impl FnOnce(&Store)) -> Loaded {
     let now = store.clock().unix(store.clock().now());
     let found = take(path, HOUR, now).expect("it is in order").expect("it is there");
     store.raise_cas(found.header.cas);
-    store.expect_arrivals(true);
+    store.expect_arrivals(found.header.items);
     clients(store);
     let loaded = load(&found, store).expect("it is in order");
     found.remove();
-    store.expect_arrivals(false);
+    store.end_arrivals();
     loaded
 }
 

@@ -62,9 +62,15 @@ impl Table {
         }
     }
 
-    /// From now on, or no longer, notes which keys are written.
-    pub(super) fn watch_writes(&mut self, watch: bool) {
-        self.written = watch.then(Written::new);
+    /// From now on notes which keys are written, because this many items are about to come in.
+    pub(super) fn expect_arrivals(&mut self, items: usize) {
+        self.written = Some(Written::new());
+        self.index.expect(items);
+    }
+
+    /// No longer notes which keys are written.
+    pub(super) fn end_arrivals(&mut self) {
+        self.written = None;
     }
 
     /// Notes that a key was written, where somebody wants to know.
@@ -75,7 +81,7 @@ impl Table {
         }
     }
 
-    /// Whether a key was, or may have been, written since [`Table::watch_writes`].
+    /// Whether a key was, or may have been, written since [`Table::expect_arrivals`].
     pub(super) fn was_written(&self, hash: u64) -> bool {
         self.written.as_ref().is_some_and(|written| written.has(hash))
     }

@@ -124,6 +124,19 @@ impl Index {
         self.pieces[at.piece].buckets[at.bucket].0[at.slot] = slot;
     }
 
+    /// Makes the pieces that are empty as large as this many items in all pieces will need, so that they need not grow
+    /// step by step.
+    pub(super) fn expect(&mut self, items: usize) {
+        let each = items.div_ceil(self.pieces.len());
+        let enough = (each * GROW_ABOVE.1).div_ceil(BUCKET_SLOTS * GROW_ABOVE.0);
+        let Some(count) = bucket_counts(enough).next().filter(|_| items > 0) else { return };
+        for piece in self.pieces.iter_mut().filter(|piece| piece.len == 0) {
+            self.bytes -= piece.bytes();
+            piece.buckets = vec![Bucket::EMPTY; count].into();
+            self.bytes += piece.bytes();
+        }
+    }
+
     /// Puts in a slot; `hash_of` hashes the key of any item that has one, this one included.
     pub(super) fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Place) -> u64) {
         let number = self.piece_of(hash);
@@ -263,6 +276,27 @@ mod tests {
     fn find(index: &Index, number: usize) -> Option<Position> {
         let look = |slot: Slot| (slot.place() == Place::Large(number)).then_some(());
         index.find(hash(number), look).map(|(at, ())| at)
+    }
+
+    #[test]
+    fn items_that_are_expected_have_room() {
+        let (mut expecting, mut growing) = (Index::new(4), Index::new(4));
+        expecting.expect(10_000);
+        let before = expecting.bytes();
+        for number in 0..10_000 {
+            [&mut expecting, &mut growing].map(|index| index.insert(hash(number), slot(number), hash_of));
+        }
+        // A piece that has more than its share may have grown.
+        assert!(expecting.bytes() <= before * 5 / 4, "{before} to {}", expecting.bytes());
+        assert!(
+            expecting.bytes() <= growing.bytes() * 5 / 4,
+            "{} and {}",
+            expecting.bytes(),
+            growing.bytes()
+        );
+        // What is in use stays as it is.
+        expecting.expect(1_000_000);
+        assert!((0..10_000).all(|number| find(&expecting, number).is_some()));
     }
 
     #[test]
