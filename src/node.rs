@@ -7,6 +7,7 @@ mod running;
 mod sweeper;
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,9 @@ pub use options::{ClusterOptions, Error, Options};
 
 use crate::node::running::Running;
 use crate::process::signals;
+
+/// A second signal to stop that comes earlier is the same one, from a terminal and a supervisor, or from both ways to stop.
+const IMPATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a node until INT, TERM or USR1, or a `shutdown` command. HUP reloads certificates and
 /// users.
@@ -58,14 +62,16 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
     }
 
     info!("stopping");
-    let at_once = CancellationToken::new();
+    let (at_once, began) = (CancellationToken::new(), Instant::now());
     let mut stopping = std::pin::pin!(running.stop(&at_once));
     loop {
         tokio::select! {
-            () = &mut stopping => break,
-            _ = terminate.recv() => at_once.cancel(),
-            _ = interrupt.recv() => at_once.cancel(),
+            () = &mut stopping => return Ok(()),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if began.elapsed() >= IMPATIENCE {
+            at_once.cancel();
         }
     }
-    Ok(())
 }

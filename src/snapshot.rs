@@ -10,17 +10,22 @@ mod format;
 mod load;
 mod save;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::{info, warn};
 
 use crate::snapshot::file::Found;
 use crate::snapshot::save::Abandoned;
 use crate::store::Store;
+
+/// How often the end of reading is looked for.
+const LOADED_POLL: Duration = Duration::from_millis(20);
 
 /// Where a node keeps its items while it is down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,16 +36,52 @@ pub struct Options {
     pub max_age: Duration,
 }
 
-/// The directory of the snapshot cannot be used.
+/// The snapshot cannot be used as it must be.
 #[derive(Debug, thiserror::Error)]
 #[error("--snapshot {0}: cannot write there: {1}")]
 pub struct Error(PathBuf, #[source] io::Error);
 
+impl Options {
+    /// Opens the file that a process locks while it uses the snapshot.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
+    pub fn open_lock(&self) -> Result<File, Error> {
+        file::open_lock(&self.path).map_err(|error| Error(self.path.clone(), error))
+    }
+}
+
+/// A snapshot that no other process uses.
+#[derive(Debug)]
+pub struct Claim {
+    options: Options,
+    _lock: File,
+}
+
+impl Claim {
+    /// Waits until no other process uses the snapshot: one that is being stopped may still write it.
+    ///
+    /// # Errors
+    /// Another process goes on using it.
+    pub fn new(options: &Options, lock: File) -> Result<Self, Error> {
+        file::lock(&lock, &options.path).map_err(|error| Error(options.path.clone(), error))?;
+        Ok(Self { options: options.clone(), _lock: lock })
+    }
+}
+
 /// The snapshot of a node that runs.
 #[derive(Debug)]
 pub struct Snapshot {
-    path: PathBuf,
-    loader: Option<JoinHandle<()>>,
+    claim: Claim,
+    loader: Option<Loader>,
+}
+
+/// The thread that reads.
+#[derive(Debug)]
+struct Loader {
+    thread: JoinHandle<()>,
+    /// To break it off.
+    stop: Arc<AtomicBool>,
 }
 
 impl Snapshot {
@@ -48,59 +89,73 @@ impl Snapshot {
     /// be called before clients are served.
     ///
     /// # Errors
-    /// No snapshot could be written when the node stops. That one cannot be read is no error: it is moved aside, and the
-    /// log says why.
-    pub fn begin(options: &Options, store: &Arc<Store>) -> Result<Self, Error> {
-        let Options { path, max_age } = options;
-        file::try_to_write(path).map_err(|error| Error(path.clone(), error))?;
-        let now = store.clock().unix(store.clock().now());
-        let loader = match file::take(path, *max_age, now) {
+    /// It may still have its name. That it cannot be read is no error: it is moved aside, and the log says why.
+    pub fn begin(claim: Claim, store: &Arc<Store>) -> Result<Self, Error> {
+        let Options { path, max_age } = &claim.options;
+        let error = |error| Error(path.clone(), error);
+        let loader = match file::take(path, *max_age, wall()).map_err(error)? {
             Ok(None) => None,
-            Ok(Some(found)) => Some(begin_loading(found, path, store).map_err(|e| Error(path.clone(), e))?),
+            Ok(Some(found)) => Some(Loader::begin(found, path, store).map_err(error)?),
             Err(why) => {
                 say_refused(path, &why);
                 None
             }
         };
-        Ok(Self { path: path.clone(), loader })
+        Ok(Self { claim, loader })
     }
 
     /// Writes what the store holds, when nobody uses it any more; `is_abandoned` breaks off. No failure keeps a node
     /// from stopping: the log tells of it.
     pub fn end(self, store: &Store, is_abandoned: impl Fn() -> bool) {
-        let path = self.path.display();
+        let path = &self.claim.options.path;
         if let Some(loader) = self.loader {
-            // What it has not brought yet is not lost. A panic was logged when it happened.
-            _ = loader.join();
+            // What it has not brought yet is not lost.
+            loader.end(&is_abandoned);
         }
-        match save::save(store, &self.path, &is_abandoned) {
-            Ok(Ok(saved)) => info!("snapshot {path} written: {saved}"),
-            Ok(Err(Abandoned)) => warn!("snapshot {path} not written: told to stop at once"),
-            Err(error) => warn!("snapshot {path} not written: {error}"),
+        match save::save(store, path, wall(), &is_abandoned) {
+            Ok(Ok(saved)) => info!("snapshot {} written: {saved}", path.display()),
+            Ok(Err(Abandoned)) => warn!("snapshot {} not written: told to stop at once", path.display()),
+            Err(error) => warn!("snapshot {} not written: {error}", path.display()),
         }
     }
 }
 
-fn begin_loading(found: Found, path: &Path, store: &Arc<Store>) -> io::Result<JoinHandle<()>> {
-    info!("snapshot {} of {} s ago: reading {} items back", path.display(), found.age, found.header.items);
-    store.raise_cas(found.header.cas);
-    store.expect_arrivals(found.header.items);
-    let (path, loaded_into) = (path.to_owned(), store.clone());
-    let loader = std::thread::Builder::new().name("snapshot".into());
-    let loader = loader.spawn(move || {
-        match load::load(&found, &loaded_into) {
-            Ok(loaded) => {
-                info!("snapshot {} read back: {loaded}", path.display());
-                found.remove();
+impl Loader {
+    fn begin(found: Found, path: &Path, store: &Arc<Store>) -> io::Result<Self> {
+        let (age, items) = (found.age, found.header.items);
+        info!("snapshot {} of {age} s ago: reading {items} items back", path.display());
+        store.raise_cas(found.header.cas);
+        store.expect_arrivals();
+        let since = store.clock().now();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (path, loaded_into, stopped) = (path.to_owned(), store.clone(), stop.clone());
+        let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+            match load::load(&found, &loaded_into, since, &stopped) {
+                Ok(loaded) => {
+                    info!("snapshot {} read back: {loaded}", path.display());
+                    found.remove();
+                }
+                Err(why) => say_refused(&path, &found.refuse(&path, why)),
             }
-            Err(why) => say_refused(&path, &found.refuse(&path, why)),
-        }
-        loaded_into.end_arrivals();
-    });
-    if loader.is_err() {
-        store.end_arrivals();
+            loaded_into.end_arrivals();
+        })?;
+        Ok(Self { thread, stop })
     }
-    loader
+
+    /// Waits until everything is read, or `is_abandoned`.
+    fn end(self, is_abandoned: &dyn Fn() -> bool) {
+        while !self.thread.is_finished() {
+            self.stop.store(is_abandoned(), Ordering::Relaxed);
+            sleep(LOADED_POLL);
+        }
+        // A panic was logged when it happened.
+        _ = self.thread.join();
+    }
+}
+
+/// Unix time by the wall clock, which goes on while a machine sleeps, and is set.
+fn wall() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn say_refused(path: &Path, why: &file::Refused) {

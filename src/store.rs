@@ -92,7 +92,7 @@ impl Store {
         let rq = Request { cx, key, key_binary: command.key_binary };
         let result = commands::execute(&mut table, &rq, &command.verb, reply);
         let writes = !matches!(command.verb, Verb::Get(Get { vivify: None, .. }) | Verb::Inspect);
-        if writes {
+        if writes || matches!(command.verb, Verb::Get(Get { touch: Some(_), .. })) {
             table.note_written(key.hash);
         }
         self.account(caller, index, table, before, writes);
@@ -226,15 +226,20 @@ impl Store {
         });
     }
 
-    /// About this many items are going to be brought in. From now on, what clients write, delete or let expire is not
-    /// replaced by an item of before ([`Store::receive`]). To be called before clients are served.
-    pub fn expect_arrivals(&self, items: u64) {
-        let most = self.budget_bytes() / ITEM_BYTES_LEAST;
+    /// Items are going to be brought in. From now on, what clients write, touch, delete or let expire is not replaced by
+    /// an item of before ([`Store::receive`]). To be called before clients are served.
+    pub fn expect_arrivals(&self) {
+        self.shards.tables.iter().for_each(|table| table.lock().expect_arrivals());
+    }
+
+    /// Makes the index as large as this many more items need, of so many bytes each, as far as they have room.
+    pub fn expect_items(&self, items: u64, each: u64) {
+        let most = self.budget_bytes() / each.max(ITEM_BYTES_LEAST);
         let items = items.min(most).div_ceil(self.shards.len() as u64) as usize;
         for table in &self.shards.tables {
             let mut table = table.lock();
             let before = Before::of(&table);
-            table.expect_arrivals(items);
+            table.expect_items(items);
             self.count(&table, &before);
         }
     }

@@ -24,6 +24,30 @@ fn half_sent_values_are_bounded_and_others_are_served() {
     bounds_half_sent(format!("set half 0 0 1000000\r\n{}", value(999_000)).as_bytes());
 }
 
+/// What a connection was promised for one value is not taken for the next one, which may be far larger.
+#[test]
+fn large_values_behind_small_ones_are_bounded() {
+    let server = Server::filbert(&["-m", "64", "-t", "2", "-o", "read_buf_mem_limit=8"]);
+    let mut looking = server.connect();
+    let small = format!("set small 0 0 10000\r\n{}\r\n", value(10_000));
+    let (front, rest) = small.split_at(5_000);
+    let next = format!("{rest}set large 0 0 1000000\r\n{}", value(6_000));
+    let mut half_sent: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    for wire in &mut half_sent {
+        wire.send(front.as_bytes());
+    }
+    eventually("room is promised to all", || looking.stat("read_buf_count") == 60);
+    for wire in &mut half_sent {
+        // It may have been closed for the others.
+        _ = wire.try_send(next.as_bytes());
+    }
+    eventually("some are refused", || {
+        let bytes = looking.stat("read_buf_bytes");
+        assert!(bytes <= 9 << 20, "{bytes} bytes are promised");
+        looking.stat("read_buf_oom") > 0
+    });
+}
+
 #[test]
 fn half_sent_packets_are_bounded_and_others_are_served() {
     let packet = Packet::store(SETQ, "half", value(1_000_000)).bytes();

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::run;
-use crate::support::server::{Server, eventually};
+use crate::support::server::{Product, Server, eventually};
 use crate::support::wire::Wire;
 
 /// Enough for reading them back to take a while.
@@ -139,6 +139,22 @@ fn a_flush_while_it_is_read_leaves_nothing() {
     server.connect().ask("flush_all\r\n", "OK\r\n");
     await_read(&server);
     assert_eq!(held(&server), [] as [&str; 0]);
+}
+
+/// A process that is being stopped may still write what another one has overwritten by then.
+#[test]
+fn a_start_waits_for_another_process_to_write() {
+    let (_dir, path) = directory();
+    let server = start(&path);
+    server.connect().ask("set k 0 0 3\r\nold\r\n", "STORED\r\n");
+    let text = path.to_str().expect("UTF-8");
+    let mut next = Server::spawn(Product::Filbert, &["-l", "127.0.0.1", "--snapshot", text]);
+    eventually("the next one waits", || next.stderr().contains("another process still uses it, waiting"));
+    server.connect().ask("set k 0 0 3\r\nnew\r\n", "STORED\r\n");
+    stop(server);
+    next.await_ports();
+    await_read(&next);
+    assert!(next.stderr().contains(" read back: 1 items in "), "{}", next.stderr());
 }
 
 #[test]

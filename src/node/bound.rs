@@ -10,6 +10,7 @@ use crate::process::rights::Rights;
 use crate::process::signals;
 use crate::server::admin::{self, Token};
 use crate::server::listen::{self, Bound as Listening};
+use crate::snapshot::Claim;
 use crate::tls;
 
 /// A node's outside resources: sockets, certificates, users.
@@ -19,6 +20,7 @@ pub struct Bound {
     pub(super) certificates: Option<tls::Reloadable>,
     pub(super) users: Option<Users>,
     pub(super) http: Option<BoundHttp>,
+    pub(super) snapshot: Option<Claim>,
 }
 
 pub(super) struct BoundHttp {
@@ -47,13 +49,18 @@ pub fn bind(options: &Options, rights: &Rights) -> Result<Bound, Error> {
         let listener = cluster::bind(&mut options, &listening)?;
         Ok::<_, Error>((listener, options))
     });
-    // Not earlier, so that a wait for a silent name server can be interrupted.
+    let snapshot = options.snapshot.as_ref().map(|snapshot| {
+        // The file must belong to the user.
+        Claim::new(snapshot, rights.user_first(|| snapshot.open_lock())?)
+    });
+    let snapshot = snapshot.transpose()?;
+    // Not earlier, so that a wait for a silent name server, or for another process, can be interrupted.
     signals::hold().map_err(io::Error::from)?;
     if let Some(path) = &options.port_file {
         let http = http.as_ref().map(|http| &http.listener);
         rights.root_first(|| listen::write_port_file(path, &listening, http))?;
     }
-    Ok(Bound { listening, peers: peers.transpose()?, certificates, users, http })
+    Ok(Bound { listening, peers: peers.transpose()?, certificates, users, http, snapshot })
 }
 
 fn bind_http(options: &admin::Options, rights: &Rights) -> Result<Option<BoundHttp>, Error> {

@@ -59,9 +59,7 @@ impl Running {
         let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
         let (sweep, sweep_asked) = sync_channel(1);
         let log_lines = options.log_lines.clone();
-        let snapshot = options.snapshot.clone();
         let context = context(&mut bound, options, sweep);
-        let snapshot = snapshot.map(|options| Snapshot::begin(&options, &context.store)).transpose()?;
         let watchdog = context.watchdog.clone();
         tokio::spawn(watchdog.watch("main").keep());
 
@@ -79,6 +77,8 @@ impl Running {
         if let (Some(listener), Some(member)) = (listener, &member) {
             member.accept(listener, workers.peer_inboxes())?;
         }
+        // Nearly last, since a start that fails after this has lost it; and before clients are served.
+        let snapshot = bound.snapshot.map(|claim| Snapshot::begin(claim, &context.store)).transpose()?;
         let http = bound.http.map(|BoundHttp { listener, options: http, token }| {
             let cluster = member.as_ref().map(|member| member.cluster.shared.clone());
             admin::start(listener, &http, token, context.clone(), memcached_addr, cluster, log_lines)

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::clock::Seconds;
 use crate::snapshot::file::{Found, Why};
 use crate::snapshot::format::{HEADER_BYTES, Malformed, Summed, read_item};
 use crate::stats::Counters;
@@ -20,7 +22,7 @@ pub(super) struct Loaded {
     pub(super) dead: u64,
     /// Written by clients meanwhile.
     pub(super) overwritten: u64,
-    /// There was no room.
+    /// There was no room, or they were larger than items may be.
     pub(super) refused: u64,
     took: Duration,
 }
@@ -30,7 +32,7 @@ impl fmt::Display for Loaded {
         let Self { stored, dead, overwritten, refused, took } = self;
         write!(f, "{stored} items in {:.1} s", took.as_secs_f64())?;
         for (count, why) in
-            [(dead, "dead by now"), (overwritten, "written meanwhile"), (refused, "without room")]
+            [(dead, "dead by now"), (overwritten, "written meanwhile"), (refused, "without room here")]
         {
             if *count > 0 {
                 write!(f, ", {count} {why}")?;
@@ -40,17 +42,22 @@ impl fmt::Display for Loaded {
     }
 }
 
-/// Reads all items into the store, but those of a file that is damaged anywhere: then none.
-pub(super) fn load(found: &Found, store: &Store) -> Result<Loaded, Why> {
+/// Reads all items into the store, but those of a file that is damaged anywhere: then none. The snapshot was found at
+/// `since`.
+pub(super) fn load(found: &Found, store: &Store, since: Seconds, stop: &AtomicBool) -> Result<Loaded, Why> {
     let began = Instant::now();
-    verify(found)?;
+    verify(found, stop)?;
+    store.expect_items(found.header.items, found.header.bytes / found.header.items.max(1));
     let mut loaded = Loaded::default();
     let counters = Counters::default();
     let mut input = items_of(found)?;
     let mut body = Vec::new();
     for number in 0..found.header.items {
         let caller = Caller::new(store.clock().now(), &counters, 0);
-        let age = store.clock().unix(caller.now).saturating_sub(found.header.written);
+        if stop.load(Ordering::Relaxed) {
+            return Err(Why::Abandoned);
+        }
+        let age = found.age + u64::from(caller.now.saturating_sub(since));
         let moving = read_item(&mut input, &mut body, age).map_err(damaged)?;
         if moving.is_some_and(|moving| !store.has_room(moving.item.key.len(), moving.item.value_len)) {
             // It might push out another one, perhaps a client's.
@@ -69,9 +76,17 @@ pub(super) fn load(found: &Found, store: &Store) -> Result<Loaded, Why> {
 }
 
 /// Reads all of it once, to see whether it is what was written.
-fn verify(found: &Found) -> Result<(), Why> {
+fn verify(found: &Found, stop: &AtomicBool) -> Result<(), Why> {
     let mut input = Summed::new(items_of(found)?);
-    let copied = io::copy(&mut (&mut input).take(found.header.bytes), &mut io::sink())?;
+    let (mut copied, mut more) = (0, 1);
+    while more > 0 {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Why::Abandoned);
+        }
+        let left = (found.header.bytes - copied).min(READ_BYTES as u64);
+        more = io::copy(&mut (&mut input).take(left), &mut io::sink())?;
+        copied += more;
+    }
     let (mut input, sum) = input.finish();
     let mut rest = Vec::new();
     input.by_ref().take(sum.len() as u64 + 1).read_to_end(&mut rest)?;

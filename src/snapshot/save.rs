@@ -31,13 +31,14 @@ impl fmt::Display for Saved {
     }
 }
 
-/// Writes every live item, and gives the file its name when it is whole and on the disk.
+/// Writes every live item, and gives the file its name when it is whole and on the disk. `now` is Unix time.
 pub(super) fn save(
     store: &Store,
     path: &Path,
+    now: u64,
     is_abandoned: &dyn Fn() -> bool,
 ) -> io::Result<Result<Saved, Abandoned>> {
-    let saved = write(store, path, is_abandoned);
+    let saved = write(store, path, now, is_abandoned);
     if !matches!(saved, Ok(Ok(_))) {
         file::abandon(path);
     }
@@ -47,6 +48,7 @@ pub(super) fn save(
 fn write(
     store: &Store,
     path: &Path,
+    now: u64,
     is_abandoned: &dyn Fn() -> bool,
 ) -> io::Result<Result<Saved, Abandoned>> {
     let began = Instant::now();
@@ -84,7 +86,7 @@ fn write(
     let (mut out, sum) = out.finish();
     out.write_all(&sum)?;
     let mut file = out.into_inner()?;
-    let header = Header { written: store.clock().unix(caller.now), items, bytes, cas: store.highest_cas() };
+    let header = Header { written: now, items, bytes, cas: store.highest_cas() };
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header.encode())?;
     file::publish(&file, path)?;

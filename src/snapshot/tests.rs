@@ -1,6 +1,7 @@
 //! Snapshots of one store read into another one, whole, damaged, old, and while clients write.
 
 use std::fs;
+use std::sync::atomic::AtomicBool;
 
 use tempfile::TempDir;
 
@@ -72,28 +73,43 @@ fn file() -> (TempDir, PathBuf) {
 }
 
 fn saved(store: &Store, path: &Path) {
-    save(store, path, &|| false).expect("it can be written").expect("nobody breaks it off");
+    save(store, path, store.clock().unix(store.clock().now()), &|| false)
+        .expect("it can be written")
+        .expect("nobody breaks it off");
 }
 
 /// Reads a snapshot as a start does, with what clients do before any item is there.
 fn loaded(store: &Store, path: &Path, clients: impl FnOnce(&Store)) -> Loaded {
     let now = store.clock().unix(store.clock().now());
-    let found = take(path, HOUR, now).expect("it is in order").expect("it is there");
-    store.raise_cas(found.header.cas);
-    store.expect_arrivals(found.header.items);
+    let taken = found(path, now).expect("it is in order").expect("it is there");
+    store.raise_cas(taken.header.cas);
+    store.expect_arrivals();
+    let since = store.clock().now();
     clients(store);
-    let loaded = load(&found, store).expect("it is in order");
-    found.remove();
+    let loaded = load(&taken, store, since, &AtomicBool::new(false)).expect("it is in order");
+    taken.remove();
     store.end_arrivals();
     loaded
 }
 
-/// What lies in the directory of the file.
+/// Takes the name from a snapshot.
+fn found(path: &Path, now: u64) -> Result<Option<file::Found>, file::Refused> {
+    take(path, HOUR, now).expect("the directory can be used")
+}
+
+fn begin(path: &Path, store: &Arc<Store>) -> Result<Snapshot, Error> {
+    let options = Options { path: path.to_owned(), max_age: HOUR };
+    let claim = Claim::new(&options, options.open_lock()?).expect("nobody else has it");
+    Snapshot::begin(claim, store)
+}
+
+/// What lies in the directory of the file, but for the file that is locked.
 fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path.parent().expect("in a directory")).expect("it can be read");
     let mut names: Vec<_> = entries
         .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
         .collect();
+    names.retain(|name| name != "items.lock");
     names.sort();
     names
 }
@@ -233,7 +249,7 @@ fn nothing_is_read_of_what_is_damaged() {
     let before = store(UNIX);
     set(&before, b"key", value(b"value"));
     set(&before, b"other", Set { exptime: Exptime::In(100), ..value(b"value") });
-    saved(&before, &path);
+    save(&before, &path, wall(), &|| false).expect("it can be written").expect("nobody breaks it off");
     let whole = fs::read(&path).expect("it is there");
     let flipped = (0..whole.len()).map(|at| {
         let mut bytes = whole.clone();
@@ -245,10 +261,9 @@ fn nothing_is_read_of_what_is_damaged() {
     for damaged in flipped.chain(cut).chain([longer]) {
         fs::write(&path, &damaged).expect("it can be written");
         let after = store(UNIX);
-        let snapshot = Snapshot::begin(&Options { path: path.clone(), max_age: HOUR }, &after);
-        let snapshot = snapshot.expect("the directory can be used");
+        let snapshot = begin(&path, &after).expect("the directory can be used");
         if let Some(loader) = snapshot.loader {
-            loader.join().expect("it does not panic");
+            loader.thread.join().expect("it does not panic");
         }
         assert_eq!((after.len(), names(&path)), (0, vec!["items.refused".to_owned()]));
         assert_eq!(fs::read(path.with_extension("refused")).expect("it is there"), damaged);
@@ -265,7 +280,7 @@ fn what_cannot_be_relied_on_is_moved_aside_and_named() {
         let mut bytes = fs::read(&path).expect("it is there");
         change(&mut bytes);
         fs::write(&path, bytes).expect("it can be written");
-        take(&path, HOUR, now).expect_err("it is refused").to_string()
+        found(&path, now).expect_err("it is refused").to_string()
     };
     let moved = format!("; it is now {}.refused", path.display());
     for (now, change, why) in [
@@ -280,7 +295,7 @@ fn what_cannot_be_relied_on_is_moved_aside_and_named() {
     }
     // A clock that goes a little slow is none.
     saved(&before, &path);
-    assert!(matches!(take(&path, HOUR, UNIX - 60), Ok(Some(_))));
+    assert!(matches!(found(&path, UNIX - 60), Ok(Some(_))));
 }
 
 #[test]
@@ -289,10 +304,10 @@ fn a_snapshot_is_read_once() {
     let before = store(UNIX);
     set(&before, b"key", value(b"old"));
     saved(&before, &path);
-    drop(take(&path, HOUR, UNIX).expect("it is in order").expect("it is there"));
+    drop(found(&path, UNIX).expect("it is in order").expect("it is there"));
     // The node was killed here; perhaps it had served clients.
     assert_eq!(names(&path), ["items.loading"]);
-    assert!(take(&path, HOUR, UNIX).expect("nothing is wrong").is_none());
+    assert!(found(&path, UNIX).expect("nothing is wrong").is_none());
     assert_eq!(names(&path), [] as [&str; 0]);
 }
 
@@ -303,18 +318,71 @@ fn who_breaks_off_leaves_nothing_and_who_goes_on_leaves_a_file_for_the_owner() {
     let (_dir, path) = file();
     let before = store(UNIX);
     set(&before, b"key", value(b"old"));
-    let options = Options { path: path.clone(), max_age: HOUR };
-    let begin = || Snapshot::begin(&options, &before).expect("the directory can be used");
-    begin().end(&before, || true);
+    let begin_here = || begin(&path, &before).expect("the directory can be used");
+    begin_here().end(&before, || true);
     assert_eq!(names(&path), [] as [&str; 0]);
-    begin().end(&before, || false);
+    begin_here().end(&before, || false);
     assert_eq!(names(&path), ["items"]);
     assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
 
-    let nowhere = Options { path: "/nowhere/items".into(), max_age: HOUR };
-    let error = Snapshot::begin(&nowhere, &before).expect_err("there is no such directory");
+    let error = begin(Path::new("/nowhere/items"), &before).expect_err("there is no such directory");
     assert!(error.to_string().starts_with("--snapshot /nowhere/items: cannot write there: "), "{error}");
-    let directory = Options { path: path.parent().expect("in a directory").into(), max_age: HOUR };
-    let error = Snapshot::begin(&directory, &before).expect_err("it is a directory");
+    let directory = path.parent().expect("in a directory");
+    let error = begin(directory, &before).expect_err("it is a directory");
     assert!(error.to_string().contains("is a directory"), "{error}");
+}
+
+#[test]
+fn a_name_that_cannot_be_taken_away_stops_the_start() {
+    let (_dir, path) = file();
+    let before = store(UNIX);
+    set(&before, b"key", value(b"old"));
+    saved(&before, &path);
+    // In the way, as what belongs to another user would be.
+    fs::create_dir(path.with_extension("loading")).expect("it can be made");
+    let error = begin(&path, &store(UNIX)).expect_err("it keeps its name");
+    assert!(error.to_string().starts_with(&format!("--snapshot {}: ", path.display())), "{error}");
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let (_dir, path) = file();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("it can be made");
+    assert!(found(&path, UNIX).expect_err("it is refused").to_string().starts_with("it is no file"));
+}
+
+#[test]
+fn reading_is_broken_off_when_told_to() {
+    let (_dir, path) = file();
+    let before = store(UNIX);
+    set(&before, b"key", value(b"old"));
+    saved(&before, &path);
+    let taken = found(&path, UNIX).expect("it is in order").expect("it is there");
+    let after = store(UNIX);
+    let why = load(&taken, &after, after.clock().now(), &AtomicBool::new(true)).expect_err("broken off");
+    assert_eq!((why.to_string().as_str(), after.len()), ("told to stop at once", 0));
+}
+
+#[test]
+fn a_touch_meanwhile_is_not_undone() {
+    let (_dir, path) = file();
+    let before = store(UNIX);
+    set(&before, b"key", value(b"old"));
+    saved(&before, &path);
+    let after = store(UNIX);
+    let touch = Verb::Get(Get { touch: Some(Exptime::At(1)), ..Get::PLAIN });
+    let seen = loaded(&after, &path, |store| run(store, b"key", false, touch, |_| ()));
+    assert_eq!((seen.overwritten, get(&after, b"key")), (1, None));
+}
+
+#[test]
+fn items_without_tokens_get_some() {
+    let (_dir, path) = file();
+    let options = store::Options { cas: false, ..store::Options::default() };
+    let before = Store::new(&options, Clock::manual(UNIX), Events::default());
+    set(&before, b"key", value(b"old"));
+    saved(&before, &path);
+    let after = store(UNIX);
+    loaded(&after, &path, |_| ());
+    assert!(!shown(&after, b"key").contains("cas: 0,"), "{}", shown(&after, b"key"));
 }

@@ -58,7 +58,8 @@ impl<'a> MovingItem<'a> {
             [(stale, STALE), (win_sent, WIN_SENT), (item.fetched, FETCHED), (item.key_binary, KEY_BINARY)];
         let marks = marks.iter().filter(|(is, _)| *is).fold(0, |marks, (_, mark)| marks | mark);
         let facts = Facts {
-            cas: item.cas,
+            // Where it comes from, items may have no tokens.
+            cas: cx.shared.new_cas(Some(item.cas).filter(|cas| *cas != 0)),
             flags: item.flags,
             exptime: item.ttl_seconds.map_or(0, |ttl| cx.now.saturating_add(ttl)),
             accessed: cx.now.saturating_sub(item.idle_seconds),

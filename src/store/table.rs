@@ -62,9 +62,13 @@ impl Table {
         }
     }
 
-    /// From now on notes which keys are written, because this many items are about to come in.
-    pub(super) fn expect_arrivals(&mut self, items: usize) {
+    /// From now on notes which keys are written, because items are about to come in.
+    pub(super) fn expect_arrivals(&mut self) {
         self.written = Some(Written::new());
+    }
+
+    /// Makes room in the index for this many items.
+    pub(super) fn expect_items(&mut self, items: usize) {
         self.index.expect(items);
     }
 

@@ -176,15 +176,22 @@ impl Input {
     ) {
         let untouched = left.len() == before;
         self.rest.clear();
-        if wanted >= ALONE_BYTES && left.len() > SMALL_REST {
+        let is_promised = wanted >= ALONE_BYTES && left.len() > SMALL_REST && {
+            if !untouched && self.share.held() > 0 {
+                // Was promised to what has been executed.
+                self.share.set(cx, counted(left.len()));
+            }
+            // Where there is no room yet, it is asked for again at the next read.
+            matches!(self.share.poll_reserve(cx, wanted), Poll::Ready(Ok(())))
+        };
+        if is_promised {
             self.grow(wanted);
         }
         self.rest.extend_from_slice(left);
         if self.rest.is_empty() {
             self.rest = BytesMut::new();
         }
-        // Otherwise room for all of it was promised, or is asked for at the next read.
-        if paused || !untouched && self.share.held() > 0 {
+        if paused || !untouched && wanted < ALONE_BYTES && self.share.held() > 0 {
             self.count(cx);
         }
     }
@@ -196,8 +203,11 @@ impl Input {
     }
 
     fn count(&mut self, cx: &Context<'_>) {
-        let bytes = self.rest.capacity();
-        // In steps, so that a rest which shrinks bit by bit does not take a lock each time.
-        self.share.set(cx, if bytes > UNCOUNTED_BYTES { bytes.next_multiple_of(READ_BYTES) } else { 0 });
+        self.share.set(cx, counted(self.rest.capacity()));
     }
+}
+
+/// What is counted for so many bytes: in steps, so that a rest which shrinks bit by bit does not take a lock each time.
+fn counted(bytes: usize) -> usize {
+    if bytes > UNCOUNTED_BYTES { bytes.next_multiple_of(READ_BYTES) } else { 0 }
 }
