@@ -173,7 +173,7 @@ mod tests {
             (&["--sparkle"], "--sparkle is no flag"),
             (&["-q"], "-q is no flag"),
             (&["--memory-limits", "3"], "--memory-limits is no flag; did you mean --memory-limit?"),
-            (&["-e", "/x"], "-e /x: items are not kept in a file here"),
+            (&["-e", "/x"], "-e /x: items do not live in a file here: --snapshot FILE"),
         ] {
             let error = line(args).expect_err(expected).to_string();
             assert!(error.starts_with(expected), "{args:?}: {error}");

@@ -63,7 +63,8 @@ fn without_etcd_a_node_is_alone() {
 fn every_option_of_a_cluster_is_known_as_one() {
     let http = ["http-listen", "http-advertise", "http-token-file", "memcached-exporter-metrics"];
     let logs = [option_specs::LOG_FORMAT, option_specs::LOG_FILE, option_specs::LOG_SYSLOG];
-    let of_any_node = [&http[..], &logs, &[option_specs::CONFIG]].concat();
+    let alone = [option_specs::SNAPSHOT, option_specs::SNAPSHOT_MAX_AGE];
+    let of_any_node = [&http[..], &logs, &alone, &[option_specs::CONFIG]].concat();
     let long =
         OPTION_SPECS.iter().filter(|spec| spec.spelled == Spelled::Long && !of_any_node.contains(&spec.name));
     let names: Vec<_> = long.map(|spec| spec.name).filter(|name| *name != ENDPOINTS).collect();
