@@ -117,6 +117,11 @@ impl<'a> NewValue<'a> {
         }
     }
 
+    /// It in memory of its own, where this is the old value: that which it was received in, or a copy.
+    pub(super) fn alone(&self, old: &[u8]) -> Bytes {
+        self.kept().unwrap_or_else(|| self.made_of(old).into())
+    }
+
     /// It, where this is the old value.
     pub(super) fn made_of(&self, old: &[u8]) -> Vec<u8> {
         let mut value = vec![0; self.len(old.len())];

@@ -145,10 +145,7 @@ impl Table {
                 value.write(&[], value_bytes);
                 (spot.place(), segment.accessed(facts.accessed))
             }
-            None => {
-                let value = value.kept().unwrap_or_else(|| value.made_of(&[]).into());
-                (self.store_large(queue, facts, key.into(), value), Accessed::new(0, 0))
-            }
+            None => (self.store_large(queue, facts, key.into(), value.alone(&[])), Accessed::new(0, 0)),
         }
     }
 

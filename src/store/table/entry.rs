@@ -126,7 +126,7 @@ impl<'t> Entry<'t> {
         let (key_len, old_len) = (spot.form.key_len(), spot.form.value_len());
         let len = value.len(old_len);
         if len != old_len && !self.table.memory.fits_segment(key_len, len) {
-            let made = value.kept().unwrap_or_else(|| value.made_of(self.value()).into());
+            let made = value.alone(self.value());
             return self.rebuild(facts, NewValue::Received(&made, &made));
         }
         let segment = self.table.memory.segment_mut(spot.segment);
@@ -148,7 +148,7 @@ impl<'t> Entry<'t> {
             large.overwrite(value);
             self.table.memory.larges.update(number, *facts);
         } else {
-            let made = value.kept().unwrap_or_else(|| value.made_of(&large.value).into());
+            let made = value.alone(&large.value);
             self.rebuild(facts, NewValue::Received(&made, &made));
         }
     }
