@@ -33,7 +33,7 @@ impl Clock {
     /// The machine's own monotonic clock. Its seconds begin when those of the wall clock do, so that an
     /// expiry time in Unix time is met to the second.
     pub fn system() -> Self {
-        Self::started(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now())
+        Self::started(unix_time(), Instant::now())
     }
 
     /// A clock whose process started at `now`, when the wall clock showed `unix`.
@@ -87,6 +87,15 @@ impl Clock {
                 .map_or(1, |since| u32::try_from(since).unwrap_or(u32::MAX).max(1)),
         }
     }
+}
+
+/// The wall clock, in seconds of Unix time: it goes on while a machine sleeps, and is set.
+pub fn unix_seconds() -> u64 {
+    unix_time().as_secs()
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// What the process clock shows so long after the beginning of its first second.

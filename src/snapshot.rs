@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::clock::unix_seconds;
 use crate::snapshot::file::Found;
 use crate::snapshot::save::Abandoned;
 use crate::store::Store;
@@ -93,7 +94,7 @@ impl Snapshot {
     pub fn begin(claim: Claim, store: &Arc<Store>) -> Result<Self, Error> {
         let Options { path, max_age } = &claim.options;
         let error = |error| Error(path.clone(), error);
-        let loader = match file::take(path, *max_age, wall()).map_err(error)? {
+        let loader = match file::take(path, *max_age, unix_seconds()).map_err(error)? {
             Ok(None) => None,
             Ok(Some(found)) => Some(Loader::begin(found, path, store).map_err(error)?),
             Err(why) => {
@@ -112,7 +113,7 @@ impl Snapshot {
             // What it has not brought yet is not lost.
             loader.end(&is_abandoned);
         }
-        match save::save(store, path, wall(), &is_abandoned) {
+        match save::save(store, path, unix_seconds(), &is_abandoned) {
             Ok(Ok(saved)) => info!("snapshot {} written: {saved}", path.display()),
             Ok(Err(Abandoned)) => warn!("snapshot {} not written: told to stop at once", path.display()),
             Err(error) => warn!("snapshot {} not written: {error}", path.display()),
@@ -151,11 +152,6 @@ impl Loader {
         // A panic was logged when it happened.
         _ = self.thread.join();
     }
-}
-
-/// Unix time by the wall clock, which goes on while a machine sleeps, and is set.
-fn wall() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn say_refused(path: &Path, why: &file::Refused) {

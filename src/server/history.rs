@@ -5,11 +5,12 @@
 //! the difference of two readings of the counters.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::unix_seconds;
 use crate::server::connections::Connections;
 use crate::stats::histogram::{DURATION, Distribution};
 use crate::stats::{Counter, Ending, Registry, Snapshot};
@@ -156,11 +157,6 @@ impl Reading {
             failed_p99: quantile(&failed, 0.99),
         }
     }
-}
-
-/// The wall clock.
-pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Rounds, so that no number has more digits than are meaningful.

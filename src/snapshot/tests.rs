@@ -249,7 +249,9 @@ fn nothing_is_read_of_what_is_damaged() {
     let before = store(UNIX);
     set(&before, b"key", value(b"value"));
     set(&before, b"other", Set { exptime: Exptime::In(100), ..value(b"value") });
-    save(&before, &path, wall(), &|| false).expect("it can be written").expect("nobody breaks it off");
+    save(&before, &path, unix_seconds(), &|| false)
+        .expect("it can be written")
+        .expect("nobody breaks it off");
     let whole = fs::read(&path).expect("it is there");
     let flipped = (0..whole.len()).map(|at| {
         let mut bytes = whole.clone();

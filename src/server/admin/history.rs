@@ -10,11 +10,12 @@ use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::clock::unix_seconds;
 use crate::server::admin::Admin;
 use crate::server::admin::incidents::{self, Look};
 use crate::server::admin::problem::Problem;
 use crate::server::admin::stats::Scope;
-use crate::server::history::{INTERVAL, Reading, SAMPLES_MAX, Sample, Told, together, unix_seconds};
+use crate::server::history::{INTERVAL, Reading, SAMPLES_MAX, Sample, Told, together};
 
 /// How long members may take to answer.
 const PATIENCE: Duration = Duration::from_millis(1_000);
