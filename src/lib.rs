@@ -21,6 +21,7 @@ pub mod item;
 pub mod local_cluster;
 pub mod logs;
 pub mod node;
+pub mod origin;
 pub mod pb;
 pub mod peer;
 pub mod process;

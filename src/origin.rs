@@ -1,0 +1,68 @@
+//! Where values come from that are not here: what an origin is asked, and what it answers.
+//!
+//! An origin knows neither the store nor the cluster. It is asked from one thread, as often at the same time as its
+//! options say, and whoever asks sets the time limit by dropping the future.
+
+pub mod http;
+pub mod memcached;
+pub mod sql;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// A source of values.
+pub trait Origin: Send + Sync + 'static {
+    /// Asks for the value of a key: what follows the prefix of its group, 0 to 250 bytes of any kind. Cancellation safe.
+    fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetching<'a>;
+}
+
+/// A question under way.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, Failed>> + Send + 'a>>;
+
+/// What an origin says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// This is its value.
+    Found(Loaded),
+    /// There is none.
+    Absent,
+    /// There may be one, but it cannot be had, through no fault of the origin: it is too large, or the key cannot be asked
+    /// for. Says why, for a log.
+    Refused(String),
+}
+
+/// A value that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// Its bytes, no more than the origin may send.
+    pub value: Bytes,
+    /// The client flags.
+    pub flags: u32,
+    /// How long the origin lets it live, at most; `None` where it says nothing, and zero for not at all.
+    pub ttl: Option<Duration>,
+}
+
+/// The origin did not say whether there is a value; says why, for a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(pub String);
+
+/// Why an origin cannot be used as it is configured: the field of its table, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct Invalid {
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong with it, and what is allowed.
+    pub why: String,
+}
+
+impl Invalid {
+    /// That is wrong with this field.
+    pub fn new(field: &'static str, why: impl Into<String>) -> Self {
+        Self { field, why: why.into() }
+    }
+}

@@ -1,0 +1,5 @@
+mod addresses;
+mod answers;
+mod connections;
+mod server;
+mod tls;
