@@ -8,9 +8,12 @@
 
 pub mod clustered;
 mod links;
+mod load_calls;
+pub mod loads;
 pub mod ownership;
 mod parked;
 pub mod pauses;
+mod prefix_flush;
 pub mod routing;
 pub mod routing_watch;
 mod serve;
@@ -21,6 +24,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::clustered::{ClusterContext, Clustered};
+use crate::cache::loads::Loads;
 use crate::cache::turn::Turn;
 use crate::clock::Seconds;
 use crate::command::{Command, Failure, Outcome, Unavailable, Verb};
@@ -40,6 +44,7 @@ pub enum Cache {
 /// The parts of a thread on a node that is alone.
 pub struct Alone {
     store: Arc<Store>,
+    loads: Arc<Loads>,
     counters: Arc<Counters>,
     stop: CancellationToken,
 }
@@ -84,12 +89,14 @@ impl Cache {
     /// Outside of a runtime.
     pub fn start(
         store: &Arc<Store>,
+        loads: &Arc<Loads>,
         cluster: Option<Arc<ClusterContext>>,
         counters: Arc<Counters>,
         stop: CancellationToken,
     ) -> Self {
         let Some(context) = cluster else {
-            return Self::Alone(Arc::new(Alone { store: store.clone(), counters, stop }));
+            let (store, loads) = (store.clone(), loads.clone());
+            return Self::Alone(Arc::new(Alone { store, loads, counters, stop }));
         };
         let clustered = join(context, counters, stop);
         let watched = clustered.clone();
@@ -102,6 +109,14 @@ impl Cache {
         match self {
             Self::Alone(_) => None,
             Self::Clustered(clustered) => Some(clustered),
+        }
+    }
+
+    /// This node's memory.
+    pub fn store(&self) -> &Store {
+        match self {
+            Self::Alone(alone) => &alone.store,
+            Self::Clustered(clustered) => &clustered.context().store,
         }
     }
 
@@ -146,8 +161,10 @@ impl Cache {
         let unavailable = |why| Outcome::Failed(Failure::Unavailable(why));
         match self {
             Self::Alone(alone) => {
-                let caller = Caller::new(alone.store.clock().now(), &alone.counters, 0);
-                alone.store.execute(&caller, command, show)
+                let (store, now) = (&alone.store, alone.store.clock().now());
+                let capped = alone.loads.active().and_then(|loads| loads.cap(command, store.clock(), now));
+                let caller = Caller::new(now, &alone.counters, 0);
+                store.execute(&caller, capped.as_ref().unwrap_or(command), show)
             }
             Self::Clustered(clustered) => match clustered.call(command).await.result {
                 Ok(message) => {
@@ -165,7 +182,9 @@ impl Cache {
     #[inline]
     pub fn begin(&self, now: Seconds, connection: u64) -> Turn<'_> {
         match self {
-            Self::Alone(alone) => Turn::alone(&alone.store, Caller::new(now, &alone.counters, connection)),
+            Self::Alone(alone) => {
+                Turn::alone(&alone.store, &alone.loads, Caller::new(now, &alone.counters, connection))
+            }
             Self::Clustered(clustered) => clustered.begin(now, connection),
         }
     }

@@ -61,6 +61,8 @@ pub struct Get {
     pub new_cas: Option<u64>,
     /// `u` says no: neither moves in the LRU nor counts as fetched.
     pub bump: bool,
+    /// Whether a value that is missing may be loaded from the origin of its group: the reader wants to see it.
+    pub loads: bool,
     /// Whether the reader may win a refill. A classic command cannot tell its client, so it must not take the refill
     /// from a command that can.
     pub wins: bool,
@@ -76,6 +78,7 @@ impl Get {
         touch_last: false,
         new_cas: None,
         bump: true,
+        loads: false,
         wins: false,
     };
 }

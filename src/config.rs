@@ -17,6 +17,7 @@ mod check;
 mod cluster;
 mod environment;
 mod file;
+mod groups;
 mod help;
 mod http;
 mod launch;

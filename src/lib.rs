@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod events;
+pub mod groups;
 pub mod item;
 pub mod local_cluster;
 pub mod logs;

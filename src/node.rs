@@ -2,6 +2,7 @@
 
 mod bound;
 mod cluster;
+mod loader;
 mod options;
 mod running;
 mod sweeper;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use bound::{Bound, bind};
-pub use options::{ClusterOptions, Error, Options};
+pub use options::{ClusterOptions, Error, GroupsOptions, Options, ReadGroups};
 
 use crate::node::running::Running;
 use crate::process::signals;
@@ -49,7 +50,8 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
             () = running.context.stop.cancelled() => break,
             _ = reload.recv() => {
                 log_writer.reopen();
-                let problems = running.context.reload();
+                let mut problems = running.context.reload();
+                problems.extend(running.reload_groups().err());
                 problems.iter().for_each(|problem| warn!("not reloaded: {problem}"));
                 if problems.is_empty() {
                     info!("reloaded");

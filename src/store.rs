@@ -10,12 +10,16 @@ mod commands;
 mod context;
 mod evict;
 mod facts;
+mod flush;
 mod generation;
+mod load;
+mod loading;
 mod lookup;
 mod min_generations;
 mod moving;
 mod options;
 mod padded;
+mod prefix_flushes;
 mod shards;
 mod shared;
 mod sweep;
@@ -31,8 +35,7 @@ use parking_lot::MutexGuard;
 use crate::clock::{Clock, Seconds};
 use crate::command::{Command, Failure, Get, Outcome, SetMode, Unavailable, Verb};
 use crate::events::Events;
-use crate::item::{Exptime, ItemView};
-use crate::stats::Counters;
+use crate::item::ItemView;
 use crate::store::context::{Context, Request, ScanContext};
 use crate::store::evict::{Evictor, Need};
 use crate::store::shards::Shards;
@@ -41,9 +44,11 @@ use crate::store::table::Table;
 
 pub use caller::Caller;
 pub use generation::Generation;
+pub use load::{Load, LoadEnd, LoadStart};
 pub use min_generations::MinGenerations;
 pub use moving::{Arrival, MovingItem};
 pub use options::Options;
+pub use prefix_flushes::TooManyFlushes;
 
 /// Fewer bytes no item takes, with its slot.
 const ITEM_BYTES_LEAST: u64 = 24;
@@ -92,8 +97,10 @@ impl Store {
         let rq = Request { cx, key, key_binary: command.key_binary };
         let result = commands::execute(&mut table, &rq, &command.verb, reply);
         let writes = !matches!(command.verb, Verb::Get(Get { vivify: None, .. }) | Verb::Inspect);
-        if writes || matches!(command.verb, Verb::Get(Get { touch: Some(_), .. })) {
-            table.note_written(key.hash);
+        if writes {
+            table.writes().note(key.hash);
+        } else if matches!(command.verb, Verb::Get(Get { touch: Some(_), .. })) {
+            table.writes().note_touch(key.hash);
         }
         self.account(caller, index, table, before, writes);
         result
@@ -150,44 +157,13 @@ impl Store {
         let mut table = self.shards.lock(index);
         let before = Before::of(&table);
         commands::drop_unstored(&mut table, &key, mode);
-        table.note_written(key.hash);
+        table.writes().note(key.hash);
         self.count(&table, &before);
     }
 
     /// Tells watchers of a value that `command` did not store, which the store was not shown.
     pub fn tell_unstored(&self, caller: &Caller<'_>, key: &[u8], command: &str, why: Failure) {
         tell::tell_unstored(&self.shards.shared, caller.connection, key, command, why);
-    }
-
-    /// Makes every item that is there now a miss, or every one that is there after `delay`.
-    /// Costs the same however many there are; the memory comes back by sweeps and evictions.
-    pub fn flush_all(&self, caller: &Caller<'_>, delay: Exptime) {
-        let generations = &self.shards.shared.generations.0;
-        // One that has come due unseen happens before this one takes its place.
-        generations.span(caller.now);
-        let due = self.shards.shared.clock.deadline(delay, caller.now);
-        if due > caller.now {
-            generations.flush_at(due);
-        } else {
-            generations.flush();
-        }
-        sweep::sweep_overdue(&self.shards, caller);
-    }
-
-    /// When a delayed flush makes every item a miss that is there now; `None` where there is none.
-    pub fn flush_due(&self) -> Option<Seconds> {
-        self.shards.shared.generations.0.due()
-    }
-
-    /// Begins a new generation, which every value that is set from now on carries, and returns
-    /// it, for [`Caller::min_generation`] and [`MinGenerations`]. What is there stays.
-    pub fn advance(&self) -> Generation {
-        let generation = self.shards.shared.generations.0.advance();
-        // Once in four million; nobody's to count.
-        let counters = Counters::default();
-        let caller = Caller::new(self.shards.shared.clock.now(), &counters, 0);
-        sweep::sweep_overdue(&self.shards, &caller);
-        generation
     }
 
     /// Says from now on which items count, for what looks at items without a command: sweeps,
@@ -229,7 +205,8 @@ impl Store {
     /// Items are going to be brought in. From now on, what clients write, touch, delete or let expire is not replaced by
     /// an item of before ([`Store::receive`]). To be called before clients are served.
     pub fn expect_arrivals(&self) {
-        self.shards.tables.iter().for_each(|table| table.lock().expect_arrivals());
+        self.shards.tables.iter().for_each(|table| table.lock().writes().watch_arrivals(true));
+        self.shards.shared.prefix_flushes.hold(true);
     }
 
     /// Makes the index as large as this many more items need, of so many bytes each, as far as they have room.
@@ -246,7 +223,8 @@ impl Store {
 
     /// No more items are going to be brought in.
     pub fn end_arrivals(&self) {
-        self.shards.tables.iter().for_each(|table| table.lock().end_arrivals());
+        self.shards.tables.iter().for_each(|table| table.lock().writes().watch_arrivals(false));
+        self.shards.shared.prefix_flushes.hold(false);
     }
 
     /// Stores an item that comes from another node, or from a snapshot, as it was there: with its CAS token, marks,

@@ -9,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use filbert::cache::Cache;
+use filbert::cache::loads::Loads;
 use filbert::clock::Clock;
 use filbert::events::Events;
 use filbert::server::connections::CloseReason;
@@ -75,6 +76,7 @@ impl Case {
 fn context(store: &Options, clock: &Clock) -> Arc<ServerContext> {
     let events = Events::default();
     Arc::new(ServerContext {
+        loads: Loads::none(),
         store: Arc::new(Store::new(store, clock.clone(), events.clone())),
         events,
         registry: Registry::default(),
@@ -104,7 +106,7 @@ async fn serve(case: &Case) -> (Vec<u8>, CloseReason) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let connection = context.connections.enter(7, "unix:fuzz".into(), "fuzz".into(), clock.now());
     let counters = context.registry.block();
-    let cache = Cache::start(&context.store, None, counters.clone(), context.stop.clone());
+    let cache = Cache::start(&context.store, &context.loads, None, counters.clone(), context.stop.clone());
     let client = ClientConnection::new(Stream::Unix(theirs), context.clone(), counters, connection, cache);
     let (mut from, mut to) = ours.into_split();
 

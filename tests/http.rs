@@ -1,5 +1,6 @@
 //! The HTTP server: items, health, metrics, who may ask, and what bad requests cost.
 
+use std::fs;
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,9 +8,11 @@ use std::time::{Duration, Instant};
 use filbert::server::metrics::families::{FAMILIES, Kind};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, STEADY};
 use crate::support::http::{Http, encoded};
+use crate::support::origin::Origin;
 use crate::support::run;
 use crate::support::server::{self, Product, Server, eventually, quickly};
 use crate::support::shown::{Cut, assert_same};
@@ -222,10 +225,14 @@ fn metrics_count_what_clients_do() {
 /// Each family is there, is of its kind, and stands in the table of docs/monitoring.md.
 #[test]
 fn metrics_are_all_there_and_documented() {
-    let cluster = Cluster::steady(2);
+    let origin = Origin::start();
+    let config = NamedTempFile::new().expect("a temporary file can be made");
+    fs::write(config.path(), origin.config("wait = '60s'")).expect("it can be written");
+    let config = ["--config", config.path().to_str().expect("UTF-8")];
+    let cluster = Cluster::start_with(2, &[&STEADY[..], &config].concat());
     let mut wire = cluster.nodes[0].connect();
     for number in 0..100 {
-        wire.ask(&format!("set key{number} 0 0 1\r\nx\r\n"), "STORED\r\n");
+        wire.ask(&format!("set key{number} 0 0 1\r\nx\r\nget g:{number}\r\n"), "STORED\r\nEND\r\n");
     }
     let metrics = cluster.nodes[0].http().metrics();
     let families = metrics.families();

@@ -21,6 +21,7 @@ mod membership;
 mod memory;
 mod memory_bound;
 mod observability;
+mod origins;
 mod process;
 mod proto;
 mod readme;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::links::Links;
+use crate::cache::loads::Loads;
 use crate::cache::ownership::Ownership;
 use crate::cache::pauses::PauseDetector;
 use crate::cache::routing::{Place, Routing, RoutingHandle};
@@ -43,6 +44,8 @@ pub(super) const PARKED_MAX: usize = 1 << 14;
 pub struct ClusterContext {
     /// This node's memory.
     pub store: Arc<Store>,
+    /// What is loaded from origins.
+    pub loads: Arc<Loads>,
     /// The cluster's members.
     pub membership: Membership,
     /// Which slots are this node's.
@@ -162,7 +165,7 @@ impl Clustered {
             },
             Place::Here { .. } | Place::Pending => {
                 let epoch = op.epoch;
-                if let Err(error) = self.dialer.redirected.try_send(Redirected { op, epoch }) {
+                if let Err(error) = self.dialer.redirected.try_send(Redirected { op, epoch, loads: false }) {
                     let (mpsc::error::TrySendError::Full(redirected)
                     | mpsc::error::TrySendError::Closed(redirected)) = error;
                     redirected.op.answer(Err(Unavailable::Overloaded));

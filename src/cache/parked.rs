@@ -45,7 +45,12 @@ pub(super) async fn run(
             parked.go_round(&clustered, &routing, now);
         }
         for redirected in come.drain(..) {
-            parked.admit(&clustered, &routing, redirected, now);
+            if redirected.loads {
+                let caller = clustered.clone();
+                clustered.spawn(async move { caller.load_from_owner(redirected.op).await });
+            } else {
+                parked.admit(&clustered, &routing, redirected, now);
+            }
         }
     }
 }
@@ -94,14 +99,14 @@ impl ParkedRequests {
 
 /// Gives a command back that is of a later view than this one, or that comes too early for its place.
 fn pass(clustered: &Clustered, routing: &Routing, redirected: Redirected) -> Option<Redirected> {
-    let Redirected { mut op, epoch } = redirected;
+    let Redirected { mut op, epoch, loads } = redirected;
     if routing.epoch < epoch {
-        return Some(Redirected { op, epoch });
+        return Some(Redirected { op, epoch, loads });
     }
     match routing.place(op.operation().key()) {
-        Place::Pending => Some(Redirected { op, epoch }),
+        Place::Pending => Some(Redirected { op, epoch, loads }),
         // A later routing may be in force already, though it is not posted yet.
-        Place::Here { .. } => clustered.execute_here(op).map(|op| Redirected { op, epoch }),
+        Place::Here { .. } => clustered.execute_here(op).map(|op| Redirected { op, epoch, loads }),
         place => {
             op.epoch = routing.epoch;
             clustered.send(routing, place, op);

@@ -37,6 +37,10 @@ impl Executor for Clustered {
             }
         }
     }
+
+    async fn load(&self, request: pb::LoadRequest) -> Result<pb::Outcome, Broken> {
+        self.load_for_peer(request).await
+    }
 }
 
 impl Clustered {
@@ -48,14 +52,20 @@ impl Clustered {
             return None;
         };
         let mut turn = self.begin(self.context().store.clock().now(), 0);
-        let result = match turn.execute(&command, |outcome| pb::outcome(0, &outcome)) {
+        let executed = turn.execute(&command, |outcome| pb::outcome(0, &outcome));
+        let (op, result) = match executed {
             // A later routing may know an owner that is not known yet.
             Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => return Some(op),
-            Err(NotHere::Unavailable(why)) => Err(why),
-            // A node that was no longer the owner may have executed it.
-            Ok(outcome) => turn.finish().map(|()| outcome).map_err(|Fenced| Unavailable::Unanswered),
+            Err(NotHere::Unavailable(why)) => (op, Err(why)),
+            Err(NotHere::Load(replaces)) => {
+                let (op, outcome) = turn.load(op, replaces)?;
+                (op, Ok(outcome))
+            }
+            Ok(outcome) => (op, Ok(outcome)),
         };
-        op.answer(result);
+        // A node that was no longer the owner may have executed it.
+        let finished = turn.finish().map_err(|Fenced| Unavailable::Unanswered);
+        op.answer(finished.and(result));
         None
     }
 
@@ -83,14 +93,14 @@ impl Clustered {
             && let Some(operation) = batch.take()?
         {
             let (id, wanted) = (operation.id, operation.wanted());
-            let done = pb::command(&operation).is_ok_and(|command| {
+            let done = pb::command(&operation).map(|command| {
                 let put = |outcome: Outcome<'_>| pb::put_outcome(id, wanted, &outcome, &mut outcomes);
-                turn.execute(&command, put).is_ok()
+                turn.execute(&command, put)
             });
-            if done {
-                executed += 1;
-            } else {
-                pb::put_kind(id, Kind::WrongOwner, &mut outcomes);
+            match done {
+                Ok(Ok(())) => executed += 1,
+                Ok(Err(NotHere::Load(_))) => pb::put_kind(id, Kind::Loading, &mut outcomes),
+                Ok(Err(_)) | Err(_) => pb::put_kind(id, Kind::WrongOwner, &mut outcomes),
             }
         }
         self.counters().add(Counter::PeerOperations, executed);

@@ -1,17 +1,22 @@
 //! The decision, once: where does a key belong, may this node answer for it, under which generation is the command
 //! executed, and may its outcome be answered?
 
+mod loading;
+
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
+use bytes::BytesMut;
 use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use crate::cache::clustered::Clustered;
+use crate::cache::loads::{Loads, Verdict};
 use crate::cache::routing::{Place, Routing};
 use crate::clock::Seconds;
 use crate::cluster::Membership;
-use crate::command::{Command, Outcome, SetMode, Unavailable};
+use crate::command::{Command, Get, Outcome, SetMode, Unavailable, Verb};
+use crate::pb;
 use crate::pb::{EncodedOp, Projection};
 use crate::peer::PendingOp;
 use crate::peer::completions::ReplyTo;
@@ -27,6 +32,8 @@ pub struct Turn<'a> {
     caller: Caller<'a>,
     /// `None` on a node that is alone: it always owns every key.
     hold: Option<Hold<'a>>,
+    /// Where there is a group.
+    loads: Option<&'a Loads>,
 }
 
 /// A turn's part in a cluster.
@@ -48,6 +55,8 @@ struct Hold<'a> {
 pub enum NotHere {
     /// It is to be sent there ([`Turn::send`]).
     At(Place),
+    /// It may wait for a load ([`Turn::load`]), of the item with this CAS token, if there is one.
+    Load(Option<u64>),
     /// It cannot be executed anywhere.
     Unavailable(Unavailable),
 }
@@ -58,8 +67,8 @@ pub enum NotHere {
 pub struct Fenced;
 
 impl<'a> Turn<'a> {
-    pub(super) fn alone(store: &'a Store, caller: Caller<'a>) -> Self {
-        Self { store, caller, hold: None }
+    pub(super) fn alone(store: &'a Store, loads: &'a Loads, caller: Caller<'a>) -> Self {
+        Self { store, caller, hold: None, loads: loads.active() }
     }
 
     pub(super) fn clustered(clustered: &'a Clustered, caller: Caller<'a>) -> Self {
@@ -68,7 +77,7 @@ impl<'a> Turn<'a> {
         let serves_until = context.membership.serves_until();
         let serves = Membership::lasts(serves_until);
         let hold = Hold { clustered, routing, serves_until, serves, executed: false, deadline: None };
-        Self { store: &context.store, caller, hold: Some(hold) }
+        Self { store: &context.store, caller, hold: Some(hold), loads: context.loads.active() }
     }
 
     /// Refuses, as [`Unavailable::Unanswered`], each command that has not begun by then.
@@ -87,7 +96,28 @@ impl<'a> Turn<'a> {
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> Result<R, NotHere> {
         self.admit(command.key)?;
-        Ok(self.store.execute(&self.caller, command, reply))
+        let loads = self.loads;
+        let capped = loads.and_then(|loads| loads.cap(command, self.store.clock(), self.caller.now));
+        let command = capped.as_ref().unwrap_or(command);
+        if let (Some(loads), Verb::Get(Get { touch: Some(_), loads: true, .. })) = (loads, &command.verb) {
+            self.judge_touch(loads, command.key)?;
+        }
+        let mut verdict = Verdict::Answer;
+        let replied = self.store.execute(&self.caller, command, |outcome| {
+            if let Some(loads) = loads {
+                verdict = loads.judge(self.store, command, &outcome);
+            }
+            (!matches!(verdict, Verdict::Load(_))).then(|| reply(outcome))
+        });
+        match (replied, verdict) {
+            (Some(replied), Verdict::Refresh(cas)) => {
+                self.refresh(command.key, cas);
+                Ok(replied)
+            }
+            (Some(replied), _) => Ok(replied),
+            (None, Verdict::Load(replaces)) => Err(NotHere::Load(replaces)),
+            (None, _) => Err(NotHere::Load(None)),
+        }
     }
 
     /// Drops the item under a key when its `set` could not be stored.
@@ -132,10 +162,16 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// A command as it travels to other nodes; `None` on a node that is alone.
-    pub fn encode(&self, command: &Command<'_>, projection: Projection) -> Option<EncodedOp> {
-        let hold = self.hold.as_ref()?;
-        Some(hold.clustered.encode(command, self.caller.now, projection))
+    /// A command as it travels to other nodes, or waits.
+    pub fn encode(&self, command: &Command<'_>, projection: Projection) -> EncodedOp {
+        let now = self.caller.now;
+        match &self.hold {
+            Some(hold) => hold.clustered.encode(command, now, projection),
+            None => {
+                let at = pb::Clocked { clock: self.store.clock(), now };
+                pb::pack(command, at, projection, &mut BytesMut::new())
+            }
+        }
     }
 
     /// Sends a command on its way to where [`NotHere::At`] said. It is answered exactly once.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::ConfigError;
+use crate::config::groups;
 use crate::config::option_specs::{self, OPTION_SPECS, OptionSpec, Spelled, Takes};
 use crate::config::settings::{Settings, Source};
 
@@ -15,6 +16,9 @@ pub(super) fn read(path: &Path) -> Result<Settings, ConfigError> {
     let source = Source::File(path.to_owned());
     let mut settings = Settings::default();
     for (key, value) in table {
+        if key == groups::KEY {
+            continue;
+        }
         let spec = file_key(&key).map_err(|why| refuse(format!("{key}: {why}")))?;
         if settings.of(spec.name).is_some() {
             return Err(refuse(format!("{key}: given twice")));

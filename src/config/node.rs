@@ -4,7 +4,10 @@ use std::ffi::OsString;
 
 use crate::config::line::Asked;
 use crate::config::settings::Settings;
-use crate::config::{ConfigError, Outcome, check, environment, file, help, launch, line, option_specs};
+use crate::config::{
+    ConfigError, Outcome, check, environment, file, groups, help, launch, line, option_specs,
+};
+use crate::node::{GroupsOptions, ReadGroups};
 use crate::process;
 
 /// Reads the command line (its first word is the program's name), the environment and the file
@@ -21,10 +24,8 @@ pub(super) fn load(
         Asked::Version => return Ok(Outcome::Print(help::version())),
     };
     let environment = environment::read(environment.into_iter())?;
-    let file = match line.path(option_specs::CONFIG)?.or(environment.config) {
-        Some(path) => file::read(&path)?,
-        None => Settings::default(),
-    };
+    let path = line.path(option_specs::CONFIG)?.or(environment.config);
+    let file = path.as_deref().map(file::read).transpose()?.unwrap_or_default();
 
     let mut all = file;
     all.overlay(environment.settings);
@@ -35,6 +36,16 @@ pub(super) fn load(
     launch.node.port_file = environment.port_file;
     launch.node.held_by = environment.held_by;
     launch.warnings.splice(0..0, environment.warnings);
+    if let Some(path) = path {
+        let value_max = launch.node.store.item_size_max;
+        let path = std::path::absolute(&path).unwrap_or(path);
+        launch.node.groups = GroupsOptions {
+            at_start: groups::read(&path, value_max)?,
+            read_again: Some(ReadGroups::new(move || {
+                groups::read(&path, value_max).map_err(|error| error.to_string())
+            })),
+        };
+    }
     let bound = process::memory::bound();
     launch.warnings.extend(memory_warning(&all, launch.node.store.budget_bytes, bound));
     if check_only {

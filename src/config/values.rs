@@ -83,6 +83,21 @@ pub(super) fn item_size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "needs a number of bytes, or a size such as 512k or 2m, from 1k to 1g".into())
 }
 
+/// A time, such as `250ms`, `10s`, `5m`, `1h` or `2d`.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let millis = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
 /// A number, in `plain` bytes each, or with k, m, g or t behind it.
 fn size(text: &str, plain: u64) -> Option<u64> {
     let (digits, unit) = match text.char_indices().last()? {

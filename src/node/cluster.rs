@@ -18,12 +18,12 @@ use crate::node::options::{ClusterOptions, Error};
 use crate::peer::grpc::Grpc;
 use crate::peer::identity::Identity;
 use crate::peer::pings::Pings;
+use crate::server::ServerContext;
 use crate::server::acceptor;
 use crate::server::guests::Arrival;
 use crate::server::listen::Bound as Listening;
 use crate::server::peer::Service;
 use crate::server::worker::Cluster;
-use crate::store::Store;
 
 /// How long the others may take to hear that this node has left.
 const PARTING: Duration = Duration::from_secs(1);
@@ -78,10 +78,11 @@ impl Member {
     /// An error that no retry could mend.
     pub(super) fn join(
         options: ClusterOptions,
-        store: Arc<Store>,
+        context: &ServerContext,
         service: impl FnOnce(&Membership, &Arc<Pings>) -> Service,
     ) -> Result<Self, Error> {
         let ClusterOptions { membership: options, peer } = options;
+        let (store, loads) = (context.store.clone(), context.loads.clone());
         if peer.is_exposed() {
             warn!(
                 "peers' calls are taken on {} without TLS: whoever reaches it can read and write every key; \
@@ -92,6 +93,7 @@ impl Member {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let ownership = Ownership::new(store.clone());
         let pings = Pings::new(&options, &peer);
+        pings.set_groups_digest(loads.groups().digest());
         let peer = Arc::new(peer);
         let transport = Arc::new(Grpc::new(peer.clone()));
         let me = Arc::new(Identity { cluster: options.cluster.clone(), id: options.node_id.clone() });
@@ -104,6 +106,7 @@ impl Member {
         let shared = ClusterContext {
             links: Arc::default(),
             store,
+            loads,
             membership: membership.clone(),
             ownership,
             pauses: PauseDetector::default(),

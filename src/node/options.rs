@@ -1,11 +1,13 @@
 //! A node's options, and why it cannot run.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::cluster::etcd;
 use crate::server::{self, admin, listen};
-use crate::{auth, logs, peer, snapshot, store, tls};
+use crate::{auth, groups, logs, peer, snapshot, store, tls};
 
 /// Everything a node is told at start; the command line, the environment and the file fill it
 /// in (`config`), and tests fill it in directly.
@@ -21,6 +23,8 @@ pub struct Options {
     pub cluster: Option<ClusterOptions>,
     /// Where it keeps its items while it is down; nowhere without. For a node that is alone.
     pub snapshot: Option<snapshot::Options>,
+    /// Groups of keys, and how they are read again at HUP.
+    pub groups: GroupsOptions,
     /// Where to write `TCP INET: port` lines once listening (`MEMCACHED_PORT_FILENAME`).
     pub port_file: Option<PathBuf>,
     /// Counts of the process's log lines, for its metrics.
@@ -29,6 +33,42 @@ pub struct Options {
     pub log_writer: logs::Writer,
     /// See [`Watchdog::held_by`](crate::watchdog::Watchdog::held_by).
     pub held_by: Option<PathBuf>,
+}
+
+/// The groups of keys.
+#[derive(Debug, Clone, Default)]
+pub struct GroupsOptions {
+    /// Those of the start.
+    pub at_start: Vec<groups::options::Options>,
+    /// Reads them again; `None` where there is no file.
+    pub read_again: Option<ReadGroups>,
+}
+
+/// Reads the groups from where they are configured.
+#[derive(Clone)]
+pub struct ReadGroups(Arc<dyn Fn() -> Result<Vec<groups::options::Options>, String> + Send + Sync>);
+
+impl ReadGroups {
+    /// Reads them like this; an error says what is wrong and where.
+    pub fn new(
+        read: impl Fn() -> Result<Vec<groups::options::Options>, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The groups as they are configured now.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn read(&self) -> Result<Vec<groups::options::Options>, String> {
+        self.0()
+    }
+}
+
+impl fmt::Debug for ReadGroups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadGroups")
+    }
 }
 
 /// How a node finds its cluster, and how its peers reach it.
@@ -66,6 +106,9 @@ pub enum Error {
     /// No snapshot can be written.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
+    /// An origin cannot be used.
+    #[error("group {0:?}: {1}")]
+    Group(String, crate::origin::Invalid),
     /// The users cannot be read.
     #[error(transparent)]
     Auth(#[from] auth::Error),

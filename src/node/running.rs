@@ -8,15 +8,19 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::cache::loads::{Loads, Started};
 use crate::clock::Clock;
 use crate::events::Events;
+use crate::groups::Groups;
 use crate::node::bound::{Bound, BoundHttp, http_addr};
 use crate::node::cluster::Member;
-use crate::node::options::{Error, Options};
+use crate::node::loader;
+use crate::node::options::{Error, GroupsOptions, Options, ReadGroups};
 use crate::node::sweeper::sweep_until_stopped;
 use crate::process;
 use crate::server::ServerContext;
@@ -43,10 +47,12 @@ pub(super) struct Running {
     pub(super) acceptors: JoinSet<io::Result<()>>,
     member: Option<Member>,
     workers: Workers,
-    http: Option<JoinHandle<()>>,
+    /// The threads of these two, where there are such.
+    http_and_loader: Vec<JoinHandle<()>>,
     sweeper: JoinHandle<()>,
     unix_path: Option<PathBuf>,
     snapshot: Option<Snapshot>,
+    read_groups: Option<ReadGroups>,
 }
 
 impl Running {
@@ -59,7 +65,8 @@ impl Running {
         let unix_path = options.server.unix.as_ref().map(|unix| unix.path.clone());
         let (sweep, sweep_asked) = sync_channel(1);
         let log_lines = options.log_lines.clone();
-        let context = context(&mut bound, options, sweep);
+        let GroupsOptions { at_start: groups, read_again: read_groups } = options.groups.clone();
+        let (context, started) = context(&mut bound, options, sweep)?;
         let watchdog = context.watchdog.clone();
         tokio::spawn(watchdog.watch("main").keep());
 
@@ -70,20 +77,23 @@ impl Running {
                 let files = process::files_beside(context.options.max_connections as u64);
                 let service =
                     |membership: &_, pings: &_| Service::new(context.clone(), membership, pings, files);
-                (Some(listener), Some(Member::join(options, context.store.clone(), service)?))
+                (Some(listener), Some(Member::join(options, &context, service)?))
             }
         };
         let workers = Workers::start(&context, member.as_ref().map(|member| &member.cluster))?;
         if let (Some(listener), Some(member)) = (listener, &member) {
             member.accept(listener, workers.peer_inboxes())?;
         }
+        let cluster = || member.as_ref().map(|member| member.cluster.shared.clone());
         // Nearly last, since a start that fails after this has lost it; and before clients are served.
         let snapshot = bound.snapshot.map(|claim| Snapshot::begin(claim, &context.store)).transpose()?;
         let http = bound.http.map(|BoundHttp { listener, options: http, token }| {
-            let cluster = member.as_ref().map(|member| member.cluster.shared.clone());
-            admin::start(listener, &http, token, context.clone(), memcached_addr, cluster, log_lines)
+            admin::start(listener, &http, token, context.clone(), memcached_addr, cluster(), log_lines)
         });
         let http = http.transpose()?;
+        // Groups may also come at HUP.
+        let has_loads = !groups.is_empty() || read_groups.is_some();
+        let loader = has_loads.then(|| loader::start(context.clone(), cluster(), started)).transpose()?;
         let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn({
             let (context, heartbeat) = (context.clone(), watchdog.watch("sweeper"));
             move || sweep_until_stopped(&context, &sweep_asked, &heartbeat)
@@ -96,13 +106,46 @@ impl Running {
             acceptors.spawn(accept(context.clone(), counters, listening, workers.inboxes(), cluster));
         }
 
-        Ok(Self { context, acceptors, member, workers, http, sweeper, unix_path, snapshot })
+        let http_and_loader = http.into_iter().chain(loader).collect();
+        Ok(Self {
+            context,
+            acceptors,
+            member,
+            workers,
+            http_and_loader,
+            sweeper,
+            unix_path,
+            snapshot,
+            read_groups,
+        })
+    }
+
+    /// Reads the groups again; with a fault in them, the old ones stay.
+    pub(super) fn reload_groups(&self) -> Result<(), String> {
+        let Some(read) = &self.read_groups else { return Ok(()) };
+        let loads = &self.context.loads;
+        let groups = Groups::new(&read.read()?, &loads.groups());
+        loads.set_groups(groups.map_err(|(name, invalid)| format!("group {name:?}: {invalid}"))?);
+        if let Some(member) = &self.member {
+            member.cluster.shared.pings.set_groups_digest(loads.groups().digest());
+        }
+        Ok(())
     }
 
     /// Stops every thread: a member leaves its cluster first, while it still answers. Then writes a snapshot, unless told to
     /// stop `at_once`.
     pub(super) async fn stop(self, at_once: &CancellationToken) {
-        let Self { context, mut acceptors, member, workers, http, sweeper, unix_path, snapshot } = self;
+        let Self {
+            context,
+            mut acceptors,
+            member,
+            workers,
+            http_and_loader,
+            sweeper,
+            unix_path,
+            snapshot,
+            ..
+        } = self;
         if let Some(member) = &member {
             member.leave(context.options.grace).await;
         }
@@ -112,8 +155,8 @@ impl Running {
         let until = Instant::now() + context.options.grace + PATIENCE;
         while acceptors.join_next().await.is_some() {}
         let mut all_ended = workers.join(until).await;
-        if let Some(http) = http {
-            all_ended &= ended(http, until).await;
+        for thread in http_and_loader {
+            all_ended &= ended(thread, until).await;
         }
         if let Some(member) = member {
             member.end().await;
@@ -139,14 +182,21 @@ impl Running {
     }
 }
 
-/// The state that every listener needs.
-fn context(bound: &mut Bound, options: Options, sweep: SyncSender<()>) -> Arc<ServerContext> {
+/// The state that every listener needs, and the loads that start.
+fn context(
+    bound: &mut Bound,
+    options: Options,
+    sweep: SyncSender<()>,
+) -> Result<(Arc<ServerContext>, UnboundedReceiver<Started>), Error> {
+    let groups = Groups::new(&options.groups.at_start, &Groups::default());
+    let (loads, started) = Loads::new(groups.map_err(|(name, invalid)| Error::Group(name, invalid))?);
     let watchdog = match &bound.peers {
         Some((_, cluster)) => Watchdog::new(cluster.membership.lease_ttl),
         None => Watchdog::default(),
     };
     let events = Events::default();
-    Arc::new(ServerContext {
+    let context = Arc::new(ServerContext {
+        loads,
         store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
         events,
         registry: Registry::new(bound.http.is_some()),
@@ -165,5 +215,6 @@ fn context(bound: &mut Bound, options: Options, sweep: SyncSender<()>) -> Arc<Se
         history: History::default(),
         http_addr: http_addr(bound.http.as_ref(), bound.peers.as_ref().map(|(_, options)| options)),
         options: options.server,
-    })
+    });
+    Ok((context, started))
 }

@@ -62,6 +62,7 @@ pub(super) fn verb<'a>(verb: Verb<'a>, at: Clocked<'_>) -> (pb::operation::Verb,
             wins: get.wins,
             no_value: false,
             touch_last: get.touch_last,
+            loads: get.loads,
         }),
         Verb::Set(set) => Wire::Set(pb::Set {
             mode: set_mode(set.mode).into(),
@@ -126,6 +127,7 @@ pub fn command<'a>(operation: &OpRef<'a>) -> Result<Command<'a>, Malformed> {
             touch_last: get.touch_last,
             new_cas: get.new_cas,
             bump: !get.no_bump,
+            loads: get.loads,
             wins: get.wins,
         }),
         Wire::Set(set) => Verb::Set(Set {
@@ -244,10 +246,11 @@ pub fn view<'a>(message: &'a pb::Outcome, key: &'a [u8]) -> Option<Outcome<'a>> 
             idle_seconds: item.idle_seconds,
             fetched: item.fetched,
             key_binary: item.key_binary,
+            loaded: false,
         })
     };
     Some(match message.kind() {
-        Kind::Unspecified | Kind::WrongOwner | Kind::Unavailable => return None,
+        Kind::Unspecified | Kind::WrongOwner | Kind::Unavailable | Kind::Loading => return None,
         Kind::Found => Outcome::Found(Found {
             item: item()?,
             won: message.won,
@@ -306,6 +309,7 @@ mod tests {
                 touch_last: true,
                 new_cas: Some(9),
                 bump: false,
+                loads: true,
                 wins: true,
             }),
             Verb::Get(Get::PLAIN),
@@ -375,6 +379,7 @@ mod tests {
             idle_seconds: 6,
             fetched: true,
             key_binary: true,
+            loaded: false,
         };
         let found =
             Found { item, won: true, stale: true, win_sent: true, created: true, ttl_before: Some(8) };

@@ -1,19 +1,22 @@
 //! gRPC between processes: one HTTP/2 connection for each stream of operations, so that all of a
 //! thread's work stays in it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::view::Member;
+use crate::pb;
 use crate::pb::peer_client::PeerClient;
 use crate::peer::link::batches::Batches;
 use crate::peer::options::Options;
 use crate::peer::tls;
-use crate::peer::transport::{Error, Opening, OutcomeStream, Transport, innermost};
+use crate::peer::transport::{Error, Loading, Opening, OutcomeStream, Transport, innermost};
 
 /// The largest message: an item of the largest size that can be set, 1 GiB, and the rest of a full batch.
 pub const MESSAGE_BYTES_MAX: usize = (1 << 30) + (16 << 20);
@@ -30,16 +33,21 @@ pub const FRAME_BYTES: u32 = 256 << 10;
 /// How often the other end must show that it is there, and how fast.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
+/// Members over whose connections values are loaded; more than a cluster has.
+const LOAD_CHANNELS_MAX: usize = 1_024;
+
 /// Calls over gRPC; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Grpc {
     options: Arc<Options>,
+    /// The connection to each member over which it is asked to load values, by its address.
+    loads: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
 impl Grpc {
     /// Calls with these options.
     pub fn new(options: Arc<Options>) -> Self {
-        Self { options }
+        Self { options, loads: Arc::default() }
     }
 
     /// The options of calls.
@@ -78,6 +86,28 @@ impl Grpc {
         endpoint.tls_config(config).map_err(|why| Error::Tls(innermost(&why)))
     }
 
+    async fn call_load(self, to: Member, request: pb::LoadRequest) -> Result<pb::Outcome, Error> {
+        let channel = {
+            let mut loads = self.loads.lock();
+            if loads.len() >= LOAD_CHANNELS_MAX && !loads.contains_key(&to.peer_addr) {
+                // Most of them are of members that have gone.
+                loads.clear();
+            }
+            match loads.get(&to.peer_addr) {
+                Some(channel) => channel.clone(),
+                // Connects when it is used, and again when that breaks: once for all who call.
+                None => {
+                    let endpoint = self.endpoint(&to)?.connect_timeout(self.options.connect_timeout);
+                    loads.entry(to.peer_addr.clone()).or_insert(endpoint.connect_lazy()).clone()
+                }
+            }
+        };
+        let mut client = PeerClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(client.load(request).await?.into_inner().outcome.unwrap_or_default())
+    }
+
     async fn forward(self, to: Member, batches: Batches) -> Result<OutcomeStream, Error> {
         let channel = self.connect(&to).await?;
         let mut client = PeerClient::new(channel)
@@ -96,5 +126,9 @@ impl Grpc {
 impl Transport for Grpc {
     fn open(&self, to: &Member, batches: Batches) -> Opening {
         Box::pin(self.clone().forward(to.clone(), batches))
+    }
+
+    fn load(&self, to: &Member, request: pb::LoadRequest) -> Loading {
+        Box::pin(self.clone().call_load(to.clone(), request))
     }
 }

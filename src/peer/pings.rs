@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -46,6 +46,8 @@ pub struct Pings {
     peers: Mutex<BTreeMap<(String, u64), Peer>>,
     /// The view that is followed.
     view: Mutex<Arc<View>>,
+    /// A hash of this node's groups.
+    groups_digest: AtomicU64,
 }
 
 struct Peer {
@@ -53,6 +55,10 @@ struct Peer {
     /// Why it does not answer, and since when that is known.
     trouble: Option<(String, Instant)>,
     channel: Option<Channel>,
+    /// A hash of its groups.
+    groups_digest: Option<u64>,
+    /// The hash of this node's groups when it was said that they differ.
+    groups_told: Option<u64>,
     /// Ends its task, which it has while it is asked.
     pinging: Option<CancellationToken>,
 }
@@ -68,6 +74,7 @@ impl Pings {
             watchdog: membership.watchdog.clone(),
             peers: Mutex::default(),
             view: Mutex::default(),
+            groups_digest: AtomicU64::default(),
         })
     }
 
@@ -120,10 +127,36 @@ impl Pings {
         peers.get(&key(member)).is_some_and(|peer| peer.contact.is_reached(Instant::now(), self.timing))
     }
 
+    /// From now on this node has other groups, with this hash.
+    pub fn set_groups_digest(&self, digest: u64) {
+        self.groups_digest.store(digest, Ordering::Relaxed);
+    }
+
+    /// A hash of this node's groups.
+    pub fn groups_digest(&self) -> u64 {
+        self.groups_digest.load(Ordering::Relaxed)
+    }
+
+    /// The members of the view whose groups are not those of this node, by what they last said.
+    pub fn with_other_groups(&self) -> Vec<String> {
+        let (view, own) = (self.view.lock().clone(), self.groups_digest());
+        let peers = self.peers.lock();
+        let differs = |member: &&Member| {
+            let peer = peers.get(&key(member));
+            peer.and_then(|peer| peer.groups_digest).is_some_and(|digest| digest != own)
+        };
+        view.members.values().filter(differs).map(|member| member.id.clone()).collect()
+    }
+
     /// The members of the view, this node included, in the order of their ids, each with the
     /// connection over which it has answered its last ping.
     pub(super) fn members(&self) -> Vec<(Member, Option<Channel>)> {
         let view = self.view.lock().clone();
+        self.members_of(&view)
+    }
+
+    /// Likewise, of this view.
+    pub(super) fn members_of(&self, view: &View) -> Vec<(Member, Option<Channel>)> {
         let peers = self.peers.lock();
         let channel = |member: &Member| peers.get(&key(member)).and_then(|peer| peer.channel.clone());
         view.members.values().map(|member| (member.clone(), channel(member))).collect()
@@ -178,7 +211,7 @@ fn key(member: &Member) -> (String, u64) {
 impl Peer {
     fn unheard() -> Self {
         let contact = Contact { answered: Some(Instant::now()), ..Contact::default() };
-        Self { contact, trouble: None, channel: None, pinging: None }
+        Self { contact, trouble: None, channel: None, groups_digest: None, groups_told: None, pinging: None }
     }
 
     /// It has not answered. Returns whether that is news.
@@ -248,7 +281,17 @@ impl Pinger {
                 reply.lease_millis
             );
         }
+        let own = self.pings.groups_digest();
         self.update(|peer| {
+            // Said once for each pair of configurations.
+            let told = peer.groups_digest.replace(reply.groups_digest) == Some(reply.groups_digest);
+            if reply.groups_digest != own && !(told && peer.groups_told == Some(own)) {
+                peer.groups_told = Some(own);
+                warn!(
+                    peer = self.member.id,
+                    "its groups are not those of this node: all nodes should have the same"
+                );
+            }
             let is_news = peer.trouble.take().is_some() || !peer.contact.is_proven;
             peer.channel = Some(channel.clone());
             peer.contact.is_proven = true;

@@ -38,6 +38,12 @@ pub trait Executor: Send + Sync + 'static {
     /// # Errors
     /// The outcome of the operations taken from the batch is unknown; ends the stream.
     fn execute(&self, batch: &mut Batch) -> impl Future<Output = Result<pb::Outcomes, Broken>> + Send;
+
+    /// Executes a read, once its value has been loaded.
+    ///
+    /// # Errors
+    /// The operation cannot be read.
+    fn load(&self, request: pb::LoadRequest) -> impl Future<Output = Result<pb::Outcome, Broken>> + Send;
 }
 
 /// Outcomes leave once their values have this many bytes.

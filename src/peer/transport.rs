@@ -14,7 +14,16 @@ pub trait Transport: Send + Sync + 'static {
     /// Opens a stream to a member: sends `batches` as they come, and returns the stream of outcomes. Dropping that ends
     /// both directions. Must be called within a tokio runtime, whose threads then do all the work.
     fn open(&self, to: &Member, batches: Batches) -> Opening;
+
+    /// Asks a member to load a value, and waits for it.
+    fn load(&self, to: &Member, request: pb::LoadRequest) -> Loading {
+        _ = (to, request);
+        Box::pin(async { Err(Error::Ended("nothing is loaded this way".to_owned())) })
+    }
 }
+
+/// A value that is being loaded.
+pub type Loading = Pin<Box<dyn Future<Output = Result<pb::Outcome, Error>> + Send>>;
 
 /// A stream that comes about.
 pub type Opening = Pin<Box<dyn Future<Output = Result<OutcomeStream, Error>> + Send>>;

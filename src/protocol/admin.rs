@@ -39,6 +39,20 @@ pub enum AdminCommand<'a> {
         /// `noreply`
         quiet: bool,
     },
+    /// `flush_prefix`: every key that begins like this.
+    FlushPrefix {
+        /// With what they begin.
+        prefix: &'a [u8],
+        /// `noreply`
+        quiet: bool,
+    },
+    /// `flush_group`: every key of a group.
+    FlushGroup {
+        /// The group's name.
+        name: &'a [u8],
+        /// `noreply`
+        quiet: bool,
+    },
     /// `cache_memlimit`
     MemoryLimit {
         /// The new limit in bytes.
@@ -95,12 +109,7 @@ pub(super) fn parse<'a>(
         b"shutdown" => Ok(AdminCommand::Shutdown {
             is_known: matches!((tokens.next(), tokens.next()), (None | Some(b"graceful"), None)),
         }),
-        b"flush_all" => match tokens.next() {
-            None | Some(b"noreply") => Ok(AdminCommand::FlushAll { delay: Exptime::Never, quiet }),
-            Some(delay) => integer(delay)
-                .map(|delay| AdminCommand::FlushAll { delay: Exptime::from_wire(delay.max(0)), quiet })
-                .ok_or(ProtocolError::InvalidExptime),
-        },
+        b"flush_all" | b"flush_prefix" | b"flush_group" => flush(name, tokens, quiet),
         b"verbosity" => match tokens.next() {
             None => Err(ProtocolError::BadFormat),
             Some(level) => number_u32(level)
@@ -136,6 +145,24 @@ pub(super) fn parse<'a>(
         b"extstore" => Err(ProtocolError::NoExtstore),
         _ => return None,
     })
+}
+
+fn flush<'a>(name: &[u8], mut tokens: Tokens<'a>, quiet: bool) -> Result<AdminCommand<'a>, ProtocolError> {
+    if name == b"flush_all" {
+        return match tokens.next() {
+            None | Some(b"noreply") => Ok(AdminCommand::FlushAll { delay: Exptime::Never, quiet }),
+            Some(delay) => integer(delay)
+                .map(|delay| AdminCommand::FlushAll { delay: Exptime::from_wire(delay.max(0)), quiet })
+                .ok_or(ProtocolError::InvalidExptime),
+        };
+    }
+    match (tokens.next(), tokens.next()) {
+        (Some(what), None | Some(b"noreply")) if what.len() <= KEY_MAX => Ok(match name {
+            b"flush_group" => AdminCommand::FlushGroup { name: what, quiet },
+            _ => AdminCommand::FlushPrefix { prefix: what, quiet },
+        }),
+        _ => Err(ProtocolError::BadFormat),
+    }
 }
 
 fn crawler(mut tokens: Tokens<'_>) -> Result<AdminCommand<'_>, ProtocolError> {

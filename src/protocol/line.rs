@@ -47,7 +47,7 @@ impl Multiget {
     /// The command for one key, the last of the line or not.
     #[inline]
     pub fn request<'a>(self, key: &'a [u8], last: bool) -> (Command<'a>, Reply<'a>) {
-        let verb = Verb::Get(Get { touch: self.touch, ..Get::PLAIN });
+        let verb = Verb::Get(Get { touch: self.touch, loads: true, ..Get::PLAIN });
         (Command { key, key_binary: false, verb }, Reply::Value { cas: self.cas, last })
     }
 }

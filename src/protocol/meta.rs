@@ -175,6 +175,7 @@ pub(super) fn get<'a>(
         touch_last: flags.touch_last,
         new_cas: flags.new_cas,
         bump: !flags.no_bump,
+        loads: flags.value && flags.vivify.is_none(),
         wins: true,
     };
     let reply = Reply::Meta(Meta { known: flags.compare, ..meta(MetaVerb::Get, key, tokens, &flags) });

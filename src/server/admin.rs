@@ -5,6 +5,7 @@
 //! `listen` bounds the cost of a connection, `guard` checks who may ask.
 
 mod cluster;
+mod groups;
 mod guard;
 mod health;
 mod history;
@@ -28,7 +29,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -118,7 +119,8 @@ pub fn start(
             let stop = context.stop.clone();
             // Outlives the requests, whose commands may still be on their way.
             let links = CancellationToken::new();
-            let cache = Cache::start(&context.store, cluster, counters.clone(), links.clone());
+            let cache =
+                Cache::start(&context.store, &context.loads, cluster, counters.clone(), links.clone());
             let page = Page::new();
             let counted = requests.clone();
             let admin = Admin {
@@ -164,6 +166,8 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/api/v1/stats", get(stats::show))
         .route("/api/v1/history", get(history::show))
         .route("/api/v1/keys", get(keys::list))
+        .route("/api/v1/groups", get(groups::list))
+        .route("/api/v1/groups/{name}/flush", post(groups::flush))
         .fallback(async || {
             Problem::not_found("there is no such path; / and /api/v1/openapi.json show what there is")
         })

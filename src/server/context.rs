@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Users;
+use crate::cache::loads::Loads;
 use crate::events::Events;
 use crate::server::connections::Connections;
 use crate::server::history::History;
@@ -15,7 +16,7 @@ use crate::server::prefix::Prefixes;
 use crate::server::quota::Quota;
 use crate::server::strangers::Strangers;
 use crate::stats::Registry;
-use crate::store::Store;
+use crate::store::{Store, TooManyFlushes};
 use crate::tls::Reloadable as Certificates;
 use crate::watchdog::Watchdog;
 
@@ -23,6 +24,8 @@ use crate::watchdog::Watchdog;
 pub struct ServerContext {
     /// This node's memory.
     pub store: Arc<Store>,
+    /// What is loaded from origins.
+    pub loads: Arc<Loads>,
     /// What `watch` shows.
     pub events: Events,
     /// Every thread's counters.
@@ -66,6 +69,17 @@ impl ServerContext {
         let certificates = self.certificates.as_ref().and_then(|certificates| certificates.reload().err());
         let users = self.auth.as_ref().and_then(|users| users.reload().err());
         certificates.iter().map(ToString::to_string).chain(users.iter().map(ToString::to_string)).collect()
+    }
+
+    /// Makes every item under a key with this prefix a miss, in this node.
+    ///
+    /// # Errors
+    /// Too many flushes of prefixes wait for a sweep.
+    pub fn flush_prefix(&self, prefix: &[u8]) -> Result<(), TooManyFlushes> {
+        self.store.flush_prefix(prefix)?;
+        self.loads.forget_negatives();
+        self.sweep_now();
+        Ok(())
     }
 
     /// Starts a sweep for expired items now.

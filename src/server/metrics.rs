@@ -6,6 +6,7 @@
 
 mod cluster;
 pub mod families;
+mod groups;
 mod memcached_exporter;
 
 use std::collections::{BTreeMap, HashMap};
@@ -156,6 +157,7 @@ impl Exporter {
         for (thread, age) in context.watchdog.ages() {
             metrics::gauge!("filbert_thread_beat_age_seconds", "thread" => thread).set(age.as_secs_f64());
         }
+        groups::publish(&context.loads.groups());
         self.process.collect();
         if let Some(shared) = &self.cluster {
             cluster::publish(shared, links);
@@ -181,6 +183,10 @@ impl Exporter {
                     self.hand_on(("filbert_command_duration_seconds", labels), distribution);
                 }
             }
+        }
+        for group in self.context.loads.groups().iter().filter(|group| group.origin.is_some()) {
+            let labels = vec![Label::new("group", group.options.name.clone())];
+            self.hand_on(("filbert_group_load_duration_seconds", labels), &group.stats.latency());
         }
         let ages = self.context.registry.eviction_ages();
         self.hand_on(("filbert_eviction_age_seconds", Vec::new()), &ages);
@@ -246,7 +252,8 @@ impl Requests {
 }
 
 /// Where the buckets of each histogram end.
-const HISTOGRAMS: [(&str, &Scale); 4] = [
+const HISTOGRAMS: [(&str, &Scale); 5] = [
+    ("filbert_group_load_duration_seconds", &DURATION),
     ("filbert_command_duration_seconds", &DURATION),
     ("filbert_forward_duration_seconds", &DURATION),
     ("filbert_forward_batch_operations", &BATCH),

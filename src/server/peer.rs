@@ -38,7 +38,7 @@ use crate::server::guests::{Arrival, Guest, GuestStream, Guests, OpenCall};
 use crate::server::history::Told;
 use crate::server::{ServerContext, statistics};
 use crate::stats::Counters;
-use crate::store::Caller;
+use crate::store::{Caller, TooManyFlushes};
 
 /// Connections that have completed the TLS handshake and wait to be served.
 const SHAKEN_QUEUE: usize = 16;
@@ -47,8 +47,8 @@ const SHAKEN_QUEUE: usize = 16;
 const CERTIFICATES_LAST: Duration = Duration::from_secs(1);
 
 /// Calls at the same time on one connection. A peer has one stream of operations on each, or a
-/// ping and what goes with it.
-const CALLS_MAX: u32 = 64;
+/// ping and what goes with it, or the reads that wait for loads.
+const CALLS_MAX: u32 = 1_024;
 
 /// What other nodes ask of this one, apart from operations.
 pub trait PeerHandler: Send + Sync + 'static {
@@ -63,6 +63,15 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// Drops everything that was stored before the given number of seconds passed.
     fn flush(&self, delay_seconds: u32);
+
+    /// Drops everything under keys with this prefix.
+    ///
+    /// # Errors
+    /// Too many prefixes are being flushed.
+    fn flush_prefix(&self, prefix: &[u8]) -> Result<(), TooManyFlushes> {
+        _ = prefix;
+        Ok(())
+    }
 }
 
 /// What answers other nodes; cheap to clone.
@@ -194,6 +203,10 @@ impl PeerHandler for Behind {
         let caller = Caller::new(self.context.store.clock().now(), &counters, 0);
         self.context.store.flush_all(&caller, Exptime::In(delay_seconds));
     }
+
+    fn flush_prefix(&self, prefix: &[u8]) -> Result<(), TooManyFlushes> {
+        self.context.flush_prefix(prefix)
+    }
 }
 
 /// One thread's end of the calls of other nodes.
@@ -321,6 +334,7 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
             epoch: state.epoch,
             reaches_caller,
             lease_millis,
+            groups_digest: pings.groups_digest(),
         }))
     }
 
@@ -350,6 +364,29 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         self.service.caller(&visit, request.call)?;
         let told_json = self.service.node.history(request.seconds).into();
         Ok(Response::new(pb::HistoryReply { told_json }))
+    }
+
+    async fn flush_prefix(
+        &self,
+        request: Request<pb::FlushPrefixRequest>,
+    ) -> Result<Response<pb::FlushPrefixReply>, Status> {
+        let visit = Visit::of(request.extensions());
+        let request = request.into_inner();
+        self.service.caller(&visit, request.call)?;
+        let flushed = self.service.node.flush_prefix(&request.prefix);
+        flushed
+            .map_err(|TooManyFlushes| Status::resource_exhausted("too many prefixes are being flushed"))?;
+        // Not before: whoever asks must hear of a view that came meanwhile.
+        Ok(Response::new(pb::FlushPrefixReply { epoch: self.service.membership.state().epoch }))
+    }
+
+    async fn load(&self, request: Request<pb::LoadRequest>) -> Result<Response<pb::LoadReply>, Status> {
+        let visit = Visit::of(request.extensions());
+        let request = request.into_inner();
+        self.service.caller(&visit, request.call.clone())?;
+        let outcome = self.executor.load(request).await;
+        let outcome = outcome.map_err(|broken| Status::invalid_argument(broken.to_string()))?;
+        Ok(Response::new(pb::LoadReply { outcome: Some(outcome) }))
     }
 
     async fn flush(&self, request: Request<pb::FlushRequest>) -> Result<Response<pb::FlushReply>, Status> {

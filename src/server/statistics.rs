@@ -1,6 +1,7 @@
 //! This node's statistics: memcached's fields, with true values, for `stats`, other nodes and JSON. What memcached counts
 //! and this server does not have (slabs, segments of an LRU) is 0.
 
+mod groups;
 mod settings;
 
 use std::fmt::{self, Display};
@@ -15,6 +16,7 @@ use crate::protocol::reply::write_line;
 use crate::server::ServerContext;
 use crate::stats::{Counter, Snapshot};
 
+pub(super) use groups::{groups, why};
 pub(super) use settings::settings;
 
 /// memcached's page size; `stats slabs` shows memory as a number of such pages.

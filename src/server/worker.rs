@@ -161,7 +161,7 @@ async fn work(
     // Outlives the clients: their commands may still be on their way.
     let links = CancellationToken::new();
     let shared = cluster.as_ref().map(|(cluster, _)| cluster.shared.clone());
-    let cache = Cache::start(&context.store, shared, counters.clone(), links.clone());
+    let cache = Cache::start(&context.store, &context.loads, shared, counters.clone(), links.clone());
     if let (Some(clustered), Some((cluster, peers))) = (cache.cluster(), cluster) {
         tracker.spawn(cluster.peers.clone().serve(clustered.clone(), peers, context.stop.clone()));
         if cfg!(debug_assertions) {

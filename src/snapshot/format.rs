@@ -30,6 +30,7 @@ const STALE: u8 = 1;
 const WIN_SENT: u8 = 1 << 1;
 const FETCHED: u8 = 1 << 2;
 const KEY_BINARY: u8 = 1 << 3;
+const LOADED: u8 = 1 << 4;
 
 /// What a snapshot says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,7 @@ pub(super) fn write_item(out: &mut impl Write, moving: &MovingItem<'_>) -> io::R
         (moving.win_sent, WIN_SENT),
         (item.fetched, FETCHED),
         (item.key_binary, KEY_BINARY),
+        (item.loaded, LOADED),
     ];
     let marks = marks.iter().filter(|(is, _)| *is).fold(0, |marks, (_, mark)| marks | mark);
     let ttl = item.ttl_seconds.map_or(FOR_EVER, |ttl| ttl.min(FOR_EVER - 1));
@@ -141,6 +143,7 @@ pub(super) fn read_item<'a>(
         idle_seconds: short(18).saturating_add(age),
         fetched: has(FETCHED),
         key_binary: has(KEY_BINARY),
+        loaded: has(LOADED),
     };
     // Of the store's first generation: a flush that comes meanwhile makes it dead.
     let generation = Generation::default();

@@ -17,7 +17,8 @@ use crate::store::commands::decision::{Decision, Effect, NewItem, Shown};
 use crate::store::commands::number::Decimal;
 use crate::store::context::Request;
 use crate::store::evict::has_room;
-use crate::store::facts::{Dead, FETCHED, Facts, NewValue};
+use crate::store::facts::{Dead, FETCHED, Facts, KEY_BINARY, NewValue};
+use crate::store::load::{LoadEnd, may_replace};
 use crate::store::lookup::Lookup;
 use crate::store::moving::{Arrival, MovingItem};
 use crate::store::table::{Entry, Table};
@@ -49,7 +50,7 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
     rq.cx.count(requests);
     let dead = match table.find(&rq.key) {
         None => None,
-        Some(mut entry) => match rq.cx.dead(entry.facts()) {
+        Some(mut entry) => match rq.dead(entry.facts()) {
             None => {
                 rq.cx.count(hits);
                 tell_get(rq, "found", entry.value_len());
@@ -161,7 +162,7 @@ fn create<'v>(
 /// `me`: looks, and touches nothing.
 fn inspect<R>(table: &mut Table, rq: &Request<'_>, reply: impl FnOnce(Outcome<'_>) -> R) -> R {
     match table.find(&rq.key) {
-        Some(entry) if rq.cx.dead(entry.facts()).is_none() => {
+        Some(entry) if rq.dead(entry.facts()).is_none() => {
             let shown = Shown::marked(*entry.facts());
             reply(Outcome::Found(shown.found(rq, entry.into_value())))
         }
@@ -172,23 +173,67 @@ fn inspect<R>(table: &mut Table, rq: &Request<'_>, reply: impl FnOnce(Outcome<'_
 /// Stores an item that comes from another node as it was there, unless a live one is here.
 pub(super) fn arrive(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_>) -> Arrival {
     let Some(facts) = moving.facts(rq) else { return Arrival::Dead };
-    let value = moving.item.value;
-    if table.was_written(rq.key.hash) {
+    if table.writes().was_written(rq.key.hash) {
         return Arrival::Overwritten;
     }
-    if let Some(entry) = table.find(&rq.key) {
-        let there = *entry.facts();
-        match rq.cx.dead(&there) {
-            None => return Arrival::Present,
-            Some(why) => bury(table, rq, why, &there),
-        }
+    if find_live(table, rq).is_some() {
+        return Arrival::Present;
     }
-    let exptime = moving.item.ttl_seconds.map_or(Exptime::Never, Exptime::In);
-    if let Err(why) = admit(table, rq, facts.flags, value.len(), exptime) {
+    if let Err(why) = admit_moving(table, rq, moving) {
         return Arrival::Refused(why);
     }
-    table.insert(&rq.key, facts, NewValue::Bytes(value));
+    table.insert(&rq.key, facts, NewValue::Bytes(moving.item.value));
     Arrival::Stored
+}
+
+/// Stores an item that was loaded, where there is none or the one that it `replaces`. That one goes, too, when the new one
+/// cannot be stored.
+pub(super) fn arrive_loaded(
+    table: &mut Table,
+    rq: &Request<'_>,
+    loaded: &MovingItem<'_>,
+    replaces: Option<u64>,
+) -> LoadEnd {
+    let Some(mut facts) = loaded.facts(rq) else { return LoadEnd::Overwritten };
+    let there = find_live(table, rq);
+    if !may_replace(there.as_ref(), replaces) {
+        return LoadEnd::Overwritten;
+    }
+    if let Err(why) = admit_moving(table, rq, loaded) {
+        table.remove(&rq.key);
+        return LoadEnd::Refused(why);
+    }
+    facts.stamp |= there.map_or(0, |there| there.stamp & KEY_BINARY);
+    let value = NewValue::sent(loaded.item.value, loaded.item.shared);
+    match table.find(&rq.key) {
+        Some(mut entry) => entry.rewrite(facts, value),
+        None => table.insert(&rq.key, facts, value),
+    }
+    LoadEnd::Stored
+}
+
+/// What is known of the live item under a key.
+pub(super) fn live(table: &mut Table, rq: &Request<'_>) -> Option<Facts> {
+    table.find(&rq.key).map(|entry| *entry.facts()).filter(|facts| rq.dead(facts).is_none())
+}
+
+/// What is known of the live item under a key; a dead one is dropped.
+fn find_live(table: &mut Table, rq: &Request<'_>) -> Option<Facts> {
+    let there = *table.find(&rq.key)?.facts();
+    match rq.dead(&there) {
+        None => Some(there),
+        Some(why) => {
+            bury(table, rq, why, &there);
+            None
+        }
+    }
+}
+
+/// Whether an item that comes from elsewhere may be stored.
+fn admit_moving(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_>) -> Result<(), Failure> {
+    let MovingItem { item, .. } = moving;
+    let exptime = item.ttl_seconds.map_or(Exptime::Never, Exptime::In);
+    admit(table, rq, item.flags, item.value.len(), exptime)
 }
 
 /// Lets `on_item` decide what becomes of a live item, and `on_miss` act where there is none; a
@@ -207,7 +252,7 @@ fn change<'v, R>(
             None
         }
         Some(mut entry) => {
-            let dead = rq.cx.dead(entry.facts());
+            let dead = rq.dead(entry.facts());
             tell_get(rq, dead.map_or("found", Dead::name), entry.value_len());
             match dead {
                 None => {

@@ -53,6 +53,11 @@ impl<'a> Context<'a> {
         Horizon { now: self.now, floor: self.floor.stamp() }
     }
 
+    /// Whether a load that began in this generation may still be joined, and its value stored.
+    pub(super) fn admits_load(&self, generation: Generation) -> bool {
+        self.counts(generation) && !self.shared.prefix_flushes.since(generation)
+    }
+
     /// Whether what was written in this generation may live.
     pub(super) fn counts(&self, generation: Generation) -> bool {
         self.floor.later(generation) == generation
@@ -74,6 +79,15 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Why an item under this key is dead, if it is.
+    #[inline]
+    pub(super) fn dead(&self, facts: &Facts) -> Option<Dead> {
+        match self.cx.dead(facts) {
+            None if self.cx.shared.prefix_flushes.cover(self.key.bytes, facts.stamp) => Some(Dead::Flushed),
+            dead => dead,
+        }
+    }
+
     /// The stamp of what is written now under this key: the newest generation, and no mark but
     /// that of the key's form.
     #[inline]
@@ -110,6 +124,9 @@ impl<'a> ScanContext<'a> {
 
     /// Why an item is dead, if it is.
     pub(super) fn dead(&self, key: &[u8], facts: &Facts) -> Option<Dead> {
+        if self.cx.shared.prefix_flushes.cover(key, facts.stamp) {
+            return Some(Dead::Flushed);
+        }
         self.cx.dead(facts).or_else(|| {
             let min = self.min_generations.as_ref()?.min_generation(key);
             let counts =

@@ -28,6 +28,10 @@ pub(super) const WIN_SENT: u32 = 1 << 1;
 pub(super) const FETCHED: u32 = 1 << 2;
 /// Its key came base64-encoded when it was last written.
 pub(super) const KEY_BINARY: u32 = 1 << 3;
+/// Loaded from the origin of its group, and not changed by a client since.
+pub(super) const LOADED: u32 = 1 << 4;
+/// The marks that can change without that anything else of an item does.
+pub(super) const LIGHT_MARKS: u32 = STALE | WIN_SENT | FETCHED | KEY_BINARY;
 
 impl Facts {
     #[inline]
@@ -55,6 +59,7 @@ impl Facts {
             idle_seconds: now.saturating_sub(self.accessed),
             fetched: self.is(FETCHED),
             key_binary: self.is(KEY_BINARY),
+            loaded: self.is(LOADED),
         }
     }
 }

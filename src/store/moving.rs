@@ -3,7 +3,7 @@
 use crate::command::Failure;
 use crate::item::ItemView;
 use crate::store::context::{Context, Request};
-use crate::store::facts::{FETCHED, Facts, KEY_BINARY, STALE, WIN_SENT};
+use crate::store::facts::{FETCHED, Facts, KEY_BINARY, LOADED, STALE, WIN_SENT};
 use crate::store::generation::Generation;
 
 /// An item, and what no client sees of it.
@@ -54,8 +54,13 @@ impl<'a> MovingItem<'a> {
         let Self { item, stale, win_sent, generation } = *self;
         let cx = &rq.cx;
         let generation = generation.earlier(cx.current);
-        let marks =
-            [(stale, STALE), (win_sent, WIN_SENT), (item.fetched, FETCHED), (item.key_binary, KEY_BINARY)];
+        let marks = [
+            (stale, STALE),
+            (win_sent, WIN_SENT),
+            (item.fetched, FETCHED),
+            (item.key_binary, KEY_BINARY),
+            (item.loaded, LOADED),
+        ];
         let marks = marks.iter().filter(|(is, _)| *is).fold(0, |marks, (_, mark)| marks | mark);
         let facts = Facts {
             // Where it comes from, items may have no tokens.
@@ -65,6 +70,6 @@ impl<'a> MovingItem<'a> {
             accessed: cx.now.saturating_sub(item.idle_seconds),
             stamp: generation.stamp() | marks,
         };
-        (cx.counts(generation) && cx.dead(&facts).is_none()).then_some(facts)
+        (cx.counts(generation) && rq.dead(&facts).is_none()).then_some(facts)
     }
 }

@@ -9,6 +9,7 @@ use crate::store::generation::Generations;
 use crate::store::min_generations::Posted;
 use crate::store::options::Options;
 use crate::store::padded::Padded;
+use crate::store::prefix_flushes::PrefixFlushes;
 
 /// What every shard needs to know.
 pub(super) struct Shared {
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) generations: Padded<Generations>,
     pub(super) min_generations: Posted,
+    pub(super) prefix_flushes: PrefixFlushes,
     next_cas: Padded<AtomicU64>,
 }
 
@@ -34,6 +36,7 @@ impl Shared {
             budget: Budget::new(options.budget_bytes, options.evict, empty_bytes),
             generations: Padded(Generations::default()),
             min_generations: Posted::default(),
+            prefix_flushes: PrefixFlushes::default(),
             next_cas: Padded(AtomicU64::new(0)),
         }
     }

@@ -64,7 +64,8 @@ fn sweep_shards(shards: &Shards, caller: &Caller<'_>, mut pace: impl FnMut(u64) 
     let times_set = min_generations.times_set();
     // A delayed flush may have come due with nobody asking for anything since.
     let began = generations.span(caller.now);
-    let full = generations.wants_full_sweep() || min_generations.want_full_sweep();
+    let flushed = shared.prefix_flushes.want_full_sweep();
+    let full = generations.wants_full_sweep() || min_generations.want_full_sweep() || flushed.is_some();
     let mut any = false;
     for table in &shards.tables {
         let mut cursor = Cursor::default();
@@ -89,6 +90,9 @@ fn sweep_shards(shards: &Shards, caller: &Caller<'_>, mut pace: impl FnMut(u64) 
     if full {
         generations.note_swept(began);
         min_generations.note_swept(times_set);
+        if let Some(flushed) = flushed {
+            shared.prefix_flushes.note_swept(flushed);
+        }
     }
     true
 }

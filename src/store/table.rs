@@ -31,7 +31,7 @@ use crate::store::table::large::{Large, large_bytes};
 use crate::store::table::memory::{Memory, Spot};
 use crate::store::table::queues::{Queue, Queues, TtlClass, Unit};
 use crate::store::table::slot::{Accessed, Place, Slot};
-use crate::store::table::written::Written;
+use crate::store::table::written::Writes;
 
 pub(super) use entry::Entry;
 pub(super) use pool::Pool;
@@ -46,8 +46,7 @@ pub(super) struct Table {
     memory: Memory,
     queues: Queues,
     ghost: Ghost,
-    /// While items are brought in from elsewhere.
-    written: Option<Written>,
+    writes: Writes,
 }
 
 impl Table {
@@ -58,36 +57,19 @@ impl Table {
             memory: Memory::new(pool, hash),
             queues: Queues::new(),
             ghost: Ghost::default(),
-            written: None,
+            writes: Writes::default(),
         }
     }
 
-    /// From now on notes which keys are written, because items are about to come in.
-    pub(super) fn expect_arrivals(&mut self) {
-        self.written = Some(Written::new());
+    /// What is noted about writes.
+    #[inline]
+    pub(super) fn writes(&mut self) -> &mut Writes {
+        &mut self.writes
     }
 
     /// Makes room in the index for this many items.
     pub(super) fn expect_items(&mut self, items: usize) {
         self.index.expect(items);
-    }
-
-    /// No longer notes which keys are written.
-    pub(super) fn end_arrivals(&mut self) {
-        self.written = None;
-    }
-
-    /// Notes that a key was written, where somebody wants to know.
-    #[inline]
-    pub(super) fn note_written(&mut self, hash: u64) {
-        if let Some(written) = &mut self.written {
-            written.note(hash);
-        }
-    }
-
-    /// Whether a key was, or may have been, written since [`Table::expect_arrivals`].
-    pub(super) fn was_written(&self, hash: u64) -> bool {
-        self.written.as_ref().is_some_and(|written| written.has(hash))
     }
 
     #[inline]

@@ -6,6 +6,7 @@ mod expires;
 mod flush;
 mod full;
 mod generations;
+mod loading;
 mod min_generation;
 mod min_generations;
 mod model;
@@ -16,6 +17,8 @@ use std::ops::ControlFlow;
 
 use super::*;
 use crate::command::{Delete, Get, Set, Verb};
+use crate::item::Exptime;
+use crate::stats::Counters;
 
 /// Unix time at which the clocks of these tests start.
 const UNIX_START: u64 = 1_700_000_000;

@@ -65,6 +65,7 @@ impl Memory {
         let identity = Identity { cluster: "simulation".to_owned(), id: id.to_owned() };
         let peer = Options { operation_timeout: PATIENCE, ..Options::default() };
         let shared = ClusterContext {
+            loads: filbert::cache::loads::Loads::none(),
             links: Arc::default(),
             store: store.clone(),
             membership,
@@ -94,6 +95,7 @@ impl Memory {
         match turn.execute(command, |outcome| pb::outcome(0, &outcome)) {
             Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => Executed::Elsewhere,
             Err(NotHere::Unavailable(why)) => Executed::Refused(why),
+            Err(NotHere::Load(_)) => unreachable!("there are no groups here"),
             Ok(outcome) => {
                 turn.finish().expect("no time passes here");
                 Executed::Here(outcome)

@@ -30,6 +30,8 @@ pub struct Redirected {
     pub op: PendingOp,
     /// The epoch of the node that refused it.
     pub epoch: u64,
+    /// Whether its owner is to load the value.
+    pub loads: bool,
 }
 
 /// Without a reading of the peer's clock for this long, nothing is sent: the two clocks may have drifted apart. The
@@ -257,12 +259,16 @@ impl LinkInner {
         match outcome.kind() {
             Kind::WrongOwner if !op.rerouted => {
                 op.rerouted = true;
-                match self.redirected.try_send(Redirected { op, epoch }) {
+                match self.redirected.try_send(Redirected { op, epoch, loads: false }) {
                     Ok(()) => add(&self.stats.redirected, 1),
                     Err(error) => self.fail(error.into_inner().op, Unavailable::Moved),
                 }
             }
             Kind::WrongOwner => self.fail(op, Unavailable::Moved),
+            Kind::Loading => match self.redirected.try_send(Redirected { op, epoch, loads: true }) {
+                Ok(()) => add(&self.stats.answered, 1),
+                Err(error) => self.fail(error.into_inner().op, Unavailable::Overloaded),
+            },
             Kind::Unavailable => self.fail(op, Unavailable::Refused),
             // Of a later version, perhaps.
             Kind::Unspecified => self.fail(op, Unavailable::Unanswered),

@@ -114,7 +114,7 @@ async fn an_operation_for_another_owner_comes_back_once() {
     *owner.kind.lock() = Kind::WrongOwner;
     owner.epoch.store(7, Ordering::Relaxed);
     let mut awaited = caller.send("k", 1);
-    let Redirected { op, epoch } = caller.redirected.recv().await.expect("returned");
+    let Redirected { op, epoch, .. } = caller.redirected.recv().await.expect("returned");
     assert_eq!((epoch, op.rerouted, awaited.is_answered()), (7, true, false));
     assert_eq!(op.deadline, awaited.deadline);
     caller.link().send(op);

@@ -145,7 +145,7 @@ impl<'a> Packet<'a> {
 
     fn get(&self, touch: bool, with_value: bool, with_key: bool) -> (Command<'a>, Reply<'a>) {
         let touch = touch.then(|| self.exptime(0));
-        let command = self.command(Verb::Get(Get { touch, ..Get::PLAIN }));
+        let command = self.command(Verb::Get(Get { touch, loads: with_value, ..Get::PLAIN }));
         (command, self.reply(Form::Get { with_value, with_key }))
     }
 

@@ -109,13 +109,13 @@ fn refused(status: Status, closes: bool) -> Ask<'static> {
 
 #[test]
 fn gets_and_touches() {
-    let get = |touch| Verb::Get(Get { touch, ..Get::PLAIN });
+    let get = |touch, loads| Verb::Get(Get { touch, loads, ..Get::PLAIN });
     let form = |with_value, with_key| Form::Get { with_value, with_key };
     for (opcode, quiet, with_key) in
         [(0x00, false, false), (0x09, true, false), (0x0c, false, true), (0x0d, true, true)]
     {
         let input = packet(opcode, 0, b"", b"key", b"");
-        assert_command(&input, get(None), head(opcode, quiet), form(true, with_key));
+        assert_command(&input, get(None, true), head(opcode, quiet), form(true, with_key));
     }
     let extras = 3_000_000_000_u32.to_be_bytes();
     let touch = Some(Exptime::At(3_000_000_000));
@@ -127,7 +127,7 @@ fn gets_and_touches() {
         (0x24, true, true, true),
     ] {
         let input = packet(opcode, 0, &extras, b"key", b"");
-        assert_command(&input, get(touch), head(opcode, quiet), form(with_value, with_key));
+        assert_command(&input, get(touch, with_value), head(opcode, quiet), form(with_value, with_key));
     }
 }
 

@@ -38,6 +38,7 @@ fn publish_view(shared: &ClusterContext) {
         ("filbert_cluster_settled", truth(shared.is_converged())),
         ("filbert_cluster_serving", truth(shared.membership.serves())),
         ("filbert_cluster_unconfirmed_members", state.unconfirmed().count() as f64),
+        ("filbert_cluster_members_with_other_groups", shared.pings.with_other_groups().len() as f64),
     ] {
         metrics::gauge!(name).set(value);
     }

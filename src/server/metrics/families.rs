@@ -118,6 +118,11 @@ pub const FAMILIES: &[Family] = &[
         "1 for what this node is in its cluster, 0 for what it is not.",
     ),
     gauge("filbert_cluster_unconfirmed_members", "", "Nodes that may still act on an older view."),
+    gauge(
+        "filbert_cluster_members_with_other_groups",
+        "",
+        "Members whose groups are configured otherwise than this node's.",
+    ),
     counter("filbert_cluster_view_changes_total", "", "Views that this node has come to."),
     gauge("filbert_node_info", "node, cluster, zone", "1, with the names of this node."),
     // etcd.
@@ -172,6 +177,26 @@ pub const FAMILIES: &[Family] = &[
     ),
     counter("filbert_forward_breaker_opened_total", "peer", "Times that it was."),
     gauge("filbert_peer_reachable", "peer", "1 when the peer answers pings."),
+    // Groups with an origin.
+    counter(
+        "filbert_group_reads_total",
+        "group, result",
+        "Reads in a group that found nothing, that were told at once that there is none, that were answered with a value \
+         past its time, and that were answered with a miss because no load ended in time.",
+    ),
+    gauge("filbert_group_reads_waiting", "group", "Reads that wait for a load."),
+    counter(
+        "filbert_group_loads_total",
+        "group, result",
+        "Loads from the group's origin, by what came of them.",
+    ),
+    gauge("filbert_group_loads_in_flight", "group", "Loads that ask the origin."),
+    histogram("filbert_group_load_duration_seconds", "group", "Time that the origin took to answer."),
+    gauge(
+        "filbert_group_origin_broken",
+        "group",
+        "1 while the origin has failed too often, and is asked only now and then.",
+    ),
     // The process.
     counter("filbert_http_requests_total", "code", "HTTP requests answered, by class of status."),
     counter(

@@ -7,7 +7,7 @@ use crate::stats::Counter;
 use crate::store::commands::decision::{Answer, Decision, Effect, NewItem, Shown};
 use crate::store::commands::number::{self, Decimal};
 use crate::store::context::Request;
-use crate::store::facts::{Facts, NewValue};
+use crate::store::facts::{Facts, LOADED, NewValue};
 
 /// What becomes of an item that is there. The result goes to `digits`.
 pub(super) fn on_item<'v>(
@@ -32,6 +32,7 @@ pub(super) fn on_item<'v>(
         cas: rq.cx.shared.new_cas(sum.new_cas),
         exptime: sum.touch.map_or(facts.exptime, |touch| rq.ends(touch)),
         accessed: rq.cx.now,
+        stamp: facts.stamp & !LOADED,
         ..*facts
     };
     rq.cx.count(if sum.decrement { Counter::DecrHits } else { Counter::IncrHits });

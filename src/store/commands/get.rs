@@ -4,7 +4,7 @@ use crate::clock::Seconds;
 use crate::command::{Get, Made};
 use crate::store::commands::decision::{NewItem, Shown};
 use crate::store::context::Request;
-use crate::store::facts::{FETCHED, Facts, STALE, WIN_SENT};
+use crate::store::facts::{FETCHED, Facts, LOADED, STALE, WIN_SENT};
 
 /// The item as its reader sees it, and its facts from now on.
 #[inline]
@@ -14,6 +14,7 @@ pub(super) fn on_item(rq: &Request<'_>, get: &Get, facts: &Facts) -> (Shown, Fac
     let mut shown = *facts;
     if let Some(touch) = get.touch {
         shown.exptime = rq.ends(touch);
+        shown.stamp &= !LOADED;
     }
     // R is judged by the time that was left when its turn came among the flags, and the
     // reply shows the time left before and after T likewise.

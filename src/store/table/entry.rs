@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::store::facts::{Facts, MARKS, NewValue};
+use crate::store::facts::{Facts, LIGHT_MARKS, NewValue};
 use crate::store::lookup::Lookup;
 use crate::store::table::Table;
 use crate::store::table::index::Position;
@@ -89,7 +89,7 @@ impl<'t> Entry<'t> {
         let slot = self.slot.with_accessed(segment.accessed(facts.accessed));
         // Most often nothing changes but the time of the last use.
         let marked = Facts { accessed: facts.accessed, stamp: facts.stamp, ..before };
-        if marked != facts || (before.stamp ^ facts.stamp) & !MARKS != 0 {
+        if marked != facts || (before.stamp ^ facts.stamp) & !LIGHT_MARKS != 0 {
             return self.rewrite(facts, NewValue::Appended(&[]));
         }
         if before.stamp != facts.stamp {

@@ -12,13 +12,13 @@
 //! segment, where that has 32 bits; the generation only where it is not that of the segment.
 
 use crate::clock::Seconds;
-use crate::store::facts::{Facts, MARKS};
+use crate::store::facts::{Facts, LIGHT_MARKS, LOADED, MARKS};
 
 /// Longest value that a header can say.
 pub(super) const VALUE_MAX: usize = (1 << 14) - 1;
 
-/// The marks that a header can carry.
-const MARK_BITS: u32 = 0xf;
+/// The marks that a header can carry. The mark of a loaded item has no bit: its CAS token is of the last width.
+const MARK_BITS: u32 = LIGHT_MARKS;
 const DEAD: u32 = 1 << 4;
 const HAS_EXPTIME: u32 = 1 << 5;
 const HAS_FLAGS: u32 = 1 << 6;
@@ -27,8 +27,11 @@ const KEY_SHIFT: u32 = 8;
 const WIDTH_SHIFT: u32 = 16;
 const VALUE_SHIFT: u32 = 18;
 
-/// Bytes of the CAS token by its code: none where it is 0.
+/// Bytes of the CAS token by its code: none where it is 0. The last one is that of a loaded item.
 const WIDTHS: [u8; 4] = [0, 4, 8, 8];
+
+/// See [`WIDTHS`].
+const LOADED_WIDTH: u32 = 3;
 
 /// The three fields that need not be there; one bit each.
 const FIELDS: u32 = HAS_EXPTIME | HAS_FLAGS | HAS_GENERATION;
@@ -75,6 +78,7 @@ impl Form {
         debug_assert!(value_len <= VALUE_MAX && key_len < 256);
         let distance = facts.cas.wrapping_sub(base.cas);
         let width = match facts.cas {
+            _ if facts.stamp & LOADED != 0 => LOADED_WIDTH,
             0 => 0,
             _ if distance <= u64::from(u32::MAX) => 1,
             _ => 2,
@@ -115,6 +119,13 @@ impl Form {
     #[inline]
     fn cas_width(self) -> usize {
         usize::from(WIDTHS[(self.0 >> WIDTH_SHIFT & 3) as usize])
+    }
+
+    /// The marks that an item of this form has.
+    #[inline]
+    fn marks(self) -> u32 {
+        let is_loaded = self.0 >> WIDTH_SHIFT & 3 == LOADED_WIDTH;
+        self.0 & MARK_BITS | if is_loaded { LOADED } else { 0 }
     }
 
     /// Bytes before the key.
@@ -170,7 +181,7 @@ impl Form {
             _ => u64::from_le_bytes(bytes[4..12].try_into().expect("8 bytes")),
         };
         if self.0 & FIELDS == 0 {
-            let stamp = base.generation | self.0 & MARK_BITS;
+            let stamp = base.generation | self.marks();
             return Facts { cas, flags: 0, exptime: 0, accessed, stamp };
         }
         let mut at = 4 + self.cas_width();
@@ -184,7 +195,7 @@ impl Form {
         let exptime = field(HAS_EXPTIME).unwrap_or(0);
         let flags = field(HAS_FLAGS).unwrap_or(0);
         let generation = field(HAS_GENERATION).unwrap_or(base.generation);
-        Facts { cas, flags, exptime, accessed, stamp: generation | self.0 & MARK_BITS }
+        Facts { cas, flags, exptime, accessed, stamp: generation | self.marks() }
     }
 
     /// Writes the header of these facts, which must fit this form.
@@ -230,7 +241,7 @@ mod tests {
     fn facts() -> impl Strategy<Value = Facts> {
         let cas = prop_oneof![Just(0), 1..1000_u64, any::<u64>(), Just(u64::MAX)];
         let some = || prop_oneof![Just(0_u32), any::<u32>()];
-        (cas, some(), some(), some(), any::<u32>(), 0..16_u32).prop_map(
+        (cas, some(), some(), some(), any::<u32>(), 0..32_u32).prop_map(
             |(cas, flags, exptime, accessed, generation, marks)| Facts {
                 cas,
                 flags,

@@ -1,5 +1,68 @@
-//! Which keys were written while items are brought in from elsewhere: what clients write or delete meanwhile must not be
-//! replaced by what comes later, though nothing may be left of it by then.
+//! Which keys were written while items are brought in from elsewhere, or loaded: what clients write or delete meanwhile
+//! must not be replaced by what comes later, though nothing may be left of it by then.
+
+use std::collections::HashMap;
+
+use crate::store::load::Load;
+
+/// What somebody wants to know about writes to the keys of one shard.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Writes {
+    /// Whether anybody does.
+    is_watched: bool,
+    /// While items are brought in.
+    arrivals: Option<Written>,
+    /// The load of each key that is being loaded, by the key's hash. A write ends it; keys with the same hash end each
+    /// other's.
+    loads: HashMap<u64, Load>,
+}
+
+impl Writes {
+    /// Notes that a key was written.
+    #[inline]
+    pub(in crate::store) fn note(&mut self, hash: u64) {
+        if self.is_watched {
+            self.note_touch(hash);
+            self.end_load(hash);
+        }
+    }
+
+    /// Notes that a key was touched, if it was there.
+    #[cold]
+    pub(in crate::store) fn note_touch(&mut self, hash: u64) {
+        if let Some(written) = &mut self.arrivals {
+            written.note(hash);
+        }
+    }
+
+    /// From now on remembers which keys are written, or no longer.
+    pub(in crate::store) fn watch_arrivals(&mut self, on: bool) {
+        self.arrivals = on.then(Written::new);
+        self.is_watched = on || !self.loads.is_empty();
+    }
+
+    /// Whether a key was, or may have been, written since [`Writes::watch_arrivals`].
+    pub(in crate::store) fn was_written(&self, hash: u64) -> bool {
+        self.arrivals.as_ref().is_some_and(|written| written.has(hash))
+    }
+
+    /// The load of a key, unless something was written under it since it began.
+    pub(in crate::store) fn load(&self, hash: u64) -> Option<Load> {
+        self.loads.get(&hash).copied()
+    }
+
+    /// A load of a key begins; the one before, if there is one, ends.
+    pub(in crate::store) fn begin_load(&mut self, hash: u64, load: Load) {
+        self.loads.insert(hash, load);
+        self.is_watched = true;
+    }
+
+    /// Nothing is loaded under a key any more.
+    pub(in crate::store) fn end_load(&mut self, hash: u64) {
+        self.loads.remove(&hash);
+        self.is_watched = self.arrivals.is_some() || !self.loads.is_empty();
+    }
+}
 
 /// One bit for each of so many remainders of a hash: for one shard, some kilobytes, whatever clients do.
 const BITS: usize = 1 << 17;
@@ -7,20 +70,20 @@ const BITS: usize = 1 << 17;
 /// The keys, by the bits of their hashes. A key that shares its bit with a written one counts as written, and its item
 /// is a miss.
 #[derive(Debug)]
-pub(super) struct Written(Box<[u64]>);
+struct Written(Box<[u64]>);
 
 impl Written {
     /// None yet.
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self(vec![0; BITS / u64::BITS as usize].into())
     }
 
-    pub(super) fn note(&mut self, hash: u64) {
+    fn note(&mut self, hash: u64) {
         let (word, bit) = place(hash);
         self.0[word] |= bit;
     }
 
-    pub(super) fn has(&self, hash: u64) -> bool {
+    fn has(&self, hash: u64) -> bool {
         let (word, bit) = place(hash);
         self.0[word] & bit != 0
     }

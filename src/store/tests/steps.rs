@@ -118,7 +118,17 @@ fn act() -> impl Strategy<Value = Act> {
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let get = (maybe(exptime()), maybe(exptime()), maybe(exptime()), new_cas(), switches).prop_map(
         |(touch, vivify, recache, new_cas, (recache_first, touch_last, bump, wins))| {
-            Act::Get(Get { touch, vivify, recache, recache_first, touch_last, new_cas, bump, wins })
+            Act::Get(Get {
+                touch,
+                vivify,
+                recache,
+                recache_first,
+                touch_last,
+                new_cas,
+                bump,
+                loads: false,
+                wins,
+            })
         },
     );
     let switches_of_set = (any::<bool>(), any::<bool>());

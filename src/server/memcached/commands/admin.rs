@@ -14,6 +14,10 @@ use crate::server::memcached::commands::scope::{Done, Next, Scope};
 use crate::server::memcached::commands::task::Task;
 use crate::server::memcached::commands::{cluster, stats};
 use crate::stats::Counter;
+use crate::store::TooManyFlushes;
+
+/// What is said when so many prefixes are being flushed that one more cannot be remembered.
+pub(super) const TOO_MANY_FLUSHES: &str = "SERVER_ERROR too many prefixes are being flushed";
 
 /// Highest level of `verbosity` (memcached.h, `MAX_VERBOSITY_LEVEL`).
 const VERBOSITY_MAX: u32 = 2;
@@ -32,6 +36,14 @@ pub(in crate::server::memcached) fn run(scope: &mut Scope<'_, '_>, admin: AdminC
             ok(scope, quiet)
         }
         AdminCommand::FlushAll { delay, quiet } => flush_all(scope, delay, quiet),
+        AdminCommand::FlushPrefix { prefix, quiet } => flush_prefix(scope, prefix, quiet),
+        AdminCommand::FlushGroup { name, quiet } => {
+            let groups = scope.context.loads.groups();
+            match groups.iter().find(|group| group.options.name.as_bytes() == name) {
+                Some(group) => flush_prefix(scope, &group.options.prefix, quiet),
+                None => unless(scope, quiet, "CLIENT_ERROR no such group"),
+            }
+        }
         AdminCommand::MemoryLimit { bytes, quiet } => {
             if scope.context.store.set_budget(bytes) {
                 scope.context.sweep_now();
@@ -76,6 +88,21 @@ fn flush_all(scope: &mut Scope<'_, '_>, delay: Exptime, quiet: bool) -> Done {
     }
     scope.context.store.flush_all(&scope.turn.caller(), delay);
     ok(scope, quiet)
+}
+
+/// Flushes the keys with a prefix of this node, when it is alone, or has the cluster do so, which answers later.
+fn flush_prefix(scope: &mut Scope<'_, '_>, prefix: &[u8], quiet: bool) -> Done {
+    scope.turn.counters().bump(Counter::CmdFlush);
+    if !scope.context.options.flush_allowed {
+        return unless(scope, quiet, "CLIENT_ERROR flush_all not allowed");
+    }
+    if let Some(later) = scope.in_cluster(Task::FlushPrefix { prefix: prefix.to_vec(), quiet }) {
+        return later;
+    }
+    match scope.context.flush_prefix(prefix) {
+        Ok(()) => ok(scope, quiet),
+        Err(TooManyFlushes) => unless(scope, quiet, TOO_MANY_FLUSHES),
+    }
 }
 
 fn shutdown(scope: &mut Scope<'_, '_>, is_known: bool) -> Done {

@@ -5,7 +5,7 @@ use crate::command::{Command, Verb};
 use crate::protocol::error::ProtocolError;
 use crate::server::memcached::commands::scope::{Done, Scope};
 use crate::server::memcached::commands::task::{Task, write_presence};
-use crate::server::statistics::{Lines, Sink as _};
+use crate::server::statistics::{self, Lines, Sink as _};
 
 /// `why`: whose key it is, and whether there is an item.
 pub(super) fn why(scope: &mut Scope<'_, '_>, key: &[u8]) -> Done {
@@ -18,6 +18,7 @@ pub(super) fn why(scope: &mut Scope<'_, '_>, key: &[u8]) -> Done {
     lines.stat("slot", slot(key));
     // On a node that is alone no key is elsewhere.
     _ = scope.turn.execute(&command, |outcome| write_presence(&mut lines, &outcome));
+    statistics::why(&scope.context.loads, &scope.context.store, true, key, &mut lines);
     lines.end();
     Done::Now
 }
@@ -52,6 +53,11 @@ pub(super) fn ring(scope: &mut Scope<'_, '_>) -> bool {
     let unconfirmed: Vec<_> = state.unconfirmed().collect();
     if !unconfirmed.is_empty() {
         lines.stat("unconfirmed", unconfirmed.join(" "));
+    }
+    lines.stat("groups_digest", format_args!("{:016x}", context.pings.groups_digest()));
+    let others = context.pings.with_other_groups();
+    if !others.is_empty() {
+        lines.stat("groups_differ", others.join(" "));
     }
     for member in state.view.members.values() {
         let slots = owners.slots_of(&member.id);

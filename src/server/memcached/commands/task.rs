@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::cache::clustered::Clustered;
+use crate::cache::routing::Place;
 use crate::cluster;
 use crate::cluster::view::slot;
 use crate::command::{Command, Outcome, Verb};
@@ -15,7 +16,7 @@ use crate::protocol::binary::{self, Head};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
 use crate::server::ServerContext;
-use crate::server::statistics::{Lines, Sink as _};
+use crate::server::statistics::{self, Lines, Sink as _};
 
 /// How many times as long as for a command (`--peer-timeout`) every member may take to confirm a
 /// `flush_all`, and to send its statistics: a second by default.
@@ -29,6 +30,8 @@ const NOT_SUMMED: [&str; 6] = ["pid", "pointer_size", "threads", "time", "uptime
 pub(in crate::server::memcached) enum Task {
     /// `flush_all` in a cluster.
     Flush { delay: Exptime, quiet: bool },
+    /// `flush_prefix` and `flush_group` in a cluster.
+    FlushPrefix { prefix: Vec<u8>, quiet: bool },
     /// `stats cluster`
     Stats,
     /// `why` in a cluster.
@@ -62,9 +65,18 @@ impl Task {
                     write_line(&mut out, &line);
                 }
             }
+            (Self::FlushPrefix { prefix, quiet }, Some(cluster)) => {
+                let line = match cluster.flush_prefix(&prefix, patience(cluster)).await {
+                    Ok(()) => "OK".to_owned(),
+                    Err(why) => server_error(why),
+                };
+                if !quiet {
+                    write_line(&mut out, &line);
+                }
+            }
             (Self::Stats, Some(cluster)) => stats(cluster, &mut out).await,
             (Self::Why { key }, Some(cluster)) => why(cluster, &key, &mut out).await,
-            (Self::Flush { .. } | Self::Stats | Self::Why { .. }, None) => {
+            (Self::Flush { .. } | Self::FlushPrefix { .. } | Self::Stats | Self::Why { .. }, None) => {
                 write_line(&mut out, ProtocolError::Unknown.as_str());
             }
         }
@@ -170,6 +182,9 @@ async fn why(cluster: &Clustered, key: &[u8], out: &mut Vec<u8>) {
             lines.stat("unavailable", format!("{why:?}").to_lowercase());
         }
     }
+    let context = cluster.context();
+    let is_owner = matches!(routing.place(key), Place::Here { .. });
+    statistics::why(&context.loads, &context.store, is_owner, key, &mut lines);
     lines.end();
 }
 

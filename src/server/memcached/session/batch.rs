@@ -11,6 +11,7 @@ use crate::cache::{Cache, count_unavailable};
 use crate::command::{Command, Delete, Failure, Outcome, SetMode, Verb};
 use crate::events::Kinds;
 use crate::logs;
+use crate::peer::PendingOp;
 use crate::peer::completions::{Completion, ReplyTo};
 use crate::protocol::Request;
 use crate::protocol::codec::{Flow, Handler};
@@ -135,6 +136,7 @@ impl<'a> Batch<'a> {
     ) -> Executed {
         let place = match elsewhere {
             NotHere::At(place) => place,
+            NotHere::Load(replaces) => return self.load(command, reply, replaces),
             NotHere::Unavailable(why) => {
                 let Session { counters, pipeline, .. } = &mut *self.session;
                 count_unavailable(counters, &command.verb);
@@ -150,11 +152,29 @@ impl<'a> Batch<'a> {
 
     /// Sends a command to its owner, behind the replies so far.
     fn send(&mut self, place: Place, command: &Command<'_>, reply: PendingReply) -> Executed {
-        let Some(operation) = self.turn.encode(command, reply.projection()) else { return Executed::Failed };
+        let operation = self.turn.encode(command, reply.projection());
         let version = self.turn.version();
         let completer = self.session.pipeline.defer(reply, operation.payload_bytes(), version);
         let number = completer.number();
         self.turn.send(place, operation, ReplyTo::Queue(completer));
+        Executed::Sent(number)
+    }
+
+    /// Lets a read wait for a load, behind the replies so far.
+    #[cold]
+    fn load(&mut self, command: &Command<'_>, reply: &Reply<'_>, replaces: Option<u64>) -> Executed {
+        if matches!(reply, Reply::Meta(_)) {
+            self.session.counters.bump(Counter::CmdMeta);
+        }
+        let reply = PendingReply::from(reply);
+        let operation = self.turn.encode(command, reply.projection());
+        let version = self.turn.version();
+        let completer = self.session.pipeline.defer(reply, operation.payload_bytes(), version);
+        let number = completer.number();
+        let op = PendingOp::new(operation, 0, Instant::now().into(), ReplyTo::Queue(completer));
+        if let Some((op, outcome)) = self.turn.load(op, replaces) {
+            op.answer(Ok(outcome));
+        }
         Executed::Sent(number)
     }
 
@@ -225,7 +245,7 @@ impl<'a> Batch<'a> {
             Ok(bytes) => bytes,
             // Only its owner knows.
             Err(NotHere::At(_)) => session.context.store.item_size_max(),
-            Err(NotHere::Unavailable(_)) => 0,
+            Err(NotHere::Unavailable(_) | NotHere::Load(_)) => 0,
         };
         session.memory.has_room(&session.pipeline, value_bytes)
     }

@@ -1,0 +1,337 @@
+//! Runs loads: asks origins, stores what they say, and answers who waits. All in one thread, which serves no client.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::cache::Cache;
+use crate::cache::loads::{Loads, Started, not_found};
+use crate::cache::turn::Turn;
+use crate::command::{Command, Found, Outcome, Unavailable, Verb};
+use crate::groups::Group;
+use crate::groups::stats::Result as Ended;
+use crate::item::ItemView;
+use crate::origin::{Fetched, Loaded};
+use crate::pb;
+use crate::peer::PendingOp;
+use crate::store::LoadEnd;
+
+/// A load goes on for so many times as long as a client waits for it: then it has failed.
+const PATIENCE: u32 = 3;
+
+/// Runs what has started until `stop`. `cache` is of the thread that calls this; what it counts, nobody reads.
+pub async fn run(
+    loads: Arc<Loads>,
+    cache: Cache,
+    mut started: mpsc::UnboundedReceiver<Started>,
+    stop: CancellationToken,
+) {
+    let runner = Arc::new(Runner { loads, cache });
+    let tasks = TaskTracker::new();
+    while let Some(Some(started)) = stop.run_until_cancelled(started.recv()).await {
+        let runner = runner.clone();
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { runner.load(started).await }));
+    }
+    // What would start from here on is a miss.
+    drop(started);
+    tasks.close();
+    tasks.wait().await;
+    runner.loads.give_up();
+}
+
+struct Runner {
+    loads: Arc<Loads>,
+    cache: Cache,
+}
+
+/// What came of asking.
+enum Answer {
+    Found(Loaded),
+    Absent,
+    Failed,
+    /// The origin was not asked.
+    Refused,
+    /// Nobody waits any more.
+    Dropped,
+}
+
+/// A load that is under way. One that is dropped before its end, because the node stops or its task has failed, is over
+/// all the same.
+struct Underway<'a> {
+    runner: &'a Runner,
+    started: &'a Started,
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        let Started { key, load, .. } = self.started;
+        self.runner.begin().end_load(key, load, false);
+        // Whoever still waits is answered as it is dropped.
+        drop(self.runner.loads.take(load.number));
+    }
+}
+
+impl Runner {
+    async fn load(&self, started: Started) {
+        let underway = Underway { runner: self, started: &started };
+        let answer = self.ask(&started).await;
+        self.finish(&started, answer);
+        drop(underway);
+    }
+
+    async fn ask(&self, started: &Started) -> Answer {
+        let group = &started.group;
+        let Some(origin) = &group.origin else { return Answer::Dropped };
+        if group.is_broken() {
+            return Answer::Refused;
+        }
+        // Held until the origin has answered.
+        let _permit = {
+            let permit = group.permits.clone().acquire_owned();
+            tokio::select! {
+                biased;
+                permit = permit => permit,
+                () = self.deserted(started) => return Answer::Dropped,
+            }
+        };
+        if !group.may_ask() {
+            return Answer::Refused;
+        }
+        let inflight = InFlight::of(group);
+        let began = StdInstant::now();
+        let limit = group.options.wait * PATIENCE;
+        let fetched = {
+            let mut fetch = pin!(timeout(limit, origin.fetch(group.suffix(&started.key))));
+            loop {
+                // Whoever comes from now on waits for no shorter time.
+                let next = self.expire(started).unwrap_or_else(|| Instant::now() + group.options.wait);
+                tokio::select! {
+                    biased;
+                    fetched = &mut fetch => break fetched,
+                    () = sleep_until(next) => {}
+                }
+            }
+        };
+        group.stats.took(began.elapsed());
+        drop(inflight);
+        match fetched {
+            Ok(Ok(fetched)) => answered(started, fetched),
+            Ok(Err(failed)) => failure(started, &failed.to_string()),
+            Err(_) => failure(started, &format!("no answer within {limit:?}")),
+        }
+    }
+
+    /// Returns when nobody waits for a load any more; of one that nobody need wait for, when somebody would not have.
+    async fn deserted(&self, started: &Started) {
+        let until = Instant::now() + started.group.options.wait;
+        loop {
+            match self.expire(started) {
+                Some(next) => sleep_until(next).await,
+                None if started.is_refresh && Instant::now() < until => sleep_until(until).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Answers those who have waited for too long. When the next one will have; `None` when nobody waits.
+    fn expire(&self, started: &Started) -> Option<Instant> {
+        let (expired, next) = self.loads.take_expired(started.load.number);
+        if !expired.is_empty() {
+            started.group.stats.timeouts.fetch_add(expired.len() as u64, Ordering::Relaxed);
+            self.answer(self.begin(), expired, false, None);
+        }
+        next
+    }
+
+    fn begin(&self) -> Turn<'_> {
+        self.cache.begin(self.cache.store().clock().now(), 0)
+    }
+
+    /// Stores what was loaded, and answers who waits.
+    fn finish(&self, started: &Started, answer: Answer) {
+        let Started { group, key, load, .. } = started;
+        let mut turn = self.begin();
+        let mut shown = None;
+        let ended = match answer {
+            Answer::Found(loaded) => {
+                let life = time_to_live(group, load.number, loaded.ttl);
+                let end = store(&mut turn, started, &loaded, life);
+                shown = Some((loaded, life.ttl));
+                if end == Some(LoadEnd::Stored) { Ended::Stored } else { Ended::Shown }
+            }
+            Answer::Absent => {
+                if turn.end_load(key, load, true) {
+                    self.loads.note_absent(key, group, load.generation);
+                }
+                Ended::Absent
+            }
+            Answer::Failed => Ended::Failed,
+            Answer::Refused => Ended::Refused,
+            Answer::Dropped => Ended::Dropped,
+        };
+        if matches!(ended, Ended::Failed | Ended::Refused | Ended::Dropped) {
+            turn.end_load(key, load, false);
+        }
+        group.stats.ended(ended);
+        // From here on nobody joins it: the store has forgotten it.
+        let waiting = self.loads.take(load.number);
+        let shown = shown.as_ref().map(|(loaded, ttl)| (loaded, *ttl));
+        self.answer(turn, waiting, ended == Ended::Stored, shown);
+    }
+
+    /// Answers reads with what lies under their key now, or else with what was loaded. Says nothing when this node may not
+    /// answer for the key by now. Only what was `stored` by their load gets the time to live that they give.
+    fn answer(
+        &self,
+        mut turn: Turn<'_>,
+        waiting: impl IntoIterator<Item = PendingOp>,
+        stored: bool,
+        loaded: Option<(&Loaded, Option<Duration>)>,
+    ) {
+        let mut answered = Vec::new();
+        for op in waiting {
+            let result = outcome(&mut turn, &op, stored, loaded);
+            answered.push((op, result));
+        }
+        let may_answer = turn.finish().is_ok();
+        for (op, result) in answered {
+            op.answer(if may_answer { result } else { Err(Unavailable::Unanswered) });
+        }
+    }
+}
+
+/// Counts a load that asks the origin, until it is dropped.
+struct InFlight<'a>(&'a Group);
+
+impl<'a> InFlight<'a> {
+    fn of(group: &'a Group) -> Self {
+        group.stats.inflight.fetch_add(1, Ordering::Relaxed);
+        Self(group)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.stats.inflight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The origin has answered.
+fn answered(started: &Started, fetched: Fetched) -> Answer {
+    let group = &started.group;
+    if group.note_answer(true) {
+        info!(group = group.options.name, "the origin answers again");
+    }
+    let (answer, how) = match fetched {
+        Fetched::Found(loaded) => (Answer::Found(loaded), "loaded".to_owned()),
+        Fetched::Absent => (Answer::Absent, "loaded: there is none".to_owned()),
+        Fetched::Refused(why) => (Answer::Failed, format!("not loaded: {why}")),
+    };
+    debug!(group = group.options.name, key = %started.key.escape_ascii(), "{how}");
+    answer
+}
+
+/// The origin has failed.
+fn failure(started: &Started, why: &str) -> Answer {
+    let group = &started.group;
+    debug!(group = group.options.name, key = %started.key.escape_ascii(), "not loaded: {why}");
+    if group.note_answer(false) {
+        warn!(
+            group = group.options.name,
+            "the origin fails, and is asked less often until it answers: {why}"
+        );
+    }
+    Answer::Failed
+}
+
+fn store(turn: &mut Turn<'_>, started: &Started, loaded: &Loaded, life: Life) -> Option<LoadEnd> {
+    let Started { group, key, key_binary, load, .. } = started;
+    if life.ttl.is_some_and(|ttl| ttl.is_zero()) {
+        // What was there before is not to be shown any more, either.
+        turn.end_load(key, load, true);
+        return None;
+    }
+    let after = if life.is_renewed { group.options.stale_span() } else { Duration::ZERO };
+    let kept = life.ttl.map(|ttl| seconds(ttl + after));
+    let item = ItemView { ttl_seconds: kept, loaded: life.is_renewed, ..view(key, *key_binary, loaded) };
+    turn.finish_load(load, &item)
+}
+
+fn outcome(
+    turn: &mut Turn<'_>,
+    op: &PendingOp,
+    stored: bool,
+    loaded: Option<(&Loaded, Option<Duration>)>,
+) -> Result<pb::Outcome, Unavailable> {
+    let operation = op.operation().open();
+    let Some(mut command) = operation.ok().and_then(|operation| pb::command(&operation).ok()) else {
+        return Err(Unavailable::Unanswered);
+    };
+    if let (false, Verb::Get(get)) = (stored, &mut command.verb) {
+        get.touch = None;
+    }
+    // In a group that shows what is stale, too: there was nothing better.
+    let there = turn.execute_as_is(&command, |outcome| match outcome {
+        Outcome::Found(_) => Some(pb::outcome(0, &outcome)),
+        _ => None,
+    });
+    match there {
+        Ok(Some(outcome)) => Ok(outcome),
+        // It owns the key no more; a miss is always right.
+        Err(_) => Err(Unavailable::Refused),
+        Ok(None) => Ok(loaded.map_or_else(not_found, |loaded| show(&command, loaded))),
+    }
+}
+
+/// A value that does not lie here, as a read would have found it.
+fn show(command: &Command<'_>, (loaded, ttl): (&Loaded, Option<Duration>)) -> pb::Outcome {
+    let item = view(command.key, command.key_binary, loaded);
+    let found = Found::plain(ItemView { ttl_seconds: ttl.map(seconds), ..item }, ttl.map(seconds));
+    pb::outcome(0, &Outcome::Found(found))
+}
+
+fn view<'a>(key: &'a [u8], key_binary: bool, loaded: &'a Loaded) -> ItemView<'a> {
+    ItemView {
+        key,
+        value: &loaded.value,
+        value_len: loaded.value.len(),
+        flags: loaded.flags,
+        key_binary,
+        ..ItemView::default()
+    }
+}
+
+/// How long a value lives.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    /// Zero is not at all, and `None` until it gives way.
+    ttl: Option<Duration>,
+    /// Whether it is loaded anew ahead of its end, or shown after it, as its group says.
+    is_renewed: bool,
+}
+
+/// As long as its group says, give or take the jitter, and no longer than the origin allows. How much of a time that the
+/// origin has set is over cannot be told later: such a value is not loaded anew ahead of its end, or it would be at every
+/// read, and not shown after it.
+fn time_to_live(group: &Group, number: u64, origin: Option<Duration>) -> Life {
+    let options = &group.options;
+    // From -1 to 1, another one for each load.
+    let spread = xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()) as f64 / u64::MAX as f64 * 2.0 - 1.0;
+    let own = options.ttl.map(|ttl| ttl.mul_f64(1.0 + options.ttl_jitter * spread));
+    let own = [own, options.max_ttl].into_iter().flatten().min();
+    let is_shortened = origin.is_some_and(|origin| own.is_none_or(|own| origin < own));
+    let ttl = if is_shortened { origin } else { own };
+    Life { ttl, is_renewed: !(is_shortened && options.refresh_ahead > 0.0) }
+}
+
+/// Whole seconds, one at least.
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs_f64().round() as u64).unwrap_or(u32::MAX).max(1)
+}

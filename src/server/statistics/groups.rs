@@ -1,0 +1,64 @@
+//! `stats groups`, and what `why` says of a key's group.
+
+use std::sync::atomic::Ordering;
+
+use crate::cache::loads::Loads;
+use crate::groups::Group;
+use crate::groups::stats::Result;
+use crate::server::statistics::Sink;
+use crate::store::Store;
+
+/// Tells of every group, in the order of their names.
+pub fn groups(loads: &Loads, lines: &mut impl Sink) {
+    let groups = loads.groups();
+    lines.stat("groups", groups.iter().count());
+    lines.stat("groups_digest", format_args!("{:016x}", groups.digest()));
+    let mut sorted: Vec<_> = groups.iter().collect();
+    sorted.sort_by_key(|group| &group.options.name);
+    sorted.iter().for_each(|group| tell(group, lines));
+}
+
+fn tell(group: &Group, lines: &mut impl Sink) {
+    let name = &group.options.name;
+    let mut stat =
+        |what: &str, value: &dyn std::fmt::Display| lines.stat(format_args!("{name}:{what}"), value);
+    stat("prefix", &group.options.prefix.escape_ascii());
+    let Some(origin) = &group.options.origin else { return stat("origin", &"none") };
+    stat("origin", &origin.kind());
+    stat("origin_broken", &u8::from(group.is_broken()));
+    let stats = &group.stats;
+    for (what, count) in [
+        ("misses", &stats.misses),
+        ("negative_hits", &stats.negative_hits),
+        ("stale", &stats.stale),
+        ("timeouts", &stats.timeouts),
+        ("waiting", &stats.waiting),
+        ("inflight", &stats.inflight),
+    ] {
+        stat(what, &count.load(Ordering::Relaxed));
+    }
+    for result in Result::ALL {
+        stat(&format!("loads_{}", result.name()), &stats.loads(result));
+    }
+    let latency = stats.latency();
+    for (what, part) in [("load_p50_us", 0.5), ("load_p99_us", 0.99)] {
+        // The distribution tells seconds.
+        let micros = latency.quantile(part).map_or(0, |seconds| (seconds * 1e6) as u64);
+        stat(what, &micros);
+    }
+}
+
+/// Tells which group a key belongs to; `is_owner` where the loads of this node are those of the key.
+pub fn why(loads: &Loads, store: &Store, is_owner: bool, key: &[u8], lines: &mut impl Sink) {
+    let groups = loads.groups();
+    let Some(group) = groups.find(key) else { return };
+    lines.stat("group", &group.options.name);
+    if let Some(origin) = &group.options.origin {
+        lines.stat("origin", origin);
+        lines.stat("origin_broken", if group.is_broken() { "yes" } else { "no" });
+        if is_owner {
+            lines.stat("loading", if store.is_loading(key) { "yes" } else { "no" });
+            lines.stat("negative", if loads.is_negative(store, key) { "yes" } else { "no" });
+        }
+    }
+}
