@@ -8,9 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use crate::support::cluster::{Cluster, STEADY};
 use crate::support::http::Http;
+use crate::support::origin::Origin;
 use crate::support::prometheus::{Prometheus, promtool};
 use crate::support::server::{always, eventually};
 use crate::support::shown::Cut;
@@ -165,7 +167,11 @@ fn the_dashboard_is_well_formed() {
 #[test]
 fn every_expression_has_data_and_a_healthy_cluster_is_silent() {
     // Healthy on a busy machine, too.
-    let watched = Watched::start(&rules("3s"), &STEADY);
+    let origin = Origin::start();
+    let config = NamedTempFile::new().expect("a temporary file can be made");
+    fs::write(config.path(), origin.config("")).expect("it can be written");
+    let config = ["--config", config.path().to_str().expect("UTF-8")];
+    let watched = Watched::start(&rules("3s"), &[&STEADY[..], &config].concat());
     let _load = watched.load();
     every_expression_has_data(&watched.prometheus);
     let published: BTreeSet<String> = watched.http.iter().flat_map(|&http| families(http)).collect();

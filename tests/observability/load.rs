@@ -88,6 +88,7 @@ fn requests(round: u64) -> Vec<u8> {
     text +=
         "get gone\r\nincr gone 1\r\ndecr gone 1\r\ntouch gone 0\r\ncas gone 0 0 1 1\r\n1\r\ndelete gone\r\n";
     text += &set("large", 0, &too_large);
+    text += &format!("get g:{}\r\n", round % 10);
     text += "mn\r\n";
     text.into_bytes()
 }
