@@ -64,6 +64,6 @@ pub struct ItemView<'a> {
     pub fetched: bool,
     /// Whether its key came base64-encoded and goes back that way.
     pub key_binary: bool,
-    /// Whether it came from the origin of its group, and no client has changed it since.
+    /// Whether it came from the origin of its group, which may renew it, and no client has changed it since.
     pub loaded: bool,
 }

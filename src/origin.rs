@@ -17,7 +17,15 @@ use bytes::Bytes;
 pub trait Origin: Send + Sync + 'static {
     /// Asks for the value of a key: what follows the prefix of its group, 0 to 250 bytes of any kind. Cancellation safe.
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetching<'a>;
+
+    /// Whether it can be asked now, as far as that can be told without a key.
+    fn try_out(&self) -> Trial<'_> {
+        Box::pin(async { Ok(()) })
+    }
 }
+
+/// A trial under way.
+pub type Trial<'a> = Pin<Box<dyn Future<Output = Result<(), Failed>> + Send + 'a>>;
 
 /// A question under way.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, Failed>> + Send + 'a>>;

@@ -10,7 +10,7 @@
 //!
 //! `FILBERT_CHECKER_SECONDS` says how long to go on (20).
 
-mod client;
+pub mod client;
 mod faults;
 mod workload;
 mod writer;

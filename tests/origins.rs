@@ -1,5 +1,6 @@
 //! Groups with origins: what is loaded, how often, for whom, and what wins over it.
 
+mod promise;
 mod sql;
 
 use std::fs;
@@ -547,4 +548,13 @@ fn nodes_with_other_groups_are_told_of() {
     cluster.nodes[2].signal(Signal::SIGHUP);
     eventually("it is over", || !stats(&mut wire, "stats ring").contains_key("groups_differ"));
     assert_eq!(said(), 1);
+}
+
+#[test]
+fn an_origin_that_is_not_there_at_the_start_is_warned_of() {
+    let config = "[[group]]\nname = \"g\"\nprefix = \"g:\"\n[group.origin]\n\
+                  sql = \"select v from t where k = $1\"\nurl = \"sqlite:/no/such.db\"\n";
+    let server = Config::new(config).start();
+    eventually("it is said", || server.stderr().contains("the origin cannot be asked now: "));
+    server.connect().ask("get g:k\r\nget other\r\n", "END\r\nEND\r\n");
 }

@@ -191,7 +191,7 @@ impl Loads {
 
     #[cold]
     fn judge_loaded(&self, key: &[u8], found: &Found<'_>) -> Verdict {
-        let groups = self.groups();
+        let groups = self.groups.read();
         let (Some(group), Some(left)) = (groups.find(key), found.item.ttl_seconds) else {
             return Verdict::Answer;
         };

@@ -70,6 +70,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether a loaded value is loaded anew ahead of its end, or shown after it.
+    pub fn renews(&self) -> bool {
+        self.refresh_ahead > 0.0 || !self.stale_span().is_zero()
+    }
+
     /// How long a loaded value lives if neither chance nor the origin says otherwise.
     pub fn own_ttl(&self) -> Option<Duration> {
         [self.ttl, self.max_ttl].into_iter().flatten().min()

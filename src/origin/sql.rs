@@ -61,7 +61,7 @@ use crate::origin::sql::mysql::MySql;
 use crate::origin::sql::pool::Pool;
 use crate::origin::sql::postgres::Postgres;
 use crate::origin::sql::sqlite::Sqlite;
-use crate::origin::{Failed, Fetching, Invalid, Origin};
+use crate::origin::{Failed, Fetching, Invalid, Origin, Trial};
 
 /// What is asked, and where.
 #[derive(Clone, PartialEq, Eq)]
@@ -168,5 +168,9 @@ impl Origin for Sql {
             Source::MySql(pool) => Box::pin(pool.fetch(key)),
             Source::Sqlite(pool) => Box::pin(pool.fetch(key)),
         }
+    }
+
+    fn try_out(&self) -> Trial<'_> {
+        Box::pin(self.prepare())
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::server::eventually;
 
@@ -31,6 +33,7 @@ pub struct Origin {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    numbers: Option<Arc<AtomicU64>>,
 }
 
 #[derive(Default)]
@@ -45,9 +48,18 @@ struct State {
 impl Origin {
     /// One that says of every key that there is no value.
     pub fn start() -> Origin {
+        Origin::of(Shared::default())
+    }
+
+    /// One whose every answer is a higher number, and takes a while.
+    pub fn counting(numbers: Arc<AtomicU64>) -> Origin {
+        Origin::of(Shared { numbers: Some(numbers), ..Shared::default() })
+    }
+
+    fn of(shared: Shared) -> Origin {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let addr = listener.local_addr().expect("it is bound");
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(shared);
         let accepting = shared.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -162,6 +174,12 @@ impl Shared {
 
     /// Notes a request, waits for as long as the test wants, and says what is to be answered: what was set when it came.
     fn answer(&self, key: &str) -> Said {
+        if let Some(numbers) = &self.numbers {
+            let number = numbers.fetch_add(1, Ordering::SeqCst) + 1;
+            self.state.lock().expect("nobody panics with it").asked.push(key.to_owned());
+            thread::sleep(Duration::from_millis(number % 20));
+            return Said::Value(number.to_string());
+        }
         let mut state = self.state.lock().expect("nobody panics with it");
         state.asked.push(key.to_owned());
         state.under_way += 1;

@@ -26,6 +26,9 @@ use crate::store::LoadEnd;
 /// A load goes on for so many times as long as a client waits for it: then it has failed.
 const PATIENCE: u32 = 3;
 
+/// How long an origin may take to be tried out when the node starts.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs what has started until `stop`. `cache` is of the thread that calls this; what it counts, nobody reads.
 pub async fn run(
     loads: Arc<Loads>,
@@ -33,8 +36,11 @@ pub async fn run(
     mut started: mpsc::UnboundedReceiver<Started>,
     stop: CancellationToken,
 ) {
-    let runner = Arc::new(Runner { loads, cache });
     let tasks = TaskTracker::new();
+    for group in loads.groups().iter().filter(|group| group.origin.is_some()) {
+        tasks.spawn(stop.clone().run_until_cancelled_owned(try_out(group.clone())));
+    }
+    let runner = Arc::new(Runner { loads, cache });
     while let Some(Some(started)) = stop.run_until_cancelled(started.recv()).await {
         let runner = runner.clone();
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move { runner.load(started).await }));
@@ -44,6 +50,17 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     runner.loads.give_up();
+}
+
+/// Warns of an origin that cannot be asked when the node starts.
+async fn try_out(group: Arc<Group>) {
+    let Some(origin) = &group.origin else { return };
+    let why = match timeout(TRIAL_PATIENCE, origin.try_out()).await {
+        Ok(Ok(())) => return,
+        Ok(Err(failed)) => failed.to_string(),
+        Err(_) => format!("no answer within {TRIAL_PATIENCE:?}"),
+    };
+    warn!(group = group.options.name, "the origin cannot be asked now: {why}");
 }
 
 struct Runner {
@@ -328,7 +345,7 @@ fn time_to_live(group: &Group, number: u64, origin: Option<Duration>) -> Life {
     let own = [own, options.max_ttl].into_iter().flatten().min();
     let is_shortened = origin.is_some_and(|origin| own.is_none_or(|own| origin < own));
     let ttl = if is_shortened { origin } else { own };
-    Life { ttl, is_renewed: !(is_shortened && options.refresh_ahead > 0.0) }
+    Life { ttl, is_renewed: options.renews() && !(is_shortened && options.refresh_ahead > 0.0) }
 }
 
 /// Whole seconds, one at least.
