@@ -83,6 +83,7 @@ fn found(value: &[u8]) -> Outcome<'_> {
         idle_seconds: 7,
         fetched: true,
         key_binary: false,
+        loaded: false,
     };
     Outcome::Found(Found::plain(item, Some(3600)))
 }
