@@ -68,7 +68,7 @@ struct Running {
     waiting: VecDeque<PendingOp>,
 }
 
-/// A load that is to be run. There are no more of them than [`LOADS_MAX`].
+/// A load that is to be run. There are so many at most (`LOADS_MAX`).
 #[derive(Debug)]
 pub struct Started {
     group: Arc<Group>,

@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// Begins a new generation, which every value that is set from now on carries, and returns
-    /// it, for [`Caller::min_generation`] and [`MinGenerations`]. What is there stays.
+    /// it, for [`Caller::min_generation`] and [`MinGenerations`](crate::store::MinGenerations). What is there stays.
     pub fn advance(&self) -> Generation {
         let generation = self.shards.shared.generations.0.advance();
         // Once in four million; nobody's to count.
