@@ -99,7 +99,10 @@ impl Clustered {
             });
             match done {
                 Ok(Ok(())) => executed += 1,
-                Ok(Err(NotHere::Load(_))) => pb::put_kind(id, Kind::Loading, &mut outcomes),
+                Ok(Err(NotHere::Load(_))) => {
+                    executed += 1;
+                    pb::put_kind(id, Kind::Loading, &mut outcomes);
+                }
                 Ok(Err(_)) | Err(_) => pb::put_kind(id, Kind::WrongOwner, &mut outcomes),
             }
         }
