@@ -21,6 +21,8 @@ enum Step {
     Delete(usize),
     Increment(usize),
     Touch(usize),
+    /// A touch with a time that is past, where there is something.
+    Expire(usize),
     Read(usize),
     Flush,
     FlushPrefix(&'static [u8]),
@@ -42,6 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => key().prop_map(Step::Delete),
         1 => key().prop_map(Step::Increment),
         1 => key().prop_map(Step::Touch),
+        1 => key().prop_map(Step::Expire),
         2 => key().prop_map(Step::Read),
         1 => Just(Step::Flush),
         1 => prop_oneof![Just(&b"a:"[..]), Just(&b"b:1"[..])].prop_map(Step::FlushPrefix),
@@ -148,6 +151,10 @@ impl World {
                 let get = Get { touch: Some(Exptime::In(60)), ..Get::PLAIN };
                 self.rig.run(KEYS[key], Verb::Get(get), |_| ());
             }
+            Step::Expire(key) if self.rig.holds(KEYS[key]) => {
+                self.change(key, Verb::Get(Get { touch: Some(Exptime::At(0)), ..Get::PLAIN }));
+            }
+            Step::Expire(_) => {}
             Step::Read(key) => _ = self.rig.get(KEYS[key]),
             Step::Flush => {
                 self.now += 1;
