@@ -111,14 +111,14 @@ impl Groups {
         self.all.iter().find(|group| key.starts_with(&group.options.prefix))
     }
 
+    /// The group of a key, if its values can be loaded.
+    pub fn find_loadable(&self, key: &[u8]) -> Option<&Arc<Group>> {
+        self.find(key).filter(|group| group.origin.is_some())
+    }
+
     /// All of them, those with the longest prefix first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.all.iter()
-    }
-
-    /// Whether a value of some key may be loaded.
-    pub fn has_origins(&self) -> bool {
-        self.all.iter().any(|group| group.origin.is_some())
     }
 
     /// The longest time for which a client of any group waits for a load.

@@ -1,6 +1,7 @@
 //! One thread's part in a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -39,6 +40,10 @@ const BUFFER_BYTES: usize = 8 << 10;
 
 /// Commands that may wait for a routing in one thread.
 pub(super) const PARKED_MAX: usize = 1 << 14;
+
+/// How many times as long as for a command (`--peer-timeout`) every member may take for what all are asked: a second by
+/// default.
+const ALL_MEMBERS: u32 = 4;
 
 /// The state that the threads of a clustered node share.
 pub struct ClusterContext {
@@ -139,6 +144,11 @@ impl Clustered {
     /// When a command that sets out at this moment is given up.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.context.options.operation_timeout
+    }
+
+    /// How long every member may take to confirm something, or to send its statistics.
+    pub fn patience_with_all(&self) -> Duration {
+        self.context.options.operation_timeout * ALL_MEMBERS
     }
 
     /// Runs something until the thread stops.

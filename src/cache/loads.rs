@@ -167,7 +167,7 @@ impl Loads {
     #[cold]
     fn judge_miss(&self, store: &Store, key: &[u8]) -> Verdict {
         let groups = self.groups();
-        let Some(group) = groups.find(key).filter(|group| group.origin.is_some()) else {
+        let Some(group) = groups.find_loadable(key) else {
             return Verdict::Answer;
         };
         group.stats.misses.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +219,7 @@ impl Loads {
         replaces: Option<u64>,
     ) -> Option<PendingOp> {
         let groups = self.groups();
-        let Some(group) = groups.find(op.operation().key()).filter(|group| group.origin.is_some()) else {
+        let Some(group) = groups.find_loadable(op.operation().key()) else {
             op.answer(Ok(not_found()));
             return None;
         };
@@ -250,7 +250,7 @@ impl Loads {
     /// Loads anew what has this CAS token, unless that is being done; nobody waits for it.
     pub(super) fn refresh(&self, store: &Store, caller: &Caller<'_>, key: &[u8], replaces: u64) {
         let groups = self.groups();
-        let Some(group) = groups.find(key).filter(|group| group.origin.is_some()) else { return };
+        let Some(group) = groups.find_loadable(key) else { return };
         let mut all = self.running.lock();
         if let LoadStart::Begun(load) = store.begin_load(caller, key, all.next, Some(replaces)) {
             let started =

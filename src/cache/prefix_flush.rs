@@ -17,10 +17,10 @@ impl Clustered {
     /// confirmed, and all its members went by it as they flushed, there is nobody else; otherwise all are asked again.
     ///
     /// # Errors
-    /// Who has not confirmed it within this time.
-    pub async fn flush_prefix(&self, prefix: &[u8], patience: Duration) -> Result<(), String> {
+    /// Who has not confirmed it within [`Clustered::patience_with_all`].
+    pub async fn flush_prefix(&self, prefix: &[u8]) -> Result<(), String> {
         let shared = self.context();
-        let until = Instant::now() + patience;
+        let until = Instant::now() + self.patience_with_all();
         loop {
             let state = shared.membership.state();
             let unsure = if state.is_converged() {

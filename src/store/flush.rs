@@ -30,9 +30,7 @@ impl Store {
     pub fn flush_prefix(&self, prefix: &[u8]) -> Result<(), TooManyFlushes> {
         let shared = &self.shards.shared;
         let flushed = shared.prefix_flushes.flush(prefix, || shared.generations.0.advance());
-        // Once in four million; nobody's to count.
-        let counters = Counters::default();
-        sweep::sweep_overdue(&self.shards, &Caller::new(shared.clock.now(), &counters, 0));
+        self.sweep_overdue();
         flushed
     }
 
@@ -45,10 +43,14 @@ impl Store {
     /// it, for [`Caller::min_generation`] and [`MinGenerations`](crate::store::MinGenerations). What is there stays.
     pub fn advance(&self) -> Generation {
         let generation = self.shards.shared.generations.0.advance();
-        // Once in four million; nobody's to count.
+        self.sweep_overdue();
+        generation
+    }
+
+    /// Once in four million generations; nobody's to count.
+    fn sweep_overdue(&self) {
         let counters = Counters::default();
         let caller = Caller::new(self.shards.shared.clock.now(), &counters, 0);
         sweep::sweep_overdue(&self.shards, &caller);
-        generation
     }
 }

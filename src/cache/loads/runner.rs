@@ -72,11 +72,8 @@ struct Runner {
 enum Answer {
     Found(Loaded),
     Absent,
-    Failed,
-    /// The origin was not asked.
-    Refused,
-    /// Nobody waits any more.
-    Dropped,
+    /// Nothing: that is how the load ends.
+    Nothing(Ended),
 }
 
 /// A load that is under way. One that is dropped before its end, because the node stops or its task has failed, is over
@@ -100,14 +97,15 @@ impl Runner {
         let underway = Underway { runner: self, started: &started };
         let answer = self.ask(&started).await;
         self.finish(&started, answer);
-        drop(underway);
+        // Nothing is left to end.
+        std::mem::forget(underway);
     }
 
     async fn ask(&self, started: &Started) -> Answer {
         let group = &started.group;
-        let Some(origin) = &group.origin else { return Answer::Dropped };
+        let Some(origin) = &group.origin else { return Answer::Nothing(Ended::Dropped) };
         if group.is_broken() {
-            return Answer::Refused;
+            return Answer::Nothing(Ended::Refused);
         }
         // Held until the origin has answered.
         let _permit = {
@@ -115,11 +113,11 @@ impl Runner {
             tokio::select! {
                 biased;
                 permit = permit => permit,
-                () = self.deserted(started) => return Answer::Dropped,
+                () = self.deserted(started) => return Answer::Nothing(Ended::Dropped),
             }
         };
         if !group.may_ask() {
-            return Answer::Refused;
+            return Answer::Nothing(Ended::Refused);
         }
         let inflight = InFlight::of(group);
         let began = StdInstant::now();
@@ -189,13 +187,11 @@ impl Runner {
                 }
                 Ended::Absent
             }
-            Answer::Failed => Ended::Failed,
-            Answer::Refused => Ended::Refused,
-            Answer::Dropped => Ended::Dropped,
+            Answer::Nothing(ended) => {
+                turn.end_load(key, load, false);
+                ended
+            }
         };
-        if matches!(ended, Ended::Failed | Ended::Refused | Ended::Dropped) {
-            turn.end_load(key, load, false);
-        }
         group.stats.ended(ended);
         // From here on nobody joins it: the store has forgotten it.
         let waiting = self.loads.take(load.number);
@@ -249,7 +245,7 @@ fn answered(started: &Started, fetched: Fetched) -> Answer {
     let (answer, how) = match fetched {
         Fetched::Found(loaded) => (Answer::Found(loaded), "loaded".to_owned()),
         Fetched::Absent => (Answer::Absent, "loaded: there is none".to_owned()),
-        Fetched::Refused(why) => (Answer::Failed, format!("not loaded: {why}")),
+        Fetched::Refused(why) => (Answer::Nothing(Ended::Failed), format!("not loaded: {why}")),
     };
     debug!(group = group.options.name, key = %started.key.escape_ascii(), "{how}");
     answer
@@ -265,7 +261,7 @@ fn failure(started: &Started, why: &str) -> Answer {
             "the origin fails, and is asked less often until it answers: {why}"
         );
     }
-    Answer::Failed
+    Answer::Nothing(Ended::Failed)
 }
 
 fn store(turn: &mut Turn<'_>, started: &Started, loaded: &Loaded, life: Life) -> Option<LoadEnd> {

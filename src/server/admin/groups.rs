@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,9 +14,6 @@ use crate::groups::stats::Result as Ended;
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
 use crate::store::TooManyFlushes;
-
-/// How many times as long as for a command every member may take to confirm a flush.
-const ALL_MEMBERS: u32 = 4;
 
 #[derive(Serialize)]
 pub(super) struct Listing {
@@ -91,8 +87,7 @@ pub(super) async fn flush(
     let prefix = &group.options.prefix;
     match admin.cache.cluster() {
         Some(cluster) => {
-            let patience: Duration = cluster.context().options.operation_timeout * ALL_MEMBERS;
-            let flushed = cluster.flush_prefix(prefix, patience).await;
+            let flushed = cluster.flush_prefix(prefix).await;
             flushed.map_err(|why| Problem::new(StatusCode::GATEWAY_TIMEOUT, why))?;
         }
         None => admin.context.flush_prefix(prefix).map_err(|TooManyFlushes| {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::cache::clustered::Clustered;
@@ -17,10 +16,6 @@ use crate::protocol::error::ProtocolError;
 use crate::protocol::reply::write_line;
 use crate::server::ServerContext;
 use crate::server::statistics::{self, Lines, Sink as _};
-
-/// How many times as long as for a command (`--peer-timeout`) every member may take to confirm a
-/// `flush_all`, and to send its statistics: a second by default.
-const ALL_MEMBERS: u32 = 4;
 
 /// Statistics of a process that mean nothing as a sum.
 const NOT_SUMMED: [&str; 6] = ["pid", "pointer_size", "threads", "time", "uptime", "verbosity"];
@@ -66,7 +61,7 @@ impl Task {
                 }
             }
             (Self::FlushPrefix { prefix, quiet }, Some(cluster)) => {
-                let line = match cluster.flush_prefix(&prefix, patience(cluster)).await {
+                let line = match cluster.flush_prefix(&prefix).await {
                     Ok(()) => "OK".to_owned(),
                     Err(why) => server_error(why),
                 };
@@ -101,17 +96,13 @@ async fn refresh_certs(context: Arc<ServerContext>) -> String {
     }
 }
 
-fn patience(cluster: &Clustered) -> Duration {
-    cluster.context().options.operation_timeout * ALL_MEMBERS
-}
-
 async fn flush(cluster: &Clustered, delay: Exptime) -> Result<(), String> {
     let shared = cluster.context();
     let clock = shared.store.clock();
     let now = clock.now();
     let due = clock.deadline(delay, now);
     if due > now {
-        let failed = shared.pings.flush(due - now, patience(cluster)).await;
+        let failed = shared.pings.flush(due - now, cluster.patience_with_all()).await;
         return if failed.is_empty() { Ok(()) } else { Err(unconfirmed(&failed)) };
     }
     let generation = shared
@@ -119,7 +110,7 @@ async fn flush(cluster: &Clustered, delay: Exptime) -> Result<(), String> {
         .raise_flush_generation()
         .await
         .map_err(|error: cluster::Error| error.to_string())?;
-    shared.membership.flushed(generation, patience(cluster)).await.map_err(|ids| unconfirmed(&ids))
+    shared.membership.flushed(generation, cluster.patience_with_all()).await.map_err(|ids| unconfirmed(&ids))
 }
 
 fn unconfirmed(ids: &[String]) -> String {
@@ -128,7 +119,7 @@ fn unconfirmed(ids: &[String]) -> String {
 
 /// Sums what can be summed, and lists what each member said.
 async fn stats(cluster: &Clustered, out: &mut Vec<u8>) {
-    let members = cluster.context().pings.stats(patience(cluster)).await;
+    let members = cluster.context().pings.stats(cluster.patience_with_all()).await;
     let mut sums = BTreeMap::<&str, u64>::new();
     let mut order = Vec::new();
     for stat in members.iter().filter_map(|(_, stats)| stats.as_ref()).flatten() {
