@@ -16,6 +16,7 @@ use crate::groups::breaker::Breaker;
 use crate::groups::options::{Options, OriginOptions};
 use crate::groups::stats::Stats;
 use crate::origin::{Invalid, Origin};
+use crate::store::KeyGroup;
 
 /// A group, as it is run.
 pub struct Group {
@@ -119,6 +120,15 @@ impl Groups {
     /// All of them, those with the longest prefix first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.all.iter()
+    }
+
+    /// What the store needs to know of them.
+    pub fn key_groups(&self) -> Vec<KeyGroup> {
+        let of = |group: &Arc<Group>| KeyGroup {
+            prefix: group.options.prefix.clone(),
+            max_bytes: group.options.max_bytes,
+        };
+        self.all.iter().map(of).collect()
     }
 
     /// The longest time for which a client of any group waits for a load.

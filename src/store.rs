@@ -26,11 +26,12 @@ mod sweep;
 mod table;
 mod tell;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::{Clock, Seconds};
 use crate::command::{Command, Failure, Get, Outcome, SetMode, Unavailable, Verb};
@@ -49,6 +50,7 @@ pub use min_generations::MinGenerations;
 pub use moving::{Arrival, MovingItem};
 pub use options::Options;
 pub use prefix_flushes::TooManyFlushes;
+pub use table::{GroupUse, KeyGroup};
 
 /// Fewer bytes no item takes, with its slot.
 const ITEM_BYTES_LEAST: u64 = 24;
@@ -61,6 +63,8 @@ pub struct Store {
     shards: Shards,
     evictor: Evictor,
     sweeper: Sweeper,
+    /// Held while other groups are set.
+    setting_groups: Mutex<()>,
 }
 
 impl Store {
@@ -70,7 +74,8 @@ impl Store {
     }
 
     fn of(shards: Shards) -> Self {
-        Self { shards, evictor: Evictor::default(), sweeper: Sweeper::default() }
+        let (evictor, sweeper) = (Evictor::default(), Sweeper::default());
+        Self { shards, evictor, sweeper, setting_groups: Mutex::default() }
     }
 
     /// Executes a command and hands what came of it to `reply`, which writes it out while the
@@ -84,7 +89,7 @@ impl Store {
     ) -> R {
         let (key, index) = self.shards.locate(command.key);
         if !self.evicts() {
-            self.find_room(caller, command);
+            self.find_room(caller, command, index);
         }
         let mut table = self.shards.lock(index);
         let before = Before::of(&table);
@@ -107,7 +112,7 @@ impl Store {
     }
 
     /// Where nothing may be evicted: looks for room among the dead, if a command needs more than there is.
-    fn find_room(&self, caller: &Caller<'_>, command: &Command<'_>) {
+    fn find_room(&self, caller: &Caller<'_>, command: &Command<'_>, index: usize) {
         let value_len = match &command.verb {
             Verb::Set(set) => set.value.len(),
             Verb::Get(Get { vivify: Some(_), .. }) => 0,
@@ -115,8 +120,10 @@ impl Store {
             _ => return,
         };
         let most = self.shards.most_growth(command.key.len(), value_len) as i64;
-        if self.shards.shared.budget.is_over(most) {
-            self.evictor.find_room(&self.shards, caller, most);
+        let is_over =
+            self.shards.shared.budget.is_over(most) || self.shards.lock(index).excess(command.key, most) > 0;
+        if is_over {
+            self.evictor.find_room(&self.shards, caller, command.key, most);
         }
     }
 
@@ -126,29 +133,34 @@ impl Store {
         &self,
         caller: &Caller<'_>,
         index: usize,
-        table: MutexGuard<'_, Table>,
+        mut table: MutexGuard<'_, Table>,
         before: Before,
         writes: bool,
     ) {
-        let grown = self.count(&table, &before);
-        drop(table);
+        let grown = self.count(&mut table, &before);
         let budget = &self.shards.shared.budget;
-        if (writes || grown > 0) && budget.evict && budget.is_over(0) {
-            let need = Need { written: Some(index), grown: grown.max(0) };
-            self.evictor.make_room(&self.shards, caller, &need);
+        if !(writes || grown > 0) || !budget.evict {
+            return;
+        }
+        let overfull = table.overfull();
+        drop(table);
+        let need = |partition| Need { written: Some(index), grown: grown.max(0), partition };
+        if overfull.is_some() {
+            self.evictor.make_room(&self.shards, caller, &need(overfull));
+        }
+        if budget.is_over(0) {
+            self.evictor.make_room(&self.shards, caller, &need(None));
         }
     }
 
     /// Counts what has changed in a shard; by how many bytes it grew.
     #[inline]
-    fn count(&self, table: &Table, before: &Before) -> i64 {
-        let budget = &self.shards.shared.budget;
-        let grown = table.used() - before.used;
-        budget.used_changed(grown);
-        if !budget.evict && table.len() < before.len {
-            budget.removed();
+    fn count(&self, table: &mut Table, before: &Before) -> i64 {
+        let shared = &self.shards.shared;
+        if !shared.budget.evict && table.len() < before.len {
+            shared.budget.removed();
         }
-        grown
+        shared.note_growth(table, before.used)
     }
 
     /// Drops what lies under `key`, as a `set` does that could not be stored.
@@ -158,7 +170,7 @@ impl Store {
         let before = Before::of(&table);
         commands::drop_unstored(&mut table, &key, mode);
         table.writes().note(key.hash);
-        self.count(&table, &before);
+        self.count(&mut table, &before);
     }
 
     /// Tells watchers of a value that `command` did not store, which the store was not shown.
@@ -217,7 +229,7 @@ impl Store {
             let mut table = table.lock();
             let before = Before::of(&table);
             table.expect_items(items);
-            self.count(&table, &before);
+            self.count(&mut table, &before);
         }
     }
 
@@ -307,6 +319,27 @@ impl Store {
         self.shards.shared.budget.limit()
     }
 
+    /// Other groups of keys from now on. One that is given memory of its own makes room among its own items; what lay
+    /// elsewhere before moves when it is written, or when its turn comes.
+    pub fn set_groups(&self, groups: &[KeyGroup]) {
+        let _one_at_a_time = self.setting_groups.lock();
+        self.shards.set_groups(groups);
+    }
+
+    /// What each group has in memory, by its prefix.
+    pub fn group_uses(&self) -> HashMap<Box<[u8]>, GroupUse> {
+        let groups = self.shards.shared.groups();
+        let mut uses: Vec<_> = groups.prefixes().map(|prefix| (prefix.into(), GroupUse::default())).collect();
+        for table in &self.shards.tables {
+            let table = table.lock();
+            // Other groups may be being set.
+            if table.has_groups(&groups) {
+                uses.iter_mut().zip(table.group_uses()).for_each(|((_, sum), of_shard)| sum.add(of_shard));
+            }
+        }
+        uses.into_iter().collect()
+    }
+
     /// `cache_memlimit`: a new budget, which writes keep to from now on. When it is lower,
     /// [`Store::shrink`] gets there in steps. False, and nothing changed, when the empty
     /// tables alone would take more, or when the shards of the start are too few for so much.
@@ -314,10 +347,12 @@ impl Store {
         bytes <= self.shards.most_bytes() && self.shards.shared.budget.set_limit(bytes)
     }
 
-    /// One step towards a budget that was lowered; true while there is more to do.
+    /// One step towards a bound that was lowered, of all memory or of a group; true while there is more to do.
     pub fn shrink(&self, caller: &Caller<'_>) -> bool {
         let budget = &self.shards.shared.budget;
-        budget.evict && budget.is_over(0) && self.evictor.make_room(&self.shards, caller, &Need::STEP)
+        let overfull = self.shards.shared.groups().overfull();
+        let is_due = budget.evict && (overfull.is_some() || budget.is_over(0));
+        is_due && self.evictor.make_room(&self.shards, caller, &Need::step(overfull))
     }
 
     /// Sweeps the shards in which something may be dead, one lock at a time, and drops what

@@ -21,7 +21,7 @@ impl Clustered {
         let routing = self.routing_handle().hold().clone();
         let Place::Member(index) = routing.place(op.operation().key()) else {
             // It has come here meanwhile, or is about to.
-            if let Some(op) = self.execute_here(op) {
+            if let Some(op) = self.execute_here(op, false) {
                 op.answer(Err(Unavailable::Moved));
             }
             return;
@@ -57,7 +57,7 @@ impl Clustered {
         let encoded = self.encode(&command, self.context().store.clock().now(), operation.wanted());
         let (sender, answer) = tokio::sync::oneshot::channel();
         let op = PendingOp::new(encoded, request.epoch, Instant::now(), ReplyTo::Call(sender));
-        if self.execute_here(op).is_some() {
+        if self.execute_here(op, true).is_some() {
             return Ok(kind(Kind::WrongOwner));
         }
         // It is always answered.

@@ -170,7 +170,6 @@ impl Loads {
         let Some(group) = groups.find_loadable(key) else {
             return Verdict::Answer;
         };
-        group.stats.misses.fetch_add(1, Ordering::Relaxed);
         if !group.options.negative_ttl.is_zero() && self.is_negative(store, key) {
             group.stats.negative_hits.fetch_add(1, Ordering::Relaxed);
             return Verdict::Answer;

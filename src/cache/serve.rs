@@ -44,14 +44,18 @@ impl Executor for Clustered {
 }
 
 impl Clustered {
-    /// Executes a command here, if this is still its place; gives it back when not.
-    pub(super) fn execute_here(&self, op: PendingOp) -> Option<PendingOp> {
+    /// Executes a command here, if this is still its place; gives it back when not. One that `repeats` was executed and
+    /// counted here before.
+    pub(super) fn execute_here(&self, op: PendingOp, repeats: bool) -> Option<PendingOp> {
         let operation = op.operation().open();
         let Some(command) = operation.ok().and_then(|operation| pb::command(&operation).ok()) else {
             op.answer(Err(Unavailable::Moved));
             return None;
         };
         let mut turn = self.begin(self.context().store.clock().now(), 0);
+        if repeats {
+            turn.repeat();
+        }
         let executed = turn.execute(&command, |outcome| pb::outcome(0, &outcome));
         let (op, result) = match executed {
             // A later routing may know an owner that is not known yet.

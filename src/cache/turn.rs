@@ -85,6 +85,11 @@ impl<'a> Turn<'a> {
         self.caller.expires = Some(moment);
     }
 
+    /// What is executed from now on was executed before, and is not counted again.
+    pub(super) fn repeat(&mut self) {
+        self.caller.repeats = true;
+    }
+
     /// Executes a command here, and hands the outcome to `reply` while the item is locked.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use crate::config::ConfigError;
-use crate::config::values::duration;
+use crate::config::values::{duration, size};
 use crate::groups::options::{Options, OriginOptions};
 use crate::item::KEY_MAX;
 use crate::origin::{http, memcached, sql};
@@ -22,6 +22,9 @@ const NAME_MAX: usize = 64;
 
 /// Loads of a group at the same time.
 const INFLIGHT: RangeInclusive<i64> = 1..=10_000;
+
+/// Memory of its own is worth while from here on, at least; and the largest item (`-I`) must fit.
+const BYTES_LEAST: u64 = 1 << 20;
 
 /// How long a client may wait for a load.
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
@@ -54,6 +57,7 @@ struct GroupTable {
     refresh_ahead: Field,
     wait: Field,
     max_inflight: Field,
+    max_bytes: Field,
     origin: Option<Spanned<OriginTable>>,
 }
 
@@ -156,6 +160,7 @@ fn group(table: Spanned<GroupTable>, value_max: usize) -> Result<Options, Wrong>
     if let Some(max_inflight) = fields.number(table.max_inflight.as_ref(), "max-inflight", &INFLIGHT)? {
         options.max_inflight = max_inflight;
     }
+    options.max_bytes = fields.bytes(table.max_bytes.as_ref(), "max-bytes", value_max)?;
     if let Some(origin) = table.origin {
         let origin = fields.origin(origin_at, origin.into_inner(), &options, value_max)?;
         origin.check().map_err(|invalid| fields.wrong(origin_at, invalid.field, invalid.why))?;
@@ -227,6 +232,24 @@ impl Fields<'_> {
             Value::Integer(number) if allowed.contains(number) => Ok(usize::try_from(*number).ok()),
             _ => {
                 let why = format!("needs a whole number from {} to {}", allowed.start(), allowed.end());
+                Err(self.wrong(field.span().start, name, why))
+            }
+        }
+    }
+
+    /// A size, in which the largest item has room.
+    fn bytes(&self, field: Option<&Spanned<Value>>, name: &str, item: usize) -> Result<Option<u64>, Wrong> {
+        let Some(field) = field else { return Ok(None) };
+        let read = match field.get_ref() {
+            Value::String(text) => size(text, 1),
+            Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+            _ => None,
+        };
+        let least = BYTES_LEAST.max(item as u64);
+        match read.filter(|bytes| *bytes >= least) {
+            Some(read) => Ok(Some(read)),
+            None => {
+                let why = format!("needs a size such as \"64m\" or \"2g\", and at least {least} bytes");
                 Err(self.wrong(field.span().start, name, why))
             }
         }
@@ -331,6 +354,7 @@ mod tests {
             refresh-ahead = 0.2
             wait = "1500ms"
             max-inflight = 8
+            max-bytes = "256m"
             [group.origin]
             memcached = ["old-1:11211", "old-2:11211"]
             [[group]]
@@ -351,6 +375,7 @@ mod tests {
             refresh_ahead: 0.2,
             wait: Duration::from_millis(1500),
             max_inflight: 8,
+            max_bytes: Some(256 << 20),
             origin: Some(OriginOptions::Memcached(memcached::Options {
                 servers: vec!["old-1:11211".into(), "old-2:11211".into()],
                 prefix: b"scores:".to_vec(),
@@ -373,6 +398,11 @@ mod tests {
             (group("wait = \"2m\""), "5: group \"a\": wait: needs a time"),
             (group("ttl-jitter = 0.9"), "5: group \"a\": ttl-jitter: needs a number from 0 to 0.5"),
             (group("max-inflight = 0"), "5: group \"a\": max-inflight: needs a whole number from 1 to 10000"),
+            (
+                group("max-bytes = \"64k\""),
+                "5: group \"a\": max-bytes: needs a size such as \"64m\" or \"2g\"",
+            ),
+            (group("max-bytes = \"much\""), "5: group \"a\": max-bytes: needs a size"),
             (group("stale-if-error = \"1s\""), "2: group \"a\": stale-while-revalidate, stale-if-error and"),
             (format!("{}{}", group(""), group("")), "7: group \"a\": name: another group has it"),
             (

@@ -99,7 +99,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A number, in `plain` bytes each, or with k, m, g or t behind it.
-fn size(text: &str, plain: u64) -> Option<u64> {
+pub(super) fn size(text: &str, plain: u64) -> Option<u64> {
     let (digits, unit) = match text.char_indices().last()? {
         (_, '0'..='9') => (text, plain),
         (at, 'k' | 'K') => (&text[..at], 1 << 10),

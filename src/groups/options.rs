@@ -35,6 +35,8 @@ pub struct Options {
     pub wait: Duration,
     /// Loads at the same time.
     pub max_inflight: usize,
+    /// Bytes that its items may take in each node; `None` where they share the memory with keys of no group.
+    pub max_bytes: Option<u64>,
     /// Where values come from.
     pub origin: Option<OriginOptions>,
 }
@@ -64,6 +66,7 @@ impl Default for Options {
             refresh_ahead: 0.0,
             wait: Duration::from_secs(1),
             max_inflight: 64,
+            max_bytes: None,
             origin: None,
         }
     }

@@ -1,4 +1,4 @@
-//! What a group has done.
+//! What the loads of a group have done. What it has in memory, and how often it was read, the store knows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,12 +40,10 @@ impl Result {
     }
 }
 
-/// Counts of a group.
+/// Counts of a group's loads.
 #[derive(Debug)]
 pub struct Stats {
     loads: [AtomicU64; Result::ALL.len()],
-    /// Reads that found nothing and waited for a load, or asked whether one was worth it.
-    pub misses: AtomicU64,
     /// Misses that were answered at once, since it is known that there is no value.
     pub negative_hits: AtomicU64,
     /// Reads that were answered with a value whose time was over.
@@ -64,7 +62,6 @@ impl Default for Stats {
     fn default() -> Self {
         Self {
             loads: Default::default(),
-            misses: AtomicU64::default(),
             negative_hits: AtomicU64::default(),
             stale: AtomicU64::default(),
             timeouts: AtomicU64::default(),

@@ -126,6 +126,7 @@ impl Running {
         let loads = &self.context.loads;
         let groups = Groups::new(&read.read()?, &loads.groups());
         loads.set_groups(groups.map_err(|(name, invalid)| format!("group {name:?}: {invalid}"))?);
+        self.context.store.set_groups(&loads.groups().key_groups());
         if let Some(member) = &self.member {
             member.cluster.shared.pings.set_groups_digest(loads.groups().digest());
         }
@@ -195,9 +196,11 @@ fn context(
         None => Watchdog::default(),
     };
     let events = Events::default();
+    let store = Store::new(&options.store, Clock::system(), events.clone());
+    store.set_groups(&loads.groups().key_groups());
     let context = Arc::new(ServerContext {
         loads,
-        store: Arc::new(Store::new(&options.store, Clock::system(), events.clone())),
+        store: Arc::new(store),
         events,
         registry: Registry::new(bound.http.is_some()),
         verbosity: AtomicU8::new(options.server.verbosity),

@@ -157,7 +157,7 @@ impl Exporter {
         for (thread, age) in context.watchdog.ages() {
             metrics::gauge!("filbert_thread_beat_age_seconds", "thread" => thread).set(age.as_secs_f64());
         }
-        groups::publish(&context.loads.groups());
+        groups::publish(&context.loads.groups(), &context.store);
         self.process.collect();
         if let Some(shared) = &self.cluster {
             cluster::publish(shared, links);

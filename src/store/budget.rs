@@ -32,9 +32,7 @@ impl Budget {
 
     /// Adds what a table has grown by, or shrunk.
     pub(super) fn used_changed(&self, bytes: i64) {
-        if bytes != 0 {
-            self.used.0.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.used.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// How often an item was removed, as far as that is counted.

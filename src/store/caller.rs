@@ -21,6 +21,8 @@ pub struct Caller<'a> {
     ///
     /// [`Store::advance`]: crate::store::Store::advance
     pub min_generation: Option<Generation>,
+    /// Whether the command was executed and counted before, and waited since.
+    pub repeats: bool,
     /// A command that has not begun by then is refused, as
     /// [`Unavailable::Unanswered`](crate::command::Unavailable::Unanswered).
     pub expires: Option<Instant>,
@@ -30,6 +32,6 @@ impl<'a> Caller<'a> {
     /// A caller on a node that is alone.
     #[inline]
     pub fn new(now: Seconds, counters: &'a Counters, connection: u64) -> Self {
-        Self { now, counters, connection, min_generation: None, expires: None }
+        Self { now, counters, connection, min_generation: None, repeats: false, expires: None }
     }
 }

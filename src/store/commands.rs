@@ -53,6 +53,9 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
         Some(mut entry) => match rq.dead(entry.facts()) {
             None => {
                 rq.cx.count(hits);
+                if !rq.cx.repeats {
+                    entry.note_hit(rq.key.bytes);
+                }
                 tell_get(rq, "found", entry.value_len());
                 let (shown, after) = get::on_item(rq, get, entry.facts());
                 if get.bump {
@@ -71,6 +74,9 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
         bury(table, rq, why, &facts);
     }
     rq.cx.count(misses);
+    if !rq.cx.repeats {
+        table.note_read(rq.key.bytes, false);
+    }
     tell_get(rq, dead.map_or("not_found", |(why, _)| why.name()), 0);
     reply(vivify(table, rq, get))
 }

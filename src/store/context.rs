@@ -20,6 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) now: Seconds,
     pub(super) counters: &'a Counters,
     pub(super) connection: u64,
+    /// Whether the command was executed and counted before.
+    pub(super) repeats: bool,
     /// The newest generation.
     pub(super) current: Generation,
     /// What was written in an older generation is dead.
@@ -30,10 +32,10 @@ impl<'a> Context<'a> {
     /// What counts for a command of this caller; to be asked under the lock of its key's shard.
     #[inline]
     pub(super) fn new(shared: &'a Shared, caller: &Caller<'a>) -> Self {
-        let &Caller { now, counters, connection, min_generation, .. } = caller;
+        let &Caller { now, counters, connection, repeats, min_generation, .. } = caller;
         let Span { floor, current } = shared.generations.0.span(now);
         let floor = min_generation.map_or(floor, |min| floor.later(min));
-        Self { shared, now, counters, connection, current, floor }
+        Self { shared, now, counters, connection, repeats, current, floor }
     }
 
     /// Why an item is dead, if it is.
@@ -65,7 +67,9 @@ impl<'a> Context<'a> {
 
     #[inline]
     pub(super) fn count(&self, counter: Counter) {
-        self.counters.bump(counter);
+        if !self.repeats {
+            self.counters.bump(counter);
+        }
     }
 }
 

@@ -7,13 +7,14 @@ use parking_lot::Mutex;
 use crate::clock::Seconds;
 use crate::item::Exptime;
 use crate::stats::Counter;
+use crate::store::budget::Budget;
 use crate::store::caller::Caller;
 use crate::store::context::{Request, ScanContext};
 use crate::store::facts::{Dead, FETCHED, Facts};
 use crate::store::generation::Span;
 use crate::store::shards::Shards;
 use crate::store::sweep;
-use crate::store::table::{Cursor, Gone, Judge, Table};
+use crate::store::table::{Cursor, Gone, Judge, KeyGroups, Partition, Table};
 use crate::store::tell::tell_eviction;
 
 /// A write takes apart what it took and this much: a budget that does not hold then, or was lowered, is reached by the
@@ -42,11 +43,15 @@ pub(super) struct Need {
     pub(super) written: Option<usize>,
     /// Bytes that it grew by.
     pub(super) grown: i64,
+    /// The partition that is above its bound; `None` where that is the memory of the whole.
+    pub(super) partition: Option<usize>,
 }
 
 impl Need {
-    /// Of one step towards a budget that was lowered.
-    pub(super) const STEP: Self = Self { written: None, grown: SHRINK_BYTES };
+    /// Of one step towards a bound that was lowered.
+    pub(super) fn step(partition: Option<usize>) -> Self {
+        Self { written: None, grown: SHRINK_BYTES, partition }
+    }
 }
 
 /// Finds the shard that gives way.
@@ -70,48 +75,52 @@ struct Present {
 }
 
 impl Evictor {
-    /// Frees memory until the budget holds again, or as much as one write has to. A shard gives way that has at least its share:
-    /// the one just written to, or the next one of a hand that goes round. So no flood of one shard empties the others. False
-    /// when there is nothing left to drop.
+    /// Frees memory until the budget holds again, or as much as one write has to. The partition gives way that is furthest
+    /// above its share, and of it a shard that has at least its share: the one just written to, or the next one of a hand
+    /// that goes round. So no flood of one group or shard empties the others. False when there is nothing left to drop.
     pub(super) fn make_room(&self, shards: &Shards, caller: &Caller<'_>, need: &Need) -> bool {
         caller.counters.bump(Counter::DirectReclaims);
-        let budget = &shards.shared.budget;
-        let bearable =
-            MISSING_BYTES.min(budget.limit() as i64 / MISSING_PART) + need.grown + budget.lowered();
+        let groups = shards.shared.groups();
+        let goal = Goal::new(&shards.shared.budget, &groups, need.partition);
+        let taken = goal.partition().map_or(&self.taken, |partition| &*partition.taken);
+        let bearable = MISSING_BYTES.min(goal.limit() / MISSING_PART) + need.grown + goal.lowered();
         let mut left = need.grown + SLICE_BYTES;
-        let mut fruitless = 0;
+        let (mut fruitless, mut is_empty) = (0, false);
         loop {
-            let missing = budget.missing();
+            let missing = goal.missing();
             if missing <= 0 {
-                self.taken.store(0, Ordering::Relaxed);
-                budget.note_reached();
+                taken.store(0, Ordering::Relaxed);
+                goal.note_reached();
                 return true;
             }
             if left <= 0 {
                 return true;
             }
+            let partition = goal.victim(is_empty);
             // In the shard just written to, there may be nothing but what was written.
             let written = need.written.filter(|_| fruitless == 0);
-            let victim = self.victim(shards, written);
-            let force =
-                self.taken.load(Ordering::Relaxed) >= PATIENCE_BYTES + 4 * missing || missing > bearable;
-            match victim.and_then(|index| evict_from(shards, caller, index, force)) {
+            let victim = self.victim(shards, goal.used_by(partition), partition, written);
+            let force = taken.load(Ordering::Relaxed) >= PATIENCE_BYTES + 4 * missing || missing > bearable;
+            let eviction = Eviction { partition, only: need.partition, force };
+            match victim.and_then(|index| eviction.take_from(shards, caller, index, need.written)) {
                 Some(bytes) => {
                     left -= bytes;
-                    self.taken.fetch_add(bytes, Ordering::Relaxed);
+                    taken.fetch_add(bytes, Ordering::Relaxed);
                 }
-                None if fruitless > shards.len() => return false,
-                None => fruitless += 1,
+                None if victim.is_some() && fruitless <= shards.len() => fruitless += 1,
+                None if is_empty || need.partition.is_some() => return false,
+                // Another partition gives way.
+                None => (fruitless, is_empty) = (0, true),
             }
         }
     }
 
-    /// A shard that has at least its share of the bytes, and an item.
-    fn victim(&self, shards: &Shards, written: Option<usize>) -> Option<usize> {
-        let share = shards.shared.budget.used_bytes() as i64 / shards.len() as i64;
+    /// A shard that has at least its share of the bytes that a partition takes, and an item of it.
+    fn victim(&self, shards: &Shards, used: i64, partition: usize, written: Option<usize>) -> Option<usize> {
+        let share = used / shards.len() as i64;
         let has_share = |index: &usize| {
             let table = shards.lock(*index);
-            table.used() >= share && table.len() > 0
+            table.used_by(partition) >= share && table.has_items(partition)
         };
         if let Some(written) = written.filter(has_share) {
             return Some(written);
@@ -121,11 +130,11 @@ impl Evictor {
         let mut round = (hand..hand + shards.len()).map(|index| index & mask);
         let found = round.clone().find(has_share);
         // The shares have changed meanwhile, or one item takes more than all.
-        found.or_else(|| round.find(|&index| shards.lock(index).len() > 0))
+        found.or_else(|| round.find(|&index| shards.lock(index).has_items(partition)))
     }
 
-    /// Where nothing may be evicted: looks for what is dead in all shards until there is room for so many bytes.
-    pub(super) fn find_room(&self, shards: &Shards, caller: &Caller<'_>, bytes: i64) {
+    /// Where nothing may be evicted: looks for what is dead in all shards until there is room for so many bytes under a key.
+    pub(super) fn find_room(&self, shards: &Shards, caller: &Caller<'_>, key: &[u8], bytes: i64) {
         let shared = &shards.shared;
         let (generations, min_generations) = (&shared.generations.0, &shared.min_generations);
         let present = Present {
@@ -146,10 +155,12 @@ impl Evictor {
             while let Some(swept) = sweep::step(&mut table, &mut cursor, &scan, all) {
                 caller.counters.add(Counter::Reclaimed, swept.dropped);
             }
-            while table.reclaim_waste(horizon, SPARSE_PART_FULL, &mut Reclaimer::new(&scan)).is_some() {}
-            shared.budget.used_changed(table.used() - used);
+            while table.reclaim_waste(horizon, None, SPARSE_PART_FULL, &mut Reclaimer::new(&scan)).is_some() {
+            }
+            shared.note_growth(&mut table, used);
+            let is_over = shared.budget.is_over(bytes) || table.excess(key, bytes) > 0;
             drop(table);
-            if !shared.budget.is_over(bytes) {
+            if !is_over {
                 return;
             }
         }
@@ -157,21 +168,100 @@ impl Evictor {
     }
 }
 
-/// Takes apart one unit of a shard; how many bytes it had. `None` when there was none.
-fn evict_from(shards: &Shards, caller: &Caller<'_>, index: usize, force: bool) -> Option<i64> {
-    let mut table = shards.lock(index);
-    let scan = ScanContext::new(&shards.shared, caller);
-    let used = table.used();
-    let mut reclaimer = Reclaimer::new(&scan);
-    let horizon = scan.cx.horizon();
-    let waste = table.reclaim_waste(horizon, SPARSE_PART, &mut reclaimer);
-    let bytes = waste.or_else(|| table.reclaim(force, &mut reclaimer));
-    // Those that go together are about as old.
-    if let Some(age) = reclaimer.age {
-        caller.counters.eviction_age(age);
+/// What has to hold again.
+struct Goal<'a> {
+    budget: &'a Budget,
+    groups: &'a KeyGroups,
+    /// `None` where that is the budget.
+    partition: Option<usize>,
+}
+
+impl<'a> Goal<'a> {
+    fn new(budget: &'a Budget, groups: &'a KeyGroups, partition: Option<usize>) -> Self {
+        // With other groups than those of the write, it may have gone.
+        let partition = partition.filter(|partition| *partition < groups.partitions());
+        Self { budget, groups, partition }
     }
-    shards.shared.budget.used_changed(table.used() - used);
-    bytes.map(|bytes| bytes as i64)
+
+    /// The partition whose bound has to hold again.
+    fn partition(&self) -> Option<&'a Partition> {
+        self.partition.map(|number| self.groups.partition(number))
+    }
+
+    fn missing(&self) -> i64 {
+        self.partition().map_or_else(|| self.budget.missing(), Partition::missing)
+    }
+
+    fn limit(&self) -> i64 {
+        self.partition().map_or_else(|| self.budget.limit() as i64, Partition::limit)
+    }
+
+    /// Bytes that are missing because somebody has lowered the budget.
+    fn lowered(&self) -> i64 {
+        if self.partition.is_some() { 0 } else { self.budget.lowered() }
+    }
+
+    fn note_reached(&self) {
+        if self.partition.is_none() {
+            self.budget.note_reached();
+        }
+    }
+
+    /// The partition that gives way; another one where that has nothing left.
+    fn victim(&self, has_nothing: bool) -> usize {
+        let (limit, used) = (self.budget.limit() as i64, self.budget.used_bytes() as i64);
+        match self.partition {
+            Some(partition) => partition,
+            None if has_nothing => self.groups.largest(used),
+            None => self.groups.greediest(limit, used),
+        }
+    }
+
+    /// Bytes that a partition takes. The first has all that the others do not have.
+    fn used_by(&self, partition: usize) -> i64 {
+        match partition {
+            0 => self.budget.used_bytes() as i64 - self.groups.bounded_bytes(),
+            _ => self.groups.partition(partition).used(),
+        }
+    }
+}
+
+/// Which unit of a shard is taken apart.
+struct Eviction {
+    /// The partition that gives way.
+    partition: usize,
+    /// Where only memory of that partition helps.
+    only: Option<usize>,
+    /// Whether nothing in it is spared.
+    force: bool,
+}
+
+impl Eviction {
+    /// How many bytes the unit had; `None` when there was none. What was written last is spared in the shard `written`.
+    fn take_from(
+        &self,
+        shards: &Shards,
+        caller: &Caller<'_>,
+        index: usize,
+        written: Option<usize>,
+    ) -> Option<i64> {
+        let mut table = shards.lock(index);
+        let scan = ScanContext::new(&shards.shared, caller);
+        let used = table.used();
+        let mut reclaimer = Reclaimer::new(&scan);
+        let horizon = scan.cx.horizon();
+        if written != Some(index) {
+            table.spare_nothing();
+        }
+        let waste = table.reclaim_waste(horizon, self.only, SPARSE_PART, &mut reclaimer);
+        let bytes = waste.or_else(|| table.reclaim(self.partition, self.force, &mut reclaimer));
+        // Those that go together are about as old.
+        if let Some(age) = reclaimer.age {
+            caller.counters.eviction_age(age);
+        }
+        shards.shared.note_growth(&mut table, used);
+        bytes.map(|bytes| bytes as i64)
+    }
 }
 
 /// Judges the items of a unit that is taken apart, and counts those that go.
@@ -218,11 +308,12 @@ pub(super) fn has_room(
     exptime: Exptime,
 ) -> bool {
     let budget = &rq.cx.shared.budget;
-    let growth = |table: &mut Table| {
+    let fits = |table: &mut Table| {
         // The widest token, which is not drawn yet.
         let (cas, exptime) = (u64::MAX, rq.ends(exptime));
         let facts = Facts { cas, flags, exptime, accessed: rq.cx.now, stamp: rq.stamp() };
-        table.growth(&facts, rq.key.bytes.len(), value_len) as i64
+        let growth = table.growth(&facts, rq.key.bytes, value_len) as i64;
+        !budget.is_over(growth) && table.excess(rq.key.bytes, growth) <= 0
     };
-    budget.evict || !budget.is_over(growth(table))
+    budget.evict || fits(table)
 }

@@ -9,7 +9,7 @@ use crate::events::Events;
 use crate::store::lookup::{KeyHash, Lookup};
 use crate::store::options::Options;
 use crate::store::shared::Shared;
-use crate::store::table::{Pool, SEGMENTS_MAX, Table};
+use crate::store::table::{KeyGroup, KeyGroups, Pool, SEGMENTS_MAX, Table};
 
 /// Budget of one shard, where there is enough for several.
 const SHARD_BYTES: u64 = 4 << 20;
@@ -26,6 +26,10 @@ const SHARDS_MAX: u64 = 1 << 16;
 /// A shard has about this many segments, or larger ones than [`SEGMENT_BYTES`] would be needed.
 const SEGMENTS: u64 = 64;
 
+/// A shard has at least this many segments of a partition with a bound: those that are being filled, one for each class of
+/// items, are to be a small part of it, and items of a kilobyte are to lie in them.
+const PARTITION_SEGMENTS: u64 = 16;
+
 /// Bounds of the size of a segment.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 16;
 
@@ -34,6 +38,11 @@ const PIECE_BYTES: u64 = 32 << 10;
 
 /// What the index may take more at once, amply.
 const INDEX_STEP_BYTES: usize = 4 << 10;
+
+fn segment_bytes(shard_bytes: u64) -> usize {
+    let wanted = (shard_bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+    1 << wanted.ilog2()
+}
 
 /// A power of two of shards, and what they share.
 pub(super) struct Shards {
@@ -56,14 +65,27 @@ impl Shards {
     pub(super) fn with_count(options: &Options, clock: Clock, events: Events, count: usize) -> Self {
         let hash = KeyHash::default();
         let shard_bytes = options.budget_bytes / count as u64;
-        let segment_bytes = (shard_bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-        let pool = Arc::new(Pool::new(1 << segment_bytes.ilog2()));
+        let pool = Arc::new(Pool::new(segment_bytes(shard_bytes)));
+        let segment_bytes = pool.segment_bytes();
+        let groups = Arc::new(KeyGroups::none(pool));
         let pieces = (shard_bytes / PIECE_BYTES).clamp(1, 1 << 12) as usize;
-        let make = |_| Mutex::new(Table::new(hash.clone(), Arc::clone(&pool), pieces));
+        let make = |_| Mutex::new(Table::new(hash.clone(), Arc::clone(&groups), pieces));
         let tables: Box<[_]> = (0..count).map(make).collect();
         let empty_bytes = tables.iter().map(|table| table.lock().used()).sum();
-        let shared = Shared::new(options, clock, events, empty_bytes);
-        Self { tables, shared, hash, pieces, segment_bytes: pool.segment_bytes() }
+        let shared = Shared::new(options, clock, events, groups, empty_bytes);
+        Self { tables, shared, hash, pieces, segment_bytes }
+    }
+
+    /// Other groups of keys from now on, shard by shard. No two calls at a time.
+    pub(super) fn set_groups(&self, groups: &[KeyGroup]) {
+        let shards = self.tables.len() as u64;
+        let pool = |bytes: u64| {
+            let own = (bytes / shards / PARTITION_SEGMENTS).max(*SEGMENT_BYTES.start());
+            Pool::new((1 << own.ilog2()).min(self.segment_bytes))
+        };
+        let groups = Arc::new(KeyGroups::new(groups, &self.shared.groups(), pool));
+        self.tables.iter().for_each(|table| table.lock().set_groups(groups.clone()));
+        self.shared.set_groups(groups);
     }
 
     pub(super) fn len(&self) -> usize {

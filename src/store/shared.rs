@@ -1,6 +1,9 @@
 //! What all shards share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
 
 use crate::clock::Clock;
 use crate::events::Events;
@@ -10,6 +13,7 @@ use crate::store::min_generations::Posted;
 use crate::store::options::Options;
 use crate::store::padded::Padded;
 use crate::store::prefix_flushes::PrefixFlushes;
+use crate::store::table::{KeyGroups, Table};
 
 /// What every shard needs to know.
 pub(super) struct Shared {
@@ -22,12 +26,19 @@ pub(super) struct Shared {
     pub(super) generations: Padded<Generations>,
     pub(super) min_generations: Posted,
     pub(super) prefix_flushes: PrefixFlushes,
+    groups: RwLock<Arc<KeyGroups>>,
     next_cas: Padded<AtomicU64>,
 }
 
 impl Shared {
     /// What shards share whose tables take `empty_bytes` while there is no item.
-    pub(super) fn new(options: &Options, clock: Clock, events: Events, empty_bytes: i64) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        clock: Clock,
+        events: Events,
+        groups: Arc<KeyGroups>,
+        empty_bytes: i64,
+    ) -> Self {
         Self {
             clock,
             events,
@@ -37,8 +48,30 @@ impl Shared {
             generations: Padded(Generations::default()),
             min_generations: Posted::default(),
             prefix_flushes: PrefixFlushes::default(),
+            groups: RwLock::new(groups),
             next_cas: Padded(AtomicU64::new(0)),
         }
+    }
+
+    /// The present groups of keys.
+    pub(super) fn groups(&self) -> Arc<KeyGroups> {
+        self.groups.read().clone()
+    }
+
+    /// Other groups of keys. To be called when all tables have them.
+    pub(super) fn set_groups(&self, groups: Arc<KeyGroups>) {
+        *self.groups.write() = groups;
+    }
+
+    /// Counts by how many bytes a table has grown since it took `used`.
+    #[inline]
+    pub(super) fn note_growth(&self, table: &mut Table, used: i64) -> i64 {
+        let grown = table.used() - used;
+        if grown != 0 {
+            self.budget.used_changed(grown);
+            table.report_growth();
+        }
+        grown
     }
 
     /// A CAS token for what is written: the one that the client wants, or a new one.

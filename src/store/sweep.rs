@@ -74,7 +74,7 @@ fn sweep_shards(shards: &Shards, caller: &Caller<'_>, mut pace: impl FnMut(u64) 
             let used = table.used();
             let scan = ScanContext::new(shared, caller);
             let Some(swept) = step(&mut table, &mut cursor, &scan, full) else { break };
-            shared.budget.used_changed(table.used() - used);
+            shared.note_growth(&mut table, used);
             drop(table);
             if !any {
                 caller.counters.bump(Counter::CrawlerStarts);

@@ -5,6 +5,8 @@
 
 mod entry;
 mod ghost;
+mod group_uses;
+mod groups;
 mod header;
 mod index;
 mod large;
@@ -28,12 +30,14 @@ use crate::store::table::ghost::Ghost;
 use crate::store::table::header::Form;
 use crate::store::table::index::{Index, Position};
 use crate::store::table::large::{Large, large_bytes};
-use crate::store::table::memory::{Memory, Spot};
-use crate::store::table::queues::{Queue, Queues, TtlClass, Unit};
+use crate::store::table::memory::{Memory, Spot, fits_segment};
+use crate::store::table::queues::{Line, Queue, Queues, TtlClass, Unit};
 use crate::store::table::slot::{Accessed, Place, Slot};
 use crate::store::table::written::Writes;
 
 pub(super) use entry::Entry;
+pub use groups::{GroupUse, KeyGroup};
+pub(super) use groups::{KeyGroups, Partition};
 pub(super) use pool::Pool;
 pub(super) use reclaim::{Gone, Judge};
 pub(super) use scan::{Cursor, Swept};
@@ -44,20 +48,26 @@ pub(super) use slot::SEGMENTS_MAX;
 pub(super) struct Table {
     index: Index,
     memory: Memory,
-    queues: Queues,
+    /// By the numbers of partitions.
+    partitions: Vec<Queues>,
     ghost: Ghost,
     writes: Writes,
+    groups: Arc<KeyGroups>,
+    /// By the numbers of groups.
+    uses: Vec<GroupUse>,
 }
 
 impl Table {
     /// An empty one, whose index has so many pieces.
-    pub(super) fn new(hash: KeyHash, pool: Arc<Pool>, pieces: usize) -> Self {
+    pub(super) fn new(hash: KeyHash, groups: Arc<KeyGroups>, pieces: usize) -> Self {
         Self {
             index: Index::new(pieces),
-            memory: Memory::new(pool, hash),
-            queues: Queues::new(),
+            memory: Memory::new(hash),
+            partitions: vec![Queues::new()],
             ghost: Ghost::default(),
             writes: Writes::default(),
+            groups,
+            uses: Vec::new(),
         }
     }
 
@@ -84,23 +94,27 @@ impl Table {
     }
 
     /// Bytes that a new item would take of the budget: none where it fits into a segment that is being filled.
-    pub(super) fn growth(&mut self, facts: &Facts, key_len: usize, value_len: usize) -> usize {
-        if !self.memory.fits_segment(key_len, value_len) {
-            large_bytes(key_len, value_len)
-        } else if self.open_with_room(Queue::Small, facts, key_len, value_len).is_some() {
+    pub(super) fn growth(&mut self, facts: &Facts, key: &[u8], value_len: usize) -> usize {
+        let line = self.line_of(key, Queue::Small);
+        let segment_bytes = self.segment_bytes(line.partition);
+        if !fits_segment(segment_bytes, key.len(), value_len) {
+            large_bytes(key.len(), value_len)
+        } else if self.open_with_room(line, facts, key.len(), value_len).is_some() {
             0
         } else {
-            self.memory.segment_bytes()
+            segment_bytes
         }
     }
 
     /// Stores a new item; there must be none of this key.
     pub(super) fn insert(&mut self, key: &Lookup<'_>, facts: Facts, value: NewValue<'_>) {
         let queue = if self.ghost.remove(key.hash) { Queue::Main } else { Queue::Small };
-        let (place, accessed) = self.store(queue, &facts, key.bytes, &value);
-        self.queues.note_newest(place.unit());
+        let line = self.line_of(key.bytes, queue);
+        let (place, accessed) = self.store(line, &facts, key.bytes, &value);
+        self.queues(line).note_newest(Some(place.unit()));
         let memory = &self.memory;
         self.index.insert(key.hash, Slot::new(place, key.hash, 0, accessed), |place| memory.hash_of(place));
+        self.note_come(place);
     }
 
     /// Removes what lies under a key, if anything does.
@@ -112,14 +126,31 @@ impl Table {
 
     fn remove_at(&mut self, at: Position) {
         let place = self.index.get(at).place();
+        self.note_gone(place);
         let memory = &self.memory;
         self.index.remove(at, |place| memory.hash_of(place));
         self.free(place);
     }
 
+    fn queues(&mut self, line: Line) -> &mut Queues {
+        &mut self.partitions[usize::from(line.partition)]
+    }
+
+    /// Where an item of a key belongs.
+    #[inline]
+    fn line_of(&self, key: &[u8], queue: Queue) -> Line {
+        let partition = if self.groups.is_empty() { 0 } else { self.groups.partition_of(key) };
+        Line { partition: partition as u16, queue }
+    }
+
+    /// Bytes of a new segment.
+    fn segment_bytes(&self, partition: u16) -> usize {
+        self.groups.partition(partition.into()).pool().segment_bytes()
+    }
+
     /// Puts an item's bytes somewhere.
-    fn store(&mut self, queue: Queue, facts: &Facts, key: &[u8], value: &NewValue<'_>) -> (Place, Accessed) {
-        match self.reserve(queue, facts, key.len(), value.len(0)) {
+    fn store(&mut self, line: Line, facts: &Facts, key: &[u8], value: &NewValue<'_>) -> (Place, Accessed) {
+        match self.reserve(line, facts, key.len(), value.len(0)) {
             Some(spot) => {
                 let segment = self.memory.segment_mut(spot.segment);
                 let (key_bytes, value_bytes) = segment.body_mut(spot.form, spot.at).split_at_mut(key.len());
@@ -127,26 +158,26 @@ impl Table {
                 value.write(&[], value_bytes);
                 (spot.place(), segment.accessed(facts.accessed))
             }
-            None => (self.store_large(queue, facts, key.into(), value.alone(&[])), Accessed::new(0, 0)),
+            None => (self.store_large(line, facts, key.into(), value.alone(&[])), Accessed::new(0, 0)),
         }
     }
 
-    fn store_large(&mut self, queue: Queue, facts: &Facts, key: Box<[u8]>, value: Bytes) -> Place {
-        let item = Large { key, value, facts: *facts, queue };
-        self.queues.grow(queue, item.bytes());
+    fn store_large(&mut self, line: Line, facts: &Facts, key: Box<[u8]>, value: Bytes) -> Place {
+        let item = Large { key, value, facts: *facts, line };
+        self.queues(line).grow(line.queue, item.bytes());
         let number = self.memory.larges.insert(item);
-        self.queues.push(queue, Unit::Large(number));
+        self.queues(line).push(line.queue, Unit::Large(number));
         Place::Large(number)
     }
 
     /// Room for an item in a segment, with its header written; `None` where it is too large for one.
-    fn reserve(&mut self, queue: Queue, facts: &Facts, key_len: usize, value_len: usize) -> Option<Spot> {
-        if !self.memory.fits_segment(key_len, value_len) {
+    fn reserve(&mut self, line: Line, facts: &Facts, key_len: usize, value_len: usize) -> Option<Spot> {
+        if !fits_segment(self.segment_bytes(line.partition), key_len, value_len) {
             return None;
         }
-        let open = self.open_with_room(queue, facts, key_len, value_len);
+        let open = self.open_with_room(line, facts, key_len, value_len);
         let (number, form) = open.unwrap_or_else(|| {
-            let number = self.begin_segment(queue, facts);
+            let number = self.begin_segment(line, facts);
             (number, self.memory.segment(number).form(facts, key_len, value_len))
         });
         let at = self.memory.segment_mut(number).append(form, facts);
@@ -156,26 +187,29 @@ impl Table {
     /// The segment that is being filled with such items, if one more fits into it, and the form it would have there.
     fn open_with_room(
         &mut self,
-        queue: Queue,
+        line: Line,
         facts: &Facts,
         key_len: usize,
         value_len: usize,
     ) -> Option<(usize, Form)> {
-        let number = (*self.queues.open(queue, TtlClass::of(facts)))?;
+        let number = (*self.queues(line).open(line.queue, TtlClass::of(facts)))?;
         let segment = self.memory.segment(number);
         let form = segment.form(facts, key_len, value_len);
         segment.has_room(form).then_some((number, form))
     }
 
     /// Begins a segment with this item, which is then to be added, and seals the one that was being filled.
-    fn begin_segment(&mut self, queue: Queue, first: &Facts) -> usize {
+    fn begin_segment(&mut self, line: Line, first: &Facts) -> usize {
         let class = TtlClass::of(first);
-        if let Some(full) = *self.queues.open(queue, class) {
+        if let Some(full) = *self.queues(line).open(line.queue, class) {
             self.seal(full);
         }
-        let number = self.memory.begin_segment(queue, first);
-        self.queues.grow(queue, self.memory.segment_bytes());
-        *self.queues.open(queue, class) = Some(number);
+        let bytes = self.groups.partition(line.partition.into()).pool().take();
+        let len = bytes.len();
+        let number = self.memory.begin_segment(bytes, line, first);
+        let queues = self.queues(line);
+        queues.grow(line.queue, len);
+        *queues.open(line.queue, class) = Some(number);
         number
     }
 
@@ -183,9 +217,10 @@ impl Table {
     fn seal(&mut self, number: usize) {
         let segment = self.memory.segment_mut(number);
         segment.open = false;
-        let (queue, class) = (segment.queue, segment.class);
-        *self.queues.open(queue, class) = None;
-        self.queues.push(queue, Unit::Segment(number));
+        let (line, class) = (segment.line, segment.class);
+        let queues = self.queues(line);
+        *queues.open(line.queue, class) = None;
+        queues.push(line.queue, Unit::Segment(number));
     }
 
     /// Frees the memory of an item that the index names no more.
@@ -200,8 +235,9 @@ impl Table {
             }
             Place::Large(number) => {
                 let item = self.memory.larges.remove(number);
-                self.queues.remove(item.queue, Unit::Large(number));
-                self.queues.shrink(item.queue, item.bytes());
+                let queues = self.queues(item.line);
+                queues.remove(item.line.queue, Unit::Large(number));
+                queues.shrink(item.line.queue, item.bytes());
                 spare::give(item.value);
             }
         }
@@ -210,14 +246,16 @@ impl Table {
     /// Frees a segment that holds no item.
     fn free_segment(&mut self, number: usize) {
         let segment = self.memory.segment(number);
-        let (queue, class) = (segment.queue, segment.class);
-        if segment.open {
-            *self.queues.open(queue, class) = None;
+        let (line, class, is_open) = (segment.line, segment.class, segment.open);
+        let bytes = self.memory.end_segment(number);
+        let queues = self.queues(line);
+        if is_open {
+            *queues.open(line.queue, class) = None;
         } else {
-            self.queues.remove(queue, Unit::Segment(number));
+            queues.remove(line.queue, Unit::Segment(number));
         }
-        self.queues.shrink(queue, self.memory.segment_bytes());
-        self.memory.end_segment(number);
+        queues.shrink(line.queue, bytes.len());
+        self.groups.partition(line.partition.into()).pool().give(bytes);
     }
 }
 

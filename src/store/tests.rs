@@ -11,6 +11,7 @@ mod min_generation;
 mod min_generations;
 mod model;
 mod moving;
+mod partitions;
 mod steps;
 
 use std::ops::ControlFlow;

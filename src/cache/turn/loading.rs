@@ -6,7 +6,7 @@ use crate::command::{Command, Outcome, Verb};
 use crate::item::ItemView;
 use crate::pb;
 use crate::peer::PendingOp;
-use crate::store::{Load, LoadEnd};
+use crate::store::{Caller, Load, LoadEnd};
 
 impl Turn<'_> {
     /// Lets a read wait for a load, as [`NotHere::Load`] said. Gives it back with its outcome when there is an item by
@@ -44,7 +44,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Executes a command here whatever could be loaded.
+    /// Executes a command here that has waited for a load, whatever could be loaded. It was counted before.
     ///
     /// # Errors
     /// The key belongs to another node, or this one may not answer for it.
@@ -55,7 +55,8 @@ impl Turn<'_> {
     ) -> Result<R, NotHere> {
         self.admit(command.key)?;
         let capped = self.loads.and_then(|loads| loads.cap(command, self.store.clock(), self.caller.now));
-        Ok(self.store.execute(&self.caller, capped.as_ref().unwrap_or(command), reply))
+        let caller = Caller { repeats: true, ..self.caller };
+        Ok(self.store.execute(&caller, capped.as_ref().unwrap_or(command), reply))
     }
 
     /// Stores what was loaded; `None` when this node may not answer for the key any more.

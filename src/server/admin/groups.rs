@@ -13,7 +13,7 @@ use crate::groups::Group;
 use crate::groups::stats::Result as Ended;
 use crate::server::admin::Admin;
 use crate::server::admin::problem::Problem;
-use crate::store::TooManyFlushes;
+use crate::store::{GroupUse, TooManyFlushes};
 
 #[derive(Serialize)]
 pub(super) struct Listing {
@@ -30,6 +30,11 @@ struct Shown {
     origin: Option<&'static str>,
     /// While the origin has failed too often, and is asked only now and then.
     origin_broken: bool,
+    items: u64,
+    bytes: u64,
+    max_bytes: Option<u64>,
+    evictions: u64,
+    hits: u64,
     misses: u64,
     negative_hits: u64,
     stale: u64,
@@ -42,16 +47,22 @@ struct Shown {
     load_p99_seconds: Option<f64>,
 }
 
-impl From<&Group> for Shown {
-    fn from(group: &Group) -> Self {
+impl Shown {
+    fn new(group: &Group, memory: Option<&GroupUse>) -> Self {
         let (options, stats) = (&group.options, &group.stats);
+        let GroupUse { items, bytes, hits, misses, evictions } = memory.copied().unwrap_or_default();
         let latency = stats.latency();
         Self {
             name: options.name.clone(),
             prefix: String::from_utf8_lossy(&options.prefix).into_owned(),
             origin: options.origin.as_ref().map(|origin| origin.kind()),
             origin_broken: group.is_broken(),
-            misses: stats.misses.load(Ordering::Relaxed),
+            items,
+            bytes,
+            max_bytes: options.max_bytes,
+            evictions,
+            hits,
+            misses,
             negative_hits: stats.negative_hits.load(Ordering::Relaxed),
             stale: stats.stale.load(Ordering::Relaxed),
             timeouts: stats.timeouts.load(Ordering::Relaxed),
@@ -69,7 +80,9 @@ impl From<&Group> for Shown {
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Listing> {
     let groups = admin.context.loads.groups();
-    let mut shown: Vec<Shown> = groups.iter().map(|group| Shown::from(&**group)).collect();
+    let uses = admin.context.store.group_uses();
+    let shown = groups.iter().map(|group| Shown::new(group, uses.get(&*group.options.prefix)));
+    let mut shown: Vec<Shown> = shown.collect();
     shown.sort_by(|one, other| one.name.cmp(&other.name));
     Json(Listing { groups: shown, digest: format!("{:016x}", groups.digest()) })
 }

@@ -177,13 +177,23 @@ pub const FAMILIES: &[Family] = &[
     ),
     counter("filbert_forward_breaker_opened_total", "peer", "Times that it was."),
     gauge("filbert_peer_reachable", "peer", "1 when the peer answers pings."),
-    // Groups with an origin.
+    // Groups.
     counter(
         "filbert_group_reads_total",
         "group, result",
-        "Reads in a group that found nothing, that were told at once that there is none, that were answered with a value \
-         past its time, and that were answered with a miss because no load ended in time.",
+        "Reads of the group's keys that found an item, and that found none. Of those, where there is an origin: that were \
+         answered with a value past its time, that were told at once that there is none, and that were answered with a \
+         miss because no load ended in time.",
     ),
+    gauge("filbert_group_items", "group", "Items."),
+    gauge("filbert_group_item_bytes", "group", "Bytes of the items, without the index."),
+    gauge(
+        "filbert_group_limit_bytes",
+        "group",
+        "Bytes that the group's items may take: `max-bytes`, where it has one.",
+    ),
+    counter("filbert_group_evictions_total", "group", "Items that gave way."),
+    // Groups with an origin.
     gauge("filbert_group_reads_waiting", "group", "Reads that wait for a load."),
     counter(
         "filbert_group_loads_total",

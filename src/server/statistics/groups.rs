@@ -6,29 +6,40 @@ use crate::cache::loads::Loads;
 use crate::groups::Group;
 use crate::groups::stats::Result;
 use crate::server::statistics::Sink;
-use crate::store::Store;
+use crate::store::{GroupUse, Store};
 
 /// Tells of every group, in the order of their names.
-pub fn groups(loads: &Loads, lines: &mut impl Sink) {
+pub fn groups(loads: &Loads, store: &Store, lines: &mut impl Sink) {
+    let uses = store.group_uses();
     let groups = loads.groups();
     lines.stat("groups", groups.iter().count());
     lines.stat("groups_digest", format_args!("{:016x}", groups.digest()));
     let mut sorted: Vec<_> = groups.iter().collect();
     sorted.sort_by_key(|group| &group.options.name);
-    sorted.iter().for_each(|group| tell(group, lines));
+    for group in sorted {
+        tell(group, uses.get(&*group.options.prefix), lines);
+    }
 }
 
-fn tell(group: &Group, lines: &mut impl Sink) {
+fn tell(group: &Group, memory: Option<&GroupUse>, lines: &mut impl Sink) {
     let name = &group.options.name;
     let mut stat =
         |what: &str, value: &dyn std::fmt::Display| lines.stat(format_args!("{name}:{what}"), value);
     stat("prefix", &group.options.prefix.escape_ascii());
+    let GroupUse { items, bytes, hits, misses, evictions } = memory.copied().unwrap_or_default();
+    stat("curr_items", &items);
+    stat("bytes", &bytes);
+    if let Some(most) = group.options.max_bytes {
+        stat("limit_maxbytes", &most);
+    }
+    stat("evictions", &evictions);
+    stat("hits", &hits);
+    stat("misses", &misses);
     let Some(origin) = &group.options.origin else { return stat("origin", &"none") };
     stat("origin", &origin.kind());
     stat("origin_broken", &u8::from(group.is_broken()));
     let stats = &group.stats;
     for (what, count) in [
-        ("misses", &stats.misses),
         ("negative_hits", &stats.negative_hits),
         ("stale", &stats.stale),
         ("timeouts", &stats.timeouts),

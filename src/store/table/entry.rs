@@ -6,7 +6,8 @@ use crate::store::facts::{Facts, LIGHT_MARKS, NewValue};
 use crate::store::lookup::Lookup;
 use crate::store::table::Table;
 use crate::store::table::index::Position;
-use crate::store::table::memory::{Item, Spot};
+use crate::store::table::memory::{Item, Spot, fits_segment};
+use crate::store::table::queues::Line;
 use crate::store::table::slot::{Accessed, Place, Slot};
 
 impl Table {
@@ -63,6 +64,12 @@ impl<'t> Entry<'t> {
                 (value, Some(value))
             }
         }
+    }
+
+    /// Counts a read of this key for its group.
+    #[inline]
+    pub(in crate::store) fn note_hit(&mut self, key: &[u8]) {
+        self.table.note_read(key, true);
     }
 
     /// Counts a use, for which the item stays longer.
@@ -125,11 +132,10 @@ impl<'t> Entry<'t> {
     fn rewrite_spot(&mut self, spot: Spot, facts: &Facts, value: NewValue<'_>) {
         let (key_len, old_len) = (spot.form.key_len(), spot.form.value_len());
         let len = value.len(old_len);
-        if len != old_len && !self.table.memory.fits_segment(key_len, len) {
-            let made = value.alone(self.value());
-            return self.rebuild(facts, NewValue::Received(&made, &made));
-        }
         let segment = self.table.memory.segment_mut(spot.segment);
+        if len != old_len && !fits_segment(segment.capacity(), key_len, len) {
+            return self.rewrite_elsewhere(facts, value);
+        }
         let wanted = segment.form(facts, key_len, len);
         if !spot.form.fits(wanted) {
             return self.relocate(spot, facts, value);
@@ -153,11 +159,19 @@ impl<'t> Entry<'t> {
         }
     }
 
-    /// Writes the item anew in a segment that is being filled.
+    /// Where the item belongs. Other groups than when it was written may have another place for it.
+    fn line(&self) -> Line {
+        let place = self.slot.place();
+        let queue = self.table.memory.line(place).queue;
+        self.table.line_of(self.table.memory.key(place), queue)
+    }
+
+    /// Writes the item anew in a segment that is being filled, or alone.
     fn relocate(&mut self, from: Spot, facts: &Facts, value: NewValue<'_>) {
-        let queue = self.table.memory.queue(from.place());
         let (key_len, old_len) = (from.form.key_len(), from.form.value_len());
-        let to = self.table.reserve(queue, facts, key_len, value.len(old_len)).expect("it was seen to fit");
+        let Some(to) = self.table.reserve(self.line(), facts, key_len, value.len(old_len)) else {
+            return self.rewrite_elsewhere(facts, value);
+        };
         let (old, new) = self.table.memory.bodies(from, to);
         let (key, rest) = new.split_at_mut(key_len);
         key.copy_from_slice(&old[..key_len]);
@@ -166,19 +180,25 @@ impl<'t> Entry<'t> {
         self.move_to(to.place(), accessed);
     }
 
+    fn rewrite_elsewhere(&mut self, facts: &Facts, value: NewValue<'_>) {
+        let made = value.alone(self.value());
+        self.rebuild(facts, NewValue::Received(&made, &made));
+    }
+
     /// Stores the item anew, in a segment or alone.
     fn rebuild(&mut self, facts: &Facts, value: NewValue<'_>) {
         let place = self.slot.place();
         let key: Box<[u8]> = self.table.memory.key(place).into();
-        let queue = self.table.memory.queue(place);
-        let (place, accessed) = self.table.store(queue, facts, &key, &value);
+        let (place, accessed) = self.table.store(self.line(), facts, &key, &value);
         self.move_to(place, accessed);
     }
 
     /// Lets the index name another place, and frees the one that it named.
     fn move_to(&mut self, place: Place, accessed: Accessed) {
         let before = self.slot.place();
-        self.table.queues.note_newest(place.unit());
+        let line = self.table.memory.line(place);
+        self.table.queues(line).note_newest(Some(place.unit()));
+        self.table.note_moved(before, place);
         self.item = self.table.memory.item(place);
         self.set_slot(self.slot.moved(place, self.slot.uses(), accessed));
         self.table.free(before);

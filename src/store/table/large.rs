@@ -6,7 +6,7 @@ use slab::Slab;
 use crate::clock::Seconds;
 use crate::spare::{self, allocated};
 use crate::store::facts::{Facts, NewValue};
-use crate::store::table::queues::{Queue, UNIT_BYTES};
+use crate::store::table::queues::{Line, UNIT_BYTES};
 use crate::store::table::segment::Ends;
 
 /// What it takes to count who shares a value.
@@ -19,7 +19,7 @@ pub(super) struct Large {
     /// May be on its way to a client, which then sees none of what is written later.
     pub(super) value: Bytes,
     pub(super) facts: Facts,
-    pub(super) queue: Queue,
+    pub(super) line: Line,
 }
 
 impl Large {

@@ -1,15 +1,12 @@
 //! Where the bytes of a shard's items lie: in segments, and large ones alone.
 
-use std::sync::Arc;
-
 use slab::Slab;
 
 use crate::store::facts::Facts;
 use crate::store::lookup::KeyHash;
 use crate::store::table::header::{Form, VALUE_MAX};
 use crate::store::table::large::LargeItems;
-use crate::store::table::pool::Pool;
-use crate::store::table::queues::{Queue, UNIT_BYTES};
+use crate::store::table::queues::{Line, UNIT_BYTES};
 use crate::store::table::segment::Segment;
 use crate::store::table::slot::{Place, SEGMENTS_MAX, Slot};
 
@@ -21,6 +18,16 @@ const LARGE_PART: usize = 8;
 
 /// A segment and what it takes besides its bytes.
 const SEGMENT_EXTRA: usize = size_of::<Option<Segment>>() + UNIT_BYTES;
+
+/// Bytes that a segment takes with what stands around it.
+fn segment_cost(segment: &Segment) -> usize {
+    segment.capacity() + SEGMENT_EXTRA
+}
+
+/// Whether an item of this size lies in a segment of so many bytes, whatever its header.
+pub(super) fn fits_segment(segment_bytes: usize, key_len: usize, value_len: usize) -> bool {
+    HEADER_MAX + key_len + value_len <= segment_bytes / LARGE_PART && value_len <= VALUE_MAX
+}
 
 /// An item in a segment.
 #[derive(Debug, Clone, Copy)]
@@ -52,33 +59,18 @@ pub(super) struct Memory {
     /// Bytes that segments take.
     taken: usize,
     pub(super) larges: LargeItems,
-    pool: Arc<Pool>,
     hash: KeyHash,
 }
 
 impl Memory {
-    pub(super) fn new(pool: Arc<Pool>, hash: KeyHash) -> Self {
-        Self { segments: Slab::new(), taken: 0, larges: LargeItems::default(), pool, hash }
+    pub(super) fn new(hash: KeyHash) -> Self {
+        Self { segments: Slab::new(), taken: 0, larges: LargeItems::default(), hash }
     }
 
     /// Bytes that segments and large items take.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.taken + self.larges.bytes()
-    }
-
-    /// Bytes that a segment takes with what stands around it.
-    fn segment_cost(&self) -> usize {
-        self.segment_bytes() + SEGMENT_EXTRA
-    }
-
-    pub(super) fn segment_bytes(&self) -> usize {
-        self.pool.segment_bytes()
-    }
-
-    /// Whether an item of this size lies in a segment, whatever its header.
-    pub(super) fn fits_segment(&self, key_len: usize, value_len: usize) -> bool {
-        HEADER_MAX + key_len + value_len <= self.segment_bytes() / LARGE_PART && value_len <= VALUE_MAX
     }
 
     #[inline]
@@ -106,17 +98,19 @@ impl Memory {
         self.segments.capacity()
     }
 
-    /// Begins a segment with this item, which is then to be added.
-    pub(super) fn begin_segment(&mut self, queue: Queue, first: &Facts) -> usize {
+    /// Begins a segment in this memory with this item, which is then to be added.
+    pub(super) fn begin_segment(&mut self, bytes: Box<[u8]>, line: Line, first: &Facts) -> usize {
         assert!(self.segments.len() < SEGMENTS_MAX, "shards are too few for this much memory");
-        self.taken += self.segment_cost();
-        self.segments.insert(Segment::new(self.pool.take(), queue, first))
+        let segment = Segment::new(bytes, line, first);
+        self.taken += segment_cost(&segment);
+        self.segments.insert(segment)
     }
 
-    /// Gives back the memory of a segment.
-    pub(super) fn end_segment(&mut self, number: usize) {
-        self.taken -= self.segment_cost();
-        self.pool.give(self.segments.remove(number).into_bytes());
+    /// Ends a segment; returns its memory.
+    pub(super) fn end_segment(&mut self, number: usize) -> Box<[u8]> {
+        let segment = self.segments.remove(number);
+        self.taken -= segment_cost(&segment);
+        segment.into_bytes()
     }
 
     /// The item in a segment at this place.
@@ -184,10 +178,18 @@ impl Memory {
         }
     }
 
-    pub(super) fn queue(&self, place: Place) -> Queue {
+    pub(super) fn line(&self, place: Place) -> Line {
         match place {
-            Place::Segment(segment, _) => self.segment(segment).queue,
-            Place::Large(number) => self.larges.get(number).queue,
+            Place::Segment(segment, _) => self.segment(segment).line,
+            Place::Large(number) => self.larges.get(number).line,
+        }
+    }
+
+    /// Bytes that an item takes.
+    pub(super) fn item_bytes(&self, place: Place) -> usize {
+        match place {
+            Place::Segment(segment, at) => self.segment(segment).form_at(at).item_len(),
+            Place::Large(number) => self.larges.get(number).bytes(),
         }
     }
 

@@ -26,9 +26,10 @@ impl Pool {
         spare.unwrap_or_else(|| vec![0; self.segment_bytes].into())
     }
 
+    /// Takes memory back. Such of another size, from before the bound of a partition changed, goes to the system.
     pub(super) fn give(&self, bytes: Box<[u8]>) {
         let mut spare = self.spare.lock();
-        if spare.len() < SPARE_MAX {
+        if spare.len() < SPARE_MAX && bytes.len() == self.segment_bytes {
             spare.push(bytes);
         }
     }

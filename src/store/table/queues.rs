@@ -30,6 +30,13 @@ pub(super) enum Queue {
     Main,
 }
 
+/// A queue of one partition, in which a unit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) partition: u16,
+    pub(super) queue: Queue,
+}
+
 /// Items that end at about the same time share segments, which are then dead as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TtlClass(u8);
@@ -50,13 +57,15 @@ impl TtlClass {
     }
 }
 
-/// Both queues, the oldest unit of each at its end, and the segments that are still being filled.
+/// Both queues of a partition, the oldest unit of each at its end, and the segments that are still being filled.
 #[derive(Debug)]
 pub(super) struct Queues {
     small: LruCache<Unit, ()>,
     main: LruCache<Unit, ()>,
     /// Bytes of all units of a queue, open segments included.
     bytes: [usize; 2],
+    /// Bytes that all queues together had when somebody asked last.
+    reported: usize,
     open: [[Option<usize>; TtlClass::COUNT]; 2],
     /// What was just written to, which does not give way to itself.
     newest: Option<Unit>,
@@ -68,6 +77,7 @@ impl Queues {
             small: LruCache::unbounded(),
             main: LruCache::unbounded(),
             bytes: [0; 2],
+            reported: 0,
             open: [[None; TtlClass::COUNT]; 2],
             newest: None,
         }
@@ -100,9 +110,21 @@ impl Queues {
         self.bytes[queue as usize] -= bytes;
     }
 
-    /// Notes what was just written.
-    pub(super) fn note_newest(&mut self, unit: Unit) {
-        self.newest = Some(unit);
+    /// Notes what was just written; `None`: it may give way, too.
+    pub(super) fn note_newest(&mut self, unit: Option<Unit>) {
+        self.newest = unit;
+    }
+
+    /// Bytes of all units.
+    #[inline]
+    pub(super) fn used(&self) -> usize {
+        self.bytes[0] + self.bytes[1]
+    }
+
+    /// By how many bytes that has changed since this was called last.
+    pub(super) fn growth(&mut self) -> i64 {
+        let used = self.used();
+        used as i64 - std::mem::replace(&mut self.reported, used) as i64
     }
 
     /// The unit that gives way next; it stays in its queue. `None` where nothing is left but open segments, and what was

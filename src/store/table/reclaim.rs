@@ -1,12 +1,14 @@
 //! Making room: which unit gives way, and what of it stays.
 
+use bytes::Bytes;
+
 use crate::store::facts::{Dead, Facts};
 use crate::store::table::Table;
 use crate::store::table::index::Position;
 use crate::store::table::memory::Spot;
-use crate::store::table::queues::{Queue, Unit};
+use crate::store::table::queues::{Line, Queue, Queues, Unit};
 use crate::store::table::segment::{Ends, Horizon};
-use crate::store::table::slot::{Place, Slot};
+use crate::store::table::slot::{Accessed, Place, Slot};
 
 /// Items whose memory is fetched together.
 const GROUP: usize = 16;
@@ -41,36 +43,43 @@ enum Reason {
 }
 
 impl Table {
-    /// Takes apart the unit whose turn it is; how many bytes it had. With `force` nothing in it is spared. `None` when
-    /// there is none.
-    pub(in crate::store) fn reclaim(&mut self, force: bool, judge: &mut impl Judge) -> Option<usize> {
-        let unit = self.next_unit()?;
+    /// Takes apart the unit of a partition whose turn it is; how many bytes it had. With `force` nothing in it is spared.
+    /// `None` when there is none.
+    pub(in crate::store) fn reclaim(
+        &mut self,
+        partition: usize,
+        force: bool,
+        judge: &mut impl Judge,
+    ) -> Option<usize> {
+        let unit = self.next_unit(partition)?;
         Some(self.take_apart(unit, if force { Reason::Force } else { Reason::Turn }, judge))
     }
 
-    /// Takes apart a unit whose items are all dead, or a segment of which one `part`-th or more was removed. No item that
-    /// lives goes. How many bytes it had; `None` when there is none.
+    /// Takes apart a unit whose items are all dead, or a segment of which one `part`-th or more was removed; with `only`,
+    /// of that partition. No item that lives goes. How many bytes it had; `None` when there is none.
     pub(in crate::store) fn reclaim_waste(
         &mut self,
         horizon: Horizon,
+        only: Option<usize>,
         part: usize,
         judge: &mut impl Judge,
     ) -> Option<usize> {
-        let unit = self.dead_unit(horizon).or_else(|| self.sparse_segment(part))?;
+        let unit = self.dead_unit(horizon, only).or_else(|| self.sparse_segment(only, part))?;
         Some(self.take_apart(unit, Reason::Waste, judge))
     }
 
     /// A unit whose items are all dead.
-    pub(super) fn dead_unit(&mut self, horizon: Horizon) -> Option<Unit> {
-        let dead = |ends: &Ends| ends.are_dead(horizon);
-        let segment = self.memory.segments().find(|(_, segment)| dead(segment.ends()));
+    pub(super) fn dead_unit(&mut self, horizon: Horizon, only: Option<usize>) -> Option<Unit> {
+        let dead = |line: Line, ends: &Ends| ends.are_dead(horizon) && is_in(line, only);
+        let segment = self.memory.segments().find(|(_, segment)| dead(segment.line, segment.ends()));
         if let Some((number, _)) = segment {
             return Some(Unit::Segment(number));
         }
         if self.memory.larges.next_end() > horizon.now {
             return None;
         }
-        let number = self.memory.larges.iter().find(|(_, item)| dead(&item.ends())).map(|(number, _)| number);
+        let number = self.memory.larges.iter().find(|(_, item)| dead(item.line, &item.ends()));
+        let number = number.map(|(number, _)| number);
         if number.is_none() {
             self.memory.larges.find_next_end();
         }
@@ -78,25 +87,32 @@ impl Table {
     }
 
     /// The segment from which most was removed, if that is worth the work.
-    fn sparse_segment(&self, part: usize) -> Option<Unit> {
-        let sealed = self.memory.segments().filter(|(_, segment)| !segment.open);
+    fn sparse_segment(&self, only: Option<usize>, part: usize) -> Option<Unit> {
+        let sealed = self.memory.segments().filter(|(_, segment)| !segment.open && is_in(segment.line, only));
         let (number, segment) = sealed.max_by_key(|(_, segment)| segment.dead_bytes())?;
-        (segment.dead_bytes() * part >= self.memory.segment_bytes()).then_some(Unit::Segment(number))
+        (segment.dead_bytes() * part >= segment.capacity()).then_some(Unit::Segment(number))
     }
 
-    fn next_unit(&mut self) -> Option<Unit> {
-        self.queues.next().or_else(|| {
-            let open: Vec<usize> = self.queues.opened().collect();
+    fn next_unit(&mut self, partition: usize) -> Option<Unit> {
+        let next = |table: &Self| table.partitions.get(partition).and_then(Queues::next);
+        next(self).or_else(|| {
+            let open: Vec<usize> = self.partitions.get(partition)?.opened().collect();
             open.into_iter().for_each(|number| self.seal(number));
-            self.queues.next()
+            next(self)
         })
+    }
+
+    /// What was written last here may give way, too.
+    pub(in crate::store) fn spare_nothing(&mut self) {
+        self.partitions.iter_mut().for_each(|queues| queues.note_newest(None));
     }
 
     fn take_apart(&mut self, unit: Unit, reason: Reason, judge: &mut impl Judge) -> usize {
         let bytes = match unit {
             Unit::Segment(number) => {
+                let bytes = self.memory.segment(number).capacity();
                 self.take_segment_apart(number, reason, judge);
-                self.memory.segment_bytes()
+                bytes
             }
             Unit::Large(number) => {
                 let bytes = self.memory.larges.get(number).bytes();
@@ -156,7 +172,7 @@ impl Table {
         let key = self.memory.key(place);
         let (facts, value_len) = (self.memory.facts(slot), self.memory.value_len(place));
         let why = judge.dead(key, &facts);
-        let queue = self.memory.queue(place);
+        let queue = self.memory.line(place).queue;
         let stays = match (why, reason, queue) {
             (Some(_), ..) | (None, Reason::Force, _) => None,
             (None, Reason::Waste, queue) => Some((queue, slot.uses())),
@@ -167,8 +183,11 @@ impl Table {
         };
         if stays.is_none() {
             judge.gone(Gone { key, facts: &facts, value_len, why });
-            if why.is_none() && queue == Queue::Small {
-                self.ghost.insert(hash);
+            if why.is_none() {
+                self.note_evicted(place);
+                if queue == Queue::Small {
+                    self.ghost.insert(hash);
+                }
             }
         }
         stays
@@ -190,11 +209,23 @@ impl Table {
     fn carry(&mut self, from: Spot, position: Position, slot: Slot, queue: Queue, uses: u64) {
         let facts = self.memory.facts(slot);
         let (key_len, value_len) = (from.form.key_len(), from.form.value_len());
-        let to = self.reserve(queue, &facts, key_len, value_len).expect("it lay in a segment");
-        let (old, new) = self.memory.bodies(from, to);
-        new.copy_from_slice(old);
-        let segment = self.memory.segment(to.segment);
-        self.index.set(position, slot.moved(to.place(), uses, segment.accessed(facts.accessed)));
+        let line = self.line_of(self.memory.key(from.place()), queue);
+        let (place, accessed) = match self.reserve(line, &facts, key_len, value_len) {
+            Some(to) => {
+                let (old, new) = self.memory.bodies(from, to);
+                new.copy_from_slice(old);
+                (to.place(), self.memory.segment(to.segment).accessed(facts.accessed))
+            }
+            // Segments are smaller where it belongs by now.
+            None => {
+                let (key, value) =
+                    self.memory.segment(from.segment).body(from.form, from.at).split_at(key_len);
+                let (key, value) = (key.into(), Bytes::copy_from_slice(value));
+                (self.store_large(line, &facts, key, value), Accessed::new(0, 0))
+            }
+        };
+        self.note_moved(from.place(), place);
+        self.index.set(position, slot.moved(place, uses, accessed));
     }
 
     fn take_large(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {
@@ -204,12 +235,15 @@ impl Table {
         match self.judge(slot, hash, reason, judge) {
             None => self.remove_at(position),
             Some((queue, uses)) => {
+                let line = self.line_of(self.memory.key(place), queue);
                 let item = self.memory.larges.get_mut(number);
-                let (from, bytes) = (std::mem::replace(&mut item.queue, queue), item.bytes());
-                self.queues.remove(from, Unit::Large(number));
-                self.queues.shrink(from, bytes);
-                self.queues.grow(queue, bytes);
-                self.queues.push(queue, Unit::Large(number));
+                let (from, bytes) = (std::mem::replace(&mut item.line, line), item.bytes());
+                let queues = self.queues(from);
+                queues.remove(from.queue, Unit::Large(number));
+                queues.shrink(from.queue, bytes);
+                let queues = self.queues(line);
+                queues.grow(line.queue, bytes);
+                queues.push(line.queue, Unit::Large(number));
                 self.index.set(position, slot.moved(place, uses, slot.accessed()));
             }
         }
@@ -220,4 +254,8 @@ impl Table {
         let look = |slot: Slot| (slot.place() == place).then_some(slot);
         self.index.find(hash, look).expect("what was not removed has a slot")
     }
+}
+
+fn is_in(line: Line, only: Option<usize>) -> bool {
+    only.is_none_or(|partition| usize::from(line.partition) == partition)
 }

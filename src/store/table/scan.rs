@@ -3,7 +3,7 @@
 use crate::clock::Seconds;
 use crate::store::facts::{Dead, FETCHED, Facts};
 use crate::store::table::Table;
-use crate::store::table::queues::Unit;
+use crate::store::table::queues::{Queues, Unit};
 use crate::store::table::segment::{Ends, Horizon};
 use crate::store::table::slot::{Place, Slot};
 
@@ -117,7 +117,10 @@ impl Table {
                 items.map(|(at, _)| accessed(Place::Segment(number, at))).min()
             }
         };
-        self.queues.oldest().chain(self.queues.opened().map(Unit::Segment)).filter_map(of_unit).min()
+        let units = |queues: &Queues| -> Vec<Unit> {
+            queues.oldest().chain(queues.opened().map(Unit::Segment)).collect()
+        };
+        self.partitions.iter().flat_map(units).filter_map(of_unit).min()
     }
 
     /// Bytes of all items, each with its slot in the index.

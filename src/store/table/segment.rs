@@ -4,7 +4,7 @@ use crate::clock::Seconds;
 use crate::store::facts::{Facts, MARKS};
 use crate::store::generation::is_older;
 use crate::store::table::header::{Base, Form};
-use crate::store::table::queues::{Queue, TtlClass};
+use crate::store::table::queues::{Line, TtlClass};
 use crate::store::table::slot::Accessed;
 
 /// What is dead at a moment for any key.
@@ -73,7 +73,7 @@ pub(super) struct Segment {
     base: Base,
     begun: Seconds,
     ends: Ends,
-    pub(super) queue: Queue,
+    pub(super) line: Line,
     pub(super) class: TtlClass,
     /// Whether items are still added to it.
     pub(super) open: bool,
@@ -81,7 +81,7 @@ pub(super) struct Segment {
 
 impl Segment {
     /// One that is begun with this item, which is then added.
-    pub(super) fn new(bytes: Box<[u8]>, queue: Queue, first: &Facts) -> Self {
+    pub(super) fn new(bytes: Box<[u8]>, line: Line, first: &Facts) -> Self {
         Self {
             bytes,
             len: 0,
@@ -89,10 +89,15 @@ impl Segment {
             base: Base::of(first),
             begun: first.accessed,
             ends: Ends::of(first),
-            queue,
+            line,
             class: TtlClass::of(first),
             open: true,
         }
+    }
+
+    /// Bytes for items, used or not.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(super) fn into_bytes(self) -> Box<[u8]> {

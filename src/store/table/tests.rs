@@ -22,9 +22,25 @@ enum Op {
     Remove(u8),
     /// Whatever ends by then is dead; of all items, or where something may be.
     Sweep(Seconds, bool),
-    /// Likewise, and a unit is taken apart.
-    Reclaim(Seconds, bool),
+    /// Likewise, and a unit of one of these partitions is taken apart.
+    Reclaim(Seconds, bool, usize),
     ReclaimWaste(Seconds),
+    /// Other groups: one of some sets.
+    Group(usize),
+}
+
+/// Groups of which some have memory of their own, in segments of the usual size or smaller ones.
+const GROUPS: [&[(&str, Option<u64>)]; 5] = [
+    &[],
+    &[("B", Some(SEGMENT_BYTES as u64)), ("I", None)],
+    &[("B", Some(512)), ("BB", None), ("C", Some(512))],
+    &[("B", None), ("I", Some(512))],
+    &[("C", Some(SEGMENT_BYTES as u64))],
+];
+
+fn groups(number: usize) -> Vec<KeyGroup> {
+    let group = |&(prefix, max_bytes): &(&str, _)| KeyGroup { prefix: prefix.into(), max_bytes };
+    GROUPS[number].iter().map(group).collect()
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
@@ -55,7 +71,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..KEYS).prop_map(Op::Promote),
         3 => (0..KEYS).prop_map(Op::Remove),
         1 => (0..9_u32, any::<bool>()).prop_map(|(now, all)| Op::Sweep(now, all)),
-        2 => (0..9_u32, prop::bool::weighted(0.1)).prop_map(|(now, force)| Op::Reclaim(now, force)),
+        2 => (0..9_u32, prop::bool::weighted(0.1), 0..3_usize)
+            .prop_map(|(now, force, partition)| Op::Reclaim(now, force, partition)),
+        1 => (0..GROUPS.len()).prop_map(Op::Group),
         1 => (0..9_u32).prop_map(Op::ReclaimWaste),
     ]
 }
@@ -103,17 +121,18 @@ impl Judge for Witness<'_> {
     }
 }
 
-fn reclaim(table: &mut Table, model: &mut Model, now: Seconds, force: bool, waste: bool) -> bool {
+fn reclaim(table: &mut Table, model: &mut Model, now: Seconds, force: bool, partition: usize) -> bool {
     let horizon = Horizon { now, floor: 0 };
     let mut witness = Witness { now, model, spares: true };
-    if waste {
-        while table.reclaim_waste(horizon, 4, &mut witness).is_some() {}
-        return false;
-    }
-    table.reclaim_waste(horizon, 4, &mut witness).is_some() || {
+    table.reclaim_waste(horizon, Some(partition), 4, &mut witness).is_some() || {
         witness.spares = false;
-        table.reclaim(force, &mut witness).is_some()
+        table.reclaim(partition, force, &mut witness).is_some()
     }
+}
+
+fn reclaim_waste(table: &mut Table, model: &mut Model, now: Seconds) {
+    let mut witness = Witness { now, model, spares: true };
+    while table.reclaim_waste(Horizon { now, floor: 0 }, None, 4, &mut witness).is_some() {}
 }
 
 fn sweep(table: &mut Table, model: &mut Model, now: Seconds, all: bool) {
@@ -135,7 +154,7 @@ fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
         Op::Insert(number, facts, len) => {
             let key = key(number);
             if model.get(&key).is_none() {
-                let (used, growth) = (table.used(), table.growth(&facts, key.len(), len) as i64);
+                let (used, growth) = (table.used(), table.growth(&facts, &key, len) as i64);
                 let before = (table.index.bytes() + table.ghost.bytes()) as i64;
                 table.insert(&hash.lookup(&key), facts, NewValue::Bytes(&bytes[..len]));
                 let around = (table.index.bytes() + table.ghost.bytes()) as i64 - before;
@@ -168,8 +187,12 @@ fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
             model.remove(&key(number));
         }
         Op::Sweep(now, all) => sweep(table, model, now, all),
-        Op::Reclaim(now, force) => _ = reclaim(table, model, now, force, false),
-        Op::ReclaimWaste(now) => _ = reclaim(table, model, now, false, true),
+        Op::Reclaim(now, force, partition) => _ = reclaim(table, model, now, force, partition),
+        Op::ReclaimWaste(now) => reclaim_waste(table, model, now),
+        Op::Group(number) => {
+            let made = KeyGroups::new(&groups(number), &table.groups, |bytes| Pool::new(bytes as usize));
+            table.set_groups(Arc::new(made));
+        }
     }
 }
 
@@ -187,11 +210,23 @@ fn check(table: &mut Table, model: &Model, hash: &KeyHash) {
         let entry = table.find(&hash.lookup(key)).expect("the model has it");
         assert_eq!((entry.facts(), entry.value()), (facts, &**value));
     }
+    table.report_growth();
+    for (number, queues) in table.partitions.iter().enumerate().skip(1) {
+        assert_eq!(table.groups.partition(number).used(), queues.used() as i64);
+    }
+    for (prefix, uses) in table.groups.prefixes().zip(table.group_uses()) {
+        let longer = |key: &[u8]| {
+            table.groups.prefixes().any(|other| other.len() > prefix.len() && key.starts_with(other))
+        };
+        let items = model.keys().filter(|key| key.starts_with(prefix) && !longer(key)).count();
+        assert_eq!((uses.items, uses.bytes > 0), (items as u64, items > 0), "{}", prefix.escape_ascii());
+    }
 }
 
 fn tiny(pieces: usize) -> (Table, KeyHash) {
     let hash = KeyHash::default();
-    (Table::new(hash.clone(), Arc::new(Pool::new(SEGMENT_BYTES)), pieces), hash)
+    let groups = Arc::new(KeyGroups::none(Arc::new(Pool::new(SEGMENT_BYTES))));
+    (Table::new(hash.clone(), groups, pieces), hash)
 }
 
 proptest! {
@@ -203,11 +238,18 @@ proptest! {
             apply(&mut table, &mut model, &hash, op);
             check(&mut table, &model, &hash);
         }
-        // What is left can be taken apart, but for the unit that was written to last.
-        while reclaim(&mut table, &mut model, 0, false, false) {
-            check(&mut table, &model, &hash);
+        // What is left can be taken apart, but for the units that were written to last; and those, too, in the end.
+        let units = |table: &Table| table.memory.segments().count() + table.memory.larges.iter().count();
+        for (is_last, most) in [(false, table.partitions.len()), (true, 0)] {
+            if is_last {
+                table.spare_nothing();
+            }
+            // What lives on may move to another partition.
+            while (0..table.partitions.len()).any(|number| reclaim(&mut table, &mut model, 0, false, number)) {
+                check(&mut table, &model, &hash);
+            }
+            prop_assert!(units(&table) <= most);
         }
-        prop_assert!(table.memory.segments().count() + table.memory.larges.iter().count() <= 1);
     }
 }
 
@@ -240,7 +282,7 @@ fn what_was_used_twice_outlives_what_was_not() {
     }
     let mut gone = Count(Vec::new());
     while gone.0.len() < 150 {
-        table.reclaim(false, &mut gone);
+        table.reclaim(0, false, &mut gone);
     }
     assert!((0..20).all(|tenth| table.find(&hash.lookup(&name(tenth * 10))).is_some()));
     assert!(gone.0.is_sorted(), "first in, first out");
@@ -248,7 +290,7 @@ fn what_was_used_twice_outlives_what_was_not() {
     let again = gone.0.last().unwrap();
     table.insert(&hash.lookup(again), PLAIN, NewValue::Bytes(b""));
     let place = table.find(&hash.lookup(again)).unwrap().place();
-    assert_eq!(table.memory.queue(place), Queue::Main);
+    assert_eq!(table.memory.line(place).queue, Queue::Main);
 }
 
 #[test]
@@ -276,7 +318,7 @@ fn segments_of_what_ends_soon_are_freed_whole() {
     }
     let mut judge = At(100, 0);
     let horizon = Horizon { now: 100, floor: 0 };
-    while table.reclaim_waste(horizon, 1000, &mut judge).is_some() {
+    while table.reclaim_waste(horizon, None, 1000, &mut judge).is_some() {
         if judge.1 == 50 {
             break;
         }
@@ -297,8 +339,8 @@ fn a_flush_frees_segments_without_asking_what_ends() {
             NewValue::Bytes(&[b'x'; 30]),
         );
     }
-    assert!(table.dead_unit(Horizon { now: 0, floor: 0x100 }).is_none());
-    assert!(table.dead_unit(Horizon { now: 0, floor: 0x200 }).is_some());
+    assert!(table.dead_unit(Horizon { now: 0, floor: 0x100 }, None).is_none());
+    assert!(table.dead_unit(Horizon { now: 0, floor: 0x200 }, None).is_some());
 }
 
 /// Stands for the hash of a key of this number (the mixer of SplitMix64).
@@ -326,28 +368,30 @@ impl Table {
                 }
             }
         }
-        let (mut small, mut main) = (0, 0);
-        let mut count = |queue, bytes| match queue {
-            Queue::Small => small += bytes,
-            Queue::Main => main += bytes,
+        let mut counts = vec![[0; 2]; self.partitions.len()];
+        let mut count = |line: Line, bytes| {
+            counts[usize::from(line.partition)][line.queue as usize] += bytes;
         };
-        let opened: Vec<usize> = self.queues.opened().collect();
+        let opened: Vec<usize> = self.partitions.iter().flat_map(Queues::opened).collect();
         for (number, segment) in self.memory.segments() {
             assert_eq!(segment.live_bytes(), live.remove(&number).unwrap_or(0), "segment {number}");
             assert!(!segment.is_empty(), "segment {number} holds nothing");
             assert_eq!(segment.open, opened.contains(&number), "segment {number}");
-            count(segment.queue, self.memory.segment_bytes());
+            count(segment.line, segment.capacity());
         }
         assert!(live.is_empty(), "every item lies in a segment that is in use");
         let mut bytes = 0;
         for (_, item) in self.memory.larges.iter() {
             bytes += item.bytes();
-            count(item.queue, item.bytes());
+            count(item.line, item.bytes());
         }
         assert_eq!(self.memory.larges.iter().count(), larges);
         assert_eq!(self.memory.larges.bytes(), bytes);
-        assert_eq!(self.queues.bytes(), [small, main]);
+        for (queues, counted) in self.partitions.iter().zip(counts) {
+            assert_eq!(queues.bytes(), counted);
+        }
         let units = self.memory.segments().count() - opened.len() + larges;
-        assert_eq!(self.queues.units(), units, "each unit stands in one queue");
+        let queued: usize = self.partitions.iter().map(Queues::units).sum();
+        assert_eq!(queued, units, "each unit stands in one queue");
     }
 }

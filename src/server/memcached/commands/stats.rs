@@ -28,7 +28,9 @@ pub(super) fn run(scope: &mut Scope<'_, '_>, mut arguments: Tokens<'_>) -> Done 
             write(scope.out, |lines| statistics::connections(context, asking, now, lines));
         }
         Some(b"ring") if cluster::ring(scope) => {}
-        Some(b"groups") => write(scope.out, |lines| statistics::groups(&context.loads, lines)),
+        Some(b"groups") => {
+            write(scope.out, |lines| statistics::groups(&context.loads, &context.store, lines))
+        }
         Some(b"cluster") if scope.turn.cluster().is_some() => return Done::Later(Task::Stats),
         Some(b"reset") => {
             context.registry.reset();
