@@ -17,8 +17,8 @@ use crate::store::commands::decision::{Decision, Effect, NewItem, Shown};
 use crate::store::commands::number::Decimal;
 use crate::store::context::Request;
 use crate::store::evict::has_room;
-use crate::store::facts::{Dead, FETCHED, Facts, KEY_BINARY, NewValue};
-use crate::store::load::{LoadEnd, may_replace};
+use crate::store::facts::{Dead, FETCHED, Facts, KEY_BINARY, LOADED, NewValue};
+use crate::store::load::{Load, LoadEnd, may_replace};
 use crate::store::lookup::Lookup;
 use crate::store::moving::{Arrival, MovingItem};
 use crate::store::table::{Entry, Table};
@@ -215,7 +215,30 @@ pub(super) fn arrive_loaded(
         Some(mut entry) => entry.rewrite(facts, value),
         None => table.insert(&rq.key, facts, value),
     }
-    LoadEnd::Stored
+    LoadEnd::Stored { cas: facts.cas }
+}
+
+/// Gives the item that a load was to replace as long to live as if it had been loaded anew; whether it is there. It stays
+/// `loaded` as one would be.
+pub(super) fn renew_loaded(
+    table: &mut Table,
+    rq: &Request<'_>,
+    load: &Load,
+    ttl_seconds: Option<u32>,
+    loaded: bool,
+) -> bool {
+    let Some(mut entry) = table.find(&rq.key) else { return false };
+    let there = *entry.facts();
+    if rq.dead(&there).is_some() || !may_replace(Some(&there), load.replaces) {
+        return false;
+    }
+    let marks = there.stamp & (FETCHED | KEY_BINARY) | if loaded { LOADED } else { 0 };
+    entry.update(Facts {
+        exptime: ttl_seconds.map_or(0, |ttl| rq.cx.now.saturating_add(ttl)),
+        stamp: load.generation.stamp() | marks,
+        ..there
+    });
+    true
 }
 
 /// What is known of the live item under a key.

@@ -29,8 +29,11 @@ pub enum LoadStart {
 /// What became of a value that was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadEnd {
-    /// It lies here now.
-    Stored,
+    /// It lies here now, with this CAS token.
+    Stored {
+        /// 0 in a store without tokens.
+        cas: u64,
+    },
     /// Something was written under its key since the load began, or what was here then counts no more.
     Overwritten,
     /// It is too large here, or there is no room and none may be made.

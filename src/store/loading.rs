@@ -57,6 +57,30 @@ impl Store {
         end
     }
 
+    /// Ends a load whose origin still has the value that was to be replaced. If nothing has happened to the key since it
+    /// began, the item lives on, so many seconds and `loaded` as its value would be if it had come anew. Returns whether it
+    /// does. No command is counted.
+    pub fn renew_load(
+        &self,
+        caller: &Caller<'_>,
+        key: &[u8],
+        load: &Load,
+        ttl_seconds: Option<u32>,
+        loaded: bool,
+    ) -> bool {
+        let (key, index) = self.shards.locate(key);
+        let mut table = self.shards.lock(index);
+        let cx = Context::new(&self.shards.shared, caller);
+        if !end(&mut table, key.hash, load) || !cx.admits_load(load.generation) {
+            return false;
+        }
+        let before = Before::of(&table);
+        let rq = Request { cx, key, key_binary: false };
+        let is_renewed = commands::renew_loaded(&mut table, &rq, load, ttl_seconds, loaded);
+        self.account(caller, index, table, before, true);
+        is_renewed
+    }
+
     /// Ends a load that brought nothing to store. With `drop_replaced`, the item goes that it was to replace. Whether
     /// nothing has happened to the key since it began.
     pub fn end_load(&self, caller: &Caller<'_>, key: &[u8], load: &Load, drop_replaced: bool) -> bool {

@@ -179,7 +179,7 @@ impl Runner {
                 let life = time_to_live(group, load.number, loaded.ttl);
                 let end = store(&mut turn, started, &loaded, life);
                 shown = Some((loaded, life.ttl));
-                if end == Some(LoadEnd::Stored) { Ended::Stored } else { Ended::Shown }
+                if matches!(end, Some(LoadEnd::Stored { .. })) { Ended::Stored } else { Ended::Shown }
             }
             Answer::Absent => {
                 if turn.end_load(key, load, true) {

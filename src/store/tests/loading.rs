@@ -1,5 +1,7 @@
 //! Loads: what was written since one began is never replaced by what it brings.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -14,6 +16,8 @@ enum Step {
     Refresh(usize),
     /// Ends one of those that have begun, with the value that its origin had then.
     Finish(prop::sample::Index),
+    /// Likewise, but an origin that has still the value that is to be replaced only says so.
+    Renew(prop::sample::Index),
     /// Ends one that found nothing.
     Abandon(prop::sample::Index),
     Set(usize),
@@ -36,8 +40,9 @@ fn step() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
         6 => key().prop_map(Step::Begin),
-        2 => key().prop_map(Step::Refresh),
+        4 => key().prop_map(Step::Refresh),
         6 => index().prop_map(Step::Finish),
+        4 => index().prop_map(Step::Renew),
         1 => index().prop_map(Step::Abandon),
         3 => key().prop_map(Step::Set),
         2 => key().prop_map(Step::Add),
@@ -63,12 +68,14 @@ struct World {
     /// Loads that have begun, of which key, and what the origin said.
     begun: Vec<(usize, Load, u64)>,
     next: u64,
+    /// What loads have stored, by the CAS tokens of the items.
+    stored: HashMap<u64, u64>,
 }
 
 impl World {
     fn new() -> Self {
         let rig = Rig::one_shard(&Options::default());
-        Self { rig, now: 100, floors: [0; KEYS.len()], begun: Vec::new(), next: 0 }
+        Self { rig, now: 100, floors: [0; KEYS.len()], begun: Vec::new(), next: 0, stored: HashMap::new() }
     }
 
     fn begin(&mut self, key: usize, replaces: Option<u64>) {
@@ -97,8 +104,8 @@ impl World {
     }
 
     fn finish(&mut self, index: usize) {
-        let (key, load, value) = self.begun.swap_remove(index);
-        let value = value.to_string();
+        let (key, load, number) = self.begun.swap_remove(index);
+        let value = number.to_string();
         let item = ItemView {
             key: KEYS[key],
             value: value.as_bytes(),
@@ -107,7 +114,34 @@ impl World {
             loaded: true,
             ..ItemView::default()
         };
-        self.rig.store.finish_load(&self.rig.caller(), &load, &item);
+        if let LoadEnd::Stored { cas } = self.rig.store.finish_load(&self.rig.caller(), &load, &item) {
+            assert_eq!(self.cas(key), Some(cas));
+            self.stored.insert(cas, number);
+        }
+    }
+
+    /// Ends a load whose origin is asked only whether it has another value than that which is to be replaced. Whether what
+    /// is there lives on.
+    fn renew(&mut self, index: usize) -> bool {
+        let (key, load, value) = self.begun[index];
+        if load.replaces.and_then(|cas| self.stored.get(&cas)) != Some(&value) {
+            self.finish(index);
+            return false;
+        }
+        self.begun.swap_remove(index);
+        let is_renewed = self.rig.store.renew_load(&self.rig.caller(), KEYS[key], &load, Some(30), true);
+        if is_renewed {
+            assert_eq!((self.value(key), self.cas(key)), (Some(value), load.replaces));
+            assert_eq!(self.ttl(key), Some(30));
+        }
+        is_renewed
+    }
+
+    fn ttl(&self, key: usize) -> Option<u32> {
+        self.rig.run(KEYS[key], Verb::Inspect, |outcome| match outcome {
+            Outcome::Found(found) => found.item.ttl_seconds,
+            _ => None,
+        })
     }
 
     /// A client changes something: nothing from before may be shown from now on.
@@ -130,7 +164,8 @@ impl World {
                 let (key, load, _) = self.begun.swap_remove(index.index(self.begun.len()));
                 self.rig.store.end_load(&self.rig.caller(), KEYS[key], &load, false);
             }
-            Step::Finish(_) | Step::Abandon(_) => {}
+            Step::Renew(index) if !self.begun.is_empty() => _ = self.renew(index.index(self.begun.len())),
+            Step::Finish(_) | Step::Renew(_) | Step::Abandon(_) => {}
             Step::Set(key) => {
                 let value = (self.now + 1).to_string();
                 self.change(key, Verb::Set(Set { value: value.as_bytes(), ..SET }));
@@ -219,6 +254,85 @@ fn a_load_is_stored_with_its_mark_and_loses_it_when_changed() {
         world.step(change);
         assert_eq!(loaded(&world), Some(false));
     }
+}
+
+/// A world in which a load has stored a value under the first key, and another one renews it, 20 seconds later.
+fn renewing() -> World {
+    let mut world = World::new();
+    world.begin(0, None);
+    world.finish(0);
+    world.step(Step::Read(0));
+    world.step(Step::Wait(20));
+    assert_eq!(world.ttl(0), Some(10));
+    world.step(Step::Refresh(0));
+    world
+}
+
+#[test]
+fn a_value_that_its_origin_still_has_lives_on_as_it_is() {
+    let mut world = renewing();
+    let cas = world.cas(0);
+    assert!(world.renew(0));
+    world.rig.run(KEYS[0], Verb::Inspect, |outcome| {
+        let Outcome::Found(found) = outcome else { panic!("{}", outcome.name()) };
+        let item = found.item;
+        assert_eq!((item.value, Some(item.cas), item.ttl_seconds), (&b"100"[..], cas, Some(30)));
+        assert!(item.loaded && item.fetched);
+        assert_eq!(item.idle_seconds, 20, "nobody has read it");
+    });
+    // And once more, after the time that it had first.
+    world.step(Step::Wait(20));
+    world.step(Step::Refresh(0));
+    assert!(world.renew(0));
+    assert_eq!((world.cas(0), world.ttl(0)), (cas, Some(30)));
+}
+
+#[test]
+fn a_value_can_live_on_for_ever_or_as_if_written() {
+    for (ttl, loaded) in [(None, true), (Some(7), false)] {
+        let mut world = renewing();
+        let (key, load, _) = world.begun.remove(0);
+        assert!(world.rig.store.renew_load(&world.rig.caller(), KEYS[key], &load, ttl, loaded));
+        assert_eq!((world.value(0), world.ttl(0)), (Some(100), ttl));
+        world.rig.run(KEYS[0], Verb::Inspect, |outcome| {
+            assert!(matches!(outcome, Outcome::Found(found) if found.item.loaded == loaded));
+        });
+    }
+}
+
+#[test]
+fn what_happened_since_a_load_began_is_not_undone_by_an_unchanged_value() {
+    let flushed = Step::FlushPrefix(b"a:");
+    for step in [
+        Step::Set(0),
+        Step::Delete(0),
+        Step::Increment(0),
+        Step::Touch(0),
+        Step::Expire(0),
+        Step::Flush,
+        flushed,
+        // Its time is over.
+        Step::Wait(10),
+    ] {
+        let mut world = renewing();
+        world.step(step.clone());
+        let before = (world.value(0), world.cas(0), world.ttl(0));
+        assert!(!world.renew(0), "{step:?}");
+        assert_eq!((world.value(0), world.cas(0), world.ttl(0)), before, "{step:?}");
+    }
+}
+
+#[test]
+fn an_unchanged_value_is_as_young_as_its_load() {
+    let mut world = renewing();
+    let (key, load, _) = world.begun.remove(0);
+    world.rig.store.end_load(&world.rig.caller(), KEYS[key], &load, false);
+    // A generation begins that does not cover the key.
+    world.rig.store.advance();
+    world.step(Step::Refresh(0));
+    let (key, load, _) = world.begun.remove(0);
+    assert!(world.rig.store.renew_load(&world.rig.caller(), KEYS[key], &load, Some(30), true));
+    assert!(world.rig.holds_from(load.generation, KEYS[0]), "it counts where older ones do not");
 }
 
 #[test]
