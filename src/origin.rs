@@ -18,6 +18,12 @@ pub trait Origin: Send + Sync + 'static {
     /// Asks for the value of a key: what follows the prefix of its group, 0 to 250 bytes of any kind. Cancellation safe.
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetching<'a>;
 
+    /// Asks for the value of a key, unless it is still the one that came with this validator. Cancellation safe.
+    fn fetch_if_changed<'a>(&'a self, key: &'a [u8], known: &'a Validator) -> Fetching<'a> {
+        let _ = known;
+        self.fetch(key)
+    }
+
     /// Whether it can be asked now, as far as that can be told without a key.
     fn try_out(&self) -> Trial<'_> {
         Box::pin(async { Ok(()) })
@@ -37,19 +43,35 @@ pub enum Fetched {
     Found(Loaded),
     /// There is none.
     Absent,
+    /// It is still the one that came with the validator that was named ([`Origin::fetch_if_changed`]).
+    Unchanged {
+        /// How long it lets it live from now on, as in [`Loaded::ttl`].
+        ttl: Option<Duration>,
+    },
     /// There may be one, but it cannot be had, through no fault of the origin: it is too large, or the key cannot be asked
     /// for. Says why, for a log.
     Refused(String),
 }
 
 /// A value that was loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Loaded {
     /// Its bytes, no more than the origin may send.
     pub value: Bytes,
     /// The client flags.
     pub flags: u32,
     /// How long the origin lets it live, at most; `None` where it says nothing, and zero for not at all.
+    pub ttl: Option<Duration>,
+    /// What the origin knows this version of the value by, if it can be asked whether there is another.
+    pub validator: Option<Validator>,
+}
+
+/// What an origin knows a version of a value by. Only the origin that gave it can tell what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validator {
+    /// Its name, of a bounded length.
+    pub tag: Box<[u8]>,
+    /// How long the origin let this version live, should it say nothing of that when it is asked again.
     pub ttl: Option<Duration>,
 }
 

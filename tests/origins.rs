@@ -3,6 +3,7 @@
 mod budgets;
 mod promise;
 mod sql;
+mod unchanged;
 
 use std::fs;
 use std::path::PathBuf;

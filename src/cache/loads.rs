@@ -5,7 +5,9 @@
 //! write under the key ends the load for all who come later. Those who came before are answered with its value all the
 //! same. Here is who waits for which load.
 
+mod life;
 pub mod runner;
+mod validators;
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -18,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::cache::loads::validators::Validators;
 use crate::clock::{Clock, Seconds};
 use crate::command::{Arithmetic, Command, Found, Get, Outcome, Set, Verb};
 use crate::groups::stats::Result as Ended;
@@ -43,6 +46,8 @@ pub struct Loads {
     running: Mutex<AllRunning>,
     /// Keys without a value, and until when that is believed. May be locked while an item is.
     negatives: Mutex<LruCache<Box<[u8]>, Negative>>,
+    /// What origins know the values by that lie here.
+    validators: Validators,
     started: mpsc::UnboundedSender<Started>,
 }
 
@@ -105,6 +110,7 @@ impl Loads {
             has_caps: AtomicBool::default(),
             running: Mutex::default(),
             negatives: Mutex::new(LruCache::new(NEGATIVES_MAX)),
+            validators: Validators::default(),
             started,
         };
         loads.set_groups(groups);
@@ -286,6 +292,11 @@ impl Loads {
         let expired: Vec<_> = running.waiting.drain(..in_time).collect();
         running.group.stats.waiting.fetch_sub(expired.len() as u64, Ordering::Relaxed);
         (expired, running.waiting.front().map(|op| op.deadline))
+    }
+
+    /// Whether somebody waits for a load.
+    fn is_awaited(&self, number: u64) -> bool {
+        self.running.lock().loads.get(&number).is_some_and(|running| !running.waiting.is_empty())
     }
 
     /// A load is over, of which the store knows no more. Returns who waits for it.

@@ -12,6 +12,8 @@ pub enum Result {
     Stored,
     /// With a value that was only shown: something was written under its key meanwhile, or it is not to be kept.
     Shown,
+    /// The origin still has the value that was to be replaced.
+    Unchanged,
     /// The origin says that there is none.
     Absent,
     /// The origin failed, or did not answer in time.
@@ -24,14 +26,22 @@ pub enum Result {
 
 impl Result {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Stored, Self::Shown, Self::Absent, Self::Failed, Self::Refused, Self::Dropped];
+    pub const ALL: [Self; 7] = [
+        Self::Stored,
+        Self::Shown,
+        Self::Unchanged,
+        Self::Absent,
+        Self::Failed,
+        Self::Refused,
+        Self::Dropped,
+    ];
 
     /// Its name in statistics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stored => "stored",
             Self::Shown => "shown",
+            Self::Unchanged => "unchanged",
             Self::Absent => "absent",
             Self::Failed => "failed",
             Self::Refused => "refused",

@@ -1,6 +1,7 @@
 //! An origin behind HTTP: a GET to an address with the key in it.
 //!
-//! 200 is a value, 404 and 410 say that there is none, and anything else is a failure. One host is ever asked, over
+//! 200 is a value, 404 and 410 say that there is none, 304 says that it is the one with the `ETag` that was asked about, and
+//! anything else is a failure. One host is ever asked, over
 //! HTTP/2 or HTTP/1.1 as it likes: redirects are followed on it alone, variables like `https_proxy` are not looked at,
 //! cookies are not kept, and a value stays as coded as it came. `Cache-Control` bounds how long a value lives
 //! (`freshness.rs`); `X-Memcached-Flags` sets its client flags.
@@ -8,6 +9,7 @@
 mod body;
 mod cause;
 mod connection;
+mod etag;
 mod freshness;
 mod pool;
 mod redirect;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use hyper::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue,
-    LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    IF_NONE_MATCH, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, StatusCode};
@@ -32,7 +34,7 @@ use crate::origin::http::connection::Connector;
 use crate::origin::http::pool::{Answer, Pool};
 use crate::origin::http::template::Template;
 use crate::origin::http::token::Token;
-use crate::origin::{Failed, Fetched, Fetching, Invalid, Loaded, Origin};
+use crate::origin::{Failed, Fetched, Fetching, Invalid, Loaded, Origin, Validator};
 
 /// Redirects one after another. curl stops at 50 and browsers at 20; within one host, 5 is a lot.
 const REDIRECTS_MAX: usize = 5;
@@ -111,12 +113,24 @@ impl Http {
         Ok(Self { template, headers, token, pool, value_max: options.value_max })
     }
 
-    async fn load(&self, key: &[u8]) -> Result<Fetched, Cause> {
+    async fn answer(&self, key: &[u8], known: Option<&Validator>) -> Result<Fetched, Failed> {
+        self.load(key, known).await.or_else(|cause| {
+            let why = format!("{}: {cause}", self.template.site());
+            if cause.is_of_the_key() { Ok(Fetched::Refused(why)) } else { Err(Failed(why)) }
+        })
+    }
+
+    async fn load(&self, key: &[u8], mut known: Option<&Validator>) -> Result<Fetched, Cause> {
         let mut target = self.template.target(key)?;
-        for _ in 0..=REDIRECTS_MAX {
-            let answer = self.pool.ask(&target, &self.request_headers().await).await?;
+        for redirects in 0..=REDIRECTS_MAX {
+            let answer = self.pool.ask(&target, &self.request_headers(known).await?).await?;
             match answer.head.status {
-                StatusCode::OK => return self.loaded(answer).await.map(Fetched::Found),
+                StatusCode::OK => return self.loaded(answer, redirects == 0).await.map(Fetched::Found),
+                StatusCode::NOT_MODIFIED if let Some(known) = known => {
+                    let ttl = freshness::ttl(&answer.head.headers).or(known.ttl);
+                    answer.finish().await;
+                    return Ok(Fetched::Unchanged { ttl });
+                }
                 StatusCode::NOT_FOUND | StatusCode::GONE => {
                     answer.finish().await;
                     return Ok(Fetched::Absent);
@@ -127,6 +141,8 @@ impl Http {
                 | StatusCode::TEMPORARY_REDIRECT
                 | StatusCode::PERMANENT_REDIRECT => {
                     target = self.redirected(&target, &answer)?;
+                    // Elsewhere, the same tag may be another value's.
+                    known = None;
                     answer.finish().await;
                 }
                 status => {
@@ -138,20 +154,25 @@ impl Http {
         Err(Cause::Redirects(REDIRECTS_MAX))
     }
 
-    async fn request_headers(&self) -> HeaderMap {
+    async fn request_headers(&self, known: Option<&Validator>) -> Result<HeaderMap, Cause> {
         let mut headers = self.headers.clone();
         if let Some(token) = &self.token {
             headers.insert(AUTHORIZATION, token.header().await);
         }
-        headers
+        if let Some(known) = known {
+            headers.insert(IF_NONE_MATCH, etag::header(known)?);
+        }
+        Ok(headers)
     }
 
-    async fn loaded(&self, answer: Answer<'_>) -> Result<Loaded, Cause> {
-        let flags =
-            answer.head.headers.get(FLAGS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-        let ttl = freshness::ttl(&answer.head.headers);
+    /// The value in an answer; only one that lies at the address `of_the_key` is asked for again by its tag.
+    async fn loaded(&self, answer: Answer<'_>, of_the_key: bool) -> Result<Loaded, Cause> {
+        let headers = &answer.head.headers;
+        let flags = headers.get(FLAGS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let ttl = freshness::ttl(headers);
+        let validator = if of_the_key { etag::validator(headers, ttl) } else { None };
         let value = answer.value(self.value_max).await?;
-        Ok(Loaded { value, flags, ttl })
+        Ok(Loaded { value, flags, ttl, validator })
     }
 
     fn redirected(&self, from: &PathAndQuery, answer: &Answer<'_>) -> Result<PathAndQuery, Cause> {
@@ -164,12 +185,11 @@ impl Http {
 
 impl Origin for Http {
     fn fetch<'a>(&'a self, key: &'a [u8]) -> Fetching<'a> {
-        Box::pin(async move {
-            self.load(key).await.or_else(|cause| {
-                let why = format!("{}: {cause}", self.template.site());
-                if cause.is_of_the_key() { Ok(Fetched::Refused(why)) } else { Err(Failed(why)) }
-            })
-        })
+        Box::pin(self.answer(key, None))
+    }
+
+    fn fetch_if_changed<'a>(&'a self, key: &'a [u8], known: &'a Validator) -> Fetching<'a> {
+        Box::pin(self.answer(key, Some(known)))
     }
 }
 

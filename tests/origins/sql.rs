@@ -31,7 +31,7 @@ fn asks(query: &str, url: &str) -> Sql {
 
 fn found(value: impl AsRef<[u8]>, ttl_secs: Option<u64>) -> Fetched {
     let ttl = ttl_secs.map(Duration::from_secs);
-    Fetched::Found(Loaded { value: value.as_ref().to_vec().into(), flags: 0, ttl })
+    Fetched::Found(Loaded { value: value.as_ref().to_vec().into(), ttl, ..Loaded::default() })
 }
 
 async fn fetched(sql: &Sql, key: impl AsRef<[u8]>) -> Fetched {

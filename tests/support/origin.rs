@@ -17,6 +17,10 @@ pub enum Said {
     Value(String),
     /// This value, with a `Cache-Control`.
     ValueFor(String, String),
+    /// This value, with this `ETag`; 304 to whoever has it.
+    Tagged(String, String),
+    /// 304, whatever is asked.
+    Unchanged,
     /// There is none.
     Absent,
     /// The server fails.
@@ -40,6 +44,8 @@ struct Shared {
 struct State {
     said: HashMap<String, Said>,
     asked: Vec<String>,
+    /// Keys that were asked for with an `If-None-Match`, and what it said.
+    asked_about: Vec<(String, String)>,
     under_way: usize,
     most_under_way: usize,
     held: bool,
@@ -111,6 +117,13 @@ impl Origin {
         self.state().asked.iter().filter(|asked| *asked == key).count()
     }
 
+    /// With which tags in `If-None-Match` a key was asked for.
+    pub fn asked_about(&self, key: &str) -> Vec<String> {
+        let state = self.state();
+        let of_key = state.asked_about.iter().filter(|(asked, _)| asked == key);
+        of_key.map(|(_, tag)| tag.clone()).collect()
+    }
+
     /// How often anything was asked for.
     pub fn asked_in_all(&self) -> usize {
         self.state().asked.len()
@@ -146,22 +159,19 @@ impl Shared {
                 return;
             }
             let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-            loop {
-                let mut header = String::new();
-                if reader.read_line(&mut header).unwrap_or(0) == 0 {
-                    return;
-                }
-                if header.trim().is_empty() {
-                    break;
-                }
-            }
+            let Some(known) = read_head(&mut reader) else { return };
             let key = path.rsplit('/').next().unwrap_or_default();
-            let said = self.answer(key);
+            let said = self.answer(key, known.as_deref());
             let (status, extra, body) = match &said {
                 Said::Value(value) => ("200 OK", String::new(), value.as_str()),
                 Said::ValueFor(value, control) => {
                     ("200 OK", format!("Cache-Control: {control}\r\n"), value.as_str())
                 }
+                Said::Tagged(_, tag) if known.as_ref() == Some(tag) => {
+                    ("304 Not Modified", String::new(), "")
+                }
+                Said::Tagged(value, tag) => ("200 OK", format!("ETag: {tag}\r\n"), value.as_str()),
+                Said::Unchanged => ("304 Not Modified", String::new(), ""),
                 Said::Absent => ("404 Not Found", String::new(), ""),
                 Said::Error => ("500 Internal Server Error", String::new(), ""),
             };
@@ -173,7 +183,7 @@ impl Shared {
     }
 
     /// Notes a request, waits for as long as the test wants, and says what is to be answered: what was set when it came.
-    fn answer(&self, key: &str) -> Said {
+    fn answer(&self, key: &str, known: Option<&str>) -> Said {
         if let Some(numbers) = &self.numbers {
             let number = numbers.fetch_add(1, Ordering::SeqCst) + 1;
             self.state.lock().expect("nobody panics with it").asked.push(key.to_owned());
@@ -182,6 +192,7 @@ impl Shared {
         }
         let mut state = self.state.lock().expect("nobody panics with it");
         state.asked.push(key.to_owned());
+        state.asked_about.extend(known.map(|tag| (key.to_owned(), tag.to_owned())));
         state.under_way += 1;
         state.most_under_way = state.most_under_way.max(state.under_way);
         let said = state.said.get(key).cloned().unwrap_or(Said::Absent);
@@ -190,5 +201,25 @@ impl Shared {
         }
         state.under_way -= 1;
         said
+    }
+}
+
+/// Reads the headers of a request: the value of its `If-None-Match`, if it has one. `None` at the end of the connection.
+fn read_head(reader: &mut impl BufRead) -> Option<Option<String>> {
+    let mut known = None;
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header).unwrap_or(0) == 0 {
+            return None;
+        }
+        let header = header.trim();
+        if header.is_empty() {
+            return Some(known);
+        }
+        if let Some((name, value)) = header.split_once(':')
+            && name.eq_ignore_ascii_case("if-none-match")
+        {
+            known = Some(value.trim().to_owned());
+        }
     }
 }

@@ -12,13 +12,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::cache::Cache;
+use crate::cache::loads::life::Life;
 use crate::cache::loads::{Loads, Started, not_found};
 use crate::cache::turn::Turn;
 use crate::command::{Command, Found, Outcome, Unavailable, Verb};
 use crate::groups::Group;
 use crate::groups::stats::Result as Ended;
 use crate::item::ItemView;
-use crate::origin::{Fetched, Loaded};
+use crate::origin::{Failed, Fetched, Loaded, Origin};
 use crate::pb;
 use crate::peer::PendingOp;
 use crate::store::LoadEnd;
@@ -71,6 +72,8 @@ struct Runner {
 /// What came of asking.
 enum Answer {
     Found(Loaded),
+    /// What was to be replaced lives on, or was replaced otherwise and nobody waits.
+    Unchanged,
     Absent,
     /// Nothing: that is how the load ends.
     Nothing(Ended),
@@ -123,7 +126,7 @@ impl Runner {
         let began = StdInstant::now();
         let limit = group.options.wait * PATIENCE;
         let fetched = {
-            let mut fetch = pin!(timeout(limit, origin.fetch(group.suffix(&started.key))));
+            let mut fetch = pin!(timeout(limit, self.fetch(started, &**origin)));
             loop {
                 // Whoever comes from now on waits for no shorter time.
                 let next = self.expire(started).unwrap_or_else(|| Instant::now() + group.options.wait);
@@ -141,6 +144,34 @@ impl Runner {
             Ok(Err(failed)) => failure(started, &failed.to_string()),
             Err(_) => failure(started, &format!("no answer within {limit:?}")),
         }
+    }
+
+    /// Asks the origin; where it is remembered what it knows the value by that is to be replaced, only for another one.
+    async fn fetch(&self, started: &Started, origin: &dyn Origin) -> Result<Fetched, Failed> {
+        let Started { group, key, load, .. } = started;
+        let suffix = group.suffix(key);
+        let Some(known) = self.loads.validators.find(key, load, group) else {
+            return origin.fetch(suffix).await;
+        };
+        match origin.fetch_if_changed(suffix, &known).await? {
+            // What it was asked about is here no more: whoever waits is to be shown a value all the same.
+            Fetched::Unchanged { ttl } if !self.renew(started, ttl) && self.loads.is_awaited(load.number) => {
+                origin.fetch(suffix).await
+            }
+            fetched => Ok(fetched),
+        }
+    }
+
+    /// Lets the value live on that was to be replaced; whether it does. From here on nobody joins the load.
+    fn renew(&self, started: &Started, ttl: Option<Duration>) -> bool {
+        let Started { group, key, load, .. } = started;
+        let life = Life::new(group, load.number, ttl);
+        let mut turn = self.begin();
+        if life.is_none() {
+            turn.end_load(key, load, true);
+            return false;
+        }
+        turn.renew_load(key, load, life.kept_seconds(group), life.is_renewed)
     }
 
     /// Returns when nobody waits for a load any more; of one that nobody need wait for, when somebody would not have.
@@ -175,12 +206,16 @@ impl Runner {
         let mut turn = self.begin();
         let mut shown = None;
         let ended = match answer {
-            Answer::Found(loaded) => {
-                let life = time_to_live(group, load.number, loaded.ttl);
-                let end = store(&mut turn, started, &loaded, life);
-                shown = Some((loaded, life.ttl));
-                if matches!(end, Some(LoadEnd::Stored { .. })) { Ended::Stored } else { Ended::Shown }
+            Answer::Found(mut loaded) => {
+                let life = Life::new(group, load.number, loaded.ttl);
+                let stored = store(&mut turn, started, &loaded, life);
+                if let (Some(cas), true) = (stored, life.is_renewed) {
+                    self.loads.validators.note(key, cas, group, loaded.validator.take());
+                }
+                shown = Some((loaded, life));
+                if stored.is_some() { Ended::Stored } else { Ended::Shown }
             }
+            Answer::Unchanged => Ended::Unchanged,
             Answer::Absent => {
                 if turn.end_load(key, load, true) {
                     self.loads.note_absent(key, group, load.generation);
@@ -195,18 +230,18 @@ impl Runner {
         group.stats.ended(ended);
         // From here on nobody joins it: the store has forgotten it.
         let waiting = self.loads.take(load.number);
-        let shown = shown.as_ref().map(|(loaded, ttl)| (loaded, *ttl));
-        self.answer(turn, waiting, ended == Ended::Stored, shown);
+        let is_here = matches!(ended, Ended::Stored | Ended::Unchanged);
+        self.answer(turn, waiting, is_here, shown.as_ref().map(|(loaded, life)| (loaded, *life)));
     }
 
     /// Answers reads with what lies under their key now, or else with what was loaded. Says nothing when this node may not
-    /// answer for the key by now. Only what was `stored` by their load gets the time to live that they give.
+    /// answer for the key by now. Only what was `stored` or renewed by their load gets the time to live that they give.
     fn answer(
         &self,
         mut turn: Turn<'_>,
         waiting: impl IntoIterator<Item = PendingOp>,
         stored: bool,
-        loaded: Option<(&Loaded, Option<Duration>)>,
+        loaded: Option<(&Loaded, Life)>,
     ) {
         let mut answered = Vec::new();
         for op in waiting {
@@ -244,6 +279,7 @@ fn answered(started: &Started, fetched: Fetched) -> Answer {
     }
     let (answer, how) = match fetched {
         Fetched::Found(loaded) => (Answer::Found(loaded), "loaded".to_owned()),
+        Fetched::Unchanged { .. } => (Answer::Unchanged, "loaded: it is unchanged".to_owned()),
         Fetched::Absent => (Answer::Absent, "loaded: there is none".to_owned()),
         Fetched::Refused(why) => (Answer::Nothing(Ended::Failed), format!("not loaded: {why}")),
     };
@@ -264,24 +300,27 @@ fn failure(started: &Started, why: &str) -> Answer {
     Answer::Nothing(Ended::Failed)
 }
 
-fn store(turn: &mut Turn<'_>, started: &Started, loaded: &Loaded, life: Life) -> Option<LoadEnd> {
+/// Stores what was loaded; the CAS token of its item, if it lies here now.
+fn store(turn: &mut Turn<'_>, started: &Started, loaded: &Loaded, life: Life) -> Option<u64> {
     let Started { group, key, key_binary, load, .. } = started;
-    if life.ttl.is_some_and(|ttl| ttl.is_zero()) {
+    if life.is_none() {
         // What was there before is not to be shown any more, either.
         turn.end_load(key, load, true);
         return None;
     }
-    let after = if life.is_renewed { group.options.stale_span() } else { Duration::ZERO };
-    let kept = life.ttl.map(|ttl| seconds(ttl + after));
+    let kept = life.kept_seconds(group);
     let item = ItemView { ttl_seconds: kept, loaded: life.is_renewed, ..view(key, *key_binary, loaded) };
-    turn.finish_load(load, &item)
+    match turn.finish_load(load, &item) {
+        Some(LoadEnd::Stored { cas }) => Some(cas),
+        _ => None,
+    }
 }
 
 fn outcome(
     turn: &mut Turn<'_>,
     op: &PendingOp,
     stored: bool,
-    loaded: Option<(&Loaded, Option<Duration>)>,
+    loaded: Option<(&Loaded, Life)>,
 ) -> Result<pb::Outcome, Unavailable> {
     let operation = op.operation().open();
     let Some(mut command) = operation.ok().and_then(|operation| pb::command(&operation).ok()) else {
@@ -304,9 +343,9 @@ fn outcome(
 }
 
 /// A value that does not lie here, as a read would have found it.
-fn show(command: &Command<'_>, (loaded, ttl): (&Loaded, Option<Duration>)) -> pb::Outcome {
+fn show(command: &Command<'_>, (loaded, life): (&Loaded, Life)) -> pb::Outcome {
     let item = view(command.key, command.key_binary, loaded);
-    let found = Found::plain(ItemView { ttl_seconds: ttl.map(seconds), ..item }, ttl.map(seconds));
+    let found = Found::plain(ItemView { ttl_seconds: life.seconds(), ..item }, life.seconds());
     pb::outcome(0, &Outcome::Found(found))
 }
 
@@ -319,32 +358,4 @@ fn view<'a>(key: &'a [u8], key_binary: bool, loaded: &'a Loaded) -> ItemView<'a>
         key_binary,
         ..ItemView::default()
     }
-}
-
-/// How long a value lives.
-#[derive(Debug, Clone, Copy)]
-struct Life {
-    /// Zero is not at all, and `None` until it gives way.
-    ttl: Option<Duration>,
-    /// Whether it is loaded anew ahead of its end, or shown after it, as its group says.
-    is_renewed: bool,
-}
-
-/// As long as its group says, give or take the jitter, and no longer than the origin allows. How much of a time that the
-/// origin has set is over cannot be told later: such a value is not loaded anew ahead of its end, or it would be at every
-/// read, and not shown after it.
-fn time_to_live(group: &Group, number: u64, origin: Option<Duration>) -> Life {
-    let options = &group.options;
-    // From -1 to 1, another one for each load.
-    let spread = xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()) as f64 / u64::MAX as f64 * 2.0 - 1.0;
-    let own = options.ttl.map(|ttl| ttl.mul_f64(1.0 + options.ttl_jitter * spread));
-    let own = [own, options.max_ttl].into_iter().flatten().min();
-    let is_shortened = origin.is_some_and(|origin| own.is_none_or(|own| origin < own));
-    let ttl = if is_shortened { origin } else { own };
-    Life { ttl, is_renewed: options.renews() && !(is_shortened && options.refresh_ahead > 0.0) }
-}
-
-/// Whole seconds, one at least.
-fn seconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_secs_f64().round() as u64).unwrap_or(u32::MAX).max(1)
 }

@@ -68,6 +68,22 @@ impl Turn<'_> {
         Some(self.store.finish_load(&self.caller, load, item))
     }
 
+    /// Ends a load whose origin still has the value that was to be replaced, and lets that live on
+    /// ([`Store::renew_load`](crate::store::Store::renew_load)). Whether it does.
+    pub(in crate::cache) fn renew_load(
+        &mut self,
+        key: &[u8],
+        load: &Load,
+        ttl_seconds: Option<u32>,
+        loaded: bool,
+    ) -> bool {
+        if self.admit(key).is_err() {
+            self.store.end_load(&self.caller, key, load, false);
+            return false;
+        }
+        self.store.renew_load(&self.caller, key, load, ttl_seconds, loaded)
+    }
+
     /// Ends a load that brought nothing to store; with `drop_replaced`, the item goes that it was to replace. Whether
     /// nothing was written under its key meanwhile.
     pub(in crate::cache) fn end_load(&mut self, key: &[u8], load: &Load, drop_replaced: bool) -> bool {

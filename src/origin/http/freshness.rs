@@ -11,8 +11,8 @@ const SECONDS_MAX: u64 = 1 << 31;
 /// What `Cache-Control` and `Age` leave for a cache that serves many (RFC 9111, 5.2.2): `s-maxage`, or else `max-age`,
 /// minus `Age`. `None` where neither is there.
 ///
-/// `no-store`, `private` and `no-cache` give zero, the last as no value is ever checked with the origin again; the two
-/// last with names of headers in them say nothing, as no headers are kept. The first of several counts, and what is
+/// `no-store`, `private` and `no-cache` give zero, the last as what is kept is shown without asking the origin first; the
+/// two last with names of headers in them say nothing, as no headers are kept. The first of several counts, and what is
 /// malformed counts as not there. `Expires` is not looked at. That requests carry a token does not matter (RFC 9111,
 /// 3.5), as it is the cache's own and no user's.
 pub fn ttl(headers: &HeaderMap) -> Option<Duration> {

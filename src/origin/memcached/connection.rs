@@ -217,7 +217,7 @@ fn answer_of(head: &Value, value: Bytes) -> Answer {
     }
     // A server that numbers no items (`-C`) cannot tell whether a client has changed it since.
     let won = head.cas.filter(|&cas| head.is_won && cas > 0);
-    Answer::Found { loaded: Loaded { value, flags: head.flags, ttl: head.ttl }, won }
+    Answer::Found { loaded: Loaded { value, flags: head.flags, ttl: head.ttl, validator: None }, won }
 }
 
 /// An error in few words: without the number where the kind says the same.

@@ -121,7 +121,7 @@ fn options(servers: &[&str]) -> Options {
 
 fn found(value: &'static [u8], flags: u32, ttl: Option<u64>) -> Result<Fetched, Failed> {
     let ttl = ttl.map(Duration::from_secs);
-    Ok(Fetched::Found(Loaded { value: Bytes::from_static(value), flags, ttl }))
+    Ok(Fetched::Found(Loaded { value: Bytes::from_static(value), flags, ttl, validator: None }))
 }
 
 /// Why it failed, without the server's name, which must stand in front.

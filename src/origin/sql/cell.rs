@@ -46,7 +46,7 @@ pub(super) fn answer(value: Cell<'_>, ttl: Option<Cell<'_>>, value_max: usize) -
     };
     within(value.len(), value_max)?;
     let ttl = ttl.map_or(Ok(None), self::ttl)?;
-    Ok(Fetched::Found(Loaded { value, flags: 0, ttl }))
+    Ok(Fetched::Found(Loaded { value, ttl, ..Loaded::default() }))
 }
 
 fn within(bytes: usize, bytes_max: usize) -> Result<(), Fault> {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn found(value: &str) -> Fetched {
-        Fetched::Found(Loaded { value: value.to_owned().into(), flags: 0, ttl: None })
+        Fetched::Found(Loaded { value: value.to_owned().into(), ..Loaded::default() })
     }
 
     #[test]

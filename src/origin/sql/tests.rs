@@ -63,7 +63,7 @@ fn options(query: &str, url: &str) -> Options {
 
 fn found(value: &[u8], ttl_secs: Option<u64>) -> Result<Fetched, Failed> {
     let ttl = ttl_secs.map(Duration::from_secs);
-    Ok(Fetched::Found(Loaded { value: value.to_vec().into(), flags: 0, ttl }))
+    Ok(Fetched::Found(Loaded { value: value.to_vec().into(), ttl, ..Loaded::default() }))
 }
 
 fn refused(options: &Options) -> String {

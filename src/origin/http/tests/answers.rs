@@ -29,7 +29,7 @@ async fn fetched(answer: &str, closes: bool) -> Result<Fetched, String> {
 }
 
 fn found(value: &'static [u8]) -> Result<Fetched, String> {
-    Ok(Fetched::Found(Loaded { value: Bytes::from_static(value), flags: 0, ttl: None }))
+    Ok(Fetched::Found(Loaded { value: Bytes::from_static(value), ..Loaded::default() }))
 }
 
 fn failed(why: &str) -> Result<Fetched, String> {
@@ -128,7 +128,12 @@ async fn a_value_over_the_bound_is_not_read_on() {
 async fn headers_set_flags_and_the_time_to_live() {
     let with = |headers: &str| format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 1\r\n\r\n1");
     let loaded = |flags, ttl: Option<u64>| {
-        Ok(Fetched::Found(Loaded { value: "1".into(), flags, ttl: ttl.map(Duration::from_secs) }))
+        Ok(Fetched::Found(Loaded {
+            value: "1".into(),
+            flags,
+            ttl: ttl.map(Duration::from_secs),
+            validator: None,
+        }))
     };
     let answer = with("X-Memcached-Flags: 123\r\nCache-Control: max-age=60\r\nAge: 20\r\n");
     assert_eq!(fetched(&answer, false).await, loaded(123, Some(40)));

@@ -104,7 +104,7 @@ async fn values_come_with_flags_and_lifetimes() {
     server.set(b"p:a", u32::MAX, 0, b"END\r\nEN\r\n").await;
     server.set(b"p:b", 0, 1000, b"").await;
     assert_eq!(origin.fetch(b"a").await, found(b"END\r\nEN\r\n", u32::MAX, None));
-    let Loaded { value, flags, ttl } = loaded(&origin, b"b").await;
+    let Loaded { value, flags, ttl, .. } = loaded(&origin, b"b").await;
     assert_eq!((&value[..], flags), (&b""[..], 0));
     let ttl = ttl.expect("it expires");
     assert!(ttl <= Duration::from_secs(1000) && ttl > Duration::from_secs(900), "{ttl:?}");
@@ -214,7 +214,7 @@ async fn many_fetches_share_the_connections() {
     }
     while let Some(fetch) = fetches.join_next().await {
         let (number, fetched) = fetch.unwrap();
-        let loaded = Loaded { value: number.to_string().into(), flags: number, ttl: None };
+        let loaded = Loaded { value: number.to_string().into(), flags: number, ..Loaded::default() };
         assert_eq!(fetched, Ok(Fetched::Found(loaded)));
     }
     let opened = server.connections().await - before;
