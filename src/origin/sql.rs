@@ -24,6 +24,11 @@
 //! - SQLite gets text where the key is UTF-8, else a blob. It compares a column of numbers with text that is a number
 //!   as numbers, and never a blob with text: `cast($1 as blob)` helps.
 //!
+//! # Errors
+//!
+//! A value that is too long, and an error in the data of a key (class 22 of SQLSTATE, such as a number out of range), are
+//! that key's own: other keys are asked for as before. Any other error is the database's.
+//!
 //! # Connections
 //!
 //! The url says where the database is and how to connect; the parameters that it may have are those of sqlx, such as

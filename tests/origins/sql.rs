@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use filbert::origin::sql::{Options, Sql};
-use filbert::origin::{Fetched, Loaded, Origin};
+use filbert::origin::{Failed, Fetched, Loaded, Origin};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -45,12 +45,26 @@ async fn refused(query: &str, url: &str, key: Option<&str>) -> String {
         Some(key) => sql.fetch(key.as_bytes()).await.expect_err(query),
         None => sql.prepare().await.expect_err(query),
     };
-    assert!(!failed.0.contains("secret"), "{failed}");
+    why(&failed.0, url)
+}
+
+/// Likewise, where it is a matter of the key alone, and no failure of the database.
+async fn refused_key(query: &str, url: &str, key: &str) -> String {
+    match asks(query, url).fetch(key.as_bytes()).await {
+        Ok(Fetched::Refused(told)) => why(&told, url),
+        Ok(other) => panic!("{query}: {other:?}"),
+        Err(Failed(told)) => panic!("{query}: failed: {told}"),
+    }
+}
+
+/// What is said behind the place of the database.
+fn why(told: &str, url: &str) -> String {
+    assert!(!told.contains("secret"), "{told}");
     let place = format!(
         "127.0.0.1:{}/",
         url.rsplit_once(':').and_then(|(_, rest)| rest.split_once('/')).expect("a port").0
     );
-    let (_, rest) = failed.0.split_once(&place).unwrap_or_else(|| panic!("{failed} names {place}"));
+    let (_, rest) = told.split_once(&place).unwrap_or_else(|| panic!("{told} names {place}"));
     rest.split_once(": ").expect("there is more than the place").1.to_owned()
 }
 
@@ -174,7 +188,7 @@ async fn postgres_tells_values_of_many_types() {
     }
     let why = refused("select 1, 'soon' where '' <> $1", &url, Some("any")).await;
     assert_eq!(why, "the second column, the ttl in seconds, is text or bytes: needs a number");
-    let why = refused("select repeat('x', 101) where '' <> $1", &url, Some("any")).await;
+    let why = refused_key("select repeat('x', 101) where '' <> $1", &url, "any").await;
     assert_eq!(why, "a value of 101 bytes, over the limit of 100");
 }
 
@@ -225,8 +239,11 @@ async fn postgres_says_what_a_key_has_to_be() {
         assert_eq!(refused(query, &url, None).await, wanted);
     }
     // The scanner sees none that the database does not.
-    let why = refused("select '$1' as a$1 where 1 / length($1) = 0", &url, Some("")).await;
+    let why = refused_key("select '$1' as a$1 where 1 / length($1) = 0", &url, "").await;
     assert_eq!(why, "division by zero");
+    // Errors in the data of one key are no failures.
+    let why = refused_key("select v from small where id = ($1::text)::int", &url, "99999999999").await;
+    assert_eq!(why, "value \"99999999999\" is out of range for type integer");
 }
 
 #[tokio::test]
@@ -370,7 +387,7 @@ async fn mariadb_tells_values_of_many_types() {
             format!("the value is of type {name}, which is not read: cast it to text in the query")
         );
     }
-    let why = refused("select repeat('x', 101) where '' <> ?", &url, Some("any")).await;
+    let why = refused_key("select repeat('x', 101) where '' <> ?", &url, "any").await;
     assert_eq!(why, "a value of 101 bytes, over the limit of 100");
 }
 

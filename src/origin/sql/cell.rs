@@ -53,7 +53,7 @@ fn within(bytes: usize, bytes_max: usize) -> Result<(), Fault> {
     if bytes <= bytes_max {
         return Ok(());
     }
-    Err(Fault::Answer(format!("a value of {bytes} bytes, over the limit of {bytes_max}")))
+    Err(Fault::Value(format!("a value of {bytes} bytes, over the limit of {bytes_max}")))
 }
 
 /// Digits, without an exponent; PostgreSQL's words for what has none.

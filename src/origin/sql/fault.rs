@@ -1,11 +1,15 @@
 //! Why a question got no answer, and whether the connection is any good afterwards.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 use sqlx::error::Error;
 
 /// Characters of a database's message that are passed on.
 const MESSAGE_CHARS: usize = 300;
+
+/// A server's own time limit was over: PostgreSQL's, MariaDB's.
+const TIME_LIMITS: [&str; 2] = ["57014", "70100"];
 
 /// What went wrong with a question.
 #[derive(Debug)]
@@ -14,6 +18,8 @@ pub(super) enum Fault {
     Database(Error),
     /// It answered with what is of no use; says why.
     Answer(String),
+    /// It has a value for this key that cannot be had; says why.
+    Value(String),
 }
 
 impl From<Error> for Fault {
@@ -26,14 +32,25 @@ impl Fault {
     /// Whether the connection can be asked again.
     ///
     /// Not after most errors: a server that goes down says so with one, and a statement that was prepared before a
-    /// table was changed fails until it is prepared anew. Other keys do well after an error in the data of one (class
-    /// 22) and after the server's own time limit (PostgreSQL's 57014, MariaDB's 70100).
+    /// table was changed fails until it is prepared anew. It can after what was the key's fault, and after the server's own
+    /// time limit.
     pub(super) fn spares_the_connection(&self) -> bool {
-        let Self::Database(error) = self else { return true };
-        let Error::Database(error) = error else { return false };
-        error.code().is_some_and(|code| {
-            code.len() == 5 && (code.starts_with("22") || code == "57014" || code == "70100")
-        })
+        match self {
+            Self::Answer(_) | Self::Value(_) => true,
+            Self::Database(error) => {
+                self.is_of_the_key() || sqlstate(error).is_some_and(|code| TIME_LIMITS.contains(&&*code))
+            }
+        }
+    }
+
+    /// Whether other keys do well: after an error in the data of one (class 22), and where one has a value that cannot be
+    /// had.
+    pub(super) fn is_of_the_key(&self) -> bool {
+        match self {
+            Self::Value(_) => true,
+            Self::Answer(_) => false,
+            Self::Database(error) => sqlstate(error).is_some_and(|code| code.starts_with("22")),
+        }
     }
 
     /// Whether the database said so itself, over a connection that works.
@@ -46,9 +63,14 @@ impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database(error) => f.write_str(&message(error)),
-            Self::Answer(why) => f.write_str(why),
+            Self::Answer(why) | Self::Value(why) => f.write_str(why),
         }
     }
+}
+
+/// The SQLSTATE of an error; `None` where it has another code, as in SQLite.
+fn sqlstate(error: &Error) -> Option<Cow<'_, str>> {
+    error.as_database_error()?.code().filter(|code| code.len() == 5)
 }
 
 /// What the database or the system said, in one line and cut.

@@ -76,7 +76,10 @@ impl<D: Driver> Pool<D> {
     /// Asks for a key. Cancellation safe: the connection is closed then.
     pub(super) async fn fetch(&self, key: &[u8]) -> Result<Fetched, Failed> {
         let mut lease = self.lease().await?;
-        let outcome = self.driver.ask(&mut lease.link, key).await;
+        let outcome = match self.driver.ask(&mut lease.link, key).await {
+            Err(fault) if fault.is_of_the_key() => Ok(Fetched::Refused(self.failed(fault).0)),
+            outcome => outcome,
+        };
         self.settle(lease, outcome).await
     }
 

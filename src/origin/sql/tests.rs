@@ -223,8 +223,8 @@ async fn sqlite_tells_values_and_times() {
     assert_eq!(sql.fetch(b"").await, Ok(Fetched::Absent));
     assert_eq!(sql.fetch(&[0xff; 250]).await, Ok(Fetched::Absent));
     let place = format!("sqlite:{}/scores.db", database.dir.path().display());
-    let told = sql.fetch(b"long").await.expect_err("too long").0;
-    assert_eq!(told, format!("{place}: a value of 21 bytes, over the limit of 20"));
+    let too_long = format!("{place}: a value of 21 bytes, over the limit of 20");
+    assert_eq!(sql.fetch(b"long").await, Ok(Fetched::Refused(too_long)));
     let told = sql.fetch(b"text ttl").await.expect_err("no number").0;
     assert_eq!(
         told,
