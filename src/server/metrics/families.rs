@@ -37,7 +37,7 @@ pub const FAMILIES: &[Family] = &[
     histogram(
         "filbert_command_duration_seconds",
         "command, route, result",
-        "Time from reading a command to having its reply, of some of the commands of this node's clients.",
+        "Time from reading a command to having its reply, of some of the commands of this node's clients; of reads that wait for a load, those that another node answers.",
     ),
     counter(
         "filbert_unavailable_commands_total",

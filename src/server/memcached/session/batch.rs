@@ -49,6 +49,8 @@ enum Executed {
     Failed,
     /// It is on its way to its owner, and its reply will come under this number.
     Sent(u64),
+    /// It waits for a load of this node: how long that takes says nothing of this node.
+    Waits,
 }
 
 impl Executed {
@@ -95,6 +97,7 @@ impl<'a> Batch<'a> {
         let kind = Kind::from(&command.verb);
         let ending = match executed {
             Executed::Sent(number) => return self.session.pipeline.time(Timed { number, kind, began }),
+            Executed::Waits => return,
             Executed::Failed => Ending::Failed,
             Executed::Here => Ending::Ok,
         };
@@ -170,12 +173,11 @@ impl<'a> Batch<'a> {
         let operation = self.turn.encode(command, reply.projection());
         let version = self.turn.version();
         let completer = self.session.pipeline.defer(reply, operation.payload_bytes(), version);
-        let number = completer.number();
         let op = PendingOp::new(operation, 0, Instant::now().into(), ReplyTo::Queue(completer));
         if let Some((op, outcome)) = self.turn.load(op, replaces) {
             op.answer(Ok(outcome));
         }
-        Executed::Sent(number)
+        Executed::Waits
     }
 
     /// Handles a value that `command` had to store, and that is not read: drops the old value under its key, where
