@@ -3,8 +3,10 @@
 //! An origin knows neither the store nor the cluster. It is asked from one thread, as often at the same time as its
 //! options say, and whoever asks sets the time limit by dropping the future.
 
+#[cfg_attr(not(feature = "origin-http"), path = "origin/http/left_out.rs")]
 pub mod http;
 pub mod memcached;
+#[cfg_attr(not(feature = "origin-sql"), path = "origin/sql/left_out.rs")]
 pub mod sql;
 
 use std::future::Future;

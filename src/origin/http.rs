@@ -11,15 +11,13 @@ mod cause;
 mod connection;
 mod etag;
 mod freshness;
+mod options;
 mod pool;
 mod redirect;
 mod roots;
 mod site;
 mod template;
 mod token;
-
-use std::path::PathBuf;
-use std::time::Duration;
 
 use hyper::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue,
@@ -35,6 +33,7 @@ use crate::origin::http::pool::{Answer, Pool};
 use crate::origin::http::template::Template;
 use crate::origin::http::token::Token;
 use crate::origin::{Failed, Fetched, Fetching, Invalid, Loaded, Origin, Validator};
+pub use options::Options;
 
 /// Redirects one after another. curl stops at 50 and browsers at 20; within one host, 5 is a lot.
 const REDIRECTS_MAX: usize = 5;
@@ -55,26 +54,6 @@ const RESERVED: [HeaderName; 10] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
-
-/// Where and how to ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// The address (`http`). `{key}` stands in its path or query for the key, which is percent-encoded there: all of it
-    /// but letters, digits, `-`, `.`, `_` and `~`.
-    pub url: String,
-    /// Headers of each request, name and value (`headers`).
-    pub headers: Vec<(String, String)>,
-    /// A file with a token for `Authorization: Bearer` (`bearer-token-file`), which is read again when it changes.
-    pub bearer_token_file: Option<PathBuf>,
-    /// A PEM file with the authorities that the host's certificate must come from, instead of the system's (`ca-file`).
-    pub ca_file: Option<PathBuf>,
-    /// Connections to the host, and requests under way, at most; 0 counts as 1.
-    pub connections: usize,
-    /// Bytes of a value, at most.
-    pub value_max: usize,
-    /// How long the name's addresses, the connection and TLS may take, together.
-    pub connect_timeout: Duration,
-}
 
 /// An origin that is asked over HTTP.
 pub struct Http {

@@ -46,6 +46,7 @@ mod cell;
 mod fault;
 mod mysql;
 mod numeric;
+mod options;
 mod pool;
 mod postgres;
 mod scanner;
@@ -54,10 +55,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
@@ -67,36 +65,7 @@ use crate::origin::sql::pool::Pool;
 use crate::origin::sql::postgres::Postgres;
 use crate::origin::sql::sqlite::Sqlite;
 use crate::origin::{Failed, Fetching, Invalid, Origin, Trial};
-
-/// What is asked, and where.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Options {
-    /// The query (`sql`), with `$1` (PostgreSQL, SQLite) or `?` (MySQL, MariaDB, SQLite) where the key goes.
-    pub query: String,
-    /// The database (`url`): `postgres://...`, `postgresql://...`, `mysql://...`, `mariadb://...`, `sqlite:...`.
-    pub url: String,
-    /// A file with the password (`password-file`); a newline at its end does not belong to it.
-    pub password_file: Option<PathBuf>,
-    /// How many connections there may be, and so questions at the same time.
-    pub connections: usize,
-    /// Bytes that a value may have.
-    pub value_max: usize,
-    /// How long a question may wait for a connection. SQLite waits for as long while another process writes.
-    pub connect_timeout: Duration,
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("query", &self.query)
-            .field("url", &address::shown(&self.url))
-            .field("password_file", &self.password_file)
-            .field("connections", &self.connections)
-            .field("value_max", &self.value_max)
-            .field("connect_timeout", &self.connect_timeout)
-            .finish()
-    }
-}
+pub use options::Options;
 
 /// A database that is asked for values.
 ///

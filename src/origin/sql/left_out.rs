@@ -1,0 +1,35 @@
+//! Stands for `sql.rs` in a build without the Cargo feature `origin-sql`: has its options, and refuses them.
+
+mod options;
+
+use crate::origin::{Fetching, Invalid, Origin};
+pub use options::Options;
+
+/// An origin of a kind that this build leaves out: there is none.
+pub enum Sql {}
+
+impl Sql {
+    /// Says that this build has no such origin.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn check(options: &Options) -> Result<(), Invalid> {
+        Self::new(options).map(drop)
+    }
+
+    /// Says that this build has no such origin.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn new(_: &Options) -> Result<Self, Invalid> {
+        Err(Invalid::new("sql", "this build has no SQL origins (Cargo feature origin-sql)"))
+    }
+}
+
+impl Origin for Sql {
+    fn fetch<'a>(&'a self, _: &'a [u8]) -> Fetching<'a> {
+        match *self {}
+    }
+}
