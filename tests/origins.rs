@@ -544,6 +544,8 @@ fn nodes_with_other_groups_are_told_of() {
         stats(&mut wire, "stats ring").get("groups_differ").map(String::as_str) == Some("node-3")
     });
     assert_eq!(cluster.nodes[0].http().metrics().value("filbert_cluster_members_with_other_groups"), 1.0);
+    let listing = cluster.nodes[0].http().get("/api/v1/groups").json();
+    assert_eq!(listing["members_with_other_groups"], serde_json::json!(["node-3"]));
     let said = || cluster.nodes[0].stderr().matches("its groups are not those of this node").count();
     eventually("it is said", || said() == 1);
     fs::write(&other.path, origin.config(PATIENT)).expect("it can be written");

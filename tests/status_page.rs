@@ -18,6 +18,7 @@ macro_rules! page {
 page!(alone);
 page!(cluster);
 page!(forms);
+page!(groups);
 
 #[test]
 fn every_python_file_is_run() {

@@ -110,9 +110,9 @@ class Cluster:
 
         poll(agree, f"{len(self.nodes)} nodes are one cluster")
 
-    def add(self, node_id):
-        """One more node, which is a member when this returns."""
-        self.nodes.append(self._start(node_id))
+    def add(self, node_id, *arguments):
+        """One more node, which is a member when this returns; `arguments` are its alone."""
+        self.nodes.append(self._start(node_id, *arguments))
         self.whole()
 
     def kill(self, number):
@@ -130,11 +130,11 @@ class Cluster:
             node.stop()
         self._etcd.stop()
 
-    def _start(self, node_id):
+    def _start(self, node_id, *arguments):
         options = {
             "--etcd-endpoints": self._etcd.address,
             "--cluster": "clients",
             "--node-id": node_id,
             "--peer-listen": f"{INSIDE}:{free_port(INSIDE)}",
         }
-        return Server(*(word for option in options.items() for word in option), *self._arguments)
+        return Server(*(word for option in options.items() for word in option), *self._arguments, *arguments)

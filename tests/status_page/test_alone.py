@@ -88,7 +88,7 @@ def test_asks_nobody_else_and_complains_of_nothing(page, server):
     page.wait_for(lambda: chart_line(page, 0), "the page has polled twice")
     assert page.complaints() == []
     asked = {re.sub(r"seconds=\d+$", "", url) for url in page.requests() if not url.startswith("data:image/svg+xml,")}
-    paths = ["", "api/v1/cluster", "api/v1/stats?scope=cluster", "api/v1/history?scope=cluster&"]
+    paths = ["", "api/v1/cluster", "api/v1/stats?scope=cluster", "api/v1/history?scope=cluster&", "api/v1/groups"]
     assert asked == {server.http + path for path in paths}
 
 
@@ -122,10 +122,11 @@ def test_tells_of_writes_that_failed(browser):
         server.stop()
 
 
-def test_shows_no_part_of_a_cluster(page):
+def test_shows_no_part_of_a_cluster_and_no_groups(page):
     assert page.texts("[data-cluster]") == []
     assert page.text("#cluster-facts") is None
     assert page.text("#facts").startswith("Standing")
+    assert page.text("#groups-panel") is None
 
 
 @pytest.mark.parametrize("width", WIDTHS)

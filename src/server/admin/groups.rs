@@ -20,6 +20,8 @@ pub(super) struct Listing {
     groups: Vec<Shown>,
     /// The same on all nodes that have the same groups.
     digest: String,
+    /// By id. All nodes should have the same groups.
+    members_with_other_groups: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -84,7 +86,14 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Listing> {
     let shown = groups.iter().map(|group| Shown::new(group, uses.get(&*group.options.prefix)));
     let mut shown: Vec<Shown> = shown.collect();
     shown.sort_by(|one, other| one.name.cmp(&other.name));
-    Json(Listing { groups: shown, digest: format!("{:016x}", groups.digest()) })
+    Json(Listing {
+        groups: shown,
+        digest: format!("{:016x}", groups.digest()),
+        members_with_other_groups: admin
+            .cluster()
+            .map(|shared| shared.pings.with_other_groups())
+            .unwrap_or_default(),
+    })
 }
 
 pub(super) async fn flush(
