@@ -227,7 +227,7 @@ fn metrics_count_what_clients_do() {
 fn metrics_are_all_there_and_documented() {
     let origin = Origin::start();
     let config = NamedTempFile::new().expect("a temporary file can be made");
-    fs::write(config.path(), origin.config("wait = '60s'")).expect("it can be written");
+    fs::write(config.path(), origin.config("wait = '60s'\nmax-bytes = '2m'")).expect("it can be written");
     let config = ["--config", config.path().to_str().expect("UTF-8")];
     let cluster = Cluster::start_with(2, &[&STEADY[..], &config].concat());
     let mut wire = cluster.nodes[0].connect();
