@@ -1,6 +1,7 @@
 //! Groups with origins: what is loaded, how often, for whom, and what wins over it.
 
 mod budgets;
+mod crowd;
 mod promise;
 mod sql;
 mod unchanged;

@@ -40,8 +40,10 @@
 //! since no time passes while a command is executed.
 
 mod clients;
+mod database;
 mod etcd;
 mod leases;
+mod look_aside;
 mod memory;
 mod operator;
 mod parked;
@@ -60,13 +62,16 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use filbert::cluster::State;
+use filbert::testkit::network::Network;
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::simulation::clients::{KINDS, Kind, Reader, Writer};
+use crate::simulation::database::{Database, PREFIX};
+use crate::simulation::look_aside::LookAside;
 use crate::simulation::operator::Harm;
 use crate::simulation::world::World;
-use crate::support::history::{Ending, Found, History, Moment};
+use crate::support::history::{Ending, Found, History, Moment, Read, What, Write};
 use crate::support::shown::kept;
 
 /// Histories of a run.
@@ -84,6 +89,27 @@ const SHOWN: usize = 2;
 
 #[test]
 fn no_old_value_comes_back() {
+    let told = run(false);
+    let sum = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
+    let (reads, hits) = (sum(|told| told.reads), sum(|told| told.hits));
+    let (writes, acknowledged) = (sum(|told| told.writes), sum(|told| told.acknowledged));
+    // A cluster that answers nothing breaks no promise.
+    assert!(
+        told.len() < 100 || hits * 3 > reads && acknowledged * 2 > writes,
+        "{hits} hits, {acknowledged} writes"
+    );
+}
+
+#[test]
+fn no_old_value_comes_back_from_a_database() {
+    let told = run(true);
+    let sum = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
+    let (reads, hits, loaded) = (sum(|told| told.reads), sum(|told| told.hits), sum(|told| told.loaded));
+    assert!(told.len() < 100 || hits * 3 > reads && loaded * 3 > hits, "{hits} hits, {loaded} loaded");
+}
+
+/// Runs the histories of all seeds, with a database or without. Nothing in them may be wrong.
+fn run(has_database: bool) -> Vec<Told> {
     let seeds = seeds();
     let (next, told) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -94,7 +120,7 @@ fn no_old_value_comes_back() {
                     if !seeds.contains(&seed) {
                         break;
                     }
-                    let history = simulate(seed);
+                    let history = simulate(seed, has_database);
                     told.lock().push(history);
                 }
             });
@@ -110,18 +136,17 @@ fn no_old_value_comes_back() {
     let seeds_of_wrong: Vec<_> = wrong.iter().map(|history| history.seed).collect();
     assert!(wrong.is_empty(), "{} of {} histories are wrong: {seeds_of_wrong:?}", wrong.len(), told.len());
     let sum = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
-    let (reads, hits) = (sum(|told| told.reads), sum(|told| told.hits));
-    let (writes, acknowledged) = (sum(|told| told.writes), sum(|told| told.acknowledged));
     println!(
-        "{} histories: {reads} reads, {hits} hits, {writes} writes, {acknowledged} acknowledged, {} views",
+        "{} histories: {} reads, {} hits, {} of them loaded, {} writes, {} acknowledged, {} views",
         told.len(),
+        sum(|told| told.reads),
+        sum(|told| told.hits),
+        sum(|told| told.loaded),
+        sum(|told| told.writes),
+        sum(|told| told.acknowledged),
         sum(|told| told.views),
     );
-    // A cluster that answers nothing breaks no promise.
-    assert!(
-        told.len() < 100 || hits * 3 > reads && acknowledged * 2 > writes,
-        "{hits} hits, {acknowledged} writes"
-    );
+    told
 }
 
 /// The seeds to run.
@@ -136,7 +161,10 @@ fn seeds() -> Range<u64> {
 #[test]
 fn a_seed_replays() {
     for seed in 0..20 {
-        assert_eq!(simulate(seed).digest, simulate(seed).digest, "seed {seed}");
+        for has_database in [false, true] {
+            let digest = || simulate(seed, has_database).digest;
+            assert_eq!(digest(), digest(), "seed {seed}");
+        }
     }
 }
 
@@ -150,25 +178,32 @@ struct Told {
     digest: u64,
     reads: usize,
     hits: usize,
+    /// Hits with a value of the database.
+    loaded: usize,
     writes: usize,
     acknowledged: usize,
     views: usize,
 }
 
-/// Runs the history of a seed.
-fn simulate(seed: u64) -> Told {
+/// Runs the history of a seed, with a database or without.
+fn simulate(seed: u64, has_database: bool) -> Told {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime that does no IO");
-    let told = runtime.block_on(async { timeout(HANG, history(seed)).await });
+    let told = runtime.block_on(async { timeout(HANG, history(seed, has_database)).await });
     told.unwrap_or_else(|_| Told { seed, wrong: "it hangs".to_owned(), ..Told::default() })
 }
 
-async fn history(seed: u64) -> Told {
+async fn history(seed: u64, has_database: bool) -> Told {
     let mut rng = Rng::with_seed(seed);
-    let kinds: Vec<Kind> =
-        (0..rng.usize(3..=6)).map(|_| rng.choice(KINDS).expect("there are some")).collect();
-    let names = (0..kinds.len()).map(|key| format!("{key}-{:04x}", rng.u16(..))).collect();
-    let world = World::new(seed, rng.usize(3..=5), names);
+    let count = if has_database { rng.usize(..=1) } else { rng.usize(3..=6) };
+    let kinds: Vec<Kind> = (0..count).map(|_| rng.choice(KINDS).expect("there are some")).collect();
+    let loadable: Vec<usize> =
+        if has_database { (count..count + rng.usize(2..=4)).collect() } else { Vec::new() };
+    let mut names: Vec<_> = (0..count).map(|key| format!("{key}-{:04x}", rng.u16(..))).collect();
+    names.extend(loadable.iter().map(|key| format!("{PREFIX}{key}-{:04x}", rng.u16(..))));
+    let network = Network::new(seed);
+    let database = has_database.then(|| Database::new(network.clone(), &mut rng));
+    let world = World::new(seed, rng.usize(3..=5), names, network, database);
     let harm = Harm::of(&mut rng);
     let until = Moment::from_millis(rng.u64(1_500..3_500));
     operator::begin(&world, &mut rng);
@@ -179,21 +214,61 @@ async fn history(seed: u64) -> Told {
         let writer = Writer::new(key, *kind, &world.keys[key]);
         tokio::spawn(writer.run(world.clone(), until, world.rng(10 + key as u64)))
     });
-    let reading = (0..READERS).map(|reader| {
+    let reading = (0..if kinds.is_empty() { 0 } else { READERS }).map(|reader| {
         let rng = world.rng(100 + reader as u64);
         tokio::spawn(Reader::default().run(world.clone(), kinds.clone(), until, rng))
     });
     let (writing, reading): (Vec<_>, Vec<_>) = (writing.collect(), reading.collect());
-    let (mut histories, mut readers) = (Vec::new(), Vec::new());
+    let looking_aside = tokio::spawn(look_aside(world.clone(), loadable, until));
+    let (mut histories, mut reads, mut lineages) = (Vec::new(), Vec::new(), Vec::new());
     for writer in writing {
         histories.push(writer.await.expect("no writer panics").history);
     }
     for reader in reading {
-        readers.push(reader.await.expect("no reader panics"));
+        let reader = reader.await.expect("no reader panics");
+        reads.extend(reader.reads);
+        lineages.extend(reader.lineages);
     }
+    let (loaded, reads_of_loaded) = looking_aside.await.expect("no client panics");
+    histories.extend(loaded);
+    reads.extend(reads_of_loaded);
     harming.await.expect("no operator panics");
     end(&world, &mut rng).await;
-    judge(seed, &world, histories, &readers)
+    judge(seed, &world, histories, &reads, &lineages)
+}
+
+/// The clients of the keys that have a value in the database.
+async fn look_aside(
+    world: Arc<World>,
+    keys: Vec<usize>,
+    until: Moment,
+) -> (Vec<History>, Vec<(usize, Read)>) {
+    let Some(database) = &world.database else { return Default::default() };
+    let mut rng = world.rng(2);
+    let flushes = rng.bool();
+    let flushing =
+        flushes.then(|| tokio::spawn(operator::flush_prefixes(world.clone(), until, world.rng(3))));
+    let writing = keys.iter().map(|key| {
+        let writer = LookAside::new(*key, &world.keys[*key], flushes);
+        tokio::spawn(writer.run(world.clone(), until, world.rng(10 + *key as u64)))
+    });
+    let reading = (0..READERS).map(|reader| {
+        let rng = world.rng(200 + reader as u64);
+        tokio::spawn(look_aside::read_all(world.clone(), keys.clone(), until, rng))
+    });
+    let (writing, reading): (Vec<_>, Vec<_>) = (writing.collect(), reading.collect());
+    let (mut histories, mut reads) = (Vec::new(), Vec::new());
+    for writer in writing {
+        let history = writer.await.expect("no writer panics").history;
+        histories.push(History { outlives: Some(database.outlives()), ..history });
+    }
+    for reader in reading {
+        reads.extend(reader.await.expect("no reader panics"));
+    }
+    if let Some(flushing) = flushing {
+        flushing.await.expect("no flush panics");
+    }
+    (histories, reads)
 }
 
 /// Makes everything well, sees that it is, and stops everything.
@@ -210,6 +285,7 @@ async fn end(world: &Arc<World>, rng: &mut Rng) {
     // Whoever was given up is tried again after three seconds at the latest.
     sleep(Duration::from_secs(4)).await;
     clients::agree(world, rng).await;
+    look_aside::agree(world, rng).await;
     world.processes().iter().for_each(|process| world.kill(process));
     sleep(Duration::from_secs(1)).await;
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
@@ -218,16 +294,22 @@ async fn end(world: &Arc<World>, rng: &mut Rng) {
     }
 }
 
-fn judge(seed: u64, world: &World, mut histories: Vec<History>, readers: &[Reader]) -> Told {
+fn judge(
+    seed: u64,
+    world: &World,
+    mut histories: Vec<History>,
+    reads: &[(usize, Read)],
+    lineages: &[(usize, Vec<u64>)],
+) -> Told {
     let (events, flushes) = (world.events(), world.flushes());
     let mut told = Told { seed, views: world.etcd.present().epoch as usize, ..Told::default() };
     let mut hasher = DefaultHasher::new();
     let mut offences = world.violations();
     let mut shown = String::new();
     for (key, history) in histories.iter_mut().enumerate() {
-        verdict::reads_of(readers, key, history);
+        verdict::reads_of(reads, key, history);
         told.count(history);
-        let lineages = readers.iter().flat_map(|reader| &reader.lineages).filter(|(of, _)| *of == key);
+        let lineages = lineages.iter().filter(|(of, _)| *of == key);
         let lineages: Vec<_> = lineages.map(|(_, numbers)| numbers).collect();
         offences.extend(verdict::of(history, &lineages, &flushes));
         let text = history.shown(&events);
@@ -244,9 +326,13 @@ fn judge(seed: u64, world: &World, mut histories: Vec<History>, readers: &[Reade
 impl Told {
     fn count(&mut self, history: &History) {
         self.reads += history.reads.len();
-        self.hits += history.reads.iter().filter(|read| matches!(read.found, Found::Value(_))).count();
-        self.writes += history.writes.len();
-        let acknowledged = history.writes.iter().filter(|write| write.ending == Ending::Acknowledged);
-        self.acknowledged += acknowledged.count();
+        let loaded = history.reads.iter().filter(|read| matches!(read.found, Found::Loaded(_))).count();
+        let written = history.reads.iter().filter(|read| matches!(read.found, Found::Value(_))).count();
+        self.loaded += loaded;
+        self.hits += loaded + written;
+        let is_clients = |write: &&Write| matches!(write.what, What::Store | What::Delete);
+        self.writes += history.writes.iter().filter(is_clients).count();
+        let is_acknowledged = |write: &&Write| write.ending == Ending::Acknowledged;
+        self.acknowledged += history.writes.iter().filter(is_clients).filter(is_acknowledged).count();
     }
 }

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -54,7 +54,7 @@ pub struct Loads {
 /// That there is no value.
 #[derive(Debug, Clone, Copy)]
 struct Negative {
-    until: StdInstant,
+    until: Instant,
     /// The store's generation when it was asked for: with another one, it may have changed.
     generation: Generation,
 }
@@ -149,7 +149,7 @@ impl Loads {
     pub fn is_negative(&self, store: &Store, key: &[u8]) -> bool {
         let negative = self.negatives.lock().peek(key).copied();
         negative.is_some_and(|Negative { until, generation }| {
-            until > StdInstant::now() && generation == store.generation(store.clock().now())
+            until > Instant::now() && generation == store.generation(store.clock().now())
         })
     }
 
@@ -316,7 +316,7 @@ impl Loads {
     fn note_absent(&self, key: &[u8], group: &Group, generation: Generation) {
         let ttl = group.options.negative_ttl;
         if !ttl.is_zero() {
-            let negative = Negative { until: StdInstant::now() + ttl, generation };
+            let negative = Negative { until: Instant::now() + ttl, generation };
             self.negatives.lock().put(key.into(), negative);
         }
     }

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::clustered::Clustered;
+use crate::cluster::State;
+use crate::pb;
+use crate::store::TooManyFlushes;
 
 /// How long to wait before members are asked again that went by another view.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -19,17 +24,18 @@ impl Clustered {
     /// # Errors
     /// Who has not confirmed it within [`Clustered::patience_with_all`].
     pub async fn flush_prefix(&self, prefix: &[u8]) -> Result<(), String> {
-        let shared = self.context();
+        let prefix = Bytes::copy_from_slice(prefix);
+        let membership = &self.context().membership;
         let until = Instant::now() + self.patience_with_all();
         loop {
-            let state = shared.membership.state();
+            let state = membership.state();
             let unsure = if state.is_converged() {
                 let left = until.saturating_duration_since(Instant::now());
-                shared.pings.flush_prefix(prefix, &state, left).await
+                self.flush_members(&prefix, &state, left).await
             } else {
                 state.unconfirmed().map(str::to_owned).collect()
             };
-            let after = shared.membership.state();
+            let after = membership.state();
             if state.is_converged() && unsure.is_empty() && after.epoch == state.epoch {
                 return Ok(());
             }
@@ -40,5 +46,35 @@ impl Clustered {
             }
             sleep(ASK_AGAIN).await;
         }
+    }
+
+    /// Has every member of a view flush, this node included. Returns the ids of those that have not confirmed it by the
+    /// deadline, or went by another epoch when they did.
+    async fn flush_members(&self, prefix: &Bytes, state: &State, deadline: Duration) -> Vec<String> {
+        let (context, epoch) = (self.context(), state.epoch);
+        let mut calls = JoinSet::new();
+        for member in state.view.members.values() {
+            let call = Some(context.me.call(&member.id));
+            let request = pb::FlushPrefixRequest { call, prefix: prefix.clone() };
+            let (id, flushing) = (member.id.clone(), context.transport.flush_prefix(member, request));
+            calls.spawn(async move {
+                let is_sure =
+                    matches!(timeout(deadline, flushing).await, Ok(Ok(reply)) if reply.epoch == epoch);
+                (!is_sure).then_some(id)
+            });
+        }
+        // None of them panics.
+        let mut unsure: Vec<String> = calls.join_all().await.into_iter().flatten().collect();
+        unsure.sort_unstable();
+        unsure
+    }
+
+    /// Flushes in this node. Returns the epoch that it goes by afterwards: whoever asks must hear of a view that came
+    /// meanwhile.
+    pub(super) fn flush_prefix_here(&self, prefix: &[u8]) -> Result<u64, TooManyFlushes> {
+        let context = self.context();
+        context.store.flush_prefix(prefix)?;
+        context.loads.forget_negatives();
+        Ok(context.membership.state().epoch)
     }
 }

@@ -15,6 +15,7 @@ use crate::pb::outcome::Kind;
 use crate::peer::PendingOp;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
 use crate::stats::Counter;
+use crate::store::TooManyFlushes;
 
 /// A thread keeps its buffer for outcomes up to this size.
 const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
@@ -40,6 +41,10 @@ impl Executor for Clustered {
 
     async fn load(&self, request: pb::LoadRequest) -> Result<pb::Outcome, Broken> {
         self.load_for_peer(request).await
+    }
+
+    fn flush_prefix(&self, prefix: &[u8]) -> Result<u64, TooManyFlushes> {
+        self.flush_prefix_here(prefix)
     }
 }
 

@@ -1,6 +1,8 @@
 //! When an origin is not asked for a while: after failures in a row, so that clients do not wait for each of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Failures in a row after which it is not asked.
 const FAILURES_MAX: u32 = 5;

@@ -9,8 +9,6 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::cluster::State;
-use crate::cluster::view::Member;
 use crate::pb;
 use crate::pb::peer_client::PeerClient;
 use crate::peer::grpc::MESSAGE_BYTES_MAX;
@@ -44,19 +42,6 @@ impl Pings {
         replies.await.into_iter().filter(|(_, reply)| reply.is_none()).map(|(id, _)| id).collect()
     }
 
-    /// Has every member of this view flush the keys with a prefix, this node included. Returns the ids of members that have
-    /// not confirmed it by the deadline, or were at another epoch when they did.
-    pub async fn flush_prefix(&self, prefix: &[u8], state: &State, deadline: Duration) -> Vec<String> {
-        let (prefix, epoch) = (Bytes::copy_from_slice(prefix), state.epoch);
-        let members = self.members_of(&state.view);
-        let replies = self.call_each(members, deadline, move |mut client, call| {
-            let prefix = prefix.clone();
-            async move { client.flush_prefix(pb::FlushPrefixRequest { call: Some(call), prefix }).await }
-        });
-        let is_sure = |reply: &Option<pb::FlushPrefixReply>| reply.is_some_and(|reply| reply.epoch == epoch);
-        replies.await.into_iter().filter(|(_, reply)| !is_sure(reply)).map(|(id, _)| id).collect()
-    }
-
     /// Makes the same call to everyone at the same time. When this is dropped, so are the calls.
     async fn call_all<T, F>(
         &self,
@@ -67,22 +52,9 @@ impl Pings {
         T: Send + 'static,
         F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
     {
-        self.call_each(self.members(), deadline, call).await
-    }
-
-    async fn call_each<T, F>(
-        &self,
-        members: Vec<(Member, Option<Channel>)>,
-        deadline: Duration,
-        call: impl Fn(PeerClient<Channel>, pb::Call) -> F + Clone + Send + 'static,
-    ) -> Vec<(String, Option<T>)>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
-    {
         let mut answers = Vec::new();
         let mut calls = JoinSet::new();
-        for (member, channel) in members {
+        for (member, channel) in self.members() {
             let (id, grpc, call) = (member.id.clone(), self.grpc().clone(), call.clone());
             let named = self.me().call(&id);
             calls.spawn(async move {

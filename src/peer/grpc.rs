@@ -16,7 +16,7 @@ use crate::pb::peer_client::PeerClient;
 use crate::peer::link::batches::Batches;
 use crate::peer::options::Options;
 use crate::peer::tls;
-use crate::peer::transport::{Error, Loading, Opening, OutcomeStream, Transport, innermost};
+use crate::peer::transport::{Calling, Error, Opening, OutcomeStream, Transport, innermost};
 
 /// The largest message: an item of the largest size that can be set, 1 GiB, and the rest of a full batch.
 pub const MESSAGE_BYTES_MAX: usize = (1 << 30) + (16 << 20);
@@ -108,6 +108,16 @@ impl Grpc {
         Ok(client.load(request).await?.into_inner().outcome.unwrap_or_default())
     }
 
+    async fn call_flush_prefix(
+        self,
+        to: Member,
+        request: pb::FlushPrefixRequest,
+    ) -> Result<pb::FlushPrefixReply, Error> {
+        // A new connection: an old one may be silent for long after the network has healed.
+        let mut client = PeerClient::new(self.connect(&to).await?);
+        Ok(client.flush_prefix(request).await?.into_inner())
+    }
+
     async fn forward(self, to: Member, batches: Batches) -> Result<OutcomeStream, Error> {
         let channel = self.connect(&to).await?;
         let mut client = PeerClient::new(channel)
@@ -128,7 +138,11 @@ impl Transport for Grpc {
         Box::pin(self.clone().forward(to.clone(), batches))
     }
 
-    fn load(&self, to: &Member, request: pb::LoadRequest) -> Loading {
+    fn load(&self, to: &Member, request: pb::LoadRequest) -> Calling<pb::Outcome> {
         Box::pin(self.clone().call_load(to.clone(), request))
+    }
+
+    fn flush_prefix(&self, to: &Member, request: pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply> {
+        Box::pin(self.clone().call_flush_prefix(to.clone(), request))
     }
 }

@@ -152,11 +152,6 @@ impl Pings {
     /// connection over which it has answered its last ping.
     pub(super) fn members(&self) -> Vec<(Member, Option<Channel>)> {
         let view = self.view.lock().clone();
-        self.members_of(&view)
-    }
-
-    /// Likewise, of this view.
-    pub(super) fn members_of(&self, view: &View) -> Vec<(Member, Option<Channel>)> {
         let peers = self.peers.lock();
         let channel = |member: &Member| peers.get(&key(member)).and_then(|peer| peer.channel.clone());
         view.members.values().map(|member| (member.clone(), channel(member))).collect()

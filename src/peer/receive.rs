@@ -16,6 +16,7 @@ use crate::pb;
 use crate::pb::OpRef;
 use crate::peer::identity::Identity;
 use crate::peer::yielder::{Yielder, generate};
+use crate::store::TooManyFlushes;
 
 /// Something is sent at least this often, so that the caller's idea of the time here stays fresh (`link::peer_clock`).
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -44,6 +45,13 @@ pub trait Executor: Send + Sync + 'static {
     /// # Errors
     /// The operation cannot be read.
     fn load(&self, request: pb::LoadRequest) -> impl Future<Output = Result<pb::Outcome, Broken>> + Send;
+
+    /// Makes everything dead that lies here under keys with this prefix. Returns the epoch that this node goes by
+    /// afterwards.
+    ///
+    /// # Errors
+    /// Too many prefixes are being flushed.
+    fn flush_prefix(&self, prefix: &[u8]) -> Result<u64, TooManyFlushes>;
 }
 
 /// Outcomes leave once their values have this many bytes.

@@ -29,6 +29,7 @@ use crate::peer::options::Options;
 use crate::peer::receive::{Batch, Broken, Executor};
 use crate::peer::transport::Transport;
 use crate::peer::{Answer, PendingOp};
+use crate::store::TooManyFlushes;
 use crate::testkit::network::Network;
 
 const MS: Duration = Duration::from_millis(1);
@@ -102,6 +103,10 @@ impl Executor for Owner {
 
     async fn load(&self, _: pb::LoadRequest) -> Result<pb::Outcome, Broken> {
         Ok(pb::Outcome { kind: Kind::NotFound.into(), ..pb::Outcome::default() })
+    }
+
+    fn flush_prefix(&self, _: &[u8]) -> Result<u64, TooManyFlushes> {
+        Ok(self.epoch())
     }
 }
 

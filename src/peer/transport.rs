@@ -1,4 +1,4 @@
-//! How a stream to another node is opened.
+//! How other nodes are reached: a stream to each, and calls.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,14 +16,14 @@ pub trait Transport: Send + Sync + 'static {
     fn open(&self, to: &Member, batches: Batches) -> Opening;
 
     /// Asks a member to load a value, and waits for it.
-    fn load(&self, to: &Member, request: pb::LoadRequest) -> Loading {
-        _ = (to, request);
-        Box::pin(async { Err(Error::Ended("nothing is loaded this way".to_owned())) })
-    }
+    fn load(&self, to: &Member, request: pb::LoadRequest) -> Calling<pb::Outcome>;
+
+    /// Has a member flush the keys with a prefix. A call that is given up may be carried out later.
+    fn flush_prefix(&self, to: &Member, request: pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply>;
 }
 
-/// A value that is being loaded.
-pub type Loading = Pin<Box<dyn Future<Output = Result<pb::Outcome, Error>> + Send>>;
+/// A call under way.
+pub type Calling<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 /// A stream that comes about.
 pub type Opening = Pin<Box<dyn Future<Output = Result<OutcomeStream, Error>> + Send>>;

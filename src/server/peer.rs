@@ -64,14 +64,8 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// Drops everything that was stored before the given number of seconds passed.
     fn flush(&self, delay_seconds: u32);
 
-    /// Drops everything under keys with this prefix.
-    ///
-    /// # Errors
-    /// Too many prefixes are being flushed.
-    fn flush_prefix(&self, prefix: &[u8]) -> Result<(), TooManyFlushes> {
-        _ = prefix;
-        Ok(())
-    }
+    /// Looks for dead items now.
+    fn sweep(&self) {}
 }
 
 /// What answers other nodes; cheap to clone.
@@ -204,8 +198,8 @@ impl PeerHandler for Behind {
         self.context.store.flush_all(&caller, Exptime::In(delay_seconds));
     }
 
-    fn flush_prefix(&self, prefix: &[u8]) -> Result<(), TooManyFlushes> {
-        self.context.flush_prefix(prefix)
+    fn sweep(&self) {
+        self.context.sweep_now();
     }
 }
 
@@ -373,11 +367,11 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         let visit = Visit::of(request.extensions());
         let request = request.into_inner();
         self.service.caller(&visit, request.call)?;
-        let flushed = self.service.node.flush_prefix(&request.prefix);
-        flushed
+        let flushed = self.executor.flush_prefix(&request.prefix);
+        let epoch = flushed
             .map_err(|TooManyFlushes| Status::resource_exhausted("too many prefixes are being flushed"))?;
-        // Not before: whoever asks must hear of a view that came meanwhile.
-        Ok(Response::new(pb::FlushPrefixReply { epoch: self.service.membership.state().epoch }))
+        self.service.node.sweep();
+        Ok(Response::new(pb::FlushPrefixReply { epoch }))
     }
 
     async fn load(&self, request: Request<pb::LoadRequest>) -> Result<Response<pb::LoadReply>, Status> {

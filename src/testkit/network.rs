@@ -1,13 +1,14 @@
-//! Streams between nodes of one process. Messages take their time, get lost or get stuck, as a test says. With
+//! Streams and calls between nodes of one process. Messages take their time, get lost or get stuck, as a test says. With
 //! tokio's time paused and one thread, a seed replays everything.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -20,8 +21,9 @@ use crate::pb;
 use crate::peer::identity::Identity;
 use crate::peer::link::batches::Batches;
 use crate::peer::receive::{Executor, serve_stream};
-use crate::peer::transport::{Error, Opening, OutcomeStream, Transport};
+use crate::peer::transport::{Calling, Error, Opening, OutcomeStream, Transport};
 use crate::peer::yielder::generate;
+use crate::store::TooManyFlushes;
 
 /// Messages on their way in one direction of a stream; then it is as if HTTP/2 had no room.
 const ON_THEIR_WAY: usize = 256;
@@ -74,6 +76,8 @@ type Outgoing = Pin<Box<dyn Stream<Item = Result<pb::Outcomes, Status>> + Send>>
 #[derive(Clone)]
 struct Node {
     serve: Arc<dyn Fn(Incoming) -> Outgoing + Send + Sync>,
+    load: Arc<dyn Fn(pb::LoadRequest) -> Calling<pb::Outcome> + Send + Sync>,
+    flush_prefix: Arc<dyn Fn(pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply> + Send + Sync>,
     /// Cancelled when the node is killed.
     end: CancellationToken,
 }
@@ -99,11 +103,21 @@ impl Network {
         self.kill(&me.id);
         let id = me.id.clone();
         let (me, end) = (Arc::new(me), CancellationToken::new());
-        let stop = end.clone();
-        let serve = move |incoming: Incoming| -> Outgoing {
-            Box::pin(serve_stream(executor.clone(), me.clone(), stop.clone(), incoming))
+        let node = Node {
+            serve: Arc::new({
+                let (executor, me, stop) = (executor.clone(), me.clone(), end.clone());
+                move |incoming| Box::pin(serve_stream(executor.clone(), me.clone(), stop.clone(), incoming))
+            }),
+            load: Arc::new({
+                let (executor, me) = (executor.clone(), me.clone());
+                move |request| Box::pin(load(executor.clone(), me.clone(), request))
+            }),
+            flush_prefix: Arc::new(move |request| {
+                Box::pin(std::future::ready(flush_prefix(&*executor, &me, request)))
+            }),
+            end,
         };
-        self.0.state.lock().nodes.insert(id, Node { serve: Arc::new(serve), end });
+        self.0.state.lock().nodes.insert(id, node);
     }
 
     /// Ends a node without a word: it executes nothing more, and its callers' streams break.
@@ -140,7 +154,21 @@ impl Network {
         self.cut_of(&way(from, to)).is_some()
     }
 
-    /// How many tasks work for streams that are not over.
+    /// Returns when a message has arrived that leaves now; never when it is lost.
+    ///
+    /// # Errors
+    /// The way is broken.
+    pub async fn carry(&self, from: &str, to: &str) -> Result<(), Error> {
+        let way = way(from, to);
+        let broken = self.wait_for(|| self.cut_of(&way) == Some(Cut::Broken));
+        tokio::select! {
+            biased;
+            () = broken => Err(Error::Ended("the network is cut".to_owned())),
+            () = self.travel(&way) => Ok(()),
+        }
+    }
+
+    /// How many tasks work for streams and calls that are not over.
     pub fn tasks(&self) -> usize {
         self.0.tasks.len()
     }
@@ -160,6 +188,15 @@ impl Network {
             }
         };
         (state.cuts.get(way) != Some(&Cut::Lost)).then(|| Instant::now() + delay)
+    }
+
+    /// Returns when a message has arrived that leaves now; never when it is lost.
+    async fn travel(&self, way: &Way) {
+        match self.arrival(way) {
+            Some(arrival) => sleep_until(arrival).await,
+            None => pending().await,
+        }
+        self.passable(way).await;
     }
 
     /// Returns when nothing is held up on the way.
@@ -214,11 +251,7 @@ impl Network {
             if self.cut_of(way) == Some(Cut::Broken) {
                 return refused("the network is cut");
             }
-            match self.arrival(way) {
-                Some(arrival) => sleep_until(arrival).await,
-                None => std::future::pending().await,
-            }
-            self.passable(way).await;
+            self.travel(way).await;
         }
         let node = self.0.state.lock().nodes.get(&there.1).cloned();
         let Some(node) = node else { return refused("nobody is there") };
@@ -247,6 +280,41 @@ impl Network {
             _ = answers.send(Err(Error::Ended("the stream broke".to_owned()))).await;
         });
         Ok(Box::pin(ReceiverStream::new(answered)))
+    }
+
+    /// Makes a call: the question and the answer take their ways. What has left arrives, and is answered, even when the
+    /// caller has gone.
+    async fn call<T: Send + 'static>(
+        self,
+        there: Way,
+        answer: impl FnOnce(&Node) -> Calling<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let back = way(&there.1, &there.0);
+        let Some(arrival) = self.arrival(&there) else { return pending().await };
+        let (sender, answered) = oneshot::channel();
+        self.0.tasks.spawn({
+            let (network, there) = (self.clone(), there.clone());
+            async move {
+                sleep_until(arrival).await;
+                network.passable(&there).await;
+                let node = network.0.state.lock().nodes.get(&there.1).cloned();
+                let Some(node) = node else { return };
+                let answer = answer(&node);
+                if let Some(answer) = node.end.run_until_cancelled(answer).await {
+                    _ = sender.send(answer);
+                }
+            }
+        });
+        let returned = async {
+            let answer = answered.await.map_err(|_| Error::Ended("nobody is there".to_owned()))?;
+            self.travel(&back).await;
+            answer
+        };
+        tokio::select! {
+            biased;
+            () = self.broken(&there, &back) => Err(Error::Ended("the network is cut".to_owned())),
+            answer = returned => answer,
+        }
     }
 
     /// What arrives at a node.
@@ -284,6 +352,29 @@ impl State {
     }
 }
 
+/// A node's answer to a call, to load a value.
+async fn load<E: Executor>(
+    executor: Arc<E>,
+    me: Arc<Identity>,
+    request: pb::LoadRequest,
+) -> Result<pb::Outcome, Error> {
+    me.caller(request.call.clone())?;
+    executor.load(request).await.map_err(|broken| Error::Ended(broken.to_string()))
+}
+
+/// A node's answer to a call, to flush the keys with a prefix.
+fn flush_prefix<E: Executor>(
+    executor: &E,
+    me: &Identity,
+    request: pb::FlushPrefixRequest,
+) -> Result<pb::FlushPrefixReply, Error> {
+    me.caller(request.call)?;
+    let flushed = executor.flush_prefix(&request.prefix);
+    let epoch =
+        flushed.map_err(|TooManyFlushes| Error::Ended("too many prefixes are being flushed".to_owned()))?;
+    Ok(pb::FlushPrefixReply { epoch })
+}
+
 fn way(from: &str, to: &str) -> Way {
     (from.to_owned(), to.to_owned())
 }
@@ -297,5 +388,15 @@ struct FromNode {
 impl Transport for FromNode {
     fn open(&self, to: &Member, batches: Batches) -> Opening {
         Box::pin(self.network.clone().open(way(&self.id, &to.id), batches))
+    }
+
+    fn load(&self, to: &Member, request: pb::LoadRequest) -> Calling<pb::Outcome> {
+        let there = way(&self.id, &to.id);
+        Box::pin(self.network.clone().call(there, move |node| (node.load)(request)))
+    }
+
+    fn flush_prefix(&self, to: &Member, request: pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply> {
+        let there = way(&self.id, &to.id);
+        Box::pin(self.network.clone().call(there, move |node| (node.flush_prefix)(request)))
     }
 }

@@ -80,12 +80,21 @@ impl World {
 
 #[test]
 fn no_old_value_comes_back_from_an_origin() {
+    keep_the_promise("ttl = \"1s\"\nstale-if-error = \"1s\"");
+}
+
+/// What is stale is older than the origin's value, and no older than a write.
+#[test]
+fn no_old_value_comes_back_though_values_are_renewed_behind_replies() {
+    keep_the_promise("ttl = \"2s\"\nstale-while-revalidate = \"2s\"\nrefresh-ahead = 0.9");
+}
+
+fn keep_the_promise(fields: &str) {
     let seconds = std::env::var("FILBERT_CHECKER_SECONDS").ok().and_then(|text| text.parse().ok());
     let duration = Duration::from_secs(seconds.unwrap_or(15));
     let numbers = Arc::new(AtomicU64::new(1));
     let origin = Origin::counting(numbers.clone());
-    let fields = "wait = \"1s\"\nttl = \"1s\"\nstale-if-error = \"1s\"\nmax-inflight = 4";
-    let config = Config::new(&origin.config(fields));
+    let config = Config::new(&origin.config(&format!("{fields}\nwait = \"1s\"\nmax-inflight = 4")));
     let mut cluster = Cluster::start_with(3, &config.args());
     let addrs: Vec<ClientAddr> = cluster.nodes.iter().map(|node| node.client_addr()).collect();
     let world = World {

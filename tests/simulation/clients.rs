@@ -10,7 +10,7 @@ use filbert::pb;
 use filbert::pb::outcome::Kind as Came;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::simulation::memory::{Executed, PATIENCE};
+use crate::simulation::memory::PATIENCE;
 use crate::simulation::world::World;
 use crate::support::counter::Counter;
 use crate::support::history::{Ending, Found, History, Moment, Read, Span, What, Write};
@@ -19,7 +19,7 @@ use crate::support::history::{Ending, Found, History, Moment, Read, Span, What, 
 const LATE: Duration = Duration::from_millis(10);
 
 /// The numbers of a counter tell whose it is.
-const NUMBERS_EACH: u64 = 1_000_000_000_000;
+pub const NUMBERS_EACH: u64 = 1_000_000_000_000;
 
 /// How a key is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +39,7 @@ pub const KINDS: [Kind; 6] =
     [Kind::Set, Kind::DeleteAndSet, Kind::Cas, Kind::AddAndReplace, Kind::Append, Kind::Count];
 
 /// What came of a command.
-enum Reply {
+pub enum Reply {
     Done(pb::Outcome),
     /// It was not executed.
     Refused(Unavailable),
@@ -48,7 +48,7 @@ enum Reply {
 }
 
 /// Asks any node that can be asked; waits until there is one.
-async fn ask(world: &World, rng: &mut Rng, key: &str, verb: Verb<'_>) -> (Reply, Span) {
+pub async fn ask(world: &World, rng: &mut Rng, key: &str, verb: Verb<'_>) -> (Reply, Span) {
     let process = loop {
         let nodes = world.nodes();
         let nodes = nodes.into_iter().filter(|node| !node.frozen).filter_map(|node| node.process);
@@ -59,20 +59,21 @@ async fn ask(world: &World, rng: &mut Rng, key: &str, verb: Verb<'_>) -> (Reply,
     };
     let command = Command { key: key.as_bytes(), key_binary: false, verb };
     let thread = rng.usize(..4);
-    let (began, deadline) = (world.now(), Instant::now() + PATIENCE);
-    let reply = match process.memory().execute_here(thread, &command) {
-        Executed::Here(outcome) => Reply::Done(outcome),
-        Executed::Refused(why) => Reply::Refused(why),
-        Executed::Elsewhere => match process.memory().execute(thread, &command).await {
-            Some(Ok(outcome)) => Reply::Done(outcome),
-            Some(Err(Unavailable::Unanswered)) => Reply::Unknown,
-            Some(Err(why)) => Reply::Refused(why),
-            None => {
-                // Nobody says that it failed. What is on its way may be executed until its deadline.
-                sleep_until(deadline + LATE).await;
-                Reply::Unknown
-            }
-        },
+    let patience = match &world.database {
+        // It hears that its value is loaded, waits for that, and is told.
+        Some(database) if matches!(verb, Verb::Get(get) if get.loads) => PATIENCE * 2 + database.options.wait,
+        _ => PATIENCE,
+    };
+    let (began, deadline) = (world.now(), Instant::now() + patience);
+    let reply = match process.memory().serve(thread, &command).await {
+        Some(Ok(outcome)) => Reply::Done(outcome),
+        Some(Err(Unavailable::Unanswered)) => Reply::Unknown,
+        Some(Err(why)) => Reply::Refused(why),
+        None => {
+            // Nobody says that it failed. What is on its way may be executed until its deadline.
+            sleep_until(deadline + LATE).await;
+            Reply::Unknown
+        }
     };
     if Instant::now() > deadline + LATE {
         world.accuse(format!("an answer of {} for {key} came too late", process.id));
@@ -331,7 +332,7 @@ impl Writer {
     }
 }
 
-fn ending(world: &World, done: Came, refused: &[Came], reply: &Reply) -> Ending {
+pub fn ending(world: &World, done: Came, refused: &[Came], reply: &Reply) -> Ending {
     match reply {
         Reply::Done(outcome) if outcome.kind() == done => Ending::Acknowledged,
         Reply::Done(outcome) if refused.contains(&outcome.kind()) => Ending::Refused,
@@ -344,7 +345,7 @@ fn ending(world: &World, done: Came, refused: &[Came], reply: &Reply) -> Ending 
     }
 }
 
-fn set(mode: SetMode, value: &[u8]) -> Set<'_> {
+pub fn set(mode: SetMode, value: &[u8]) -> Set<'_> {
     Set { mode, value, ..Set::PLAIN }
 }
 

@@ -246,6 +246,7 @@ async fn ask(world: &World, rng: &mut Rng, key: &str, verb: Verb<'_>) -> (Reply,
     let reply = match process.execute_here(&command) {
         Executed::Here(outcome) => Reply::Done(outcome),
         Executed::Refused(_) => Reply::Refused,
+        Executed::Loads(_) => unreachable!("there are no groups here"),
         Executed::Elsewhere => match process.memory.execute(0, &command).await {
             Some(Ok(outcome)) => Reply::Done(outcome),
             Some(Err(Unavailable::Unanswered)) => Reply::Unknown,

@@ -1,25 +1,33 @@
 //! What a process holds, and what is executed through it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use filbert::cache;
 use filbert::cache::clustered::{ClusterContext, Clustered};
+use filbert::cache::loads::{Loads, runner};
 use filbert::cache::ownership::Ownership;
 use filbert::cache::pauses::PauseDetector;
 use filbert::cache::routing::Place;
 use filbert::cache::turn::NotHere;
+use filbert::cache::{self, Cache};
 use filbert::clock::Clock;
 use filbert::cluster::{Membership, etcd};
 use filbert::command::{Command, Unavailable};
 use filbert::events::Events;
-use filbert::pb;
+use filbert::groups::{Group, Groups};
+use filbert::pb::{self, Projection};
+use filbert::peer::PendingOp;
+use filbert::peer::completions::{Answer, ReplyTo};
 use filbert::peer::identity::Identity;
 use filbert::peer::options::Options;
 use filbert::peer::pings::Pings;
-use filbert::stats::Registry;
+use filbert::stats::{Counters, Registry};
 use filbert::store::{self, Caller, Store};
 use filbert::testkit::network::Network;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a command is waited for.
@@ -31,6 +39,7 @@ const BEGINNING: u64 = 1_700_000_000;
 /// The memory of a process, and its threads' part in the cluster.
 pub struct Memory {
     store: Arc<Store>,
+    loads: Arc<Loads>,
     /// One of each thread.
     caches: Vec<Arc<Clustered>>,
     dead: CancellationToken,
@@ -41,6 +50,8 @@ pub enum Executed {
     Here(pb::Outcome),
     Refused(Unavailable),
     Elsewhere,
+    /// It waits for a load.
+    Loads(oneshot::Receiver<Answer>),
 }
 
 /// A store that holds nothing, and what decides which of its slots count.
@@ -54,38 +65,92 @@ pub fn empty() -> (Arc<Store>, Arc<Ownership>) {
 impl Memory {
     /// Starts the threads of a node and listens to the others, until it is dead.
     pub fn start(
-        id: &str,
         threads: usize,
         store: Arc<Store>,
         ownership: Arc<Ownership>,
         membership: Membership,
+        groups: Option<Groups>,
         network: &Network,
         dead: CancellationToken,
     ) -> Self {
-        let identity = Identity { cluster: "simulation".to_owned(), id: id.to_owned() };
+        let id = membership.state().me.clone();
+        let identity = Identity { cluster: "simulation".to_owned(), id: id.clone() };
         let peer = Options { operation_timeout: PATIENCE, ..Options::default() };
+        let (loads, started) = match groups {
+            Some(groups) => {
+                let (loads, started) = Loads::new(groups);
+                (loads, Some(started))
+            }
+            None => (Loads::none(), None),
+        };
         let shared = ClusterContext {
-            loads: filbert::cache::loads::Loads::none(),
+            loads: loads.clone(),
             links: Arc::default(),
             store: store.clone(),
             membership,
             ownership,
             pauses: PauseDetector::default(),
             me: Arc::new(identity.clone()),
-            transport: network.transport(id),
+            transport: network.transport(&id),
             pings: Pings::new(&etcd::Options::default(), &peer),
             options: Arc::new(peer),
         };
         let (shared, counters) = (Arc::new(shared), Registry::default().block());
         let cache = || cache::join(shared.clone(), counters.clone(), dead.clone());
         let caches: Vec<_> = std::iter::repeat_with(cache).take(threads).collect();
+        if let Some(started) = started {
+            tokio::spawn(runner::run(loads.clone(), Cache::Clustered(cache()), started, dead.clone()));
+        }
         network.start(identity, caches[0].clone());
-        Self { store, caches, dead }
+        Self { store, loads, caches, dead }
     }
 
     /// Moves its clock.
     pub fn tick(&self) {
         self.store.clock().advance(1);
+        if self.loads.groups().iter().next().is_some() {
+            // Now nothing is left of what was flushed.
+            let counters = Counters::default();
+            let caller = Caller::new(self.store.clock().now(), &counters, 0);
+            self.store.sweep(&caller, |_| ControlFlow::Continue(()));
+        }
+    }
+
+    /// Reads that wait for a load, and loads that run.
+    pub fn loading(&self) -> u64 {
+        let groups = self.loads.groups();
+        let count = |group: &Arc<Group>| {
+            group.stats.waiting.load(Ordering::Relaxed) + group.stats.inflight.load(Ordering::Relaxed)
+        };
+        groups.iter().map(count).sum()
+    }
+
+    /// Whether a load of a key may still be joined.
+    pub fn is_loading(&self, key: &str) -> bool {
+        self.store.is_loading(key.as_bytes())
+    }
+
+    /// Has every member flush the keys with a prefix; whether all have.
+    pub async fn flush_prefix(&self, prefix: &str) -> bool {
+        let flushed = self.caches[0].flush_prefix(prefix.as_bytes());
+        self.dead.run_until_cancelled(flushed).await.is_some_and(|flushed| flushed.is_ok())
+    }
+
+    /// Executes a command as a client's connection does, wherever it belongs; `None` when the process dies meanwhile.
+    pub async fn serve(
+        &self,
+        thread: usize,
+        command: &Command<'_>,
+    ) -> Option<Result<pb::Outcome, Unavailable>> {
+        match self.execute_here(thread, command) {
+            Executed::Here(outcome) => Some(Ok(outcome)),
+            Executed::Refused(why) => Some(Err(why)),
+            Executed::Elsewhere => self.execute(thread, command).await,
+            Executed::Loads(answer) => {
+                let answer = self.dead.run_until_cancelled(answer).await?;
+                Some(answer.expect("a command is always answered").result)
+            }
+        }
     }
 
     /// Executes a command in a thread as a client's connection does, when it belongs here.
@@ -95,7 +160,16 @@ impl Memory {
         match turn.execute(command, |outcome| pb::outcome(0, &outcome)) {
             Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => Executed::Elsewhere,
             Err(NotHere::Unavailable(why)) => Executed::Refused(why),
-            Err(NotHere::Load(_)) => unreachable!("there are no groups here"),
+            Err(NotHere::Load(replaces)) => {
+                let (sender, answer) = oneshot::channel();
+                let operation = turn.encode(command, Projection::Value);
+                let op = PendingOp::new(operation, 0, Instant::now(), ReplyTo::Call(sender));
+                if let Some((op, outcome)) = turn.load(op, replaces) {
+                    op.answer(Ok(outcome));
+                }
+                turn.finish().expect("no time passes here");
+                Executed::Loads(answer)
+            }
             Ok(outcome) => {
                 turn.finish().expect("no time passes here");
                 Executed::Here(outcome)

@@ -10,7 +10,8 @@ use filbert::testkit::network::{Cut, Delay};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::simulation::process::Process;
+use crate::simulation::database::{DATABASE, PREFIX};
+use crate::simulation::process::{Process, name};
 use crate::simulation::session;
 use crate::simulation::world::World;
 use crate::support::history::Moment;
@@ -94,10 +95,13 @@ pub fn end(world: &Arc<World>) {
             world.start(number);
         }
         for other in (0..nodes.len()).filter(|other| *other != number) {
-            world.network.heal(&name(number), &name(other));
             world.network.delay(&name(number), &name(other), Delay::Fixed(MS));
         }
+        for (from, to) in world.ways(number) {
+            world.network.heal(&from, &to);
+        }
     }
+    world.database.iter().for_each(|database| database.get_well());
     world.processes().iter().for_each(|process| session::register(world, process));
     let members = world.processes().iter().map(|process| (process.id.clone(), process.me())).collect();
     world.etcd.follow(members, false);
@@ -205,10 +209,11 @@ impl World {
         self.tell(format!("{} to {}: {delay:?}", name(from), name(to)));
     }
 
-    /// All ways from and to a node.
+    /// All ways from and to a node, those to the database included.
     fn ways(&self, node: usize) -> Vec<(String, String)> {
-        let others = (0..self.nodes().len()).filter(|other| *other != node);
-        others.flat_map(|other| [(name(node), name(other)), (name(other), name(node))]).collect()
+        let others = (0..self.nodes().len()).filter(|other| *other != node).map(name);
+        let others = others.chain(self.database.is_some().then(|| DATABASE.to_owned()));
+        others.flat_map(|other| [(name(node), other.clone()), (other, name(node))]).collect()
     }
 }
 
@@ -217,7 +222,23 @@ async fn confirm_flush(world: Arc<World>, began: Moment, mut rng: Rng) {
     let generation = world.etcd.present().view.flush_generation;
     let Some(process) = rng.choice(world.processes()) else { return };
     if process.membership.flushed(generation, LEASE * 2).await.is_ok() {
-        world.flushed(began);
+        world.flushed(String::new(), began);
+    }
+}
+
+/// Flushes prefixes until the moment: of single keys, of all that have a value in the database, of none.
+pub async fn flush_prefixes(world: Arc<World>, until: Moment, mut rng: Rng) {
+    let mut flushes = JoinSet::new();
+    while world.now() < until {
+        sleep(MS * rng.u32(20..600)).await;
+        let Some(process) = rng.choice(world.processes()) else { continue };
+        let key = rng.choice(&world.keys).expect("there are some");
+        let prefix = rng.choice([key, PREFIX, "other"]).expect("there are some").to_owned();
+        let world = world.clone();
+        flushes.spawn(async move { world.flush_prefix(&process, &prefix).await });
+    }
+    while let Some(flush) = flushes.join_next().await {
+        flush.expect("no flush panics");
     }
 }
 
@@ -346,8 +367,4 @@ fn delay(rng: &mut Rng) -> Delay {
 /// Not every node's weight changes: owners are computed once for each combination of weights.
 fn is_weighty(id: &str) -> bool {
     [name(0), name(1)].iter().any(|name| name == id)
-}
-
-fn name(node: usize) -> String {
-    format!("node-{}", node + 1)
 }

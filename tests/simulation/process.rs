@@ -8,6 +8,7 @@ use filbert::cache::ownership::Ownership;
 use filbert::cluster::Membership;
 use filbert::cluster::local_member::Effect;
 use filbert::cluster::view::Member;
+use filbert::groups::Groups;
 use filbert::testkit::membership::Script;
 use filbert::testkit::network::Network;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,8 @@ pub struct Process {
 
 impl Process {
     /// Starts a process of a node; one that the node had is killed.
-    pub fn start(node: usize, number: u64, network: &Network) -> Arc<Self> {
-        let id = format!("node-{}", node + 1);
+    pub fn start(node: usize, number: u64, groups: Option<Groups>, network: &Network) -> Arc<Self> {
+        let id = name(node);
         let (store, ownership) = memory::empty();
         let me = Member {
             id: id.clone(),
@@ -48,8 +49,15 @@ impl Process {
         };
         let (script, membership) = Script::new(me, ownership.clone());
         let (dead, threads) = (CancellationToken::new(), 1 + number as usize % 2);
-        let memory =
-            Memory::start(&id, threads, store, ownership.clone(), membership.clone(), network, dead.clone());
+        let memory = Memory::start(
+            threads,
+            store,
+            ownership.clone(),
+            membership.clone(),
+            groups,
+            network,
+            dead.clone(),
+        );
         let (seen, silent) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(Self { node, id, number, dead, membership, seen, silent, script, ownership, memory })
     }
@@ -136,6 +144,11 @@ impl Process {
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
+}
+
+/// The id of a node.
+pub fn name(node: usize) -> String {
+    format!("node-{}", node + 1)
 }
 
 /// Numbers processes.

@@ -1,21 +1,21 @@
 //! What is wrong with what clients saw, beyond the rule that a history itself checks.
 
-use crate::simulation::clients::Reader;
 use crate::simulation::world::Flush;
-use crate::support::history::{Ending, Found, History, What};
+use crate::support::history::{Ending, Found, History, Read, What, Write};
 
 /// Everything that is wrong with one key.
 pub fn of(history: &History, lineages: &[&Vec<u64>], flushes: &[Flush]) -> Vec<String> {
     let mut wrong: Vec<String> = history.check().err().into_iter().collect();
     wrong.extend(late(history));
-    wrong.extend(flushes.iter().filter_map(|flush| unflushed(history, *flush)));
+    let flushes = flushes.iter().filter(|flush| history.key.starts_with(&flush.prefix));
+    wrong.extend(flushes.filter_map(|flush| unflushed(history, flush)));
     wrong.extend(lineages.iter().filter_map(|numbers| misgrown(history, numbers)));
     wrong
 }
 
 /// The reads of one key.
-pub fn reads_of(readers: &[Reader], key: usize, history: &mut History) {
-    let reads = readers.iter().flat_map(|reader| &reader.reads).filter(|(of, _)| *of == key);
+pub fn reads_of(reads: &[(usize, Read)], key: usize, history: &mut History) {
+    let reads = reads.iter().filter(|(of, _)| *of == key);
     history.reads.extend(reads.map(|(_, read)| read.clone()));
     history.reads.sort_by_key(|read| read.span.began);
 }
@@ -36,7 +36,8 @@ fn late(history: &History) -> Option<String> {
             // Of a counter, the same number may be another one's.
             let read = (write.numbers.start() == write.numbers.end())
                 .then(|| history.reads.iter().find(|read| is(&read.found, &|of| of == number)))??;
-            let only = history.writes.iter().filter(|other| other.numbers.contains(&number)).count() == 1;
+            let may_have = |other: &&Write| other.what == What::Store && other.numbers.contains(&number);
+            let only = history.writes.iter().filter(may_have).count() == 1;
             only.then(|| {
                 format!(
                     "{}: {number} had failed at {:.3}, was not there at {:.3}, and was read at {:.3}",
@@ -49,12 +50,26 @@ fn late(history: &History) -> Option<String> {
         })
 }
 
-/// A value of before a flush that was read when the flush was confirmed.
-fn unflushed(history: &History, flush: Flush) -> Option<String> {
+/// A value of before a flush that was read when the flush was confirmed. One of the origin is of before when it had another
+/// one by then.
+fn unflushed(history: &History, flush: &Flush) -> Option<String> {
+    let was_before = |write: &Write| write.span.ended < flush.began;
     history.reads.iter().filter(|read| read.span.began > flush.confirmed).find_map(|read| {
-        let Found::Value(number) = read.found else { return None };
-        let mut writes = history.writes.iter().filter(|write| write.numbers.contains(&number));
-        writes.all(|write| write.span.ended < flush.began).then(|| {
+        let mut writes = history.writes.iter();
+        let (number, is_old) = match read.found {
+            Found::Value(number) => {
+                let may_have = |write: &&Write| write.what == What::Store && write.numbers.contains(&number);
+                (number, writes.filter(may_have).all(was_before))
+            }
+            Found::Loaded(number) => {
+                let is_next = |write: &&Write| {
+                    matches!(write.what, What::Offer | What::Withdraw) && *write.numbers.start() > number
+                };
+                (number, writes.find(is_next).is_some_and(was_before))
+            }
+            Found::Miss | Found::Wrong(_) => return None,
+        };
+        is_old.then(|| {
             let at = read.span.began.as_secs_f64();
             format!("{}: {number} was read at {at:.3}, after {flush:?}", history.key)
         })

@@ -13,8 +13,9 @@ use filbert::testkit::network::Network;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::simulation::database::Database;
 use crate::simulation::etcd::{Etcd, Revision};
-use crate::simulation::process::{Numbers, Process};
+use crate::simulation::process::{Numbers, Process, name};
 use crate::simulation::session;
 use crate::support::history::Moment;
 
@@ -24,6 +25,8 @@ pub struct World {
     pub etcd: Etcd,
     /// The keys that clients ask for.
     pub keys: Vec<String>,
+    /// Where some of them have their values, if any do.
+    pub database: Option<Arc<Database>>,
     seed: u64,
     start: Instant,
     /// How often somebody has asked for the time.
@@ -55,26 +58,37 @@ struct Log {
     /// For each key, when its value may have been lost rightly.
     touched: Vec<Vec<Moment>>,
     flushes: Vec<Flush>,
+    /// Prefixes that somebody began to flush, and when.
+    prefixes: Vec<(String, Moment)>,
     /// The values that were read under a key with a CAS token.
     tokens: BTreeMap<(usize, u64), Vec<u8>>,
 }
 
-/// A `flush_all` that was confirmed.
-#[derive(Clone, Copy, Debug)]
+/// A flush that was confirmed.
+#[derive(Clone, Debug)]
 pub struct Flush {
+    /// What its keys begin with.
+    pub prefix: String,
     pub began: Moment,
     pub confirmed: Moment,
 }
 
 impl World {
     /// A cluster of this number of nodes, none of which runs yet.
-    pub fn new(seed: u64, nodes: usize, keys: Vec<String>) -> Arc<Self> {
+    pub fn new(
+        seed: u64,
+        nodes: usize,
+        keys: Vec<String>,
+        network: Network,
+        database: Option<Arc<Database>>,
+    ) -> Arc<Self> {
         let node = Node { process: None, busy: false, frozen: false, off_etcd: false, off_gossip: false };
         let log = Log { touched: vec![Vec::new(); keys.len()], ..Log::default() };
         Arc::new(Self {
-            network: Network::new(seed),
+            network,
             etcd: Etcd::new(),
             keys,
+            database,
             seed,
             start: Instant::now(),
             asked: AtomicU64::new(0),
@@ -121,7 +135,9 @@ impl World {
     /// Starts a process of a node that has none.
     pub fn start(self: &Arc<Self>, node: usize) -> Arc<Process> {
         let number = self.numbers.next();
-        let process = Process::start(node, number, &self.network);
+        let groups = self.database.as_ref();
+        let groups = groups.map(|database| database.groups(&name(node), self.rng(3_000_000 + number)));
+        let process = Process::start(node, number, groups, &self.network);
         self.change(node, |node| node.process = Some(process.clone()));
         self.tell(format!("{} starts", process.id));
         let session = session::run(self.clone(), process.clone(), self.rng(1_000_000 + number));
@@ -199,15 +215,29 @@ impl World {
     /// Whether a key may have been lost in this time.
     pub fn is_touched(&self, key: usize, from: Moment, to: Moment) -> bool {
         let log = self.log.lock();
+        // What was not confirmed may happen later.
+        let is_flushed =
+            |(prefix, began): &(String, Moment)| *began <= to && self.keys[key].starts_with(prefix);
         let moments = &log.touched[key];
         moments.get(moments.partition_point(|moment| *moment < from)).is_some_and(|moment| *moment <= to)
+            || log.prefixes.iter().any(is_flushed)
+    }
+
+    /// Flushes a prefix through a process.
+    pub async fn flush_prefix(&self, process: &Process, prefix: &str) {
+        self.tell(format!("{prefix} is to be flushed through {}", process.id));
+        let began = self.now();
+        self.log.lock().prefixes.push((prefix.to_owned(), began));
+        if process.memory().flush_prefix(prefix).await {
+            self.flushed(prefix.to_owned(), began);
+        }
     }
 
     /// Notes that a flush which began then is confirmed now.
-    pub fn flushed(&self, began: Moment) {
+    pub fn flushed(&self, prefix: String, began: Moment) {
         let confirmed = self.now();
-        self.log.lock().flushes.push(Flush { began, confirmed });
-        self.tell("the flush is confirmed".to_owned());
+        self.tell(format!("the flush of {prefix:?} is confirmed"));
+        self.log.lock().flushes.push(Flush { prefix, began, confirmed });
     }
 
     pub fn flushes(&self) -> Vec<Flush> {

@@ -7,6 +7,10 @@
 //! A value that somebody has read counts like one that was acknowledged: it cannot be followed by an older one. A write
 //! that failed may have happened or not, but not after its failure was reported. A delete is a write whose value is a
 //! miss: after it, only newer values may be read.
+//!
+//! A key may have an origin, whose values are numbered by the same count. A value that was loaded from there must be one
+//! that the origin has had, and at least as new as the newest acknowledged write: a delete has the number of the value that
+//! the origin had by then. And once the origin has had a newer one for `outlives`, it is not shown any more.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -29,6 +33,10 @@ pub struct Write {
 pub enum What {
     Store,
     Delete,
+    /// The origin has this value, from now on.
+    Offer,
+    /// The origin has no value, from now on.
+    Withdraw,
 }
 
 /// What the writer knows of its write.
@@ -54,6 +62,8 @@ pub enum Found {
     Miss,
     /// The number in the value.
     Value(u64),
+    /// The number in a value of the origin.
+    Loaded(u64),
     /// Something that no node may say: an error, or a value that is not this key's.
     Wrong(String),
 }
@@ -72,6 +82,10 @@ pub struct History {
     pub key: String,
     pub writes: Vec<Write>,
     pub reads: Vec<Read>,
+    /// How long a value that was loaded may be shown when the origin has a newer one; `None` is for ever.
+    pub outlives: Option<Duration>,
+    /// Up to this number, values may have got another life from clients.
+    pub touched: u64,
 }
 
 impl History {
@@ -95,13 +109,14 @@ impl History {
     }
 
     fn offence(&self, read: &Read, floors: &Floors) -> Option<String> {
-        let number = match &read.found {
+        let (number, what) = match &read.found {
             Found::Miss => return None,
             Found::Wrong(said) => return Some(format!("said {said}")),
-            Found::Value(number) => *number,
+            Found::Value(number) => (*number, What::Store),
+            Found::Loaded(number) => (*number, What::Offer),
         };
         let written = |write: &Write| {
-            write.what == What::Store
+            write.what == what
                 && write.ending != Ending::Refused
                 && write.numbers.contains(&number)
                 && write.span.began < read.span.ended
@@ -112,8 +127,12 @@ impl History {
         if let Some(floor) = floors.acknowledged_before(read.span.began).filter(|&floor| floor > number) {
             return Some(format!("returned {number}, though {floor} was acknowledged before"));
         }
-        let seen = floors.read_before(read.span.began).filter(|&seen| seen > number)?;
-        Some(format!("returned {number}, though {seen} was read before"))
+        if let Some(seen) = floors.read_before(read.span.began).filter(|&seen| seen > number) {
+            return Some(format!("returned {number}, though {seen} was read before"));
+        }
+        let outlived = read.span.began.checked_sub(self.outlives?)?;
+        let newer = floors.offered_before(outlived).filter(|&newer| newer > number.max(self.touched))?;
+        (what == What::Offer).then(|| format!("returned {number}, though {newer} had been there for long"))
     }
 
     /// The few writes among which the one of a number must be.
@@ -130,6 +149,8 @@ impl History {
             let what = match write.what {
                 What::Store => "set",
                 What::Delete => "delete",
+                What::Offer => "origin has",
+                What::Withdraw => "origin has none",
             };
             let (low, high) = write.numbers.clone().into_inner();
             let number = if low == high { format!("{low}") } else { format!("{low} to {high}") };
@@ -154,22 +175,32 @@ fn shown(span: Span) -> String {
 /// What a read may not go below, by the time it began.
 struct Floors {
     acknowledged: Vec<(Moment, u64)>,
+    /// What clients had written: what was loaded may have been shown and not stored.
     read: Vec<(Moment, u64)>,
+    offered: Vec<(Moment, u64)>,
 }
 
 impl Floors {
     fn of(history: &History) -> Floors {
         let acknowledged = history.writes.iter().filter(|write| write.ending == Ending::Acknowledged);
-        let acknowledged = acknowledged.map(|write| (write.span.ended, *write.numbers.end()));
+        let (offered, acknowledged): (Vec<_>, Vec<_>) =
+            acknowledged.partition(|write| matches!(write.what, What::Offer | What::Withdraw));
+        let ended = |write: &Write| (write.span.ended, *write.numbers.end());
+        let (offered, acknowledged) =
+            [offered, acknowledged].map(|writes| writes.into_iter().map(ended).collect()).into();
         let read = history.reads.iter().filter_map(|read| match read.found {
             Found::Value(number) => Some((read.span.ended, number)),
-            Found::Miss | Found::Wrong(_) => None,
+            Found::Loaded(_) | Found::Miss | Found::Wrong(_) => None,
         });
-        Floors { acknowledged: rising(acknowledged.collect()), read: rising(read.collect()) }
+        Floors { acknowledged: rising(acknowledged), read: rising(read.collect()), offered: rising(offered) }
     }
 
     fn acknowledged_before(&self, moment: Moment) -> Option<u64> {
         latest(&self.acknowledged, moment)
+    }
+
+    fn offered_before(&self, moment: Moment) -> Option<u64> {
+        latest(&self.offered, moment)
     }
 
     fn read_before(&self, moment: Moment) -> Option<u64> {
@@ -222,6 +253,7 @@ mod tests {
             key: "k".to_owned(),
             writes: writes.iter().map(write).collect(),
             reads: reads.iter().map(read).collect(),
+            ..History::default()
         }
     }
 
@@ -312,6 +344,55 @@ mod tests {
         let mut history = history(&[(1, 0, 1, Acknowledged)], &[], &[]);
         history.reads.push(Read { found: Found::Wrong("SERVER_ERROR".to_owned()), span: span(2, 3) });
         broken(history, "said SERVER_ERROR");
+    }
+
+    /// A history in which the origin has had 1, 2 and 3, and 2 and 3 were deleted here. What was read was loaded.
+    fn loaded(reads: &[(u64, u64, u64)]) -> History {
+        let write = |(number, what, began, ended)| Write {
+            numbers: number..=number,
+            what,
+            ending: Acknowledged,
+            span: span(began, ended),
+        };
+        let writes = [
+            (1, What::Offer, 0, 0),
+            (2, What::Offer, 10, 10),
+            (2, What::Delete, 11, 12),
+            (3, What::Withdraw, 20, 20),
+            (3, What::Delete, 21, 30),
+            (4, What::Offer, 40, 40),
+        ];
+        let read = |&(number, began, ended)| Read { found: Found::Loaded(number), span: span(began, ended) };
+        History {
+            writes: writes.into_iter().map(write).collect(),
+            reads: reads.iter().map(read).collect(),
+            outlives: Some(Duration::from_millis(100)),
+            ..History::default()
+        }
+    }
+
+    #[test]
+    fn a_loaded_value_is_one_that_the_origin_has_and_no_older_than_a_delete() {
+        legal(loaded(&[(1, 1, 2), (1, 11, 15), (2, 11, 15), (2, 25, 40), (4, 35, 45)]));
+        // What was shown and not stored may be followed by something older.
+        legal(loaded(&[(2, 11, 11), (1, 12, 15)]));
+        broken(loaded(&[(1, 13, 15)]), "returned 1, though 2 was acknowledged before");
+        broken(loaded(&[(2, 31, 32)]), "returned 2, though 3 was acknowledged before");
+        broken(loaded(&[(3, 25, 32)]), "returned 3, which nobody had written");
+        broken(loaded(&[(4, 31, 32)]), "returned 4, which nobody had written");
+    }
+
+    #[test]
+    fn a_loaded_value_is_not_shown_for_ever() {
+        let mut history = loaded(&[]);
+        history.writes.push(Write { numbers: 5..=5, ..history.writes[5].clone() });
+        let read = |began| Read { found: Found::Loaded(4), span: span(began, began + 1) };
+        history.reads.push(read(139));
+        legal(history.clone());
+        history.reads.push(read(141));
+        broken(history.clone(), "returned 4, though 5 had been there for long");
+        history.touched = 5;
+        legal(history);
     }
 
     #[test]

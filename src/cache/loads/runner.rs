@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -123,7 +123,7 @@ impl Runner {
             return Answer::Nothing(Ended::Refused);
         }
         let inflight = InFlight::of(group);
-        let began = StdInstant::now();
+        let began = Instant::now();
         let limit = group.options.wait * PATIENCE;
         let fetched = {
             let mut fetch = pin!(timeout(limit, self.fetch(started, &**origin)));

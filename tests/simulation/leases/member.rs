@@ -62,8 +62,15 @@ impl Process {
         let hooks: Arc<dyn Hooks> =
             if world.breaks(Fault::AcksBeforeHooks) { Arc::new(late_hooks) } else { ownership.clone() };
         let Part { membership, session, watch } = etcd::part(line, options, hooks, pings.clone());
-        let memory =
-            Memory::start(&id, 1, store, ownership.clone(), membership.clone(), &world.network, dead.clone());
+        let memory = Memory::start(
+            1,
+            store,
+            ownership.clone(),
+            membership.clone(),
+            None,
+            &world.network,
+            dead.clone(),
+        );
         let process = Arc::new(Self {
             node,
             id,
