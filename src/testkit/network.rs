@@ -23,7 +23,6 @@ use crate::peer::link::batches::Batches;
 use crate::peer::receive::{Executor, serve_stream};
 use crate::peer::transport::{Calling, Error, Opening, OutcomeStream, Transport};
 use crate::peer::yielder::generate;
-use crate::store::TooManyFlushes;
 
 /// Messages on their way in one direction of a stream; then it is as if HTTP/2 had no room.
 const ON_THEIR_WAY: usize = 256;
@@ -369,9 +368,7 @@ fn flush_prefix<E: Executor>(
     request: pb::FlushPrefixRequest,
 ) -> Result<pb::FlushPrefixReply, Error> {
     me.caller(request.call)?;
-    let flushed = executor.flush_prefix(&request.prefix);
-    let epoch =
-        flushed.map_err(|TooManyFlushes| Error::Ended("too many prefixes are being flushed".to_owned()))?;
+    let epoch = executor.flush_prefix(&request.prefix).map_err(|why| Error::Ended(format!("{why:?}")))?;
     Ok(pb::FlushPrefixReply { epoch })
 }
 

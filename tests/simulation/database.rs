@@ -130,7 +130,7 @@ impl Origin for Connection {
             Ok(seen.value.map_or(Fetched::Absent, |value| {
                 // Now and then it says that nobody may keep it.
                 let ttl = (luck == 4).then_some(Duration::ZERO);
-                Fetched::Found(Loaded { value: Bytes::from(value), flags: 0, ttl })
+                Fetched::Found(Loaded { value: Bytes::from(value), ttl, ..Loaded::default() })
             }))
         })
     }
