@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::clustered::Clustered;
-use crate::cluster::State;
+use crate::cluster::{Membership, State};
 use crate::pb;
 use crate::store::TooManyFlushes;
 
@@ -19,7 +19,8 @@ impl Clustered {
     ///
     /// A node that this one does not know of yet answers for keys only when all members of its view go by that view, and one
     /// that was a member does so until everybody has confirmed the view without it. So when this node's view is
-    /// confirmed, and all its members went by it as they flushed, there is nobody else; otherwise all are asked again.
+    /// confirmed, and all its members answered for their keys by it after they had flushed, there is nobody else; otherwise
+    /// all are asked again. A view without members says nothing: a later one may have some.
     ///
     /// # Errors
     /// Who has not confirmed it within [`Clustered::patience_with_all`].
@@ -29,14 +30,15 @@ impl Clustered {
         let until = Instant::now() + self.patience_with_all();
         loop {
             let state = membership.state();
-            let unsure = if state.is_converged() {
+            let is_sure = state.is_converged() && !state.view.members.is_empty();
+            let unsure = if is_sure {
                 let left = until.saturating_duration_since(Instant::now());
                 self.flush_members(&prefix, &state, left).await
             } else {
                 state.unconfirmed().map(str::to_owned).collect()
             };
             let after = membership.state();
-            if state.is_converged() && unsure.is_empty() && after.epoch == state.epoch {
+            if is_sure && unsure.is_empty() && after.epoch == state.epoch {
                 return Ok(());
             }
             if Instant::now() + ASK_AGAIN >= until {
@@ -69,12 +71,13 @@ impl Clustered {
         unsure
     }
 
-    /// Flushes in this node. Returns the epoch that it goes by afterwards: whoever asks must hear of a view that came
-    /// meanwhile.
+    /// Flushes in this node. Returns the epoch by which it answers for its keys afterwards: whoever asks must hear of a view
+    /// that came meanwhile. 0 when it may not answer: others may own them by now.
     pub(super) fn flush_prefix_here(&self, prefix: &[u8]) -> Result<u64, TooManyFlushes> {
         let context = self.context();
         context.store.flush_prefix(prefix)?;
         context.loads.forget_negatives();
-        Ok(context.membership.state().epoch)
+        let epoch = context.membership.state().epoch;
+        Ok(if Membership::lasts(context.membership.serves_until()) { epoch } else { 0 })
     }
 }

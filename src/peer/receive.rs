@@ -46,8 +46,8 @@ pub trait Executor: Send + Sync + 'static {
     /// The operation cannot be read.
     fn load(&self, request: pb::LoadRequest) -> impl Future<Output = Result<pb::Outcome, Broken>> + Send;
 
-    /// Makes everything dead that lies here under keys with this prefix. Returns the epoch that this node goes by
-    /// afterwards.
+    /// Makes everything dead that lies here under keys with this prefix. Returns the epoch by which this node answers for its
+    /// keys afterwards; 0 when it may not.
     ///
     /// # Errors
     /// Too many prefixes are being flushed.
