@@ -478,6 +478,9 @@ fn a_value_past_its_time_gets_no_new_life() {
         line(wire).strip_prefix("HD t").expect("it is there").parse::<u32>().expect("a number")
     };
     eventually("its time is over", || ttl(&mut wire) <= 3600);
+    let told = why(&mut wire, "g:k");
+    let of = |name: &str| told[name].parse::<u64>().expect("a number");
+    assert_eq!((&told["stale"][..], of("fresh_seconds_left"), of("age") > 0), ("yes", 0, true), "{told:?}");
     wire.ask("gat 100 g:k\r\n", &value("g:k", "two"));
     assert!(ttl(&mut wire) <= 100);
 }

@@ -23,22 +23,24 @@ impl Clustered {
     /// all are asked again. A view without members says nothing: a later one may have some.
     ///
     /// # Errors
-    /// Who has not confirmed it within [`Clustered::patience_with_all`].
+    /// No member is known. Or who has not confirmed it within [`Clustered::patience_with_all`].
     pub async fn flush_prefix(&self, prefix: &[u8]) -> Result<(), String> {
         let prefix = Bytes::copy_from_slice(prefix);
         let membership = &self.context().membership;
         let until = Instant::now() + self.patience_with_all();
         loop {
             let state = membership.state();
-            let is_sure = state.is_converged() && !state.view.members.is_empty();
-            let unsure = if is_sure {
+            if state.view.members.is_empty() {
+                return Err("flush_prefix was not confirmed by anybody: no member is known".to_owned());
+            }
+            let unsure = if state.is_converged() {
                 let left = until.saturating_duration_since(Instant::now());
                 self.flush_members(&prefix, &state, left).await
             } else {
                 state.unconfirmed().map(str::to_owned).collect()
             };
             let after = membership.state();
-            if is_sure && unsure.is_empty() && after.epoch == state.epoch {
+            if state.is_converged() && unsure.is_empty() && after.epoch == state.epoch {
                 return Ok(());
             }
             if Instant::now() + ASK_AGAIN >= until {

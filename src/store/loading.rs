@@ -5,6 +5,7 @@ use crate::clock::Seconds;
 use crate::item::ItemView;
 use crate::store::commands;
 use crate::store::context::{Context, Request};
+use crate::store::facts::LOADED;
 use crate::store::load::{Load, LoadEnd, LoadStart, may_replace};
 use crate::store::moving::MovingItem;
 use crate::store::table::Table;
@@ -105,6 +106,14 @@ impl Store {
     pub fn is_loading(&self, key: &[u8]) -> bool {
         let (key, index) = self.shards.locate(key);
         self.shards.lock(index).writes().load(key.hash).is_some()
+    }
+
+    /// How many seconds a loaded value is kept that is loaded anew before or after its end; `None` where there is none.
+    pub fn loaded_seconds_left(&self, caller: &Caller<'_>, key: &[u8]) -> Option<u32> {
+        let (key, index) = self.shards.locate(key);
+        let mut table = self.shards.lock(index);
+        let rq = Request { cx: Context::new(&self.shards.shared, caller), key, key_binary: false };
+        commands::live(&mut table, &rq).filter(|facts| facts.is(LOADED))?.ttl(caller.now)
     }
 
     /// Changes whenever what is here may be made dead at one stroke.

@@ -22,6 +22,12 @@ impl Turn<'_> {
         Some((op, outcome))
     }
 
+    /// How many seconds a loaded value is kept here that is loaded anew before or after its end; `None` where there is none.
+    pub fn loaded_seconds_left(&mut self, key: &[u8]) -> Option<u32> {
+        self.admit(key).ok()?;
+        self.store.loaded_seconds_left(&self.caller, key)
+    }
+
     /// Loads an item anew behind a reply.
     #[cold]
     pub(super) fn refresh(&mut self, key: &[u8], cas: u64) {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::cache::loads::Loads;
+use crate::cache::turn::Turn;
 use crate::groups::Group;
 use crate::groups::stats::Result;
 use crate::server::statistics::Sink;
@@ -59,17 +60,29 @@ fn tell(group: &Group, memory: Option<&GroupUse>, lines: &mut impl Sink) {
     }
 }
 
-/// Tells which group a key belongs to; `is_owner` where the loads of this node are those of the key.
-pub fn why(loads: &Loads, store: &Store, is_owner: bool, key: &[u8], lines: &mut impl Sink) {
+/// Tells which group a key belongs to, and with a turn of its owner, what has become of its loads.
+pub fn why(loads: &Loads, store: &Store, turn: Option<&mut Turn<'_>>, key: &[u8], lines: &mut impl Sink) {
     let groups = loads.groups();
     let Some(group) = groups.find(key) else { return };
     lines.stat("group", &group.options.name);
     if let Some(origin) = &group.options.origin {
         lines.stat("origin", origin);
         lines.stat("origin_broken", if group.is_broken() { "yes" } else { "no" });
-        if is_owner {
+        if let Some(turn) = turn {
             lines.stat("loading", if store.is_loading(key) { "yes" } else { "no" });
             lines.stat("negative", if loads.is_negative(store, key) { "yes" } else { "no" });
+            if let Some(left) = turn.loaded_seconds_left(key) {
+                tell_life(group, left.into(), lines);
+            }
         }
     }
+}
+
+/// Of a loaded value that is kept for so many seconds: how old it is, give or take the jitter, and when its time is over.
+fn tell_life(group: &Group, left: u64, lines: &mut impl Sink) {
+    let (own, stale) = (group.options.own_ttl().unwrap_or_default(), group.options.stale_span());
+    let fresh = left.saturating_sub(stale.as_secs());
+    lines.stat("stale", if fresh == 0 { "yes" } else { "no" });
+    lines.stat("fresh_seconds_left", fresh);
+    lines.stat("age", (own + stale).as_secs().saturating_sub(left));
 }

@@ -18,7 +18,8 @@ pub(super) fn why(scope: &mut Scope<'_, '_>, key: &[u8]) -> Done {
     lines.stat("slot", slot(key));
     // On a node that is alone no key is elsewhere.
     _ = scope.turn.execute(&command, |outcome| write_presence(&mut lines, &outcome));
-    statistics::why(&scope.context.loads, &scope.context.store, true, key, &mut lines);
+    let context = &scope.context;
+    statistics::why(&context.loads, &context.store, Some(&mut scope.turn), key, &mut lines);
     lines.end();
     Done::Now
 }

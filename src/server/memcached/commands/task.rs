@@ -175,7 +175,8 @@ async fn why(cluster: &Clustered, key: &[u8], out: &mut Vec<u8>) {
     }
     let context = cluster.context();
     let is_owner = matches!(routing.place(key), Place::Here { .. });
-    statistics::why(&context.loads, &context.store, is_owner, key, &mut lines);
+    let mut turn = is_owner.then(|| cluster.begin(context.store.clock().now(), 0));
+    statistics::why(&context.loads, &context.store, turn.as_mut(), key, &mut lines);
     lines.end();
 }
 
