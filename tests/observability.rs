@@ -169,7 +169,7 @@ fn every_expression_has_data_and_a_healthy_cluster_is_silent() {
     // Healthy on a busy machine, too.
     let origin = Origin::start();
     let config = NamedTempFile::new().expect("a temporary file can be made");
-    fs::write(config.path(), origin.config("")).expect("it can be written");
+    fs::write(config.path(), origin.config("max-bytes = '2m'")).expect("it can be written");
     let config = ["--config", config.path().to_str().expect("UTF-8")];
     let watched = Watched::start(&rules("3s"), &[&STEADY[..], &config].concat());
     let _load = watched.load();

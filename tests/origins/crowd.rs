@@ -21,7 +21,7 @@ fn a_thousand_clients_of_three_nodes_ask_the_origin_once() {
     let origin = Origin::start();
     origin.has("cold", "value");
     origin.hold();
-    let config = Config::new(&origin.config("wait = \"10m\""));
+    let config = Config::new(&origin.config("wait = \"60s\""));
     let cluster = Cluster::start_with(3, &[&STEADY[..], &config.args()].concat());
     let nodes = cluster.nodes.iter().cycle();
     let mut clients: Vec<Wire> = nodes.take(CLIENTS).map(Node::connect).collect();
