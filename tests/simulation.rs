@@ -10,8 +10,18 @@
 //!   and is not doubled; nor is anything in a value that is appended to.
 //! - A CAS token holds for the value alone that it was read with.
 //! - After a flush was confirmed, nothing is read that was written before it.
-//! - Every command is answered by its deadline, 250 ms.
-//! - In the end, when all is well again, every node reads what was set through any other, and no task is left.
+//! - Every command is answered by its deadline, 250 ms; a read that waits for a load, by that of its group besides.
+//! - In the end, when all is well again, every node reads what was set through any other, no task is left, and nobody
+//!   waits.
+//!
+//! Some histories have a database (`database`, `look_aside`): clients change it, and then delete or write the key, and nodes
+//! load from it, at times behind a reply. Then, too:
+//!
+//! - What is read was acknowledged, or loaded and no older than what was acknowledged: a delete counts as the database's
+//!   value of that time. What was changed in the database alone is seen when the old value's time is over, with its stale
+//!   time.
+//! - After a flush was confirmed, nothing is loaded that the database did not have any more when the flush began.
+//! - What a client has touched is not replaced by a load.
 //!
 //! That it can fail was tried with deliberate faults, put into the code one at a time. This is how many of the first
 //! thousand histories found each:
@@ -77,6 +87,9 @@ use crate::support::shown::kept;
 /// Histories of a run.
 const SIMULATIONS: u64 = 1_000;
 
+/// Those with a database.
+const WITH_DATABASE: u64 = 300;
+
 const THREADS: usize = 2;
 
 const READERS: usize = 2;
@@ -105,12 +118,12 @@ fn no_old_value_comes_back_from_a_database() {
     let told = run(true);
     let sum = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
     let (reads, hits, loaded) = (sum(|told| told.reads), sum(|told| told.hits), sum(|told| told.loaded));
-    assert!(told.len() < 100 || hits * 3 > reads && loaded * 3 > hits, "{hits} hits, {loaded} loaded");
+    assert!(told.len() < 100 || hits * 3 > reads && loaded * 4 > hits, "{hits} hits, {loaded} loaded");
 }
 
 /// Runs the histories of all seeds, with a database or without. Nothing in them may be wrong.
 fn run(has_database: bool) -> Vec<Told> {
-    let seeds = seeds();
+    let seeds = seeds(if has_database { WITH_DATABASE } else { SIMULATIONS });
     let (next, told) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -149,12 +162,12 @@ fn run(has_database: bool) -> Vec<Told> {
     told
 }
 
-/// The seeds to run.
-fn seeds() -> Range<u64> {
+/// The seeds to run, so many unless somebody says otherwise.
+fn seeds(count: u64) -> Range<u64> {
     let number = |name: &str| Some(std::env::var(name).ok()?.parse::<u64>().expect("a number"));
     match number("FILBERT_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("FILBERT_SIMULATIONS").unwrap_or(SIMULATIONS),
+        None => 0..number("FILBERT_SIMULATIONS").unwrap_or(count),
     }
 }
 
