@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::clustered::Clustered;
-use crate::cluster::{Membership, State};
+use crate::cluster::State;
 use crate::pb;
 use crate::store::TooManyFlushes;
 
@@ -79,7 +79,9 @@ impl Clustered {
         let context = self.context();
         context.store.flush_prefix(prefix)?;
         context.loads.forget_negatives();
+        // In this order: one that was put out and has come back meanwhile goes by a later view.
+        let serves = context.membership.serves();
         let epoch = context.membership.state().epoch;
-        Ok(if Membership::lasts(context.membership.serves_until()) { epoch } else { 0 })
+        Ok(if serves { epoch } else { 0 })
     }
 }
