@@ -57,6 +57,7 @@ mod look_aside;
 mod memory;
 mod operator;
 mod parked;
+mod prefix_flushes;
 mod process;
 mod session;
 mod verdict;
