@@ -40,14 +40,29 @@
 //! | a node without a lease goes on serving | 37 | 52, 59, 63 |
 //! | CAS tokens carry neither epoch nor node | 207 | 4, 15, 17 |
 //!
+//! And of the first two hundred with a database:
+//!
+//! | fault | histories | the first seeds |
+//! |---|---|---|
+//! | a write does not end a load | 61 | 2, 3, 5 |
+//! | the end of a load is not asked for its number | 39 | 0, 2, 3 |
+//! | a load is stored by a node that does not own its key, or has not owned it all the time | 6 | 14, 62, 113 |
+//! | a load of before a flush or a change of owner is joined | 5 | 54, 62, 71 |
+//! | a load of before a flush of a prefix is joined | 5 | 71, 96, 121 |
+//! | a flush of a prefix begins no generation | 44 | 0, 4, 14 |
+//! | a load replaces what a client has touched | 3 | 19, 93, 157 |
+//!
 //! `leases` breaks more rules, in every run (`leases::fault`). docs/design/membership.md lists them all.
 //!
-//! Four were not found, and seem to do no harm here. An owner executes what was sent by an older view than its own:
+//! Four were not found without one, and seem to do no harm here. An owner executes what was sent by an older view than its own:
 //! clients that send one command at a time see no difference. A command that was sent back does not wait for the later
 //! view: it is refused. A node keeps its items when it has missed views: nobody serves its slots before it confirms
 //! that they are lost. A node counts acknowledgements that are older than its view: those of its members are not among
 //! them, so only a sole member could take them for all. And how the lock of a shard looks at the expiry shows nothing,
 //! since no time passes while a command is executed.
+//!
+//! Two were not found with a database. A flush of a prefix does not ask by which view its members answered: that takes a
+//! view that changes just then. A loaded value lives three times as long: few keys are left alone for so long.
 
 mod clients;
 mod database;
@@ -218,8 +233,10 @@ async fn history(seed: u64, has_database: bool) -> Told {
     let network = Network::new(seed);
     let database = has_database.then(|| Database::new(network.clone(), &mut rng));
     let world = World::new(seed, rng.usize(3..=5), names, network, database);
-    let harm = Harm::of(&mut rng);
-    let until = Moment::from_millis(rng.u64(1_500..3_500));
+    // Loads are interrupted only where they can run.
+    let harm = if has_database && rng.bool() { Harm::NONE } else { Harm::of(&mut rng) };
+    let longest = if has_database { 5_000 } else { 3_500 };
+    let until = Moment::from_millis(rng.u64(1_500..longest));
     operator::begin(&world, &mut rng);
     sleep(Duration::from_millis(rng.u64(..100))).await;
 
@@ -262,11 +279,12 @@ async fn look_aside(
     let flushes = rng.bool();
     let flushing =
         flushes.then(|| tokio::spawn(operator::flush_prefixes(world.clone(), until, world.rng(3))));
+    let swinging = rng.bool().then(|| tokio::spawn(operator::swing(world.clone(), until, world.rng(4))));
     let writing = keys.iter().map(|key| {
         let writer = LookAside::new(*key, &world.keys[*key], flushes);
         tokio::spawn(writer.run(world.clone(), until, world.rng(10 + *key as u64)))
     });
-    let reading = (0..READERS).map(|reader| {
+    let reading = (0..READERS * 4).map(|reader| {
         let rng = world.rng(200 + reader as u64);
         tokio::spawn(look_aside::read_all(world.clone(), keys.clone(), until, rng))
     });
@@ -279,8 +297,8 @@ async fn look_aside(
     for reader in reading {
         reads.extend(reader.await.expect("no reader panics"));
     }
-    if let Some(flushing) = flushing {
-        flushing.await.expect("no flush panics");
+    for operator in flushing.into_iter().chain(swinging) {
+        operator.await.expect("no operator panics");
     }
     (histories, reads)
 }

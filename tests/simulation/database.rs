@@ -49,11 +49,11 @@ impl Database {
     pub fn new(network: Network, rng: &mut Rng) -> Arc<Self> {
         let mut one_of = |choices: [u32; 4]| rng.choice(choices).expect("there are some");
         let seconds = |number: u32| Duration::from_secs(number.into());
-        let wait = MS * one_of([30, 100, 200, 400]);
+        let wait = MS * one_of([50, 100, 200, 400]);
         let options = Options {
             name: "database".to_owned(),
             prefix: PREFIX.into(),
-            ttl: Some(seconds(one_of([1, 1, 2, 3]))),
+            ttl: Some(seconds(one_of([1, 2, 2, 3]))),
             negative_ttl: seconds(one_of([0, 0, 0, 1])),
             stale_while_revalidate: seconds(one_of([0, 0, 1, 2])),
             stale_if_error: seconds(one_of([0, 0, 0, 1])),
@@ -82,6 +82,13 @@ impl Database {
         row.version += 1;
         row.value = value(row.version);
         row.version
+    }
+
+    /// Whether a value that has so many seconds left is loaded anew behind a reply.
+    pub fn renews(&self, left: u32) -> bool {
+        let Options { ttl, refresh_ahead, .. } = &self.options;
+        let ahead = ttl.expect("it has one").mul_f64(*refresh_ahead);
+        Duration::from_secs(left.into()) <= self.options.stale_span() + ahead && self.options.renews()
     }
 
     /// From now on it answers at once and always.

@@ -12,11 +12,18 @@ use tokio::time::{Instant, sleep};
 
 use crate::simulation::clients::{NUMBERS_EACH, Reply, ask, ending, set};
 use crate::simulation::database::PREFIX;
+use crate::simulation::operator;
 use crate::simulation::world::World;
 use crate::support::history::{Ending, Found, History, Moment, Read, Span, What, Write};
 
 /// A `get` that waits for a load.
 const LOADING: Get = Get { loads: true, ..Get::PLAIN };
+
+/// Milliseconds: longer than a value lives that is renewed.
+const SELDOM: u64 = 2_500;
+
+/// How often a value is looked at until it is renewed.
+const LOOKS: usize = 40;
 
 /// An origin that has failed is left alone for no longer.
 const REST: Duration = Duration::from_secs(12);
@@ -54,9 +61,14 @@ impl LookAside {
 
     /// Writes until the moment.
     pub async fn run(mut self, world: Arc<World>, until: Moment, mut rng: Rng) -> Self {
-        let pace = rng.u64(10..120);
+        // At times so seldom that values are renewed in between.
+        let pace = if rng.u8(..3) == 0 { SELDOM } else { rng.u64(10..120) };
         while world.now() < until {
-            self.step(&world, &mut rng).await;
+            if pace == SELDOM && rng.bool() {
+                self.touch(&world, &mut rng).await;
+            } else {
+                self.step(&world, &mut rng).await;
+            }
             sleep(Duration::from_millis(rng.u64(..=pace))).await;
         }
         self
@@ -64,13 +76,16 @@ impl LookAside {
 
     async fn step(&mut self, world: &World, rng: &mut Rng) {
         match rng.u8(..16) {
-            // Without a word to the cache, and perhaps several at once.
-            0..3 => self.change(world, rng),
-            3 if self.flushes => {
+            // Without a word to the cache.
+            0..2 => self.change(world, rng),
+            2..4 if self.flushes => {
+                self.delete(world, rng).await;
+                // By then somebody may have asked for it.
+                sleep(Duration::from_millis(rng.u64(..150))).await;
                 self.change(world, rng);
                 self.flush(world, rng).await;
             }
-            3..7 => {
+            2..7 => {
                 self.change(world, rng);
                 self.delete(world, rng).await;
             }
@@ -82,8 +97,7 @@ impl LookAside {
                 self.change(world, rng);
                 self.store(world, rng, SetMode::Add).await;
             }
-            11..13 => self.count(world, rng).await,
-            13..15 => self.touch(world, rng).await,
+            11..15 => self.count(world, rng).await,
             _ => {
                 let exptime = Exptime::In(rng.u32(1..4));
                 _ = self.read(world, rng, Get { touch: Some(exptime), ..LOADING }).await;
@@ -93,7 +107,7 @@ impl LookAside {
 
     /// Gives the key its next version in the database.
     fn change(&mut self, world: &World, rng: &mut Rng) {
-        let is_there = rng.u8(..8) > 0;
+        let is_there = rng.u8(..16) > 0;
         let key = self.key;
         let database = world.database.as_ref().expect("there is one");
         let began = world.now();
@@ -111,10 +125,12 @@ impl LookAside {
         self.note(What::Delete, ending(world, done, &[], &reply), span);
     }
 
-    /// Flushes what begins like the key.
+    /// Flushes all, or what begins like the key.
     async fn flush(&mut self, world: &World, rng: &mut Rng) {
-        let prefix = if rng.bool() { PREFIX } else { &self.history.key };
-        if let Some(process) = rng.choice(world.processes()) {
+        let prefix = rng.choice(["", PREFIX, &self.history.key]).expect("there are some");
+        if prefix.is_empty() {
+            operator::flush_all(world, rng).await;
+        } else if let Some(process) = rng.choice(world.processes()) {
             world.flush_prefix(&process, prefix).await;
         }
     }
@@ -152,14 +168,29 @@ impl LookAside {
 
     /// What a client has touched stays, though the database has something newer, and it may just be loaded.
     async fn touch(&mut self, world: &World, rng: &mut Rng) {
-        _ = self.read(world, rng, LOADING).await;
-        self.change(world, rng);
+        let database = world.database.clone().expect("there is one");
+        let pause = |rng: &mut Rng, millis| sleep(Duration::from_millis(rng.u64(millis)));
+        self.delete(world, rng).await;
+        for _ in 0..LOOKS {
+            pause(rng, 10..60).await;
+            let (read, reply) = self.read(world, rng, LOADING).await;
+            let left = match reply {
+                Reply::Done(outcome) => outcome.item.and_then(|item| item.ttl_seconds),
+                Reply::Refused(_) | Reply::Unknown => None,
+            };
+            if read.found == Found::Loaded(self.version) {
+                self.change(world, rng);
+            } else if left.is_some_and(|left| database.renews(left)) {
+                // By now it is being loaded anew.
+                break;
+            }
+        }
         let touch = Get { touch: Some(Exptime::Never), ..Get::PLAIN };
         let (touched, reply) = self.read(world, rng, touch).await;
         if !matches!(reply, Reply::Done(_)) || touched.found == Found::Miss {
             return;
         }
-        sleep(Duration::from_millis(rng.u64(..300))).await;
+        pause(rng, 0..300).await;
         let (read, reply) = self.read(world, rng, LOADING).await;
         if matches!(reply, Reply::Done(_))
             && read.found != touched.found

@@ -30,6 +30,8 @@ pub struct Harm {
 }
 
 impl Harm {
+    pub const NONE: Self = Self { views: false, processes: false, network: false };
+
     pub fn of(rng: &mut Rng) -> Self {
         let (views, processes, network) = match rng.u8(..10) {
             0 => (false, false, false),
@@ -70,7 +72,8 @@ pub async fn run(world: Arc<World>, harm: Harm, until: Moment, mut rng: Rng) {
             0..5 if harm.views => {
                 let began = world.now();
                 if world.change_view(&mut rng) {
-                    _ = faults.spawn(confirm_flush(world.clone(), began, fault_rng));
+                    let (world, mut rng) = (world.clone(), fault_rng);
+                    faults.spawn(async move { confirm_flush(&world, began, &mut rng).await });
                 }
             }
             5 if harm.processes => _ = faults.spawn(crash(world.clone(), fault_rng)),
@@ -217,12 +220,38 @@ impl World {
     }
 }
 
+/// Flushes all, as a client does.
+pub async fn flush_all(world: &World, rng: &mut Rng) {
+    let began = world.now();
+    let epoch = world.etcd.follow(world.etcd.present().view.members.clone(), true);
+    world.tell(format!("view {epoch} is flushed"));
+    confirm_flush(world, began, rng).await;
+}
+
 /// Has any process say when all have flushed.
-async fn confirm_flush(world: Arc<World>, began: Moment, mut rng: Rng) {
+async fn confirm_flush(world: &World, began: Moment, rng: &mut Rng) {
     let generation = world.etcd.present().view.flush_generation;
     let Some(process) = rng.choice(world.processes()) else { return };
     if process.membership.flushed(generation, LEASE * 2).await.is_ok() {
         world.flushed(String::new(), began);
+    }
+}
+
+/// Gives slots to another node and soon takes them back, until the moment.
+pub async fn swing(world: Arc<World>, until: Moment, mut rng: Rng) {
+    while world.now() < until {
+        sleep(MS * rng.u32(100..900)).await;
+        let id = name(rng.usize(..2));
+        let weigh = |weight| {
+            let mut members = world.etcd.present().view.members.clone();
+            let Some(member) = members.get_mut(&id) else { return };
+            member.weight = weight;
+            let epoch = world.etcd.follow(members, false);
+            world.tell(format!("view {epoch} gives {id} the weight {weight}"));
+        };
+        weigh(300);
+        sleep(MS * rng.u32(20..250)).await;
+        weigh(100);
     }
 }
 
