@@ -16,6 +16,7 @@ use crate::groups::breaker::Breaker;
 use crate::groups::options::{Options, OriginOptions};
 use crate::groups::stats::Stats;
 use crate::origin::{Invalid, Origin};
+use crate::prefixes::Prefixes;
 use crate::store::KeyGroup;
 
 /// A group, as it is run.
@@ -28,6 +29,8 @@ pub struct Group {
     pub stats: Stats,
     /// One permit for each load that may run at the same time.
     pub permits: Arc<Semaphore>,
+    /// For how long before its time is over a value that is asked for is loaded anew.
+    pub refresh_span: Duration,
     breaker: Mutex<Breaker>,
 }
 
@@ -44,7 +47,8 @@ impl Group {
     /// A group that asks this origin.
     pub fn with_origin(options: Options, origin: Option<Arc<dyn Origin>>) -> Self {
         let permits = Arc::new(Semaphore::new(options.max_inflight));
-        Self { origin, stats: Stats::default(), permits, breaker: Mutex::default(), options }
+        let refresh_span = options.own_ttl().unwrap_or_default().mul_f64(options.refresh_ahead);
+        Self { origin, stats: Stats::default(), permits, refresh_span, breaker: Mutex::default(), options }
     }
 
     /// A key without the prefix of this group, as the origin knows it.
@@ -78,7 +82,8 @@ impl std::fmt::Debug for Group {
 /// All groups of a node.
 #[derive(Debug, Default)]
 pub struct Groups {
-    /// Those with the longest prefix first.
+    prefixes: Prefixes,
+    /// By the numbers of their prefixes.
     all: Vec<Arc<Group>>,
     digest: u64,
 }
@@ -101,15 +106,16 @@ impl Groups {
     /// These groups.
     pub fn of(mut all: Vec<Arc<Group>>) -> Self {
         all.sort_by_key(|group| std::cmp::Reverse(group.options.prefix.len()));
+        let prefixes = Prefixes::new(all.iter().map(|group| &*group.options.prefix));
         let mut said: Vec<String> = all.iter().map(|group| group.options.said()).collect();
         said.sort_unstable();
         let digest = if said.is_empty() { 0 } else { xxhash_rust::xxh3::xxh3_64(said.join("\n").as_bytes()) };
-        Self { all, digest }
+        Self { prefixes, all, digest }
     }
 
     /// The group of a key: the one with the longest prefix that fits.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<Group>> {
-        self.all.iter().find(|group| key.starts_with(&group.options.prefix))
+        self.prefixes.find(key).map(|number| &self.all[number])
     }
 
     /// The group of a key, if its values can be loaded.

@@ -25,6 +25,7 @@ pub mod node;
 pub mod origin;
 pub mod pb;
 pub mod peer;
+pub mod prefixes;
 pub mod process;
 pub mod protocol;
 pub mod server;

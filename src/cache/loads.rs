@@ -39,7 +39,7 @@ const NEGATIVES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero"
 /// The loads of a node.
 pub struct Loads {
     groups: RwLock<Arc<Groups>>,
-    /// Whether there is a group at all.
+    /// Whether some group has an origin, or bounds how long items live.
     is_active: AtomicBool,
     /// Whether some group bounds how long items live.
     has_caps: AtomicBool,
@@ -129,8 +129,8 @@ impl Loads {
 
     /// Other groups from now on. Loads that run go on as they began.
     pub fn set_groups(&self, groups: Groups) {
-        let is_active = groups.iter().next().is_some();
         let has_caps = groups.iter().any(|group| group.options.max_ttl.is_some());
+        let is_active = has_caps || groups.iter().any(|group| group.origin.is_some());
         let before = std::mem::replace(&mut *self.groups.write(), Arc::new(groups));
         // When the lock is free again: it closes connections.
         drop(before);
@@ -139,7 +139,7 @@ impl Loads {
         self.is_active.store(is_active, Ordering::Release);
     }
 
-    /// These, if there is any group.
+    /// These, if any group has an origin or bounds how long items live: nothing else asks them.
     #[inline]
     pub(super) fn active(&self) -> Option<&Self> {
         self.is_active.load(Ordering::Relaxed).then_some(self)
@@ -203,8 +203,7 @@ impl Loads {
         let options = &group.options;
         let (left, stale_span) = (Duration::from_secs(left.into()), options.stale_span());
         if left > stale_span {
-            let ahead = options.own_ttl().unwrap_or_default().mul_f64(options.refresh_ahead);
-            let is_due = left - stale_span <= ahead && !group.is_broken();
+            let is_due = left - stale_span <= group.refresh_span && !group.is_broken();
             return if is_due { Verdict::Refresh(found.item.cas) } else { Verdict::Answer };
         }
         if stale_span - left < options.stale_while_revalidate {
@@ -324,21 +323,20 @@ impl Loads {
     /// A command whose item lives no longer than its group allows; `None` where it is as it should be.
     #[inline]
     pub(super) fn cap<'c>(&self, command: &Command<'c>, clock: &Clock, now: Seconds) -> Option<Command<'c>> {
+        if self.has_caps.load(Ordering::Relaxed) { self.capped(command, clock, now) } else { None }
+    }
+
+    #[cold]
+    fn capped<'c>(&self, command: &Command<'c>, clock: &Clock, now: Seconds) -> Option<Command<'c>> {
         let has_exptime = match command.verb {
             Verb::Set(_) => true,
             Verb::Get(get) => get.touch.is_some() || get.vivify.is_some(),
             Verb::Arithmetic(sum) => sum.touch.is_some() || sum.vivify.is_some(),
             Verb::Delete(_) | Verb::Inspect => false,
         };
-        if has_exptime && self.has_caps.load(Ordering::Relaxed) {
-            self.capped(command, clock, now)
-        } else {
-            None
+        if !has_exptime {
+            return None;
         }
-    }
-
-    #[cold]
-    fn capped<'c>(&self, command: &Command<'c>, clock: &Clock, now: Seconds) -> Option<Command<'c>> {
         let groups = self.groups.read();
         let most = groups.find(command.key)?.options.max_ttl?;
         let most = u32::try_from(most.as_secs().max(1)).unwrap_or(u32::MAX);

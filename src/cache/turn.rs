@@ -32,7 +32,7 @@ pub struct Turn<'a> {
     caller: Caller<'a>,
     /// `None` on a node that is alone: it always owns every key.
     hold: Option<Hold<'a>>,
-    /// Where there is a group.
+    /// Where there is a group with an origin, or with a longest time to live.
     loads: Option<&'a Loads>,
 }
 
@@ -104,7 +104,9 @@ impl<'a> Turn<'a> {
         let loads = self.loads;
         let capped = loads.and_then(|loads| loads.cap(command, self.store.clock(), self.caller.now));
         let command = capped.as_ref().unwrap_or(command);
-        if let (Some(loads), Verb::Get(Get { touch: Some(_), loads: true, .. })) = (loads, &command.verb) {
+        if let Some(loads) = loads
+            && let Verb::Get(Get { touch: Some(_), loads: true, .. }) = &command.verb
+        {
             self.judge_touch(loads, command.key)?;
         }
         let mut verdict = Verdict::Answer;
@@ -112,7 +114,7 @@ impl<'a> Turn<'a> {
             if let Some(loads) = loads {
                 verdict = loads.judge(self.store, command, &outcome);
             }
-            (!matches!(verdict, Verdict::Load(_))).then(|| reply(outcome))
+            if matches!(verdict, Verdict::Load(_)) { None } else { Some(reply(outcome)) }
         });
         match (replied, verdict) {
             (Some(replied), Verdict::Refresh(cas)) => {

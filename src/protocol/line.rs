@@ -13,8 +13,8 @@ const VALUE_MAX: i32 = i32::MAX - 2;
 /// The request in a line. The value of a storage command is still to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// `get`, `gets`, `gat`, `gats`: the keys are in the rest of the line.
-    Get(Multiget),
+    /// `get`, `gets`, `gat`, `gats`. Of its keys there is one at least; they are in so many bytes at the end of the line.
+    Get(Multiget, usize),
     /// A storage command; its value follows.
     Store(Store<'a>),
     /// Any other operation on one key.

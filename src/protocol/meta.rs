@@ -44,7 +44,8 @@ impl Flags {
     /// Reads the flags; `before` is the number of tokens before them. An unknown or doubled flag is reported at once,
     /// of bad arguments the last (proto_parser.c, `_meta_flag_preparse`).
     fn parse(tokens: Tokens<'_>, before: usize) -> Result<Self, ProtocolError> {
-        if before + tokens.count() > TOKENS_MAX {
+        // A token has a blank before it, so a short line need not be counted.
+        if tokens.0.len() > 2 * (TOKENS_MAX - before) && before + tokens.count() > TOKENS_MAX {
             return Err(ProtocolError::TooManyFlags);
         }
         let mut flags = Self::default();
@@ -164,7 +165,7 @@ pub(super) fn get<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = line::key(tokens.next())?;
+    let key = line::key(tokens.next_key())?;
     let flags = Flags::parse(tokens, 2)?;
     let key = decoded(key, flags.base64, buffer)?;
     let get = Get {
@@ -184,7 +185,7 @@ pub(super) fn get<'a>(
 
 /// `ms <key> <bytes> <flags>*`
 pub(super) fn set<'a>(mut tokens: Tokens<'a>, buffer: &'a mut [u8; KEY_MAX]) -> Line<'a> {
-    let (key, len) = (tokens.next(), tokens.next());
+    let (key, len) = (tokens.next_key(), tokens.next());
     let Some(value_len) = len.and_then(line::value_len) else {
         return Line::refused(ProtocolError::BadFormat);
     };
@@ -231,7 +232,7 @@ pub(super) fn delete<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = line::key(tokens.next())?;
+    let key = line::key(tokens.next_key())?;
     let flags = Flags::parse(tokens, 2)?;
     let key = decoded(key, flags.base64, buffer)?;
     let delete = Delete {
@@ -277,7 +278,7 @@ pub(super) fn inspect<'a>(
     mut tokens: Tokens<'a>,
     buffer: &'a mut [u8; KEY_MAX],
 ) -> Result<Line<'a>, ProtocolError> {
-    let key = line::key(tokens.next())?;
+    let key = line::key(tokens.next_key())?;
     let base64 = tokens.clone().any(|token| token == b"b");
     let key = decoded(key, base64, buffer).map_err(|_| ProtocolError::BadFormat)?;
     let reply = Reply::Meta(meta(MetaVerb::Inspect, key, tokens, &Flags { base64, ..Flags::default() }));

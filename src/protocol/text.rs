@@ -59,25 +59,27 @@ fn quiet_errors(name: &[u8]) -> bool {
     matches!(name, b"touch" | b"delete" | b"incr" | b"decr" | b"flush_all" | b"verbosity" | b"cache_memlimit")
 }
 
-fn multiget(tokens: Tokens<'_>, cas: bool) -> Line<'_> {
-    match tokens.clone().next() {
-        Some(_) => Line::Get(Multiget { cas, touch: None }),
-        None => Line::refused(ProtocolError::BadFormat),
+fn multiget(keys: Tokens<'_>, cas: bool) -> Line<'_> {
+    if keys.is_empty() {
+        return Line::refused(ProtocolError::BadFormat);
     }
+    Line::Get(Multiget { cas, touch: None }, keys.0.len())
 }
 
 fn gat(mut tokens: Tokens<'_>, cas: bool) -> Result<Line<'_>, ProtocolError> {
     let exptime = tokens.next().ok_or(ProtocolError::BadFormat)?;
-    tokens.next().ok_or(ProtocolError::BadFormat)?;
+    if tokens.is_empty() {
+        return Err(ProtocolError::BadFormat);
+    }
     let exptime = integer(exptime).ok_or(ProtocolError::InvalidExptime)?;
-    Ok(Line::Get(Multiget { cas, touch: Some(Exptime::from_wire(exptime)) }))
+    Ok(Line::Get(Multiget { cas, touch: Some(Exptime::from_wire(exptime)) }, tokens.0.len()))
 }
 
 /// `<key> <flags> <exptime> <bytes> [<cas>] [noreply]`
 fn store(mut tokens: Tokens<'_>, mode: SetMode, cas: bool) -> Line<'_> {
     let quiet = tokens.end_in_noreply();
     let (Some(key), Some(flags), Some(exptime), Some(len)) =
-        (tokens.next(), tokens.next(), tokens.next(), tokens.next())
+        (tokens.next_key(), tokens.next(), tokens.next(), tokens.next())
     else {
         return Line::refused(ProtocolError::BadFormat);
     };

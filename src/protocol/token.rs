@@ -1,5 +1,6 @@
 //! The pieces of a line: tokens between blanks, and numbers in them.
 
+use memchr::memchr;
 use nom::bytes::complete::{take_while, take_while1};
 use nom::character::complete::{char, i32 as signed_32, i64 as signed, u32 as unsigned_32, u64 as unsigned};
 use nom::combinator::{all_consuming, opt, recognize};
@@ -15,8 +16,22 @@ const DIGITS_32_MAX: usize = 11;
 /// Most characters of a number of 64 bits (mcmc.c, `MCMC_TOKTO64_MAX`).
 const DIGITS_64_MAX: usize = 22;
 
+/// A short word: names, numbers, flags.
 fn token(input: &[u8]) -> Parsed<'_, &[u8]> {
-    preceded(take_while(|byte| byte == b' '), take_while1(|byte| byte != b' ')).parse(input)
+    preceded(blanks, take_while1(|byte| byte != b' ')).parse(input)
+}
+
+/// A word that may be long.
+#[inline]
+fn long_token(input: &[u8]) -> Parsed<'_, &[u8]> {
+    let (input, ()) = blanks.map(drop).parse(input)?;
+    let (word, rest) = input.split_at(memchr(b' ', input).unwrap_or(input.len()));
+    if word.is_empty() { Err(nom::Err::Error(())) } else { Ok((rest, word)) }
+}
+
+#[inline]
+fn blanks(input: &[u8]) -> Parsed<'_, &[u8]> {
+    take_while(|byte| byte == b' ').parse(input)
 }
 
 /// The tokens of a line, from the left.
@@ -35,6 +50,20 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
+    /// The next token, a key: quicker than `next` where it is long.
+    #[inline]
+    pub(super) fn next_key(&mut self) -> Option<&'a [u8]> {
+        let (rest, key) = long_token(self.0).ok()?;
+        self.0 = rest;
+        Some(key)
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub(super) fn is_empty(self) -> bool {
+        self.0.iter().all(|&byte| byte == b' ')
+    }
+
     /// Whether the last token is `noreply`.
     pub(super) fn end_in_noreply(self) -> bool {
         self.last_token() == Some(b"noreply")
@@ -95,6 +124,11 @@ mod tests {
     fn tokens_stand_between_any_number_of_blanks() {
         let tokens: Vec<_> = Tokens(b"  get a   bc ").collect();
         assert_eq!(tokens, [&b"get"[..], b"a", b"bc"]);
+        let mut keys = Tokens(b"  get a   bc ");
+        assert_eq!(
+            std::array::from_fn(|_| keys.next_key()),
+            [Some(&b"get"[..]), Some(b"a"), Some(b"bc"), None]
+        );
         assert_eq!(Tokens(b"a b ").last_token(), Some(&b"b"[..]));
         assert_eq!(Tokens(b"  ").last_token(), None);
         assert_eq!(Tokens(b"a noreply\t ").last_token(), Some(&b"noreply\t"[..]), "only blanks divide");

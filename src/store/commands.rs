@@ -10,8 +10,8 @@ mod set;
 
 use std::cell::OnceCell;
 
-use crate::command::{Arithmetic, Delete, Failure, Found, Get, Made, Outcome, Set, SetMode, Verb};
-use crate::item::{Exptime, ItemView, item_size};
+use crate::command::{Arithmetic, Delete, Failure, Get, Made, Outcome, Set, SetMode, Verb};
+use crate::item::{Exptime, item_size};
 use crate::stats::Counter;
 use crate::store::commands::decision::{Decision, Effect, NewItem, Shown};
 use crate::store::commands::number::Decimal;
@@ -63,8 +63,9 @@ fn read<R>(table: &mut Table, rq: &Request<'_>, get: &Get, reply: impl FnOnce(Ou
                 }
                 entry.update(after);
                 let (value, shared) = entry.into_shared();
-                let found = shown.found(rq, value);
-                return reply(Outcome::Found(Found { item: ItemView { shared, ..found.item }, ..found }));
+                let mut found = shown.found(rq, value);
+                found.item.shared = shared;
+                return reply(Outcome::Found(found));
             }
             Some(why) => Some((why, *entry.facts())),
         },
@@ -115,7 +116,7 @@ fn store<R>(table: &mut Table, rq: &Request<'_>, set: &Set<'_>, reply: impl FnOn
             insert(table, rq, &item);
             Outcome::Stored(item.facts.view(rq.key.bytes, item.value, rq.cx.now))
         }
-        Err(outcome) => outcome,
+        Err(why) => why.outcome(),
     };
     let on_item = |entry: &Entry<'_>| set::on_item(rq, set, entry.facts(), entry.value_len());
     change(table, rq, on_item, on_miss, reply)

@@ -45,7 +45,7 @@ impl<H: Handler> Decoding<'_, H> {
             return self.login(line, after, input);
         }
         let (skip, flow) = match text::parse(line, &mut self.codec.key_buffer) {
-            Line::Get(multiget) => return self.multiget(multiget, line, after),
+            Line::Get(multiget, bytes) => return self.multiget(multiget, line, line.len() - bytes, after),
             Line::Store(store) => {
                 let Store { key, key_binary, set, value_len, reply } = store;
                 let too_large = item_size(key.len(), value_len, set.flags) > self.handler.item_size_max();
@@ -121,14 +121,9 @@ impl<H: Handler> Decoding<'_, H> {
 
     /// A multiget with a complete line.
     #[inline]
-    fn multiget(&mut self, multiget: Multiget, line: &[u8], after: usize) -> Step {
-        let mut tokens = Tokens(line);
-        tokens.next();
-        if multiget.touch.is_some() {
-            tokens.next();
-        }
-        let start = tokens.0;
-        let (Some(key), rest) = (tokens.next(), tokens.0) else {
+    fn multiget(&mut self, multiget: Multiget, line: &[u8], start: usize, after: usize) -> Step {
+        let mut tokens = Tokens(&line[start..]);
+        let (Some(key), rest) = (tokens.next_key(), tokens.0) else {
             return Step::Used(after, self.refuse(ProtocolError::BadFormat));
         };
         if rest.is_empty() && key.len() <= KEY_MAX {
@@ -139,11 +134,11 @@ impl<H: Handler> Decoding<'_, H> {
             return Step::Used(after, self.handler.handle(Request::Key(command, reply)));
         }
         // With one key too long no key is answered (proto_text.c, process_get_command).
-        if Tokens(start).any(|key| key.len() > KEY_MAX) {
+        if Tokens(&line[start..]).any(|key| key.len() > KEY_MAX) {
             return Step::Used(after, self.refuse(ProtocolError::BadFormat));
         }
         self.codec.state = State::Keys(multiget);
-        Step::Used(line.len() - start.len(), Flow::Continue)
+        Step::Used(start, Flow::Continue)
     }
 
     /// The next key of a multiget, or its end.

@@ -2,9 +2,9 @@
 
 use std::cell::OnceCell;
 
-use crate::command::{Arithmetic, Failure, Made, Outcome};
+use crate::command::{Arithmetic, Made};
 use crate::stats::Counter;
-use crate::store::commands::decision::{Answer, Decision, Effect, NewItem, Shown};
+use crate::store::commands::decision::{Answer, Decision, Effect, NewItem, Plain, Shown};
 use crate::store::commands::number::{self, Decimal};
 use crate::store::context::Request;
 use crate::store::facts::{Facts, LOADED, NewValue};
@@ -20,10 +20,10 @@ pub(super) fn on_item<'v>(
     let compared = sum.compare.is_none_or(|compare| compare == 0 || compare == facts.cas);
     // An empty value is no number to any token.
     if !compared && !value.is_empty() {
-        return Decision::refuse(Outcome::Exists);
+        return Decision::refuse(Plain::Exists);
     }
     let Some(number) = number::parse(value) else {
-        return Decision::refuse(Outcome::Failed(Failure::NonNumeric));
+        return Decision::refuse(Plain::NonNumeric);
     };
     let result =
         if sum.decrement { number.saturating_sub(sum.delta) } else { number.wrapping_add(sum.delta) };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::command::{Found, Made, Outcome};
+use crate::command::{Failure, Found, Made, Outcome};
 use crate::store::context::Request;
 use crate::store::facts::{Facts, NewValue, STALE, WIN_SENT};
 
@@ -19,11 +19,34 @@ pub(super) enum Effect<'v> {
     Remove,
 }
 
+/// An outcome that shows no item. It is small: every write hands one on, or what it has stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plain {
+    NotFound,
+    NotStored,
+    Exists,
+    Deleted,
+    NonNumeric,
+}
+
+impl Plain {
+    #[inline]
+    pub(super) fn outcome(self) -> Outcome<'static> {
+        match self {
+            Self::NotFound => Outcome::NotFound,
+            Self::NotStored => Outcome::NotStored,
+            Self::Exists => Outcome::Exists,
+            Self::Deleted => Outcome::Deleted,
+            Self::NonNumeric => Outcome::Failed(Failure::NonNumeric),
+        }
+    }
+}
+
 /// What is answered. Of an item its value is shown that lies there after the effect.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer<'v> {
     /// Something that shows no item.
-    Plain(Outcome<'static>),
+    Plain(Plain),
     /// The item was written, and is shown with these facts.
     Stored(Facts),
     /// The item, with these digits as its value: behind them there may lie blanks.
@@ -37,7 +60,7 @@ impl<'v> Answer<'v> {
         'v: 'a,
     {
         match self {
-            Self::Plain(outcome) => outcome,
+            Self::Plain(plain) => plain.outcome(),
             Self::Stored(facts) => Outcome::Stored(facts.view(rq.key.bytes, value, rq.cx.now)),
             Self::Number(shown, digits) => Outcome::Found(shown.found(rq, digits)),
         }
@@ -53,8 +76,8 @@ pub(super) struct Decision<'v> {
 
 impl Decision<'_> {
     /// Leaves the item as it is.
-    pub(super) fn refuse(outcome: Outcome<'static>) -> Self {
-        Self { effect: Effect::Nothing, answer: Answer::Plain(outcome) }
+    pub(super) fn refuse(why: Plain) -> Self {
+        Self { effect: Effect::Nothing, answer: Answer::Plain(why) }
     }
 }
 

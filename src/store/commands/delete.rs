@@ -1,8 +1,8 @@
 //! `md`, `delete`: an item removed, emptied or marked stale.
 
-use crate::command::{Delete, Outcome, Set};
+use crate::command::{Delete, Set};
 use crate::stats::Counter;
-use crate::store::commands::decision::{Answer, Decision, Effect};
+use crate::store::commands::decision::{Answer, Decision, Effect, Plain};
 use crate::store::context::Request;
 use crate::store::facts::{Facts, KEY_BINARY, MARKS, NewValue, STALE, WIN_SENT};
 use crate::store::tell::{tell_deletion, tell_stored};
@@ -11,7 +11,7 @@ use crate::store::tell::{tell_deletion, tell_stored};
 pub(super) fn on_item(rq: &Request<'_>, delete: &Delete, facts: &Facts, len: usize) -> Decision<'static> {
     if delete.compare.is_some_and(|compare| compare != facts.cas) {
         rq.cx.count(Counter::DeleteMisses);
-        return Decision::refuse(Outcome::Exists);
+        return Decision::refuse(Plain::Exists);
     }
     let effect = effect(rq, delete, *facts);
     if let Effect::Rewrite(emptied, _) = &effect {
@@ -21,7 +21,7 @@ pub(super) fn on_item(rq: &Request<'_>, delete: &Delete, facts: &Facts, len: usi
         rq.cx.count(Counter::DeleteHits);
         tell_deletion(rq, delete, if delete.clear { 0 } else { len });
     }
-    Decision { effect, answer: Answer::Plain(Outcome::Deleted) }
+    Decision { effect, answer: Answer::Plain(Plain::Deleted) }
 }
 
 fn effect(rq: &Request<'_>, delete: &Delete, mut facts: Facts) -> Effect<'static> {

@@ -1,27 +1,28 @@
 //! `ms`, `set`, `add`, `replace`, `append`, `prepend`, `cas`: what is written where.
 
-use crate::command::{Outcome, Set, SetMode};
+use crate::command::{Set, SetMode};
 use crate::item::item_size;
 use crate::stats::Counter;
-use crate::store::commands::decision::{Answer, Decision, Effect, NewItem};
+use crate::store::commands::decision::{Answer, Decision, Effect, NewItem, Plain};
 use crate::store::context::Request;
 use crate::store::facts::{Facts, NewValue, STALE, WIN_SENT};
 
 /// A compare turns set and replace into cas (proto_text.c, process_mset_command).
+#[inline]
 pub(super) fn is_cas(set: &Set<'_>) -> bool {
     set.compare.is_some() && matches!(set.mode, SetMode::Set | SetMode::Replace)
 }
 
 /// What is written where there is no item.
-pub(super) fn on_miss<'v>(rq: &Request<'_>, set: &Set<'v>) -> Result<NewItem<'v>, Outcome<'static>> {
+pub(super) fn on_miss<'v>(rq: &Request<'_>, set: &Set<'v>) -> Result<NewItem<'v>, Plain> {
     if is_cas(set) {
         rq.cx.count(Counter::CasMisses);
-        return Err(Outcome::NotFound);
+        return Err(Plain::NotFound);
     }
     let exptime = match (set.mode, set.vivify) {
         (SetMode::Set | SetMode::Add, _) => set.exptime,
         (SetMode::Append | SetMode::Prepend, Some(vivify)) => vivify,
-        _ => return Err(Outcome::NotStored),
+        _ => return Err(Plain::NotStored),
     };
     let facts = Facts {
         cas: rq.cx.shared.new_cas(set.new_cas),
@@ -34,6 +35,7 @@ pub(super) fn on_miss<'v>(rq: &Request<'_>, set: &Set<'v>) -> Result<NewItem<'v>
 }
 
 /// What becomes of an item that is there, whose value has `len` bytes.
+#[inline]
 pub(super) fn on_item<'v>(rq: &Request<'_>, set: &Set<'v>, facts: &Facts, len: usize) -> Decision<'v> {
     // Every write looks at the item, though it may not come to pass.
     let facts = Facts { accessed: rq.cx.now, ..*facts };
@@ -43,17 +45,18 @@ pub(super) fn on_item<'v>(rq: &Request<'_>, set: &Set<'v>, facts: &Facts, len: u
             rq.cx.count(Counter::TotalItems);
             Decision { effect: Effect::Rewrite(written, value), answer: Answer::Stored(written) }
         }
-        Err(outcome) => Decision { effect: Effect::Touch(facts), answer: Answer::Plain(outcome) },
+        Err(why) => Decision { effect: Effect::Touch(facts), answer: Answer::Plain(why) },
     }
 }
 
 /// The new facts, but for the token, and the new value; or why nothing is written.
+#[inline]
 fn write<'v>(
     rq: &Request<'_>,
     set: &Set<'v>,
     facts: Facts,
     len: usize,
-) -> Result<(Facts, NewValue<'v>), Outcome<'static>> {
+) -> Result<(Facts, NewValue<'v>), Plain> {
     let is_stale = is_cas(set) && compare(rq, set, &facts)?;
     // What needed the old item is made out of it, and dies with it: whoever makes the old one
     // dead at this moment must not find it carried over.
@@ -63,21 +66,21 @@ fn write<'v>(
         stamp |= STALE | facts.stamp & WIN_SENT;
     }
     match set.mode {
-        SetMode::Add => Err(Outcome::NotStored),
+        SetMode::Add => Err(Plain::NotStored),
         SetMode::Set | SetMode::Replace => {
             let exptime = if is_stale { facts.exptime } else { rq.ends(set.exptime) };
             Ok((Facts { flags: set.flags, exptime, stamp, ..facts }, NewValue::sent(set.value, set.received)))
         }
         SetMode::Append | SetMode::Prepend => {
             if set.compare.is_some_and(|compare| compare != 0 && compare != facts.cas) {
-                return Err(Outcome::Exists);
+                return Err(Plain::Exists);
             }
             let value = match set.mode {
                 SetMode::Append => NewValue::Appended(set.value),
                 _ => NewValue::Prepended(set.value),
             };
             if item_size(rq.key.bytes.len(), value.len(len), facts.flags) > rq.cx.shared.item_size_max {
-                return Err(Outcome::NotStored);
+                return Err(Plain::NotStored);
             }
             Ok((Facts { stamp, ..facts }, value))
         }
@@ -85,7 +88,7 @@ fn write<'v>(
 }
 
 /// The compare of a cas; whether what is written is stale at once.
-fn compare(rq: &Request<'_>, set: &Set<'_>, facts: &Facts) -> Result<bool, Outcome<'static>> {
+fn compare(rq: &Request<'_>, set: &Set<'_>, facts: &Facts) -> Result<bool, Plain> {
     let compare = set.compare.unwrap_or(0);
     let is_same = compare != 0 && compare == facts.cas;
     // An older token with I: the value is taken, but as a stale one.
@@ -95,6 +98,6 @@ fn compare(rq: &Request<'_>, set: &Set<'_>, facts: &Facts) -> Result<bool, Outco
         Ok(is_stale)
     } else {
         rq.cx.count(Counter::CasBadval);
-        Err(Outcome::Exists)
+        Err(Plain::Exists)
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::prefixes::Prefixes;
 use crate::store::table::pool::Pool;
 
 /// A group of keys.
@@ -47,16 +48,11 @@ impl GroupUse {
 /// All groups, as the shards know them.
 #[derive(Debug)]
 pub(in crate::store) struct KeyGroups {
-    /// Those with the longest prefix first.
-    all: Vec<Known>,
+    prefixes: Prefixes,
+    /// In which partition each group's items lie.
+    partition_of: Box<[usize]>,
     /// By number. The first is of all keys that have no memory of their own, and counts nothing here.
     partitions: Vec<Partition>,
-}
-
-#[derive(Debug)]
-struct Known {
-    prefix: Box<[u8]>,
-    partition: usize,
 }
 
 /// Memory with a bound.
@@ -106,7 +102,7 @@ impl KeyGroups {
             taken: Arc::default(),
             pool,
         };
-        Self { all: Vec::new(), partitions: vec![all_others] }
+        Self { prefixes: Prefixes::default(), partition_of: Box::default(), partitions: vec![all_others] }
     }
 
     /// These groups in place of those before. A group that had memory of its own and has a bound again keeps it. `pool`
@@ -142,36 +138,37 @@ impl KeyGroups {
                 Partition { pool: pool.clone(), used: there.used.clone(), taken: there.taken.clone(), ..new };
             number
         };
-        let known = |group: &KeyGroup| Known {
-            prefix: group.prefix.as_slice().into(),
-            partition: group.max_bytes.map_or(0, |max_bytes| bind(&group.prefix, max_bytes)),
+        let prefixes = Prefixes::new(groups.iter().map(|group| &*group.prefix));
+        let bound = |prefix: &[u8]| {
+            let group = groups.iter().find(|group| group.prefix == prefix);
+            group.and_then(|group| group.max_bytes)
         };
-        let mut all: Vec<Known> = groups.iter().map(known).collect();
-        all.sort_by_key(|group| std::cmp::Reverse(group.prefix.len()));
-        Self { all, partitions }
+        let partition = |prefix| bound(prefix).map_or(0, |max_bytes| bind(prefix, max_bytes));
+        let partition_of = prefixes.iter().map(partition).collect();
+        Self { prefixes, partition_of, partitions }
     }
 
     /// Whether there is none.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.prefixes.is_empty()
     }
 
     /// Prefixes of all groups, by their numbers.
     pub(in crate::store) fn prefixes(&self) -> impl Iterator<Item = &[u8]> {
-        self.all.iter().map(|group| &*group.prefix)
+        self.prefixes.iter()
     }
 
     /// The number of the group of a key.
     #[inline]
     pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
-        self.all.iter().position(|group| key.starts_with(&group.prefix))
+        self.prefixes.find(key)
     }
 
     /// The number of the partition in which a key's item lies.
     #[inline]
     pub(in crate::store) fn partition_of(&self, key: &[u8]) -> usize {
-        self.find(key).map_or(0, |number| self.all[number].partition)
+        self.find(key).map_or(0, |number| self.partition_of[number])
     }
 
     /// Partitions there are, with what is left of former ones.
