@@ -51,6 +51,12 @@ impl Group {
         Self { origin, stats: Stats::default(), permits, refresh_span, breaker: Mutex::default(), options }
     }
 
+    /// A loaded value that is kept for more seconds than these is shown as it is.
+    pub fn due_seconds(&self) -> u32 {
+        let span = self.options.stale_span().saturating_add(self.refresh_span);
+        u32::try_from(span.as_secs().saturating_add(1)).unwrap_or(u32::MAX)
+    }
+
     /// A key without the prefix of this group, as the origin knows it.
     pub fn suffix<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         key.get(self.options.prefix.len()..).unwrap_or_default()

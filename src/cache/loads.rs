@@ -12,7 +12,7 @@ mod validators;
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -43,6 +43,8 @@ pub struct Loads {
     is_active: AtomicBool,
     /// Whether some group bounds how long items live.
     has_caps: AtomicBool,
+    /// No loaded value is loaded anew while it is kept for more seconds than these, whatever its group.
+    due_seconds: AtomicU32,
     running: Mutex<AllRunning>,
     /// Keys without a value, and until when that is believed. May be locked while an item is.
     negatives: Mutex<LruCache<Box<[u8]>, Negative>>,
@@ -108,6 +110,7 @@ impl Loads {
             groups: RwLock::default(),
             is_active: AtomicBool::default(),
             has_caps: AtomicBool::default(),
+            due_seconds: AtomicU32::default(),
             running: Mutex::default(),
             negatives: Mutex::new(LruCache::new(NEGATIVES_MAX)),
             validators: Validators::default(),
@@ -131,11 +134,13 @@ impl Loads {
     pub fn set_groups(&self, groups: Groups) {
         let has_caps = groups.iter().any(|group| group.options.max_ttl.is_some());
         let is_active = has_caps || groups.iter().any(|group| group.origin.is_some());
+        let due_seconds = groups.iter().map(|group| group.due_seconds()).max().unwrap_or_default();
         let before = std::mem::replace(&mut *self.groups.write(), Arc::new(groups));
         // When the lock is free again: it closes connections.
         drop(before);
         self.forget_negatives();
         self.has_caps.store(has_caps, Ordering::Relaxed);
+        self.due_seconds.store(due_seconds, Ordering::Relaxed);
         self.is_active.store(is_active, Ordering::Release);
     }
 
@@ -164,7 +169,11 @@ impl Loads {
         match (&command.verb, outcome) {
             (Verb::Get(get), Outcome::NotFound) if get.loads => self.judge_miss(store, command.key),
             (Verb::Get(get), Outcome::Found(found)) if get.loads && found.item.loaded => {
-                self.judge_loaded(command.key, found)
+                let is_due = |left| left <= self.due_seconds.load(Ordering::Relaxed);
+                match found.item.ttl_seconds {
+                    Some(left) if is_due(left) => self.judge_loaded(command.key, found.item.cas, left),
+                    _ => Verdict::Answer,
+                }
             }
             _ => Verdict::Answer,
         }
@@ -195,22 +204,20 @@ impl Loads {
     }
 
     #[cold]
-    fn judge_loaded(&self, key: &[u8], found: &Found<'_>) -> Verdict {
+    fn judge_loaded(&self, key: &[u8], cas: u64, left_seconds: u32) -> Verdict {
         let groups = self.groups.read();
-        let (Some(group), Some(left)) = (groups.find(key), found.item.ttl_seconds) else {
-            return Verdict::Answer;
-        };
+        let Some(group) = groups.find(key) else { return Verdict::Answer };
         let options = &group.options;
-        let (left, stale_span) = (Duration::from_secs(left.into()), options.stale_span());
+        let (left, stale_span) = (Duration::from_secs(left_seconds.into()), options.stale_span());
         if left > stale_span {
             let is_due = left - stale_span <= group.refresh_span && !group.is_broken();
-            return if is_due { Verdict::Refresh(found.item.cas) } else { Verdict::Answer };
+            return if is_due { Verdict::Refresh(cas) } else { Verdict::Answer };
         }
         if stale_span - left < options.stale_while_revalidate {
             group.stats.stale.fetch_add(1, Ordering::Relaxed);
-            return if group.is_broken() { Verdict::Answer } else { Verdict::Refresh(found.item.cas) };
+            return if group.is_broken() { Verdict::Answer } else { Verdict::Refresh(cas) };
         }
-        Verdict::Load(Some(found.item.cas))
+        Verdict::Load(Some(cas))
     }
 
     /// Lets a read wait for the load of its key, which begins if there is none. Gives the read back when there is an item
