@@ -162,9 +162,12 @@ impl Cache {
         match self {
             Self::Alone(alone) => {
                 let (store, now) = (&alone.store, alone.store.clock().now());
-                let capped = alone.loads.active().and_then(|loads| loads.cap(command, store.clock(), now));
+                let loads = alone.loads.active();
+                let capped = loads.and_then(|loads| loads.cap(command, store.clock(), now));
                 let caller = Caller::new(now, &alone.counters, 0);
-                store.execute(&caller, capped.as_ref().unwrap_or(command), show)
+                let shown = store.execute(&caller, capped.as_ref().unwrap_or(command), show);
+                loads.inspect(|loads| loads.note_write(command));
+                shown
             }
             Self::Clustered(clustered) => match clustered.call(command).await.result {
                 Ok(message) => {

@@ -48,6 +48,8 @@ pub struct Loads {
     running: Mutex<AllRunning>,
     /// Keys without a value, and until when that is believed. May be locked while an item is.
     negatives: Mutex<LruCache<Box<[u8]>, Negative>>,
+    /// Whether there may be any of them.
+    has_negatives: AtomicBool,
     /// What origins know the values by that lie here.
     validators: Validators,
     started: mpsc::UnboundedSender<Started>,
@@ -113,6 +115,7 @@ impl Loads {
             due_seconds: AtomicU32::default(),
             running: Mutex::default(),
             negatives: Mutex::new(LruCache::new(NEGATIVES_MAX)),
+            has_negatives: AtomicBool::default(),
             validators: Validators::default(),
             started,
         };
@@ -324,7 +327,24 @@ impl Loads {
         if !ttl.is_zero() {
             let negative = Negative { until: Instant::now() + ttl, generation };
             self.negatives.lock().put(key.into(), negative);
+            self.has_negatives.store(true, Ordering::Release);
         }
+    }
+
+    /// Forgets that there is no value under the key of a write: whoever deletes a key has it loaded anew. To be called
+    /// before the write is answered.
+    #[inline]
+    pub(super) fn note_write(&self, command: &Command<'_>) {
+        if self.has_negatives.load(Ordering::Acquire)
+            && matches!(command.verb, Verb::Set(_) | Verb::Delete(_) | Verb::Arithmetic(_))
+        {
+            self.forget_negative(command.key);
+        }
+    }
+
+    #[cold]
+    fn forget_negative(&self, key: &[u8]) {
+        self.negatives.lock().pop(key);
     }
 
     /// A command whose item lives no longer than its group allows; `None` where it is as it should be.

@@ -116,6 +116,9 @@ impl<'a> Turn<'a> {
             }
             if matches!(verdict, Verdict::Load(_)) { None } else { Some(reply(outcome)) }
         });
+        if let Some(loads) = loads {
+            loads.note_write(command);
+        }
         match (replied, verdict) {
             (Some(replied), Verdict::Refresh(cas)) => {
                 self.refresh(command.key, cas);

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
 use crate::config::line::{self, Asked};
-use crate::config::{ConfigError, Outcome, node, option_specs, values};
+use crate::config::{ConfigError, Outcome, environment, file, node, option_specs, values};
 use crate::local_cluster::Options;
 use crate::local_cluster::die_with_parent::{self, DieWithParent};
 
@@ -20,7 +20,7 @@ const NODES_MAX: u16 = 16;
 
 /// Options that the nodes cannot be given: their addresses and how they are found, and options that would keep this
 /// program from talking to them or ending them.
-const DECIDED: [&str; 21] = [
+const DECIDED: [&str; 20] = [
     "port",
     "listen",
     "unix-socket",
@@ -41,8 +41,6 @@ const DECIDED: [&str; 21] = [
     "daemon",
     "pidfile",
     "user",
-    // Could hold any of them.
-    option_specs::CONFIG,
 ];
 
 const HELP: &str = "\
@@ -128,12 +126,17 @@ fn check_node(
             "{WORD}: behind -- only what a node can be started with is taken"
         )));
     };
-    if let Some(given) = DECIDED.into_iter().find_map(|name| settings.of(name)) {
-        return Err(given.refuse(format!("cannot be told to the nodes of {WORD}")));
-    }
     let seen = environment.iter().filter(|(name, _)| !hidden.iter().any(|hidden| name == hidden.as_str()));
+    let seen: Vec<_> = seen.cloned().collect();
+    let file = settings.path(option_specs::CONFIG)?.or(environment::read(seen.clone().into_iter())?.config);
+    let file = file.as_deref().map(file::read).transpose()?.unwrap_or_default();
+    for settings in [settings, file] {
+        if let Some(given) = DECIDED.into_iter().find_map(|name| settings.of(name)) {
+            return Err(given.refuse(format!("cannot be told to the nodes of {WORD}")));
+        }
+    }
     let all = with(&["--etcd-endpoints=127.0.0.1:2379", "--peer-listen=127.0.0.1:0"]);
-    node::load(all, seen.cloned().collect()).map(drop)
+    node::load(all, seen).map(drop)
 }
 
 fn die_with_parent(words: &[OsString]) -> Result<Outcome, ConfigError> {
@@ -174,10 +177,29 @@ mod tests {
     #[test]
     fn the_nodes_do_not_see_variables_of_what_is_decided() {
         let told = options("local-cluster", &[("FILBERT_ETCD_CA", "/no/such"), ("FILBERT_DAEMON", "yes")]);
-        for hidden in ["FILBERT_ETCD_CA", "FILBERT_DAEMON", "FILBERT_CONFIG", "FILBERT_PORT"] {
+        for hidden in ["FILBERT_ETCD_CA", "FILBERT_DAEMON", "FILBERT_PORT"] {
             assert!(told.hidden_variables.iter().any(|name| name == hidden), "{hidden}");
         }
         assert_eq!(told.hidden_variables.len(), DECIDED.len(), "each is an option");
+    }
+
+    #[test]
+    fn a_file_may_say_what_a_node_may_be_told() {
+        let directory = tempfile::tempdir().expect("there is room");
+        let path = directory.path().join("filbert.toml");
+        let file = path.to_str().expect("UTF-8");
+        let with = format!("local-cluster -- --config {file}");
+        let groups = "memory-limit = 64\n[[group]]\nname = 'g'\nprefix = 'g:'\n";
+        std::fs::write(&path, groups).expect("it can be written");
+        assert_eq!(options(&with, &[]).node_args, ["--config", file]);
+        options("local-cluster", &[("FILBERT_CONFIG", file)]);
+        std::fs::write(&path, format!("port = 5\n{groups}")).expect("it can be written");
+        for (args, variables) in [(&*with, &[][..]), ("local-cluster", &[("FILBERT_CONFIG", file)])] {
+            let error = asked(args, variables).expect_err("a port").to_string();
+            assert!(error.contains("port") && error.contains("cannot be told to the nodes"), "{error}");
+        }
+        std::fs::write(&path, groups.replace("name", "nam")).expect("it can be written");
+        assert!(asked(&with, &[]).is_err());
     }
 
     #[test]

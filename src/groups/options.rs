@@ -94,7 +94,7 @@ impl Options {
         let rest = Self { origin: None, ..self.clone() };
         match origin {
             None => format!("{rest:?}"),
-            Some(origin) => format!("{rest:?} {origin}"),
+            Some(origin) => format!("{rest:?} {}", origin.compared()),
         }
     }
 }
@@ -122,6 +122,18 @@ impl OriginOptions {
             Self::Sql(options) => Arc::new(Sql::new(options)?),
             Self::Memcached(options) => Arc::new(Memcached::new(options)?),
         })
+    }
+
+    /// What all nodes should have in common, without what may be secret.
+    fn compared(&self) -> String {
+        match self {
+            Self::Http(options) => {
+                let names: Vec<_> = options.headers.iter().map(|(name, _)| name.as_str()).collect();
+                format!("{self} {names:?}")
+            }
+            Self::Sql(options) => format!("{self} {}", options.shown_url()),
+            Self::Memcached(_) => self.to_string(),
+        }
     }
 
     /// Which kind it is, in a word.

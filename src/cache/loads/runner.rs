@@ -217,8 +217,10 @@ impl Runner {
             }
             Answer::Unchanged => Ended::Unchanged,
             Answer::Absent => {
-                if turn.end_load(key, load, true) {
-                    self.loads.note_absent(key, group, load.generation);
+                // In this order, so that a write in between is not passed over.
+                self.loads.note_absent(key, group, load.generation);
+                if !turn.end_load(key, load, true) {
+                    self.loads.forget_negative(key);
                 }
                 Ended::Absent
             }

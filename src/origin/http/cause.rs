@@ -41,10 +41,22 @@ pub enum Cause {
     Ended,
 }
 
+/// What an origin says that would not answer about another key, either.
+const OF_ALL_KEYS: [StatusCode; 4] = [
+    StatusCode::UNAUTHORIZED,
+    StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::TOO_MANY_REQUESTS,
+];
+
 impl Cause {
-    /// Whether other keys do well.
+    /// Whether other keys do well: the origin has answered, and could not or would not serve this one.
     pub fn is_of_the_key(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::TooLarge(_))
+        match self {
+            Self::Key(_) | Self::TooLarge(_) | Self::Redirect(..) | Self::Redirects(_) => true,
+            Self::Status(status) => status.is_client_error() && !OF_ALL_KEYS.contains(status),
+            _ => false,
+        }
     }
 
     /// There is no connection: one of its addresses may have taken all the time by itself.
@@ -76,5 +88,19 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
         None => error.source(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_refused_says_nothing_of_others() {
+        let is_of_the_key =
+            |status| Cause::Status(StatusCode::from_u16(status).expect("valid")).is_of_the_key();
+        assert!([400, 403, 405, 414, 422, 451].into_iter().all(is_of_the_key));
+        assert!(![401, 407, 408, 429, 500, 502, 503, 504, 304, 206].into_iter().any(is_of_the_key));
+        assert!(Cause::Redirects(3).is_of_the_key() && !Cause::ConnectTimeout.is_of_the_key());
     }
 }

@@ -25,12 +25,19 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("query", &self.query)
-            .field("url", &shown(&self.url))
+            .field("url", &self.shown_url())
             .field("password_file", &self.password_file)
             .field("connections", &self.connections)
             .field("value_max", &self.value_max)
             .field("connect_timeout", &self.connect_timeout)
             .finish()
+    }
+}
+
+impl Options {
+    /// The url without what may be secret.
+    pub fn shown_url(&self) -> String {
+        shown(&self.url)
     }
 }
 
