@@ -72,6 +72,11 @@ impl Group {
         self.breaker.lock().may_try()
     }
 
+    /// Notes that a load that might have asked the origin ([`Group::may_ask`]) has not.
+    pub fn note_unasked(&self) {
+        self.breaker.lock().give_back();
+    }
+
     /// Notes whether the origin has answered. Returns whether that has changed anything: it is asked again, or no more.
     pub fn note_answer(&self, answered: bool) -> bool {
         let mut breaker = self.breaker.lock();

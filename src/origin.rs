@@ -50,9 +50,11 @@ pub enum Fetched {
         /// How long it lets it live from now on, as in [`Loaded::ttl`].
         ttl: Option<Duration>,
     },
-    /// There may be one, but it cannot be had, through no fault of the origin: it is too large, or the key cannot be asked
-    /// for. Says why, for a log.
+    /// The origin has answered, and there may be a value, but it cannot be had: it is too large, or the origin does not serve
+    /// this key. Says why, for a log.
     Refused(String),
+    /// No question can be made of the key, and nobody was asked. Says why, for a log.
+    Unaskable(String),
 }
 
 /// A value that was loaded.

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::support::origin::Origin;
 use crate::support::run;
 use crate::support::server::{Product, command, eventually};
 use crate::support::shown::Cut;
@@ -41,6 +42,22 @@ fn its_nodes_are_one_cache() {
         }
     }
     local.stop_and_look(Signal::SIGINT);
+}
+
+#[test]
+fn its_nodes_have_the_groups_of_a_file() {
+    let origin = Origin::start();
+    origin.has("Tom", "630");
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let file = dir.path().join("groups.toml");
+    fs::write(&file, origin.config("wait = \"20s\"")).expect("the directory is writable");
+    let file = file.to_str().expect("UTF-8");
+    let local = Local::start(&["--port", "0", "--", "--config", file]);
+    for node in &local.await_nodes() {
+        node.connect().ask("get g:Tom\r\n", "VALUE g:Tom 0 3\r\n630\r\nEND\r\n");
+    }
+    assert_eq!(origin.asked("Tom"), 1);
+    local.stop_and_look(Signal::SIGTERM);
 }
 
 #[test]

@@ -267,6 +267,35 @@ fn an_origin_that_fails_is_left_alone_until_it_answers() {
 }
 
 #[test]
+fn keys_that_are_refused_say_nothing_of_others() {
+    let origin = Origin::start();
+    origin.has("good", "value");
+    let (_server, mut wire) = start(&origin, PATIENT);
+    for number in 0..10 {
+        origin.says(&format!("k{number}"), if number % 2 == 0 { Said::Forbidden } else { Said::Elsewhere });
+        wire.ask(&format!("get g:k{number}\r\nget g:/../{number}\r\n"), "END\r\nEND\r\n");
+    }
+    assert_eq!(stats(&mut wire, "stats groups")["g:origin_broken"], "0");
+    wire.ask("get g:good\r\n", &value("g:good", "value"));
+}
+
+#[test]
+fn a_write_ends_that_there_is_none() {
+    let origin = Origin::start();
+    let (server, mut wire) = start(&origin, &format!("{PATIENT}\nnegative-ttl = \"1h\""));
+    wire.ask("get g:a\r\nget g:b\r\nget g:c\r\n", "END\r\nEND\r\nEND\r\n");
+    for key in ["a", "b", "c"] {
+        origin.has(key, "new");
+    }
+    wire.ask("get g:a\r\ndelete g:a\r\nget g:a\r\n", &format!("END\r\nNOT_FOUND\r\n{}", value("g:a", "new")));
+    wire.ask("set g:b 0 0 1\r\nx\r\nmd g:b\r\n", "STORED\r\nHD\r\n");
+    wire.ask("get g:b\r\n", &value("g:b", "new"));
+    let deleted = server.http().delete("/api/v1/items/g:c");
+    assert_eq!(deleted.status, 404);
+    wire.ask("get g:c\r\n", &value("g:c", "new"));
+}
+
+#[test]
 fn times_to_live_are_those_of_group_and_origin() {
     let origin = Origin::start();
     for (key, control) in [("short", "max-age=30"), ("long", "max-age=9000"), ("none", "no-store")] {
@@ -530,7 +559,7 @@ fn flushes_can_be_forbidden() {
     let origin = Origin::start();
     let config = Config::new(&origin.config(PATIENT));
     let server = Server::filbert(&[&config.args()[..], &["-F"]].concat());
-    let refused = "CLIENT_ERROR flush_all not allowed\r\n";
+    let refused = "CLIENT_ERROR flush not allowed\r\n";
     server.connect().ask("flush_group g\r\nflush_prefix a\r\n", &format!("{refused}{refused}"));
     server.http().ask("POST", "/api/v1/groups/g/flush", &[], b"").problem(403);
 }

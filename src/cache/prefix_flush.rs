@@ -31,7 +31,7 @@ impl Clustered {
         loop {
             let state = membership.state();
             if state.view.members.is_empty() {
-                return Err("flush_prefix was not confirmed by anybody: no member is known".to_owned());
+                return Err("the flush was not confirmed by anybody: no member is known".to_owned());
             }
             let unsure = if state.is_converged() {
                 let left = until.saturating_duration_since(Instant::now());
@@ -46,7 +46,7 @@ impl Clustered {
             if Instant::now() + ASK_AGAIN >= until {
                 let whom =
                     if unsure.is_empty() { "a view that changes".to_owned() } else { unsure.join(", ") };
-                return Err(format!("flush_prefix was not confirmed by {whom}"));
+                return Err(format!("the flush was not confirmed by {whom}"));
             }
             sleep(ASK_AGAIN).await;
         }

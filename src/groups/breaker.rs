@@ -47,6 +47,15 @@ impl Breaker {
         true
     }
 
+    /// Whoever might try has not: somebody else may at once.
+    pub fn give_back(&mut self) {
+        if let Some(rest) = &mut self.rest
+            && std::mem::take(&mut rest.is_tried)
+        {
+            rest.since = Instant::now().checked_sub(rest.length).unwrap_or(rest.since);
+        }
+    }
+
     /// It has answered. Returns whether it is asked again from now on.
     pub fn succeed(&mut self) -> bool {
         self.failures = 0;
@@ -107,5 +116,19 @@ mod tests {
         assert!(!breaker.may_try(), "and another one begins");
         breaker.fail();
         assert_eq!(length(&breaker), REST_MIN * 2);
+    }
+
+    #[test]
+    fn whoever_has_not_tried_holds_up_nobody() {
+        let mut breaker = Breaker::default();
+        (0..FAILURES_MAX).for_each(|_| _ = breaker.fail());
+        breaker.give_back();
+        assert!(!breaker.may_try(), "nobody was trying");
+        let rest = breaker.rest.as_mut().expect("open");
+        rest.since = Instant::now().checked_sub(rest.length).expect("after the boot");
+        assert!(breaker.may_try() && !breaker.may_try());
+        breaker.give_back();
+        assert!(breaker.may_try(), "another one may at once");
+        assert_eq!(breaker.rest.as_ref().expect("open").length, REST_MIN, "nothing has failed");
     }
 }

@@ -95,7 +95,11 @@ impl Http {
     async fn answer(&self, key: &[u8], known: Option<&Validator>) -> Result<Fetched, Failed> {
         self.load(key, known).await.or_else(|cause| {
             let why = format!("{}: {cause}", self.template.site());
-            if cause.is_of_the_key() { Ok(Fetched::Refused(why)) } else { Err(Failed(why)) }
+            match cause {
+                Cause::Key(_) => Ok(Fetched::Unaskable(why)),
+                cause if cause.is_of_the_key() => Ok(Fetched::Refused(why)),
+                _ => Err(Failed(why)),
+            }
         })
     }
 

@@ -25,6 +25,10 @@ pub enum Said {
     Absent,
     /// The server fails.
     Error,
+    /// The server will not serve this key.
+    Forbidden,
+    /// It is at another host.
+    Elsewhere,
 }
 
 /// The server. It ends with the test.
@@ -173,6 +177,8 @@ impl Shared {
                 Said::Tagged(value, tag) => ("200 OK", format!("ETag: {tag}\r\n"), value.as_str()),
                 Said::Unchanged => ("304 Not Modified", String::new(), ""),
                 Said::Absent => ("404 Not Found", String::new(), ""),
+                Said::Forbidden => ("403 Forbidden", String::new(), ""),
+                Said::Elsewhere => ("302 Found", "Location: http://elsewhere.test/\r\n".to_owned(), ""),
                 Said::Error => ("500 Internal Server Error", String::new(), ""),
             };
             let answer = format!("HTTP/1.1 {status}\r\n{extra}Content-Length: {}\r\n\r\n{body}", body.len());

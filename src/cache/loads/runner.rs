@@ -276,14 +276,18 @@ impl Drop for InFlight<'_> {
 /// The origin has answered.
 fn answered(started: &Started, fetched: Fetched) -> Answer {
     let group = &started.group;
-    if group.note_answer(true) {
+    if matches!(fetched, Fetched::Unaskable(_)) {
+        group.note_unasked();
+    } else if group.note_answer(true) {
         info!(group = group.options.name, "the origin answers again");
     }
     let (answer, how) = match fetched {
         Fetched::Found(loaded) => (Answer::Found(loaded), "loaded".to_owned()),
         Fetched::Unchanged { .. } => (Answer::Unchanged, "loaded: it is unchanged".to_owned()),
         Fetched::Absent => (Answer::Absent, "loaded: there is none".to_owned()),
-        Fetched::Refused(why) => (Answer::Nothing(Ended::Failed), format!("not loaded: {why}")),
+        Fetched::Refused(why) | Fetched::Unaskable(why) => {
+            (Answer::Nothing(Ended::Failed), format!("not loaded: {why}"))
+        }
     };
     debug!(group = group.options.name, key = %started.key.escape_ascii(), "{how}");
     answer

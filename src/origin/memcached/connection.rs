@@ -69,6 +69,8 @@ pub(super) enum Answer {
 pub(super) enum Trouble {
     /// It ended before the first byte of a reply, as one does that the server had closed; says how.
     Gone(String),
+    /// The value is larger than allowed.
+    TooLarge(String),
     /// Anything else.
     Failed(String),
 }
@@ -117,7 +119,7 @@ impl Connection {
         let answer = match dialect.head(&line, key) {
             Head::Value(value) if value.len > value_max => {
                 let why = format!("a value of {} bytes, where {value_max} are allowed", value.len);
-                return Err(Trouble::Failed(why));
+                return Err(Trouble::TooLarge(why));
             }
             Head::Value(value) => answer_of(&value, reply.value(value.len, dialect.end()).await?),
             Head::Absent => Answer::Absent,

@@ -57,7 +57,8 @@ impl Server {
     /// Begins with the name of the server.
     pub async fn fetch(&self, key: &Key) -> Result<Fetched, Failed> {
         if !key.can_be_sent() {
-            return Err(self.failed("no text command can ask for a binary key of this length"));
+            let why = self.failed("no text command can ask for a binary key of this length");
+            return Ok(Fetched::Unaskable(why.0));
         }
         let _permit = self.permits.acquire().await.map_err(|error| self.failed(error))?;
         if let Some(mut connection) = self.take_idle() {
@@ -88,6 +89,7 @@ impl Server {
                 }
                 Fetched::Found(loaded)
             }
+            Err(Trouble::TooLarge(why)) => return Ok(Fetched::Refused(self.failed(why).0)),
             Ok(Answer::NotUnderstood(why)) | Err(Trouble::Gone(why) | Trouble::Failed(why)) => {
                 return Err(self.failed(why));
             }

@@ -126,7 +126,10 @@ fn found(value: &'static [u8], flags: u32, ttl: Option<u64>) -> Result<Fetched, 
 
 /// Why it failed, without the server's name, which must stand in front.
 async fn why(origin: &Memcached, key: &[u8], server: impl ToString) -> String {
-    let Failed(why) = origin.fetch(key).await.expect_err("the fetch fails");
+    let why = match origin.fetch(key).await {
+        Err(Failed(why)) | Ok(Fetched::Refused(why) | Fetched::Unaskable(why)) => why,
+        other => panic!("{other:?}"),
+    };
     why.strip_prefix(&format!("{}: ", server.to_string())).expect("names the server").to_owned()
 }
 

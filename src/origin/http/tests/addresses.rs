@@ -4,7 +4,7 @@ use tokio::join;
 
 use super::server::{Server, ok, options};
 use crate::origin::http::{Http, Options};
-use crate::origin::{Failed, Fetched, Origin};
+use crate::origin::{Fetched, Origin};
 
 /// The first line of the request for a key, and its Host.
 async fn request_line(template: &str, key: &[u8]) -> String {
@@ -19,7 +19,7 @@ async fn request_line(template: &str, key: &[u8]) -> String {
 /// Why a key is refused, with no server to ask.
 async fn refusal(template: &str, key: &[u8]) -> String {
     let http = Http::new(&options(&format!("http://127.0.0.1:1{template}"))).expect("valid");
-    let Ok(Fetched::Refused(why)) = http.fetch(key).await else { panic!("not refused") };
+    let Ok(Fetched::Unaskable(why)) = http.fetch(key).await else { panic!("not refused") };
     why
 }
 
@@ -202,12 +202,13 @@ async fn redirects_stay_on_the_site() {
         let answer = redirect(302, &to);
         // Its connection is closed, as the rest of its answer is of no interest.
         let (fetched, _) = join!(http.fetch(b"k"), client.answer(&answer));
-        let Err(Failed(why)) = fetched else { panic!("followed to {to}") };
+        let Ok(Fetched::Refused(why)) = fetched else { panic!("followed to {to}") };
         assert!(why.starts_with(&format!("{host}: 302 Found to ")) && why.ends_with(elsewhere), "{why}");
         client = server_again(&server, &http).await;
     }
     let (fetched, _) = join!(http.fetch(b"k"), client.answer("HTTP/1.1 302 X\r\nContent-Length: 0\r\n\r\n"));
-    assert_eq!(fetched, Err(Failed(format!("{host}: 302 Found without a Location, which is not followed"))));
+    let why = format!("{host}: 302 Found without a Location, which is not followed");
+    assert_eq!(fetched, Ok(Fetched::Refused(why)));
 }
 
 /// A new connection, which was used once.
@@ -230,5 +231,5 @@ async fn redirects_end() {
         client
     };
     let (fetched, _client) = join!(http.fetch(b"k"), serve);
-    assert_eq!(fetched, Err(Failed(format!("{}: more than 5 redirects", server.host()))));
+    assert_eq!(fetched, Ok(Fetched::Refused(format!("{}: more than 5 redirects", server.host()))));
 }

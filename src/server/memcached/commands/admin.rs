@@ -94,7 +94,7 @@ fn flush_all(scope: &mut Scope<'_, '_>, delay: Exptime, quiet: bool) -> Done {
 fn flush_prefix(scope: &mut Scope<'_, '_>, prefix: &[u8], quiet: bool) -> Done {
     scope.turn.counters().bump(Counter::CmdFlush);
     if !scope.context.options.flush_allowed {
-        return unless(scope, quiet, "CLIENT_ERROR flush_all not allowed");
+        return unless(scope, quiet, "CLIENT_ERROR flush not allowed");
     }
     if let Some(later) = scope.in_cluster(Task::FlushPrefix { prefix: prefix.to_vec(), quiet }) {
         return later;
