@@ -1,18 +1,18 @@
 //! The groups of the configuration file.
 
-use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-use toml::{Spanned, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::config::ConfigError;
 use crate::config::values::{duration, size};
 use crate::groups::options::{Options, OriginOptions};
 use crate::item::KEY_MAX;
-use crate::origin::{http, memcached, sql};
+use crate::origin::{Invalid, http, memcached, sql};
 
 /// The key of the file under which groups stand.
 pub(super) const KEY: &str = "group";
@@ -35,45 +35,34 @@ const LIFE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 /// How long an origin may take to be connected to, at most; no longer than a client waits.
 const CONNECT: Duration = Duration::from_secs(2);
 
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    group: Vec<Spanned<GroupTable>>,
-}
+/// The fields of a group.
+const FIELDS: &[&str] = &[
+    "name",
+    "prefix",
+    "ttl",
+    "max-ttl",
+    "ttl-jitter",
+    "negative-ttl",
+    "stale-while-revalidate",
+    "stale-if-error",
+    "refresh-ahead",
+    "wait",
+    "max-inflight",
+    "max-bytes",
+    ORIGIN,
+];
 
-type Field = Option<Spanned<Value>>;
+/// The field of a group that is a table of its own.
+const ORIGIN: &str = "origin";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct GroupTable {
-    name: Spanned<String>,
-    prefix: Spanned<String>,
-    ttl: Field,
-    max_ttl: Field,
-    ttl_jitter: Field,
-    negative_ttl: Field,
-    stale_while_revalidate: Field,
-    stale_if_error: Field,
-    refresh_ahead: Field,
-    wait: Field,
-    max_inflight: Field,
-    max_bytes: Field,
-    origin: Option<Spanned<OriginTable>>,
-}
+/// The kinds of origins: the field that each one has, and those that may stand beside it.
+const ORIGIN_KINDS: [(&str, &[&str]); 3] = [
+    ("http", &["headers", "bearer-token-file", "ca-file"]),
+    ("sql", &["url", "password-file"]),
+    ("memcached", &[]),
+];
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct OriginTable {
-    http: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    bearer_token_file: Option<PathBuf>,
-    ca_file: Option<PathBuf>,
-    sql: Option<String>,
-    url: Option<String>,
-    password_file: Option<PathBuf>,
-    memcached: Option<Vec<String>>,
-}
+const ONE_ORIGIN: &str = "needs one of http, sql and memcached";
 
 /// What is wrong, and where in the file.
 struct Wrong {
@@ -95,21 +84,25 @@ pub(super) fn read(path: &Path, value_max: usize) -> Result<Vec<Options>, Config
 }
 
 fn parse(text: &str, value_max: usize) -> Result<Vec<Options>, Wrong> {
-    let file: File = toml::from_str(text).map_err(|error| Wrong {
+    let file = DeTable::parse(text).map_err(|error| Wrong {
         at: error.span().map_or(0, |span| span.start),
         why: error.message().replace('\n', " "),
     })?;
+    let Some((key, tables)) = file.get_ref().iter().find(|(key, _)| key.get_ref() == KEY) else {
+        return Ok(Vec::new());
+    };
+    let no_tables = |at| Wrong { at, why: format!("{KEY}: needs tables, each under [[{KEY}]]") };
+    let tables = tables.get_ref().as_array().ok_or_else(|| no_tables(key.span().start))?;
     let mut groups: Vec<Options> = Vec::new();
-    for table in file.group {
-        let (name, prefix) = (table.get_ref().name.span().start, table.get_ref().prefix.span().start);
-        let group = group(table, value_max)?;
-        let wrong = |at, why: String| Err(Wrong { at, why: format!("group {:?}: {why}", group.name) });
+    for (number, table) in (1..).zip(tables) {
+        let fields = Fields::of_group(number, table).ok_or_else(|| no_tables(table.span().start))?;
+        let group = group(&fields, value_max)?;
         for other in &groups {
             if other.name == group.name {
-                return wrong(name, "name: another group has it".into());
+                return Err(fields.wrong("name", "another group has it"));
             }
             if other.prefix == group.prefix {
-                return wrong(prefix, format!("prefix: the group {:?} has it", other.name));
+                return Err(fields.wrong("prefix", format!("the group {:?} has it", other.name)));
             }
         }
         groups.push(group);
@@ -117,85 +110,170 @@ fn parse(text: &str, value_max: usize) -> Result<Vec<Options>, Wrong> {
     Ok(groups)
 }
 
-fn group(table: Spanned<GroupTable>, value_max: usize) -> Result<Options, Wrong> {
-    let at = table.span().start;
-    let table = table.into_inner();
-    let name = table.name.get_ref().clone();
-    let fields = Fields { group: &name };
-    let is_named = (1..=NAME_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-    if !is_named {
-        let why = format!("needs 1 to {NAME_MAX} letters, digits, '_', '-' and '.'");
-        return Err(fields.wrong(table.name.span().start, "name", why));
-    }
-    let prefix = table.prefix.get_ref().as_bytes().to_vec();
-    let is_key = |byte: &u8| !byte.is_ascii_control() && *byte != b' ';
-    if prefix.is_empty() || prefix.len() > KEY_MAX || !prefix.iter().all(is_key) {
-        let why = format!("needs 1 to {KEY_MAX} bytes that a key may begin with: no spaces, no controls");
-        return Err(fields.wrong(table.prefix.span().start, "prefix", why));
-    }
-    let origin_at = table.origin.as_ref().map_or(at, |origin| origin.span().start);
+fn group(fields: &Fields<'_>, value_max: usize) -> Result<Options, Wrong> {
+    fields.check_names("a group", FIELDS)?;
     let no_life = Duration::ZERO..=*LIFE.end();
     let mut options = Options {
-        name: name.clone(),
-        prefix,
-        ttl: fields.duration(table.ttl.as_ref(), "ttl", &LIFE)?,
-        max_ttl: fields.duration(table.max_ttl.as_ref(), "max-ttl", &LIFE)?,
-        ttl_jitter: fields.part(table.ttl_jitter.as_ref(), "ttl-jitter", 0.5)?,
-        negative_ttl: fields
-            .duration(table.negative_ttl.as_ref(), "negative-ttl", &no_life)?
-            .unwrap_or_default(),
-        stale_while_revalidate: fields
-            .duration(table.stale_while_revalidate.as_ref(), "stale-while-revalidate", &no_life)?
-            .unwrap_or_default(),
-        stale_if_error: fields
-            .duration(table.stale_if_error.as_ref(), "stale-if-error", &no_life)?
-            .unwrap_or_default(),
-        refresh_ahead: fields.part(table.refresh_ahead.as_ref(), "refresh-ahead", 0.9)?,
+        name: fields.name()?,
+        prefix: fields.prefix()?,
+        ttl: fields.duration("ttl", &LIFE)?,
+        max_ttl: fields.duration("max-ttl", &LIFE)?,
+        ttl_jitter: fields.part("ttl-jitter", 0.5)?,
+        negative_ttl: fields.duration("negative-ttl", &no_life)?.unwrap_or_default(),
+        stale_while_revalidate: fields.duration("stale-while-revalidate", &no_life)?.unwrap_or_default(),
+        stale_if_error: fields.duration("stale-if-error", &no_life)?.unwrap_or_default(),
+        refresh_ahead: fields.part("refresh-ahead", 0.9)?,
         ..Options::default()
     };
-    if let Some(wait) = fields.duration(table.wait.as_ref(), "wait", &WAIT)? {
+    if let Some(wait) = fields.duration("wait", &WAIT)? {
         options.wait = wait;
     }
-    if let Some(max_inflight) = fields.number(table.max_inflight.as_ref(), "max-inflight", &INFLIGHT)? {
+    if let Some(max_inflight) = fields.number("max-inflight", &INFLIGHT)? {
         options.max_inflight = max_inflight;
     }
-    options.max_bytes = fields.bytes(table.max_bytes.as_ref(), "max-bytes", value_max)?;
-    if let Some(origin) = table.origin {
-        let origin = fields.origin(origin_at, origin.into_inner(), &options, value_max)?;
-        origin.check().map_err(|invalid| fields.wrong(origin_at, invalid.field, invalid.why))?;
+    options.max_bytes = fields.bytes("max-bytes", value_max)?;
+    if let Some(table) = fields.given(ORIGIN) {
+        let table = table.get_ref().as_table().ok_or_else(|| fields.wrong(ORIGIN, ONE_ORIGIN))?;
+        let of_origin = Fields { group: fields.group.clone(), at: fields.at(ORIGIN), table };
+        let origin = origin(&of_origin, &options, value_max)?;
+        origin.check().map_err(|Invalid { field, why }| of_origin.wrong(field, why))?;
         options.origin = Some(origin);
     }
-    let needs_ttl = !options.stale_span().is_zero() || options.refresh_ahead > 0.0;
-    let has_ttl = options.ttl.is_some() || options.max_ttl.is_some();
-    if needs_ttl && !(has_ttl && options.origin.is_some()) {
-        let why = "stale-while-revalidate, stale-if-error and refresh-ahead need a ttl and an origin";
-        return Err(Wrong { at, why: format!("group {name:?}: {why}") });
+    let renews = [
+        ("stale-while-revalidate", !options.stale_while_revalidate.is_zero()),
+        ("stale-if-error", !options.stale_if_error.is_zero()),
+        ("refresh-ahead", options.refresh_ahead > 0.0),
+    ];
+    let can_renew = options.own_ttl().is_some() && options.origin.is_some();
+    match renews.iter().find(|(_, is_set)| *is_set && !can_renew) {
+        Some((field, _)) => Err(fields.wrong(field, "needs a ttl or max-ttl, and an origin")),
+        None => Ok(options),
     }
-    Ok(options)
 }
 
-/// The fields of one group.
+fn origin(fields: &Fields<'_>, group: &Options, value_max: usize) -> Result<OriginOptions, Wrong> {
+    let names: Vec<&str> =
+        ORIGIN_KINDS.iter().flat_map(|(kind, others)| [&[*kind], *others].concat()).collect();
+    fields.check_names("an origin", &names)?;
+    let given: Vec<_> = ORIGIN_KINDS.iter().filter(|(kind, _)| fields.given(kind).is_some()).collect();
+    let [(kind, others)] = given[..] else { return Err(fields.wrong(ORIGIN, ONE_ORIGIN)) };
+    let is_stray = |name: &&&str| *name != kind && !others.contains(name) && fields.given(name).is_some();
+    if let Some(stray) = names.iter().find(is_stray) {
+        return Err(fields.wrong(stray, format!("means nothing beside {kind}")));
+    }
+    let (connections, connect_timeout) = (group.max_inflight, group.wait.min(CONNECT));
+    if let Some(url) = fields.text("http", "such as \"https://host/path/{key}\"")? {
+        return Ok(OriginOptions::Http(http::Options {
+            url,
+            headers: fields.headers("headers")?,
+            bearer_token_file: fields.path("bearer-token-file")?,
+            ca_file: fields.path("ca-file")?,
+            connections,
+            value_max,
+            connect_timeout,
+        }));
+    }
+    if let Some(query) = fields.text("sql", "such as \"select value from scores where name = $1\"")? {
+        let url = fields.text("url", "postgres://..., mysql://... or sqlite:...")?;
+        let missing = || fields.wrong("url", "is missing: postgres://..., mysql://... or sqlite:...");
+        return Ok(OriginOptions::Sql(sql::Options {
+            query,
+            url: url.ok_or_else(missing)?,
+            password_file: fields.path("password-file")?,
+            connections,
+            value_max,
+            connect_timeout,
+        }));
+    }
+    Ok(OriginOptions::Memcached(memcached::Options {
+        servers: fields.texts("memcached", "such as [\"old-1:11211\", \"old-2:11211\"]")?,
+        prefix: group.prefix.clone(),
+        connections,
+        value_max,
+        connect_timeout,
+    }))
+}
+
+/// A table of the file: a group, or its origin.
 struct Fields<'a> {
-    group: &'a str,
+    /// What messages call the group: its name in quotes, or its number where it has none.
+    group: String,
+    /// Where the table begins.
+    at: usize,
+    table: &'a DeTable<'a>,
 }
 
-impl Fields<'_> {
-    fn wrong(&self, at: usize, field: &str, why: impl std::fmt::Display) -> Wrong {
-        Wrong { at, why: format!("group {:?}: {field}: {why}", self.group) }
+impl<'a> Fields<'a> {
+    fn of_group(number: usize, table: &'a Spanned<DeValue<'a>>) -> Option<Self> {
+        let at = table.span().start;
+        let table = table.get_ref().as_table()?;
+        let mut fields = Self { group: number.to_string(), at, table };
+        if let Some(name) = fields.given("name").and_then(|name| name.get_ref().as_str())
+            && !name.is_empty()
+        {
+            fields.group = format!("{name:?}");
+        }
+        Some(fields)
     }
 
-    fn duration(
-        &self,
-        field: Option<&Spanned<Value>>,
-        name: &str,
-        allowed: &RangeInclusive<Duration>,
-    ) -> Result<Option<Duration>, Wrong> {
-        let Some(field) = field else { return Ok(None) };
+    fn given(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.table.iter().find_map(|(key, value)| (key.get_ref() == name).then_some(value))
+    }
+
+    /// Where a field is; where its table begins if it is not given.
+    fn at(&self, name: &str) -> usize {
+        let key = self.table.keys().find(|key| key.get_ref() == name);
+        key.map_or(self.at, |key| key.span().start)
+    }
+
+    fn wrong(&self, field: &str, why: impl Display) -> Wrong {
+        self.wrong_at(self.at(field), field, why)
+    }
+
+    fn wrong_at(&self, at: usize, field: &str, why: impl Display) -> Wrong {
+        Wrong { at, why: format!("group {}: {field}: {why}", self.group) }
+    }
+
+    /// Refuses the first field that has none of these names.
+    fn check_names(&self, of: &str, names: &[&str]) -> Result<(), Wrong> {
+        let unknown = self.table.keys().filter(|key| !names.contains(&&**key.get_ref()));
+        match unknown.min_by_key(|key| key.span().start) {
+            Some(key) => {
+                let why = format!("is no field of {of} (allowed: {})", names.join(", "));
+                Err(self.wrong(key.get_ref(), why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn name(&self) -> Result<String, Wrong> {
+        let is_name = |name: &&str| {
+            (1..=NAME_MAX).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        };
+        let name = self.given("name").and_then(|name| name.get_ref().as_str()).filter(is_name);
+        name.map(str::to_owned).ok_or_else(|| {
+            self.wrong("name", format!("needs 1 to {NAME_MAX} letters, digits, '_', '-' and '.'"))
+        })
+    }
+
+    fn prefix(&self) -> Result<Vec<u8>, Wrong> {
+        let is_prefix = |prefix: &&str| {
+            (1..=KEY_MAX).contains(&prefix.len())
+                && prefix.bytes().all(|byte| !byte.is_ascii_control() && byte != b' ')
+        };
+        let prefix = self.given("prefix").and_then(|prefix| prefix.get_ref().as_str()).filter(is_prefix);
+        prefix.map(|prefix| prefix.as_bytes().to_vec()).ok_or_else(|| {
+            let why = format!("needs 1 to {KEY_MAX} bytes that a key may begin with: no spaces, no controls");
+            self.wrong("prefix", why)
+        })
+    }
+
+    fn duration(&self, name: &str, allowed: &RangeInclusive<Duration>) -> Result<Option<Duration>, Wrong> {
+        let Some(field) = self.given(name) else { return Ok(None) };
         let read = match field.get_ref() {
-            Value::String(text) => duration(text),
-            Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
-            _ => None,
+            DeValue::String(text) => duration(text),
+            value => integer(value).and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs),
         };
         match read.filter(|read| allowed.contains(read)) {
             Some(read) => Ok(Some(read)),
@@ -204,123 +282,89 @@ impl Fields<'_> {
                 let why = format!(
                     "needs a time such as \"500ms\", \"10s\", \"5m\" or \"1h\", from {least:?} to {most:?}"
                 );
-                Err(self.wrong(field.span().start, name, why))
+                Err(self.wrong(name, why))
             }
         }
     }
 
     /// A part of something, from 0 to `most`.
-    fn part(&self, field: Option<&Spanned<Value>>, name: &str, most: f64) -> Result<f64, Wrong> {
-        let Some(field) = field else { return Ok(0.0) };
+    fn part(&self, name: &str, most: f64) -> Result<f64, Wrong> {
+        let Some(field) = self.given(name) else { return Ok(0.0) };
         let read = match field.get_ref() {
-            Value::Float(part) => Some(*part),
-            Value::Integer(part) => Some(*part as f64),
-            _ => None,
+            DeValue::Float(part) => part.as_str().parse().ok(),
+            value => integer(value).map(|part| part as f64),
         };
         read.filter(|part| (0.0..=most).contains(part))
-            .ok_or_else(|| self.wrong(field.span().start, name, format!("needs a number from 0 to {most}")))
+            .ok_or_else(|| self.wrong(name, format!("needs a number from 0 to {most}")))
     }
 
-    fn number(
-        &self,
-        field: Option<&Spanned<Value>>,
-        name: &str,
-        allowed: &RangeInclusive<i64>,
-    ) -> Result<Option<usize>, Wrong> {
-        let Some(field) = field else { return Ok(None) };
-        match field.get_ref() {
-            Value::Integer(number) if allowed.contains(number) => Ok(usize::try_from(*number).ok()),
-            _ => {
+    fn number(&self, name: &str, allowed: &RangeInclusive<i64>) -> Result<Option<usize>, Wrong> {
+        let Some(field) = self.given(name) else { return Ok(None) };
+        match integer(field.get_ref()).filter(|number| allowed.contains(number)) {
+            Some(number) => Ok(usize::try_from(number).ok()),
+            None => {
                 let why = format!("needs a whole number from {} to {}", allowed.start(), allowed.end());
-                Err(self.wrong(field.span().start, name, why))
+                Err(self.wrong(name, why))
             }
         }
     }
 
     /// A size, in which the largest item has room.
-    fn bytes(&self, field: Option<&Spanned<Value>>, name: &str, item: usize) -> Result<Option<u64>, Wrong> {
-        let Some(field) = field else { return Ok(None) };
+    fn bytes(&self, name: &str, item: usize) -> Result<Option<u64>, Wrong> {
+        let Some(field) = self.given(name) else { return Ok(None) };
         let read = match field.get_ref() {
-            Value::String(text) => size(text, 1),
-            Value::Integer(bytes) => u64::try_from(*bytes).ok(),
-            _ => None,
+            DeValue::String(text) => size(text, 1),
+            value => integer(value).and_then(|bytes| u64::try_from(bytes).ok()),
         };
         let least = BYTES_LEAST.max(item as u64);
         match read.filter(|bytes| *bytes >= least) {
             Some(read) => Ok(Some(read)),
             None => {
                 let why = format!("needs a size such as \"64m\" or \"2g\", and at least {least} bytes");
-                Err(self.wrong(field.span().start, name, why))
+                Err(self.wrong(name, why))
             }
         }
     }
 
-    fn origin(
-        &self,
-        at: usize,
-        table: OriginTable,
-        group: &Options,
-        value_max: usize,
-    ) -> Result<OriginOptions, Wrong> {
-        let (connections, connect_timeout) = (group.max_inflight, group.wait.min(CONNECT));
-        self.check_stray(at, &table)?;
-        let OriginTable { headers, bearer_token_file, ca_file, url, password_file, .. } = table;
-        Ok(match (table.http, table.sql, table.memcached) {
-            (Some(http), None, None) => OriginOptions::Http(http::Options {
-                url: http,
-                headers: headers.into_iter().collect(),
-                bearer_token_file,
-                ca_file,
-                connections,
-                value_max,
-                connect_timeout,
-            }),
-            (None, Some(query), None) => {
-                let why = "is missing: postgres://..., mysql://... or sqlite:...";
-                let url = url.ok_or_else(|| self.wrong(at, "url", why))?;
-                OriginOptions::Sql(sql::Options {
-                    query,
-                    url,
-                    password_file,
-                    connections,
-                    value_max,
-                    connect_timeout,
-                })
-            }
-            (None, None, Some(servers)) => OriginOptions::Memcached(memcached::Options {
-                servers,
-                prefix: group.prefix.clone(),
-                connections,
-                value_max,
-                connect_timeout,
-            }),
-            _ => return Err(self.wrong(at, "origin", "needs one of http, sql and memcached")),
-        })
+    fn text(&self, name: &str, what: &str) -> Result<Option<String>, Wrong> {
+        let Some(field) = self.given(name) else { return Ok(None) };
+        let text =
+            field.get_ref().as_str().ok_or_else(|| self.wrong(name, format!("needs a string: {what}")))?;
+        Ok(Some(text.to_owned()))
     }
 
-    /// Refuses fields of one kind of origin beside those of another.
-    fn check_stray(&self, at: usize, table: &OriginTable) -> Result<(), Wrong> {
-        let of_http = [
-            ("headers", !table.headers.is_empty()),
-            ("bearer-token-file", table.bearer_token_file.is_some()),
-            ("ca-file", table.ca_file.is_some()),
-        ];
-        let of_sql = [("url", table.url.is_some()), ("password-file", table.password_file.is_some())];
-        for (origin, is_it, others) in [
-            ("http", table.http.is_some(), &of_sql[..]),
-            ("sql", table.sql.is_some(), &of_http[..]),
-            (
-                "memcached",
-                table.memcached.is_some(),
-                &[of_http[0], of_http[1], of_http[2], of_sql[0], of_sql[1]],
-            ),
-        ] {
-            if let Some((field, _)) = others.iter().find(|(_, is_given)| is_it && *is_given) {
-                return Err(self.wrong(at, field, format!("means nothing beside {origin}")));
-            }
-        }
-        Ok(())
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, Wrong> {
+        Ok(self.text(name, "the path of a file")?.map(PathBuf::from))
     }
+
+    fn texts(&self, name: &str, what: &str) -> Result<Vec<String>, Wrong> {
+        let why = format!("needs a list of strings: {what}");
+        let values = self.given(name).and_then(|values| values.get_ref().as_array());
+        let text = |value: &Spanned<DeValue<'_>>| {
+            let text = value.get_ref().as_str().map(str::to_owned);
+            text.ok_or_else(|| self.wrong_at(value.span().start, name, &why))
+        };
+        values.ok_or_else(|| self.wrong(name, &why))?.iter().map(text).collect()
+    }
+
+    fn headers(&self, name: &str) -> Result<Vec<(String, String)>, Wrong> {
+        let Some(field) = self.given(name) else { return Ok(Vec::new()) };
+        let why = "needs a table of strings, such as { Accept = \"text/plain\" }";
+        let table = field.get_ref().as_table().ok_or_else(|| self.wrong(name, why))?;
+        let mut headers = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let (header, text) = (key.get_ref(), value.get_ref().as_str());
+            let wrong = || self.wrong_at(key.span().start, name, format!("{header:?}: {why}"));
+            headers.push((header.to_string(), text.ok_or_else(wrong)?.to_owned()));
+        }
+        Ok(headers)
+    }
+}
+
+/// A whole number.
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
 #[cfg(test)]
@@ -393,17 +437,20 @@ mod tests {
         let group = |rest: &str| format!("\n[[group]]\nname = \"a\"\nprefix = \"a:\"\n{rest}");
         let origin = |rest: &str| group(&format!("[group.origin]\n{rest}"));
         let of_http = if cfg!(feature = "origin-http") {
-            "5: group \"a\": http: has no {key}"
+            "6: group \"a\": http: has no {key}"
         } else {
-            "5: group \"a\": http: this build has no HTTP origins (Cargo feature origin-http)"
+            "6: group \"a\": http: this build has no HTTP origins (Cargo feature origin-http)"
         };
         let of_sql = if cfg!(feature = "origin-sql") {
-            "5: group \"a\": sql: needs exactly one parameter"
+            "6: group \"a\": sql: needs exactly one parameter"
         } else {
-            "5: group \"a\": sql: this build has no SQL origins (Cargo feature origin-sql)"
+            "6: group \"a\": sql: this build has no SQL origins (Cargo feature origin-sql)"
         };
         for (text, expected) in [
-            (group("tll = \"1s\""), "5: unknown field `tll`, expected one of `name`"),
+            (
+                group("tll = \"1s\""),
+                "5: group \"a\": tll: is no field of a group (allowed: name, prefix, ttl",
+            ),
             (group("ttl = \"soon\""), "5: group \"a\": ttl: needs a time such as \"500ms\""),
             (group("wait = \"2m\""), "5: group \"a\": wait: needs a time"),
             (group("ttl-jitter = 0.9"), "5: group \"a\": ttl-jitter: needs a number from 0 to 0.5"),
@@ -413,7 +460,17 @@ mod tests {
                 "5: group \"a\": max-bytes: needs a size such as \"64m\" or \"2g\"",
             ),
             (group("max-bytes = \"much\""), "5: group \"a\": max-bytes: needs a size"),
-            (group("stale-if-error = \"1s\""), "2: group \"a\": stale-while-revalidate, stale-if-error and"),
+            (
+                group("ttl = 7\nstale-if-error = \"1s\""),
+                "6: group \"a\": stale-if-error: needs a ttl or max-ttl",
+            ),
+            (group("stale-while-revalidate = 9"), "5: group \"a\": stale-while-revalidate: needs a ttl"),
+            (
+                group("wait = 1\nrefresh-ahead = 0.5\n[group.origin]\nmemcached = [\"a\"]"),
+                "6: group \"a\": refresh-ahead: needs a ttl or max-ttl, and an origin",
+            ),
+            (format!("{}[[group]]\nprefix = \"b\"", group("")), "5: group 2: name: needs 1 to 64 letters"),
+            ("[[group]]\nprefix = \"b\"\nname = 5".into(), "3: group 1: name: needs 1 to 64 letters"),
             (format!("{}{}", group(""), group("")), "7: group \"a\": name: another group has it"),
             (
                 format!("{}{}", group(""), group("").replace("\"a\"", "\"b\"")),
@@ -421,16 +478,37 @@ mod tests {
             ),
             ("[[group]]\nname = \"a b\"\nprefix = \"a\"".into(), "2: group \"a b\": name: needs 1 to 64"),
             ("[[group]]\nname = \"a\"\nprefix = \"a b\"".into(), "3: group \"a\": prefix: needs 1 to 250"),
-            ("[[group]]\nname = \"a\"".into(), "1: missing field `prefix`"),
-            ("group = 3".into(), "1: invalid type: integer `3`, expected a sequence"),
+            ("[[group]]\nname = \"a\"".into(), "1: group \"a\": prefix: needs 1 to 250"),
+            ("group = 3".into(), "1: group: needs tables, each under [[group]]"),
+            ("\n[group]\nname = \"a\"".into(), "2: group: needs tables, each under [[group]]"),
+            (group("origin = 5"), "5: group \"a\": origin: needs one of http, sql and memcached"),
             (origin(""), "5: group \"a\": origin: needs one of http, sql and memcached"),
             (
                 origin("http = \"http://a/{key}\"\nurl = \"x\""),
-                "5: group \"a\": url: means nothing beside http",
+                "7: group \"a\": url: means nothing beside http",
+            ),
+            (
+                origin("foo = 1\nhttp = \"x\""),
+                "6: group \"a\": foo: is no field of an origin (allowed: http, ",
+            ),
+            (origin("\nhttp = 5"), "7: group \"a\": http: needs a string: such as \"https://host/"),
+            (origin("sql = \"x\"\nurl = 5"), "7: group \"a\": url: needs a string: postgres://"),
+            (
+                origin("sql = \"x\"\nurl = \"sqlite:x\"\npassword-file = 5"),
+                "8: group \"a\": password-file: needs a string: the path of a file",
+            ),
+            (origin("memcached = \"a:1\""), "6: group \"a\": memcached: needs a list of strings: such as ["),
+            (origin("memcached = [\n\"a:1\",\n5]"), "8: group \"a\": memcached: needs a list of strings"),
+            (origin("http = \"x\"\nheaders = 5"), "7: group \"a\": headers: needs a table of strings"),
+            (origin("http = \"x\"\nheaders = {X = 1}"), "7: group \"a\": headers: \"X\": needs a table of"),
+            (
+                origin("http = \"x\"\n[group.origin.headers]\nA = \"a\"\nX = 1"),
+                "9: group \"a\": headers: \"X\": needs a table of strings",
             ),
             (origin("sql = \"select 1\""), "5: group \"a\": url: is missing"),
             (origin("http = \"http://a/\""), of_http),
-            (origin("memcached = []"), "5: group \"a\": memcached: "),
+            (origin("memcached = []"), "6: group \"a\": memcached: "),
+            (origin("\nmemcached = [\"a:0\"]"), "7: group \"a\": memcached: \"a:0\": "),
             (origin("sql = \"select 1\"\nurl = \"sqlite:x.db\""), of_sql),
         ] {
             let said = said(&text);
