@@ -596,3 +596,41 @@ fn an_origin_that_is_not_there_at_the_start_is_warned_of() {
     eventually("it is said", || server.stderr().contains("the origin cannot be asked now: "));
     server.connect().ask("get g:k\r\nget other\r\n", "END\r\nEND\r\n");
 }
+
+#[test]
+fn an_origin_that_cannot_be_reached_is_warned_of_at_the_start_and_at_hup() {
+    let there = Origin::start();
+    let old = Server::start(Product::Memcached, &[]);
+    // Nobody is asked for a key, and nobody listens at the ports 1 and 2.
+    let http = |name: &str, origin: &str| {
+        format!("[[group]]\nname = \"{name}\"\nprefix = \"{name}:\"\n[group.origin]\nhttp = \"{origin}\"\n")
+    };
+    let memcached = |name: &str| {
+        let servers = format!("[\"127.0.0.1:1\", \"{}\", \"127.0.0.1:2\"]", old.addr());
+        format!("[[group]]\nname = \"{name}\"\nprefix = \"{name}:\"\n[group.origin]\nmemcached = {servers}\n")
+    };
+    let nobody = "http://127.0.0.1:1/{key}";
+    let at_start = there.config("") + &http("web", nobody) + &memcached("old");
+    let config = Config::new(&at_start);
+    let server = config.start();
+    let said = |group: &str, why: &str| {
+        let is_it = |line: &&str| {
+            line.contains(&format!("the origin cannot be asked now: {why}"))
+                && line.ends_with(&format!("group=\"{group}\""))
+        };
+        server.stderr().lines().filter(is_it).count()
+    };
+    let web = "127.0.0.1:1: connection refused";
+    let servers = "127.0.0.1:1: connection refused; 127.0.0.1:2: connection refused";
+    eventually("both are said at the start", || said("web", web) == 1 && said("old", servers) == 1);
+
+    let at_hup = at_start + &http("later", nobody) + &memcached("fleet");
+    fs::write(&config.path, at_hup.replace("name = \"web\"", "name = \"web\"\nttl = 7")).expect("written");
+    server.signal(Signal::SIGHUP);
+    eventually("new and changed ones are said at HUP", || {
+        said("later", web) == 1 && said("fleet", servers) == 1 && said("web", web) == 2
+    });
+    let all = server.stderr().matches("the origin cannot be asked now").count();
+    assert_eq!(all, 5, "what has not changed is not tried again: {}", server.stderr());
+    assert_eq!(there.asked_in_all(), 0);
+}

@@ -8,7 +8,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::cache::loads::{Loads, Started};
 use crate::clock::Clock;
 use crate::events::Events;
-use crate::groups::Groups;
+use crate::groups::{Group, Groups};
 use crate::node::bound::{Bound, BoundHttp, http_addr};
 use crate::node::cluster::Member;
 use crate::node::loader;
@@ -53,6 +53,8 @@ pub(super) struct Running {
     unix_path: Option<PathBuf>,
     snapshot: Option<Snapshot>,
     read_groups: Option<ReadGroups>,
+    /// Where groups go whose origins are to be tried out.
+    newcomers: Option<UnboundedSender<Arc<Group>>>,
 }
 
 impl Running {
@@ -106,17 +108,18 @@ impl Running {
             acceptors.spawn(accept(context.clone(), counters, listening, workers.inboxes(), cluster));
         }
 
-        let http_and_loader = http.into_iter().chain(loader).collect();
+        let (loader, newcomers) = loader.map(|loader| (loader.thread, loader.newcomers)).unzip();
         Ok(Self {
             context,
             acceptors,
             member,
             workers,
-            http_and_loader,
+            http_and_loader: http.into_iter().chain(loader).collect(),
             sweeper,
             unix_path,
             snapshot,
             read_groups,
+            newcomers,
         })
     }
 
@@ -124,11 +127,19 @@ impl Running {
     pub(super) fn reload_groups(&self) -> Result<(), String> {
         let Some(read) = &self.read_groups else { return Ok(()) };
         let loads = &self.context.loads;
-        let groups = Groups::new(&read.read()?, &loads.groups());
+        let before = loads.groups();
+        let groups = Groups::new(&read.read()?, &before);
         loads.set_groups(groups.map_err(|(name, invalid)| format!("group {name:?}: {invalid}"))?);
         self.context.store.set_groups(&loads.groups().key_groups());
         if let Some(member) = &self.member {
             member.cluster.shared.pings.set_groups_digest(loads.groups().digest());
+        }
+        for group in loads.groups().iter() {
+            let is_new = !before.iter().any(|other| Arc::ptr_eq(group, other));
+            if let Some(newcomers) = self.newcomers.as_ref().filter(|_| is_new) {
+                // The loader has gone only when the node stops.
+                _ = newcomers.send(group.clone());
+            }
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ use crate::origin::http::connection::Connector;
 use crate::origin::http::pool::{Answer, Pool};
 use crate::origin::http::template::Template;
 use crate::origin::http::token::Token;
-use crate::origin::{Failed, Fetched, Fetching, Invalid, Loaded, Origin, Validator};
+use crate::origin::{Failed, Fetched, Fetching, Invalid, Loaded, Origin, Trial, Validator};
 pub use options::Options;
 
 /// Redirects one after another. curl stops at 50 and browsers at 20; within one host, 5 is a lot.
@@ -173,6 +173,12 @@ impl Origin for Http {
 
     fn fetch_if_changed<'a>(&'a self, key: &'a [u8], known: &'a Validator) -> Fetching<'a> {
         Box::pin(self.answer(key, Some(known)))
+    }
+
+    /// Connects, with TLS where it is used, and asks for nothing.
+    fn try_out(&self) -> Trial<'_> {
+        let failed = |cause| Failed(format!("{}: {cause}", self.template.site()));
+        Box::pin(async move { self.pool.try_out().await.map_err(failed) })
     }
 }
 

@@ -12,11 +12,15 @@ mod options;
 mod reply;
 mod server;
 
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::origin::memcached::address::Address;
 use crate::origin::memcached::ketama::Ring;
 use crate::origin::memcached::key::Key;
 use crate::origin::memcached::server::Server;
-use crate::origin::{Fetched, Fetching, Invalid, Origin};
+use crate::origin::{Failed, Fetched, Fetching, Invalid, Origin, Trial};
 pub use options::Options;
 
 /// The field that names the servers.
@@ -29,7 +33,7 @@ const SERVER_FORM: &str = "allowed: host, host:port, [v6]:port, with a weight ho
 #[derive(Debug)]
 pub struct Memcached {
     prefix: Vec<u8>,
-    servers: Vec<Server>,
+    servers: Vec<Arc<Server>>,
     ring: Ring,
 }
 
@@ -51,7 +55,8 @@ impl Memcached {
     pub fn new(options: &Options) -> Result<Self, Invalid> {
         let addresses = addresses(options)?;
         let ring = Ring::new(&addresses);
-        let servers = addresses.into_iter().map(|address| Server::new(address, options)).collect();
+        let server = |address| Arc::new(Server::new(address, options));
+        let servers = addresses.into_iter().map(server).collect();
         Ok(Self { prefix: options.prefix.clone(), servers, ring })
     }
 }
@@ -63,6 +68,24 @@ impl Origin for Memcached {
                 Some(key) => self.servers[self.ring.owner(key.stored())].fetch(&key).await,
                 None => Ok(Fetched::Absent),
             }
+        })
+    }
+
+    /// Connects to all servers at the same time, and names those that cannot be reached.
+    fn try_out(&self) -> Trial<'_> {
+        Box::pin(async move {
+            let trial = |server: &Arc<Server>| {
+                let server = server.clone();
+                AbortOnDropHandle::new(tokio::spawn(async move { server.try_out().await }))
+            };
+            let trials: Vec<_> = self.servers.iter().map(trial).collect();
+            let mut failed = Vec::new();
+            for trial in trials {
+                if let Ok(Err(Failed(why))) = trial.await {
+                    failed.push(why);
+                }
+            }
+            if failed.is_empty() { Ok(()) } else { Err(Failed(failed.join("; "))) }
         })
     }
 }

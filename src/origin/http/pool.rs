@@ -80,6 +80,19 @@ impl Pool {
         Ok(Answer::new(self, slot, connection, answer))
     }
 
+    /// Sees that a connection can be opened, and closes it; while all slots are taken, that is seen otherwise.
+    /// Cancellation safe.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or not in time.
+    pub async fn try_out(&self) -> Result<(), Cause> {
+        match self.slots.try_acquire() {
+            Ok(_slot) => self.connector.connect().await.map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// One that was used before, if there is one.
     async fn take(&self) -> Option<Connection> {
         loop {

@@ -72,6 +72,18 @@ impl Server {
         self.conclude(connection, key, answer).await
     }
 
+    /// Sees that a connection can be opened, and closes it; while as many as may be are in use, that is seen otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Begins with the name of the server.
+    pub async fn try_out(&self) -> Result<(), Failed> {
+        match self.permits.try_acquire() {
+            Ok(_permit) => self.connect().await.map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Keeps the connection if it is sound, and says what the answer means.
     async fn conclude(
         &self,

@@ -37,6 +37,17 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
+async fn a_trial_connects_and_asks_for_nothing() {
+    let server = Server::start().await;
+    let http = server.http();
+    let (tried, mut client) = join!(http.try_out(), server.accept());
+    assert_eq!((tried, &*client.asked().await), (Ok(()), ""));
+    let host = server.host();
+    drop(server);
+    assert_eq!(http.try_out().await, Err(Failed(format!("{host}: connection refused"))));
+}
+
+#[tokio::test]
 async fn there_are_no_more_than_allowed() {
     let server = Server::start().await;
     let http = Http::new(&Options { connections: 2, ..server.options() }).expect("valid");

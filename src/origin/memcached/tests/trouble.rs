@@ -148,6 +148,25 @@ async fn a_server_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn a_trial_names_each_server_that_is_not_there() {
+    let server = Scripted::start(vec![vec![], vec![HIT]]).await;
+    let origin = server.origin();
+    assert_eq!(origin.try_out().await, Ok(()));
+    server.until("1: closed").await;
+    assert_eq!(server.events(), ["1: closed"], "it was asked something");
+    // Ports that are bound and do not listen.
+    let silent = || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        (socket.local_addr().unwrap().to_string(), socket)
+    };
+    let ((one, _one), (other, _other)) = (silent(), silent());
+    let origin = Memcached::new(&options(&[&one, &server.address.to_string(), &other])).unwrap();
+    let why = format!("{one}: connection refused; {other}: connection refused");
+    assert_eq!(origin.try_out().await, Err(Failed(why)));
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_accept_is_not_waited_for() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
