@@ -17,10 +17,11 @@ use crate::groups::Group;
 use crate::server::ServerContext;
 use crate::stats::Counters;
 
-/// How long an origin may take to be tried out when its group comes at HUP.
+/// How long an origin may take to be tried out.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The thread, and where groups go whose origins it is to try out: those that come at HUP.
+/// The thread, and where groups go whose origins it is to try out, beside those of the start: those that come
+/// at HUP.
 pub(super) struct Loader {
     pub(super) thread: JoinHandle<()>,
     pub(super) newcomers: mpsc::UnboundedSender<Arc<Group>>,
@@ -41,6 +42,7 @@ pub(super) fn start(
     let thread = std::thread::Builder::new().name("loader".into()).spawn(move || {
         runtime.block_on(async move {
             tokio::spawn(heartbeat.keep());
+            context.loads.groups().iter().cloned().for_each(|group| drop(tokio::spawn(try_out(group))));
             tokio::spawn(try_out_all(coming));
             let links = CancellationToken::new();
             // Reads that waited were counted when they came.

@@ -27,9 +27,6 @@ use crate::store::LoadEnd;
 /// A load goes on for so many times as long as a client waits for it: then it has failed.
 const PATIENCE: u32 = 3;
 
-/// How long an origin may take to be tried out when the node starts.
-const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
-
 /// Runs what has started until `stop`. `cache` is of the thread that calls this; what it counts, nobody reads.
 pub async fn run(
     loads: Arc<Loads>,
@@ -38,9 +35,6 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    for group in loads.groups().iter().filter(|group| group.origin.is_some()) {
-        tasks.spawn(stop.clone().run_until_cancelled_owned(try_out(group.clone())));
-    }
     let runner = Arc::new(Runner { loads, cache });
     while let Some(Some(started)) = stop.run_until_cancelled(started.recv()).await {
         let runner = runner.clone();
@@ -51,17 +45,6 @@ pub async fn run(
     tasks.close();
     tasks.wait().await;
     runner.loads.give_up();
-}
-
-/// Warns of an origin that cannot be asked when the node starts.
-async fn try_out(group: Arc<Group>) {
-    let Some(origin) = &group.origin else { return };
-    let why = match timeout(TRIAL_PATIENCE, origin.try_out()).await {
-        Ok(Ok(())) => return,
-        Ok(Err(failed)) => failed.to_string(),
-        Err(_) => format!("no answer within {TRIAL_PATIENCE:?}"),
-    };
-    warn!(group = group.options.name, "the origin cannot be asked now: {why}");
 }
 
 struct Runner {
