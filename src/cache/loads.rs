@@ -48,7 +48,7 @@ pub struct Loads {
     running: Mutex<AllRunning>,
     /// Keys without a value, and until when that is believed. May be locked while an item is.
     negatives: Mutex<LruCache<Box<[u8]>, Negative>>,
-    /// Whether there may be any of them.
+    /// Whether there are any of them; changed while they are locked.
     has_negatives: AtomicBool,
     /// What origins know the values by that lie here.
     validators: Validators,
@@ -163,7 +163,9 @@ impl Loads {
 
     /// Forgets of which keys there is no value.
     pub fn forget_negatives(&self) {
-        self.negatives.lock().clear();
+        let mut negatives = self.negatives.lock();
+        negatives.clear();
+        self.has_negatives.store(false, Ordering::Release);
     }
 
     /// What becomes of a command by what it found. Called while the item is locked.
@@ -326,7 +328,8 @@ impl Loads {
         let ttl = group.options.negative_ttl;
         if !ttl.is_zero() {
             let negative = Negative { until: Instant::now() + ttl, generation };
-            self.negatives.lock().put(key.into(), negative);
+            let mut negatives = self.negatives.lock();
+            negatives.put(key.into(), negative);
             self.has_negatives.store(true, Ordering::Release);
         }
     }
@@ -344,7 +347,9 @@ impl Loads {
 
     #[cold]
     fn forget_negative(&self, key: &[u8]) {
-        self.negatives.lock().pop(key);
+        let mut negatives = self.negatives.lock();
+        negatives.pop(key);
+        self.has_negatives.store(!negatives.is_empty(), Ordering::Release);
     }
 
     /// A command whose item lives no longer than its group allows; `None` where it is as it should be.
