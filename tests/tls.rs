@@ -195,9 +195,13 @@ fn tells_of_its_certificates(product: Product) {
     assert!(wire.stat("time_since_server_cert_refresh") < older);
 
     assert_eq!(wire.stat("ssl_handshake_errors"), 0);
-    let mut stranger = server.connect();
-    stranger.send(b"this is no handshake, but long enough to be told from one\r\n");
-    eventually("what is no handshake is counted", || wire.stat("ssl_handshake_errors") == 1);
+    eventually("what is no handshake is counted", || {
+        let mut stranger = server.connect();
+        stranger.send(b"this is no handshake, but long enough to be told from one\r\n");
+        // memcached does not count one whose bytes come after it has looked for them.
+        let _ = stranger.rest();
+        wire.stat("ssl_handshake_errors") > 0
+    });
 }
 
 fn serves_others_while_clients_are_silent_in_the_handshake(product: Product) {
