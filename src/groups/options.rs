@@ -167,3 +167,42 @@ impl fmt::Display for OriginOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(origin: OriginOptions) -> String {
+        Options { origin: Some(origin), ..Options::default() }.said()
+    }
+
+    #[test]
+    fn nodes_with_another_origin_are_told_from_each_other_without_secrets() {
+        let sql = |url: &str| {
+            said(OriginOptions::Sql(sql::Options {
+                query: "select v from t where k = $1".into(),
+                url: url.into(),
+                password_file: None,
+                connections: 1,
+                value_max: 1,
+                connect_timeout: Duration::ZERO,
+            }))
+        };
+        assert_ne!(sql("postgres://ann@one/db"), sql("postgres://ann@other/db"));
+        assert_eq!(sql("postgres://ann:apple@one/db"), sql("postgres://ann:pear@one/db"));
+        assert!(!sql("postgres://ann:apple@one/db").contains("apple"));
+        let http = |name: &str, value: &str| {
+            said(OriginOptions::Http(http::Options {
+                url: "http://host/{key}".into(),
+                headers: vec![(name.into(), value.into())],
+                bearer_token_file: None,
+                ca_file: None,
+                connections: 1,
+                value_max: 1,
+                connect_timeout: Duration::ZERO,
+            }))
+        };
+        assert_ne!(http("Accept", "a"), http("X-Tenant", "a"));
+        assert_eq!(http("X-Token", "a"), http("X-Token", "b"));
+    }
+}
