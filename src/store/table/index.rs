@@ -12,8 +12,9 @@ const BUCKET_SLOTS: usize = 8;
 /// Slots that move out of each other's way before a piece grows.
 const MOVES_MAX: usize = 48;
 
-/// A piece with less than this part of its slots in use is made smaller.
-const SHRINK_BELOW: (usize, usize) = (2, 5);
+/// A piece with less than this part of its slots in use is made smaller: from a quarter to two fifths, another one for each
+/// of some pieces. Pieces empty at about the same time, and one operation must not make all of them smaller.
+const SHRINK_BELOW: (std::ops::Range<usize>, usize) = (16..26, 64);
 
 /// A piece in which more than this part of the slots is in use grows: to find the last free ones takes too long.
 const GROW_ABOVE: (usize, usize) = (19, 20);
@@ -157,7 +158,8 @@ impl Index {
         piece.buckets[at.bucket].0[at.slot] = Slot::EMPTY;
         piece.len -= 1;
         self.len -= 1;
-        if piece.len * SHRINK_BELOW.1 < piece.slots() * SHRINK_BELOW.0 {
+        let (least, steps) = (SHRINK_BELOW.0.start, SHRINK_BELOW.0.len());
+        if piece.len * SHRINK_BELOW.1 < piece.slots() * (least + at.piece % steps) {
             self.bytes -= piece.bytes();
             let enough = (piece.len * GROW_ABOVE.1).div_ceil(BUCKET_SLOTS * GROW_ABOVE.0);
             *piece = match piece.len {
