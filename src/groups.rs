@@ -93,9 +93,7 @@ impl std::fmt::Debug for Group {
 /// All groups of a node.
 #[derive(Debug, Default)]
 pub struct Groups {
-    prefixes: Prefixes,
-    /// By the numbers of their prefixes.
-    all: Vec<Arc<Group>>,
+    all: Prefixes<Arc<Group>>,
     digest: u64,
 }
 
@@ -105,7 +103,7 @@ impl Groups {
     /// # Errors
     /// The name of the group whose origin cannot be used, and why.
     pub fn new(options: &[Options], before: &Self) -> Result<Self, (String, Invalid)> {
-        let group = |options: &Options| match before.all.iter().find(|group| group.options == *options) {
+        let group = |options: &Options| match before.iter().find(|group| group.options == *options) {
             Some(group) => Ok(group.clone()),
             None => {
                 Group::new(options.clone()).map(Arc::new).map_err(|invalid| (options.name.clone(), invalid))
@@ -115,18 +113,17 @@ impl Groups {
     }
 
     /// These groups.
-    pub fn of(mut all: Vec<Arc<Group>>) -> Self {
-        all.sort_by_key(|group| std::cmp::Reverse(group.options.prefix.len()));
-        let prefixes = Prefixes::new(all.iter().map(|group| &*group.options.prefix));
+    pub fn of(all: Vec<Arc<Group>>) -> Self {
         let mut said: Vec<String> = all.iter().map(|group| group.options.said()).collect();
         said.sort_unstable();
         let digest = if said.is_empty() { 0 } else { xxhash_rust::xxh3::xxh3_64(said.join("\n").as_bytes()) };
-        Self { prefixes, all, digest }
+        let all = Prefixes::new(all.iter().map(|group| (&*group.options.prefix, group.clone())));
+        Self { all, digest }
     }
 
     /// The group of a key: the one with the longest prefix that fits.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<Group>> {
-        self.prefixes.find(key).map(|number| &self.all[number])
+        self.all.get(key)
     }
 
     /// The group of a key, if its values can be loaded.
@@ -136,7 +133,7 @@ impl Groups {
 
     /// All of them, those with the longest prefix first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Group>> {
-        self.all.iter()
+        self.all.values()
     }
 
     /// What the store needs to know of them.
@@ -145,12 +142,12 @@ impl Groups {
             prefix: group.options.prefix.clone(),
             max_bytes: group.options.max_bytes,
         };
-        self.all.iter().map(of).collect()
+        self.iter().map(of).collect()
     }
 
     /// The longest time for which a client of any group waits for a load.
     pub fn longest_wait(&self) -> Duration {
-        self.all.iter().map(|group| group.options.wait).max().unwrap_or_default()
+        self.iter().map(|group| group.options.wait).max().unwrap_or_default()
     }
 
     /// What all nodes should have in common: a hash of the options of all groups; 0 where there is none.

@@ -5,26 +5,27 @@ use std::cmp::Reverse;
 /// Bytes of a key that are compared as one number.
 const HEAD: usize = size_of::<u64>();
 
-/// Prefixes of keys, the longest first.
-#[derive(Debug, Default)]
-pub struct Prefixes {
-    all: Vec<Prefix>,
+/// Prefixes of keys, each with what belongs to it, the longest first.
+#[derive(Debug)]
+pub struct Prefixes<T> {
+    all: Vec<Prefix<T>>,
     /// One bit for each first byte with which any of them can be found.
     firsts: [u64; 4],
 }
 
 #[derive(Debug)]
-struct Prefix {
+struct Prefix<T> {
     bytes: Box<[u8]>,
+    value: T,
     /// Its first bytes, and which bits of a key's first bytes must be the same.
     head: u64,
     mask: u64,
 }
 
-impl Prefixes {
+impl<T> Prefixes<T> {
     /// These prefixes. Their numbers, from 0, are those of the longest first; of those equally long, as they come.
-    pub fn new<'a>(prefixes: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut all: Vec<_> = prefixes.into_iter().map(Prefix::new).collect();
+    pub fn new<'a>(prefixes: impl IntoIterator<Item = (&'a [u8], T)>) -> Self {
+        let mut all: Vec<_> = prefixes.into_iter().map(|(bytes, value)| Prefix::new(bytes, value)).collect();
         all.sort_by_key(|prefix| Reverse(prefix.bytes.len()));
         let mut firsts = [0; 4];
         for prefix in &all {
@@ -47,9 +48,20 @@ impl Prefixes {
         self.all.iter().position(|prefix| prefix.fits(key, head))
     }
 
+    /// What belongs to the longest with which this key begins.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Option<&T> {
+        self.find(key).map(|number| &self.all[number].value)
+    }
+
     /// All of them, by their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.all.iter().map(|prefix| &*prefix.bytes)
+    }
+
+    /// What belongs to each, by their numbers.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.all.iter().map(|prefix| &prefix.value)
     }
 
     /// Whether there is none.
@@ -59,10 +71,16 @@ impl Prefixes {
     }
 }
 
-impl Prefix {
-    fn new(bytes: &[u8]) -> Self {
+impl<T> Default for Prefixes<T> {
+    fn default() -> Self {
+        Self { all: Vec::new(), firsts: [0; 4] }
+    }
+}
+
+impl<T> Prefix<T> {
+    fn new(bytes: &[u8], value: T) -> Self {
         let mask = head(&[0xff; HEAD][..bytes.len().min(HEAD)]);
-        Self { bytes: bytes.into(), head: head(bytes), mask }
+        Self { bytes: bytes.into(), value, head: head(bytes), mask }
     }
 
     #[inline]
@@ -98,18 +116,20 @@ mod tests {
             prefixes in proptest::collection::vec(bytes(0..12), 0..20),
             key in bytes(1..16),
         ) {
-            let all = Prefixes::new(prefixes.iter().map(Vec::as_slice));
+            let all = Prefixes::new(prefixes.iter().map(|prefix| (prefix.as_slice(), prefix)));
             let found = all.find(&key).and_then(|number| all.iter().nth(number));
             let longest = prefixes.iter().filter(|prefix| key.starts_with(prefix)).map(Vec::len).max();
             prop_assert_eq!(found.map(<[u8]>::len), longest);
             prop_assert!(found.is_none_or(|found| key.starts_with(found)));
+            prop_assert_eq!(all.get(&key).map(|value| value.as_slice()), found);
         }
     }
 
     #[test]
     fn the_longest_come_first() {
-        let all = Prefixes::new([&b"a"[..], b"b", b"ab"]);
+        let all = Prefixes::new([(&b"a"[..], 0), (b"b", 1), (b"ab", 2)]);
         assert_eq!(all.iter().collect::<Vec<_>>(), [&b"ab"[..], b"a", b"b"]);
+        assert_eq!(all.values().collect::<Vec<_>>(), [&2, &0, &1]);
         assert_eq!(
             (all.find(b"b"), all.find(b"ac"), all.find(b"c"), all.find(b"")),
             (Some(2), Some(1), None, None)

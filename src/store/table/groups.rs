@@ -48,9 +48,8 @@ impl GroupUse {
 /// All groups, as the shards know them.
 #[derive(Debug)]
 pub(in crate::store) struct KeyGroups {
-    prefixes: Prefixes,
-    /// In which partition each group's items lie.
-    partition_of: Box<[usize]>,
+    /// Each with the partition in which its items lie.
+    prefixes: Prefixes<usize>,
     /// By number. The first is of all keys that have no memory of their own, and counts nothing here.
     partitions: Vec<Partition>,
 }
@@ -102,13 +101,13 @@ impl KeyGroups {
             taken: Arc::default(),
             pool,
         };
-        Self { prefixes: Prefixes::default(), partition_of: Box::default(), partitions: vec![all_others] }
+        Self { prefixes: Prefixes::default(), partitions: vec![all_others] }
     }
 
     /// These groups in place of those before. A group that had memory of its own and has a bound again keeps it. `pool`
     /// makes one for the segments of memory with so many bytes.
-    pub(in crate::store) fn new(
-        groups: &[KeyGroup],
+    pub(in crate::store) fn new<'g>(
+        groups: &'g [KeyGroup],
         before: &Self,
         mut pool: impl FnMut(u64) -> Pool,
     ) -> Self {
@@ -138,14 +137,11 @@ impl KeyGroups {
                 Partition { pool: pool.clone(), used: there.used.clone(), taken: there.taken.clone(), ..new };
             number
         };
-        let prefixes = Prefixes::new(groups.iter().map(|group| &*group.prefix));
-        let bound = |prefix: &[u8]| {
-            let group = groups.iter().find(|group| group.prefix == prefix);
-            group.and_then(|group| group.max_bytes)
+        let with_partition = |group: &'g KeyGroup| {
+            (&*group.prefix, group.max_bytes.map_or(0, |max_bytes| bind(&group.prefix, max_bytes)))
         };
-        let partition = |prefix| bound(prefix).map_or(0, |max_bytes| bind(prefix, max_bytes));
-        let partition_of = prefixes.iter().map(partition).collect();
-        Self { prefixes, partition_of, partitions }
+        let prefixes = Prefixes::new(groups.iter().map(with_partition));
+        Self { prefixes, partitions }
     }
 
     /// Whether there is none.
@@ -168,7 +164,7 @@ impl KeyGroups {
     /// The number of the partition in which a key's item lies.
     #[inline]
     pub(in crate::store) fn partition_of(&self, key: &[u8]) -> usize {
-        self.find(key).map_or(0, |number| self.partition_of[number])
+        self.prefixes.get(key).copied().unwrap_or(0)
     }
 
     /// Partitions there are, with what is left of former ones.
