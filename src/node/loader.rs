@@ -20,8 +20,7 @@ use crate::stats::Counters;
 /// How long an origin may take to be tried out.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The thread, and where groups go whose origins it is to try out, beside those of the start: those that come
-/// at HUP.
+/// The thread, and where groups go whose origins it is to try out: those that come at HUP, behind those of the start.
 pub(super) struct Loader {
     pub(super) thread: JoinHandle<()>,
     pub(super) newcomers: mpsc::UnboundedSender<Arc<Group>>,
@@ -37,12 +36,13 @@ pub(super) fn start(
     started: mpsc::UnboundedReceiver<Started>,
 ) -> io::Result<Loader> {
     let (newcomers, coming) = mpsc::unbounded_channel();
+    // The other end is here.
+    context.loads.groups().iter().for_each(|group| _ = newcomers.send(group.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let heartbeat = context.watchdog.watch("loader");
     let thread = std::thread::Builder::new().name("loader".into()).spawn(move || {
         runtime.block_on(async move {
             tokio::spawn(heartbeat.keep());
-            context.loads.groups().iter().cloned().for_each(|group| drop(tokio::spawn(try_out(group))));
             tokio::spawn(try_out_all(coming));
             let links = CancellationToken::new();
             // Reads that waited were counted when they came.

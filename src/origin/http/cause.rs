@@ -50,10 +50,11 @@ const OF_ALL_KEYS: [StatusCode; 4] = [
 ];
 
 impl Cause {
-    /// Whether other keys do well: the origin has answered, and could not or would not serve this one.
+    /// Whether other keys do well: the origin has answered, and could not or would not serve this one. A key that cannot be
+    /// asked for ([`Cause::Key`]) is none of these.
     pub fn is_of_the_key(&self) -> bool {
         match self {
-            Self::Key(_) | Self::TooLarge(_) | Self::Redirect(..) | Self::Redirects(_) => true,
+            Self::TooLarge(_) | Self::Redirect(..) | Self::Redirects(_) => true,
             Self::Status(status) => status.is_client_error() && !OF_ALL_KEYS.contains(status),
             _ => false,
         }
