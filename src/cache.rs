@@ -7,10 +7,12 @@
 //! `parked`, in order.
 
 pub mod clustered;
+pub mod handovers;
 mod links;
 mod load_calls;
 pub mod loads;
 pub mod ownership;
+pub mod moves;
 mod parked;
 pub mod pauses;
 mod prefix_flush;

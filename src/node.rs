@@ -3,6 +3,7 @@
 mod bound;
 mod cluster;
 mod loader;
+mod mover;
 mod options;
 mod running;
 mod sweeper;

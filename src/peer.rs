@@ -10,6 +10,7 @@
 
 mod calls;
 pub mod completions;
+pub mod giving;
 pub mod grpc;
 pub mod identity;
 pub mod link;
@@ -36,6 +37,8 @@ pub struct PendingOp {
     pub epoch: u64,
     /// When its sender gives up; it must not be executed later.
     pub deadline: Instant,
+    /// Whether a peer has sent it: it is not sent on, and its sender asks again when its value has to be loaded.
+    pub for_peer: bool,
     /// The owner had changed and said so: the command is not sent on a second time.
     pub rerouted: bool,
     reply_to: Option<ReplyTo>,
@@ -44,7 +47,7 @@ pub struct PendingOp {
 impl PendingOp {
     /// A command that sets out.
     pub fn new(operation: EncodedOp, epoch: u64, deadline: Instant, reply_to: ReplyTo) -> Self {
-        Self { operation, epoch, deadline, rerouted: false, reply_to: Some(reply_to) }
+        Self { operation, epoch, deadline, for_peer: false, rerouted: false, reply_to: Some(reply_to) }
     }
 
     /// The command.

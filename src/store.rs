@@ -207,9 +207,9 @@ impl Store {
         let (shard, piece) = self.shards.part(part);
         let table = self.shards.lock(shard);
         let scan = ScanContext::new(&self.shards.shared, caller);
-        table.walk(piece, |key, facts, value| {
+        table.walk(piece, |key, facts, value, uses| {
             if wanted(key) && scan.dead(key, facts).is_none() {
-                show(MovingItem::new(&scan.cx, key, facts, value));
+                show(MovingItem::new(&scan.cx, key, facts, value, uses));
             }
         });
     }

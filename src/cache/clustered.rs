@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::links::Links;
 use crate::cache::loads::Loads;
+use crate::cache::moves::Moves;
 use crate::cache::ownership::Ownership;
 use crate::cache::pauses::PauseDetector;
 use crate::cache::routing::{Place, Routing, RoutingHandle};
@@ -67,6 +68,8 @@ pub struct ClusterContext {
     pub options: Arc<Options>,
     /// Counts of the links to them.
     pub links: Arc<AllStats>,
+    /// Items that come to this node with its slots.
+    pub moves: Arc<Moves>,
 }
 
 impl ClusterContext {
@@ -181,6 +184,7 @@ impl Clustered {
                     redirected.op.answer(Err(Unavailable::Overloaded));
                 }
             }
+            Place::Warming { .. } => self.context.moves.take_over(op),
             Place::Nowhere => op.answer(Err(Unavailable::NoOwner)),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::cache::clustered::Clustered;
 use crate::cache::routing::Place;
@@ -56,7 +56,8 @@ impl Clustered {
         let command = pb::command(&operation)?;
         let encoded = self.encode(&command, self.context().store.clock().now(), operation.wanted());
         let (sender, answer) = tokio::sync::oneshot::channel();
-        let op = PendingOp::new(encoded, request.epoch, Instant::now(), ReplyTo::Call(sender));
+        let deadline = self.deadline();
+        let op = PendingOp::new(encoded, request.epoch, deadline, ReplyTo::Call(sender));
         if self.execute_here(op, true).is_some() {
             return Ok(kind(Kind::WrongOwner));
         }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::cache::handovers::{Change, Handovers, Source, Taker};
 use crate::cache::routing::{Places, Routing, RoutingHandle, Slots};
 use crate::cache::routing_watch::RoutingWatch;
 use crate::cluster::view::{Owners, SLOTS, View};
@@ -40,7 +41,7 @@ impl Ownership {
         let (owners, min_generations) =
             (Arc::new(Owners::of(&View::default())), same_for_all(Generation::default()));
         let places = Arc::new(Places::of(&owners, None, &min_generations, Generation::default()));
-        let routing = Routing { version: 0, epoch: 0, owners, me: None, min_generations, places, shut: None };
+        let routing = Routing { version: 0, epoch: 0, owners, me: None, min_generations, places, shut: None, handovers: None };
         let routing_watch = Arc::new(RoutingWatch::new(Arc::new(routing)));
         Arc::new(Self { store, routing_handles: Mutex::default(), routing_watch, changes: AtomicU64::new(0) })
     }
@@ -71,6 +72,24 @@ impl Ownership {
         });
     }
 
+    /// Nothing more comes from a source: what has not come is a miss.
+    pub fn end_source(&self, source: &Source) {
+        self.replace(|routing| {
+            let handovers = routing.handovers()?;
+            let known = handovers.sources().find(|known| known.is(source))?;
+            Some(Routing { handovers: handovers.without_source(known), ..copy(routing) })
+        });
+    }
+
+    /// A taker has everything: what is left here in its slots may go. Never within a turn.
+    pub fn end_taker(&self, taker: &Taker) {
+        self.replace(|routing| {
+            let handovers = routing.handovers()?;
+            let is_there = handovers.takers().any(|known| known == taker);
+            is_there.then(|| Routing { handovers: handovers.without_taker(taker), ..copy(routing) })
+        });
+    }
+
     /// Puts another routing in force. When this returns, nobody acts on the one before.
     fn replace(&self, next: impl FnOnce(&Routing) -> Option<Routing>) {
         let routing_handles = self.routing_handles.lock();
@@ -78,7 +97,11 @@ impl Ownership {
         let Some(mut next) = next(&routing) else { return };
         next.version = routing.version + 1;
         let next = Arc::new(next);
-        if !Arc::ptr_eq(&next.places, &routing.places) {
+        let same_handovers = match (&next.handovers, &routing.handovers) {
+            (Some(next), Some(before)) => Arc::ptr_eq(next, before),
+            (next, before) => next.is_none() && before.is_none(),
+        };
+        if !Arc::ptr_eq(&next.places, &routing.places) || !same_handovers {
             // Before anything is written by it, or a sweep might take that for another one's.
             self.store.set_min_generations(Some(next.clone()));
         }
@@ -90,7 +113,7 @@ impl Ownership {
 }
 
 fn copy(routing: &Routing) -> Routing {
-    let Routing { version, epoch, owners, me, min_generations, places, shut } = routing;
+    let Routing { version, epoch, owners, me, min_generations, places, shut, handovers } = routing;
     Routing {
         version: *version,
         epoch: *epoch,
@@ -99,6 +122,7 @@ fn copy(routing: &Routing) -> Routing {
         min_generations: min_generations.clone(),
         places: places.clone(),
         shut: shut.clone(),
+        handovers: handovers.clone(),
     }
 }
 
@@ -123,7 +147,7 @@ impl Hooks for Ownership {
         self.replace(|routing| {
             let min_generations = same_for_all(generation);
             let places = Arc::new(Places::of(&routing.owners, routing.me, &min_generations, generation));
-            Some(Routing { min_generations, places, ..copy(routing) })
+            Some(Routing { min_generations, places, handovers: None, ..copy(routing) })
         });
     }
 
@@ -155,7 +179,10 @@ impl Hooks for Ownership {
             let shut = (!shut.is_empty() && !after.is_converged()).then(|| Arc::new(shut));
             let owners = after.owners.clone();
             let places = Arc::new(Places::of(&owners, me, &min_generations, generation));
-            Some(Routing { version: 0, epoch: after.epoch, owners, me, min_generations, places, shut })
+            let change = Change { before, after, was_me, me, goes_on: goes_on && !flushed };
+            let was_open = |slot| routing.shut.as_ref().is_none_or(|shut| !shut.contains(slot));
+            let handovers = Handovers::after(routing.handovers(), &change, was_open);
+            Some(Routing { version: 0, epoch: after.epoch, owners, me, min_generations, places, shut, handovers })
         });
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::cache::handovers::{Handovers, Source};
 use crate::cluster::view::{Member, Owners, SLOTS, slot};
 use crate::store::{Generation, MinGenerations};
 
@@ -15,6 +16,12 @@ pub enum Place {
     /// Here; items written under a lower generation of the store do not belong to this cluster.
     Here {
         /// The generation.
+        min_generation: Generation,
+    },
+    /// Here, and what lies under the key may still be where the slot was before. A command is executed when something lies
+    /// under its key here, or once that was taken over.
+    Warming {
+        /// As in [`Place::Here`].
         min_generation: Generation,
     },
     /// Here, but only after every node knows it.
@@ -41,6 +48,8 @@ pub struct Routing {
     pub(super) places: Arc<Places>,
     /// The slots that others may still answer for.
     pub(super) shut: Option<Arc<Slots>>,
+    /// The slots whose items are on their way, here or from here.
+    pub(super) handovers: Option<Arc<Handovers>>,
 }
 
 impl Routing {
@@ -56,8 +65,33 @@ impl Routing {
             Place::Here { .. } if self.shut.as_ref().is_some_and(|shut| shut.contains(slot)) => {
                 Place::Pending
             }
+            Place::Here { min_generation } if self.source(slot).is_some() => Place::Warming { min_generation },
             place => place,
         }
+    }
+
+    /// Where items of a slot come from that is this node's.
+    #[inline]
+    fn source(&self, slot: u16) -> Option<&Source> {
+        self.handovers.as_ref()?.source(slot)
+    }
+
+    /// Whether the slots that come from there are open.
+    pub(super) fn opens(&self, source: &Source) -> bool {
+        let Some(shut) = &self.shut else { return true };
+        let is_its = |slot: &u16| self.source(*slot).is_some_and(|other| other.is(source));
+        // They have come together.
+        (0..=u16::MAX).find(is_its).is_some_and(|slot| !shut.contains(slot))
+    }
+
+    /// The slots whose items are on their way, here or from here.
+    pub fn handovers(&self) -> Option<&Handovers> {
+        self.handovers.as_deref()
+    }
+
+    /// From which generation on items of a slot count that is this node's, or was.
+    pub(super) fn min_generation_of(&self, slot: u16) -> Generation {
+        self.min_generations[usize::from(slot)]
     }
 
     /// The possible owners of keys, in the order that [`Place::Member`] counts in.
@@ -78,10 +112,15 @@ impl Routing {
 
 impl MinGenerations for Routing {
     fn min_generation(&self, key: &[u8]) -> Option<Generation> {
-        match self.place(key) {
-            Place::Here { min_generation } => Some(min_generation),
-            Place::Pending => Some(self.min_generations[usize::from(slot(key))]),
-            Place::Member(_) | Place::Nowhere => None,
+        let slot = slot(key);
+        match self.place_of(slot) {
+            Place::Here { min_generation } | Place::Warming { min_generation } => Some(min_generation),
+            Place::Pending => Some(self.min_generation_of(slot)),
+            // Items stay where another node will take them over.
+            Place::Member(_) | Place::Nowhere => {
+                let is_outgoing = self.handovers().is_some_and(|handovers| handovers.taker(slot).is_some());
+                is_outgoing.then(|| self.min_generation_of(slot))
+            }
         }
     }
 }

@@ -1,24 +1,36 @@
 //! Peers' commands, executed here or refused.
 
+use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
 use bytes::BytesMut;
 use parking_lot::MutexGuard;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::clustered::Clustered;
+use crate::cache::handovers::Taker;
+use crate::cache::moves::giver::Giver;
 use crate::cache::routing::{Place, Routing};
-use crate::cache::turn::{Fenced, NotHere};
+use crate::cache::turn::{Fenced, NotHere, Turn};
 use crate::command::{Outcome, Unavailable};
 use crate::pb;
+use crate::pb::EncodedOp;
 use crate::pb::outcome::Kind;
-use crate::peer::PendingOp;
+use crate::peer::completions::ReplyTo;
+use crate::peer::{Answer, PendingOp, giving};
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
 use crate::stats::Counter;
 use crate::store::TooManyFlushes;
 
 /// A thread keeps its buffer for outcomes up to this size.
 const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
+
+/// An operation of a peer that waits, by its number.
+struct Waiting {
+    id: u64,
+    answer: oneshot::Receiver<Answer>,
+}
 
 impl Executor for Clustered {
     fn epoch(&self) -> u64 {
@@ -29,8 +41,11 @@ impl Executor for Clustered {
     /// are told that another node is the owner.
     async fn execute(&self, batch: &mut Batch) -> Result<pb::Outcomes, Broken> {
         loop {
-            if let Some(outcomes) = self.try_execute(batch)? {
-                return Ok(outcomes);
+            if let Some((outcomes, waiting)) = self.try_execute(batch)? {
+                if waiting.is_empty() {
+                    return Ok(outcomes);
+                }
+                return Ok(self.wait_for_all(outcomes, waiting).await);
             }
             let come = self.routing_watch.wait_for(|routing| !must_wait(routing, batch));
             if timeout_at(batch.expires, come).await.is_err() {
@@ -46,26 +61,42 @@ impl Executor for Clustered {
     fn flush_prefix(&self, prefix: &[u8]) -> Result<u64, TooManyFlushes> {
         self.flush_prefix_here(prefix)
     }
+
+    fn giver(self: Arc<Self>, id: String, incarnation: u64, epoch: u64) -> Box<dyn giving::Giver> {
+        Box::new(Giver::new(self, Taker { id, incarnation, epoch }))
+    }
 }
 
 impl Clustered {
     /// Executes a command here, if this is still its place; gives it back when not. One that `repeats` was executed and
     /// counted here before.
     pub(super) fn execute_here(&self, op: PendingOp, repeats: bool) -> Option<PendingOp> {
+        let mut turn = self.begin(self.context().store.clock().now(), 0);
+        if repeats {
+            turn.repeat();
+        }
+        self.execute_in(turn, op)
+    }
+
+    /// Executes a command in this turn, or lets it wait for what it needs; gives it back if this is not its place.
+    pub(super) fn execute_in(&self, mut turn: Turn<'_>, op: PendingOp) -> Option<PendingOp> {
         let operation = op.operation().open();
         let Some(command) = operation.ok().and_then(|operation| pb::command(&operation).ok()) else {
             op.answer(Err(Unavailable::Moved));
             return None;
         };
-        let mut turn = self.begin(self.context().store.clock().now(), 0);
-        if repeats {
-            turn.repeat();
-        }
         let executed = turn.execute(&command, |outcome| pb::outcome(0, &outcome));
         let (op, result) = match executed {
+            Err(NotHere::At(Place::Warming { .. })) => {
+                self.context().moves.take_over(op);
+                return None;
+            }
             // A later routing may know an owner that is not known yet.
             Err(NotHere::At(_) | NotHere::Unavailable(Unavailable::NoOwner)) => return Some(op),
             Err(NotHere::Unavailable(why)) => (op, Err(why)),
+            Err(NotHere::Load(_)) if op.for_peer => {
+                (op, Ok(pb::Outcome { kind: Kind::Loading.into(), ..pb::Outcome::default() }))
+            }
             Err(NotHere::Load(replaces)) => {
                 let (op, outcome) = turn.load(op, replaces)?;
                 (op, Ok(outcome))
@@ -79,12 +110,13 @@ impl Clustered {
     }
 
     /// Executes operations now; `None` when they have to wait for a routing.
-    fn try_execute(&self, batch: &mut Batch) -> Result<Option<pb::Outcomes>, Broken> {
+    fn try_execute(&self, batch: &mut Batch) -> Result<Option<(pb::Outcomes, Vec<Waiting>)>, Broken> {
         let mut turn = self.begin(self.context().store.clock().now(), 0);
         let Some(routing) = turn.routing() else { return Ok(None) };
+        let done = |outcomes| Some((outcomes, Vec::new()));
         let epoch = routing.epoch;
         if epoch > batch.epoch {
-            return self.refuse(batch, Kind::WrongOwner, epoch).map(Some);
+            return self.refuse(batch, Kind::WrongOwner, epoch).map(done);
         }
         if must_wait(routing, batch) {
             return Ok(None);
@@ -93,33 +125,64 @@ impl Clustered {
         let started = StdInstant::now();
         let left = batch.expires.saturating_duration_since(Instant::now());
         if left.is_zero() || !turn.serves() {
-            return self.refuse(batch, Kind::Unavailable, epoch).map(Some);
+            return self.refuse(batch, Kind::Unavailable, epoch).map(done);
         }
         turn.expire_at(started + left);
+        let expires = batch.expires;
         let mut outcomes = self.lock_outcomes();
-        let mut executed = 0;
+        let (mut executed, mut waiting) = (0, Vec::new());
         while outcomes.len() < OUTCOMES_BYTES
             && let Some(operation) = batch.take()?
         {
             let (id, wanted) = (operation.id, operation.wanted());
-            let done = pb::command(&operation).map(|command| {
-                let put = |outcome: Outcome<'_>| pb::put_outcome(id, wanted, &outcome, &mut outcomes);
-                turn.execute(&command, put)
-            });
-            match done {
-                Ok(Ok(())) => executed += 1,
-                Ok(Err(NotHere::Load(_))) => {
+            let Ok(command) = pb::command(&operation) else {
+                pb::put_kind(id, Kind::WrongOwner, &mut outcomes);
+                continue;
+            };
+            let put = |outcome: Outcome<'_>| pb::put_outcome(id, wanted, &outcome, &mut outcomes);
+            match turn.execute(&command, put) {
+                Ok(()) => executed += 1,
+                Err(NotHere::Load(_)) => {
                     executed += 1;
                     pb::put_kind(id, Kind::Loading, &mut outcomes);
                 }
-                Ok(Err(_)) | Err(_) => pb::put_kind(id, Kind::WrongOwner, &mut outcomes),
+                Err(NotHere::At(Place::Warming { .. })) => {
+                    executed += 1;
+                    waiting.push(self.take_over(id, turn.encode(&command, wanted), epoch, expires));
+                }
+                Err(_) => pb::put_kind(id, Kind::WrongOwner, &mut outcomes),
             }
         }
         self.counters().add(Counter::PeerOperations, executed);
         // A node that is no longer the owner may have executed something.
         turn.finish()
             .map_err(|Fenced| Broken("this node lost touch with its cluster while it executed".into()))?;
-        Ok(Some(pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }))
+        Ok(Some((pb::Outcomes { outcomes: outcomes.split().freeze(), now_micros: 0, epoch }, waiting)))
+    }
+
+    /// Lets an operation wait until what lies under its key was taken over.
+    fn take_over(&self, id: u64, operation: EncodedOp, epoch: u64, expires: Instant) -> Waiting {
+        let (sender, answer) = oneshot::channel();
+        let mut op = PendingOp::new(operation, epoch, expires, ReplyTo::Call(sender));
+        op.for_peer = true;
+        self.context().moves.take_over(op);
+        Waiting { id, answer }
+    }
+
+    /// Adds the outcomes of operations that wait, once there are all.
+    async fn wait_for_all(&self, outcomes: pb::Outcomes, waiting: Vec<Waiting>) -> pb::Outcomes {
+        let mut all = BytesMut::from(&*outcomes.outcomes);
+        for Waiting { id, answer } in waiting {
+            // It is always answered.
+            let result = answer.await.map_or(Err(Unavailable::Unanswered), |answer| answer.result);
+            match result {
+                Ok(outcome) => pb::put_message(&pb::Outcome { id, ..outcome }, &mut all),
+                Err(Unavailable::Moved) => pb::put_kind(id, Kind::WrongOwner, &mut all),
+                Err(_) => pb::put_kind(id, Kind::Unavailable, &mut all),
+            }
+        }
+        // One that was sent back was so by the present view.
+        pb::Outcomes { outcomes: all.freeze(), epoch: self.epoch(), ..outcomes }
     }
 
     fn refuse(&self, batch: &mut Batch, kind: Kind, epoch: u64) -> Result<pb::Outcomes, Broken> {

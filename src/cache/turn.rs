@@ -46,6 +46,8 @@ struct Hold<'a> {
     serves: bool,
     /// Whether anything was executed.
     executed: bool,
+    /// Whether what lay under the keys of a warming slot elsewhere has been taken over.
+    is_settled: bool,
     /// The deadline for commands that the turn sends to other nodes; the first of them sets it.
     deadline: Option<Instant>,
 }
@@ -76,13 +78,20 @@ impl<'a> Turn<'a> {
         let routing = clustered.routing_handle().hold();
         let serves_until = context.membership.serves_until();
         let serves = Membership::lasts(serves_until);
-        let hold = Hold { clustered, routing, serves_until, serves, executed: false, deadline: None };
+        let hold = Hold { clustered, routing, serves_until, serves, executed: false, is_settled: false, deadline: None };
         Self { store: &context.store, caller, hold: Some(hold), loads: context.loads.active() }
     }
 
     /// Refuses, as [`Unavailable::Unanswered`], each command that has not begun by then.
     pub fn expire_at(&mut self, moment: StdInstant) {
         self.caller.expires = Some(moment);
+    }
+
+    /// Nothing lies elsewhere any more under the keys of the commands that are executed from now on.
+    pub(super) fn settle(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.is_settled = true;
+        }
     }
 
     /// What is executed from now on was executed before, and is not counted again.
@@ -154,10 +163,29 @@ impl<'a> Turn<'a> {
                 self.caller.min_generation = Some(min_generation);
                 Ok(())
             }
-            Place::Here { .. } => Err(NotHere::Unavailable(Unavailable::Fenced)),
+            Place::Warming { min_generation } if hold.serves => {
+                let caller = Caller { min_generation: Some(min_generation), ..self.caller };
+                if !hold.is_settled && !hold.clustered.context().moves.is_settled(self.store, &caller, key) {
+                    return Err(NotHere::At(Place::Warming { min_generation }));
+                }
+                hold.executed = true;
+                self.caller = caller;
+                Ok(())
+            }
+            Place::Here { .. } | Place::Warming { .. } => Err(NotHere::Unavailable(Unavailable::Fenced)),
             Place::Nowhere => Err(NotHere::Unavailable(Unavailable::NoOwner)),
             place @ (Place::Member(_) | Place::Pending) => Err(NotHere::At(place)),
         }
+    }
+
+    /// The same, for what follows a command on this key that was executed here.
+    fn admit_again(&mut self, key: &[u8]) -> Result<(), NotHere> {
+        let was_settled = self.hold.as_mut().map(|hold| std::mem::replace(&mut hold.is_settled, true));
+        let admitted = self.admit(key);
+        if let (Some(hold), Some(was_settled)) = (&mut self.hold, was_settled) {
+            hold.is_settled = was_settled;
+        }
+        admitted
     }
 
     /// Ends the turn.

@@ -109,11 +109,11 @@ pub fn granted<T: Ord + Copy>(
     grants.get(needed - 1).copied()
 }
 
-/// The view without one member.
-pub fn without(current: &View, id: &str) -> View {
+/// The view without a member that takes itself out.
+pub fn left(current: &View, id: &str) -> View {
     let mut members = current.members.clone();
     members.remove(id);
-    follow(current, members)
+    View { departed: Some(id.to_owned()), ..follow(current, members) }
 }
 
 /// The same view once more, for an etcd that has lost it; `None` when too few of its members are
@@ -133,6 +133,7 @@ fn follow(current: &View, members: BTreeMap<String, Member>) -> View {
         members,
         previous: current.members.keys().cloned().collect(),
         flush_generation: current.flush_generation,
+        departed: None,
     }
 }
 

@@ -51,6 +51,9 @@ pub struct View {
     /// Raised by every `flush_all`; what was stored under a lower one is gone.
     #[serde(default)]
     pub flush_generation: u64,
+    /// Who took itself out with this view, and grants nobody since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub departed: Option<String>,
 }
 
 /// The owners of all slots under one view. Made once for a view; a look-up costs one load.
@@ -85,6 +88,11 @@ impl Owners {
         let is_same =
             self.members.len() == weighty(view).count() && self.members.iter().zip(weighty(view)).all(same);
         is_same.then(|| Self { members: weighty(view).cloned().collect(), slots: self.slots.clone() })
+    }
+
+    /// Whether both were made of the same: then every slot has the same owner, by its id.
+    pub fn has_slots_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.slots, &other.slots)
     }
 
     /// The owner of a slot; `None` without members.

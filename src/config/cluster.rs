@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cache::moves::options as moves;
 use crate::cluster::{self, etcd};
 use crate::config::ConfigError;
 use crate::config::address::{self, Address};
@@ -19,7 +20,7 @@ use crate::server;
 pub(super) const ENDPOINTS: &str = "etcd-endpoints";
 
 /// The options that only have a meaning in a cluster.
-const IN_A_CLUSTER: [&str; 18] = [
+const IN_A_CLUSTER: [&str; 20] = [
     "cluster",
     "node-id",
     "peer-listen",
@@ -38,6 +39,8 @@ const IN_A_CLUSTER: [&str; 18] = [
     "peer-ca",
     "peer-connect-timeout",
     "peer-timeout",
+    "move-rate",
+    "drain-timeout",
 ];
 
 const PASSWORD_FILE: &str = "etcd-password-file";
@@ -51,6 +54,9 @@ const GONE_LEASES: u32 = 4;
 
 /// A client waits no longer than a minute for anything.
 const WAIT_MILLIS: RangeInclusive<u64> = 1..=60_000;
+
+/// Nothing that stops a node waits longer for it than an hour.
+const DRAIN_SECONDS: RangeInclusive<u64> = 0..=3_600;
 
 /// Puts the cluster's options together; `None` without etcd. `server` says where clients come in.
 ///
@@ -93,7 +99,7 @@ pub(super) fn options(
     };
     check(settings, given, &membership)?;
     let peer = peer::Options { listen: listen.to_string(), ..peer(settings)? };
-    Ok(Some(ClusterOptions { membership, peer }))
+    Ok(Some(ClusterOptions { membership, peer, moves: moves(settings)? }))
 }
 
 /// What the files and the options that stand by themselves say of the membership.
@@ -139,6 +145,15 @@ fn peer(settings: &Settings) -> Result<peer::Options, ConfigError> {
         connect_timeout: wait("peer-connect-timeout")?.map_or(default.connect_timeout, Duration::from_millis),
         operation_timeout: wait("peer-timeout")?.map_or(default.operation_timeout, Duration::from_millis),
         ..default
+    })
+}
+
+fn moves(settings: &Settings) -> Result<moves::Options, ConfigError> {
+    let default = moves::Options::default();
+    let drain_timeout = settings.value("drain-timeout", within(DRAIN_SECONDS, "seconds"))?;
+    Ok(moves::Options {
+        bytes_per_second: settings.value("move-rate", values::rate)?.unwrap_or(default.bytes_per_second),
+        drain_timeout: drain_timeout.map_or(default.drain_timeout, Duration::from_secs),
     })
 }
 

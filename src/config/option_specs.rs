@@ -151,6 +151,8 @@ pub(super) const OPTION_SPECS: &[OptionSpec] = &[
     long("lease-ttl", Takes::Value),
     long("peer-connect-timeout", Takes::Value),
     long("peer-timeout", Takes::Value),
+    long("move-rate", Takes::Value),
+    long("drain-timeout", Takes::Value),
     long("peer-cert", Takes::Value),
     long("peer-key", Takes::Value),
     long("peer-ca", Takes::Value),

@@ -111,6 +111,11 @@ pub(super) fn size(text: &str, plain: u64) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
+/// Bytes a second; 0 is without a limit.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    size(text, 1).ok_or_else(|| "needs a number of bytes a second, such as 64m, or 0 for no limit".to_owned())
+}
+
 /// A TCP port: -1 and 0 are told apart, since they differ for `-p`.
 pub(super) fn port(text: &str) -> Result<Option<u16>, String> {
     match text.parse::<i32>() {

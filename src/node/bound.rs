@@ -93,6 +93,7 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::moves;
     use crate::cluster::etcd;
     use crate::peer;
 
@@ -112,7 +113,11 @@ mod tests {
             };
             let port = http.listener.local_addr().expect("bound").port().to_string();
             let membership = etcd::Options { peer_addr: peer_addr.to_owned(), ..etcd::Options::default() };
-            let cluster = ClusterOptions { membership, peer: peer::options::Options::default() };
+            let cluster = ClusterOptions {
+                membership,
+                peer: peer::options::Options::default(),
+                moves: moves::options::Options::default(),
+            };
             http_addr(Some(&http), Some(&cluster)).replace(&port, "PORT")
         };
         assert_eq!(told("127.0.0.1:0", None, "127.0.0.1:11212"), "127.0.0.1:PORT");

@@ -3,17 +3,22 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::cache::clustered::ClusterContext;
+use crate::cache::handovers::Handovers;
+use crate::cache::moves::Moves;
 use crate::cache::ownership::Ownership;
 use crate::cache::pauses::{self, PauseDetector};
+use crate::cache::routing::Routing;
 use crate::cluster::{Membership, etcd};
+use crate::node::mover;
 use crate::node::options::{ClusterOptions, Error};
 use crate::peer::grpc::Grpc;
 use crate::peer::identity::Identity;
@@ -23,7 +28,7 @@ use crate::server::acceptor;
 use crate::server::guests::Arrival;
 use crate::server::listen::Bound as Listening;
 use crate::server::peer::Service;
-use crate::server::worker::Cluster;
+use crate::server::worker::{Cluster, ended};
 
 /// How long the others may take to hear that this node has left.
 const PARTING: Duration = Duration::from_secs(1);
@@ -33,7 +38,7 @@ const PARTING: Duration = Duration::from_secs(1);
 /// # Errors
 /// The address is taken or is none.
 pub(super) fn bind(options: &mut ClusterOptions, listening: &[Listening]) -> Result<TcpListener, Error> {
-    let ClusterOptions { membership, peer } = options;
+    let ClusterOptions { membership, peer, .. } = options;
     let failed = |error: io::Error| Error::Peers(peer.listen.clone(), error);
     let addrs: Vec<_> = peer.listen.to_socket_addrs().map_err(failed)?.collect();
     let listener = TcpListener::bind(&*addrs).map_err(failed)?;
@@ -68,6 +73,8 @@ pub(super) struct Member {
     pub(super) cluster: Arc<Cluster>,
     membership: Membership,
     tracker: TaskTracker,
+    mover: JoinHandle<()>,
+    drain_timeout: Duration,
     stop: CancellationToken,
 }
 
@@ -81,7 +88,7 @@ impl Member {
         context: &ServerContext,
         service: impl FnOnce(&Membership, &Arc<Pings>) -> Service,
     ) -> Result<Self, Error> {
-        let ClusterOptions { membership: options, peer } = options;
+        let ClusterOptions { membership: options, peer, moves: move_options } = options;
         let (store, loads) = (context.store.clone(), context.loads.clone());
         if peer.is_exposed() {
             warn!(
@@ -92,6 +99,7 @@ impl Member {
         }
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let ownership = Ownership::new(store.clone());
+        let (moves, waiting) = Moves::new();
         let pings = Pings::new(&options, &peer);
         pings.set_groups_digest(loads.groups().digest());
         let peer = Arc::new(peer);
@@ -114,13 +122,15 @@ impl Member {
             transport,
             pings,
             options: peer,
+            moves,
         };
         let shared = Arc::new(shared);
+        let mover = mover::start(context, shared.clone(), waiting, move_options.bytes_per_second, stop.clone())?;
         let watched = shared.clone();
         let watch = pauses::watch(move || _ = watched.pauses.ended());
         tracker.spawn(stop.clone().run_until_cancelled_owned(watch));
         let cluster = Arc::new(Cluster { shared, peers });
-        Ok(Self { cluster, membership, tracker, stop })
+        Ok(Self { cluster, membership, tracker, mover, drain_timeout: move_options.drain_timeout, stop })
     }
 
     /// Takes peers' connections for as long as the node takes part.
@@ -148,8 +158,27 @@ impl Member {
     }
 
     /// Takes this node out of the cluster while it still answers, so that nobody sees an error: from here on other
-    /// nodes own its keys.
-    pub(super) async fn leave(&self, grace: Duration) {
+    /// nodes own its keys. Then lets them take over its items, for as long as the options allow, unless it is to stop
+    /// `at_once`.
+    pub(super) async fn drain(&self, grace: Duration, at_once: &CancellationToken) {
+        let until = tokio::time::Instant::now() + self.drain_timeout;
+        self.leave(grace).await;
+        let routing_watch = self.cluster.shared.ownership.routing_watch();
+        let slots = |routing: &Routing| routing.handovers().map_or(0, Handovers::outgoing_slots);
+        let waits = slots(&routing_watch.present());
+        if waits == 0 || self.drain_timeout.is_zero() {
+            return;
+        }
+        info!(slots = waits, "waits until other nodes have taken over what it holds");
+        let taken_over = routing_watch.wait_for(|routing| slots(routing) == 0);
+        match at_once.run_until_cancelled(tokio::time::timeout_at(until, taken_over)).await {
+            Some(Ok(_)) => info!("other nodes have taken over what it held"),
+            Some(Err(_)) => warn!("not everything was taken over within {:?}", self.drain_timeout),
+            None => warn!("stops before everything was taken over"),
+        }
+    }
+
+    async fn leave(&self, grace: Duration) {
         match self.membership.leave(grace / 2).await {
             Ok(()) => {
                 let mut membership = self.membership.clone();
@@ -163,10 +192,11 @@ impl Member {
     }
 
     /// Ends everything that is left.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(self, until: Instant) -> bool {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+        ended(self.mover, until).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::cache::moves;
 use crate::cluster::etcd;
 use crate::server::{self, admin, listen};
 use crate::{auth, groups, logs, peer, snapshot, store, tls};
@@ -80,6 +81,8 @@ pub struct ClusterOptions {
     pub membership: etcd::Options,
     /// Calls between nodes.
     pub peer: peer::options::Options,
+    /// How items are moved between them.
+    pub moves: moves::options::Options,
 }
 
 /// Why a node cannot run. Names errors that the operator can mend.

@@ -159,7 +159,7 @@ impl Running {
             ..
         } = self;
         if let Some(member) = &member {
-            member.leave(context.options.grace).await;
+            member.drain(context.options.grace, at_once).await;
         }
         context.watchdog.end();
         context.stop.cancel();
@@ -171,7 +171,7 @@ impl Running {
             all_ended &= ended(thread, until).await;
         }
         if let Some(member) = member {
-            member.end().await;
+            all_ended &= member.end(until).await;
         }
         context.sweep_now();
         ended(sweeper, until).await;

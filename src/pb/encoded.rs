@@ -228,6 +228,12 @@ pub fn put_outcome(id: u64, wanted: Projection, outcome: &Outcome<'_>, buffer: &
     }
 }
 
+/// Writes an outcome as one of `Outcomes.outcomes`.
+pub fn put_message(outcome: &pb::Outcome, buffer: &mut BytesMut) {
+    // A buffer grows as it must.
+    _ = outcome.encode_length_delimited(buffer);
+}
+
 /// Writes an outcome without further data as one of `Outcomes.outcomes`.
 pub fn put_kind(id: u64, kind: pb::outcome::Kind, buffer: &mut BytesMut) {
     let message = pb::Outcome { id, kind: kind.into(), ..pb::Outcome::default() };

@@ -16,7 +16,9 @@ use crate::pb::peer_client::PeerClient;
 use crate::peer::link::batches::Batches;
 use crate::peer::options::Options;
 use crate::peer::tls;
-use crate::peer::transport::{Calling, Error, Opening, OutcomeStream, Transport, innermost};
+use crate::peer::transport::{
+    Calling, Error, MoveRequests, MoveStream, Opening, OutcomeStream, Transport, innermost,
+};
 
 /// The largest message: an item of the largest size that can be set, 1 GiB, and the rest of a full batch.
 pub const MESSAGE_BYTES_MAX: usize = (1 << 30) + (16 << 20);
@@ -118,6 +120,19 @@ impl Grpc {
         Ok(client.flush_prefix(request).await?.into_inner())
     }
 
+    async fn ask_for_items(self, to: Member, requests: MoveRequests) -> Result<MoveStream, Error> {
+        let mut client = PeerClient::new(self.connect(&to).await?)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let response = client.move_items(requests).await?;
+        let replies = response.into_inner().map(move |message| {
+            // As in `forward`.
+            let _ = &client;
+            message.map_err(Error::from)
+        });
+        Ok(Box::pin(replies))
+    }
+
     async fn forward(self, to: Member, batches: Batches) -> Result<OutcomeStream, Error> {
         let channel = self.connect(&to).await?;
         let mut client = PeerClient::new(channel)
@@ -144,5 +159,9 @@ impl Transport for Grpc {
 
     fn flush_prefix(&self, to: &Member, request: pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply> {
         Box::pin(self.clone().call_flush_prefix(to.clone(), request))
+    }
+
+    fn move_items(&self, to: &Member, requests: MoveRequests) -> Calling<MoveStream> {
+        Box::pin(self.clone().ask_for_items(to.clone(), requests))
     }
 }

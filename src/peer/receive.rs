@@ -14,6 +14,7 @@ use tracing::debug;
 
 use crate::pb;
 use crate::pb::OpRef;
+use crate::peer::giving::Giver;
 use crate::peer::identity::Identity;
 use crate::peer::yielder::{Yielder, generate};
 use crate::store::TooManyFlushes;
@@ -52,6 +53,9 @@ pub trait Executor: Send + Sync + 'static {
     /// # Errors
     /// Too many prefixes are being flushed.
     fn flush_prefix(&self, prefix: &[u8]) -> Result<u64, TooManyFlushes>;
+
+    /// Hands out items to the node of this id and incarnation whose slots went there with the view of this epoch.
+    fn giver(self: Arc<Self>, id: String, incarnation: u64, epoch: u64) -> Box<dyn Giver>;
 }
 
 /// Outcomes leave once their values have this many bytes.

@@ -23,6 +23,7 @@ use crate::pb;
 use crate::pb::outcome::Kind;
 use crate::pb::{EncodedOp, Projection};
 use crate::peer::completions::ReplyTo;
+use crate::peer::giving::Giver;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Dialer, Link, Redirected};
 use crate::peer::options::Options;
@@ -107,6 +108,10 @@ impl Executor for Owner {
 
     fn flush_prefix(&self, _: &[u8]) -> Result<u64, TooManyFlushes> {
         Ok(self.epoch())
+    }
+
+    fn giver(self: Arc<Self>, _: String, _: u64, _: u64) -> Box<dyn Giver> {
+        unreachable!("links ask for no items")
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::cluster::view::Member;
 use crate::pb;
@@ -20,6 +21,9 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Has a member flush the keys with a prefix. A call that is given up may be carried out later.
     fn flush_prefix(&self, to: &Member, request: pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply>;
+
+    /// Opens a stream to a member over which it hands out items, as [`Transport::open`] does one of operations.
+    fn move_items(&self, to: &Member, requests: MoveRequests) -> Calling<MoveStream>;
 }
 
 /// A call under way.
@@ -30,6 +34,12 @@ pub type Opening = Pin<Box<dyn Future<Output = Result<OutcomeStream, Error>> + S
 
 /// The outcomes on a stream. Its end means that nothing more will be answered.
 pub type OutcomeStream = Pin<Box<dyn Stream<Item = Result<pb::Outcomes, Error>> + Send>>;
+
+/// Requests for items, as they come.
+pub type MoveRequests = ReceiverStream<pb::MoveRequest>;
+
+/// Their answers, in the same order.
+pub type MoveStream = Pin<Box<dyn Stream<Item = Result<pb::MoveReply, Error>> + Send>>;
 
 /// Why there is no stream, or no longer.
 #[derive(Debug, thiserror::Error)]

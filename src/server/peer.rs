@@ -26,6 +26,7 @@ use crate::cluster::Membership;
 use crate::item::Exptime;
 use crate::pb;
 use crate::pb::peer_server::PeerServer;
+use crate::peer::giving::serve_moves;
 use crate::peer::grpc::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEP_ALIVE, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
@@ -284,6 +285,25 @@ impl Certificates {
     }
 }
 
+impl<E> PeerDoor<E> {
+    /// The messages of a stream, of which the first one says who calls.
+    fn checked<T: Send + 'static>(
+        &self,
+        request: Request<Streaming<T>>,
+        call: impl Fn(&T) -> Option<pb::Call> + Send + 'static,
+    ) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+        let (service, visit) = (self.service.clone(), Visit::of(request.extensions()));
+        let mut is_first = true;
+        request.into_inner().map(move |message| {
+            let message = message?;
+            if std::mem::take(&mut is_first) {
+                service.caller(&visit, call(&message))?;
+            }
+            Ok(message)
+        })
+    }
+}
+
 #[async_trait]
 impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
     type ForwardStream = Pin<Box<dyn Stream<Item = Result<pb::Outcomes, Status>> + Send>>;
@@ -292,19 +312,22 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         &self,
         request: Request<Streaming<pb::Operations>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let (executor, stop) = (self.executor.clone(), self.stop.clone());
-        let (service, me) = (self.service.clone(), self.service.pings.me().clone());
-        let visit = Visit::of(request.extensions());
-        let mut is_first = true;
-        // The first message says who calls.
-        let incoming = request.into_inner().map(move |message| {
-            let message = message?;
-            if std::mem::take(&mut is_first) {
-                service.caller(&visit, message.call.clone())?;
-            }
-            Ok(message)
-        });
-        Ok(Response::new(Box::pin(serve_stream(executor, me, stop, incoming))))
+        let me = self.service.pings.me().clone();
+        let incoming = self.checked(request, |message| message.call.clone());
+        let outcomes = serve_stream(self.executor.clone(), me, self.stop.clone(), incoming);
+        Ok(Response::new(Box::pin(outcomes)))
+    }
+
+    type MoveItemsStream = Pin<Box<dyn Stream<Item = Result<pb::MoveReply, Status>> + Send>>;
+
+    async fn move_items(
+        &self,
+        request: Request<Streaming<pb::MoveRequest>>,
+    ) -> Result<Response<Self::MoveItemsStream>, Status> {
+        let me = self.service.pings.me().clone();
+        let incoming = self.checked(request, |message| message.call.clone());
+        let moves = serve_moves(self.executor.clone(), me, self.stop.clone(), incoming);
+        Ok(Response::new(Box::pin(moves)))
     }
 
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingReply>, Status> {

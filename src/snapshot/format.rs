@@ -147,7 +147,7 @@ pub(super) fn read_item<'a>(
     };
     // Of the store's first generation: a flush that comes meanwhile makes it dead.
     let generation = Generation::default();
-    Ok(Some(MovingItem { item, stale: has(STALE), win_sent: has(WIN_SENT), generation }))
+    Ok(Some(MovingItem { item, stale: has(STALE), win_sent: has(WIN_SENT), uses: 0, generation }))
 }
 
 /// Passes bytes on and sums them up.

@@ -189,8 +189,20 @@ pub(super) fn arrive(table: &mut Table, rq: &Request<'_>, moving: &MovingItem<'_
     if let Err(why) = admit_moving(table, rq, moving) {
         return Arrival::Refused(why);
     }
-    table.insert(&rq.key, facts, NewValue::Bytes(moving.item.value));
+    table.insert_used(&rq.key, facts, NewValue::Bytes(moving.item.value), moving.uses.into());
     Arrival::Stored
+}
+
+/// Takes out the live item under a key, which `show` is shown.
+pub(super) fn take(table: &mut Table, rq: &Request<'_>, show: impl FnOnce(&MovingItem<'_>)) -> bool {
+    let Some(entry) = table.find(&rq.key) else { return false };
+    let facts = *entry.facts();
+    let is_live = rq.dead(&facts).is_none();
+    if is_live {
+        show(&MovingItem::new(&rq.cx, rq.key.bytes, &facts, entry.value(), entry.uses()));
+    }
+    entry.remove();
+    is_live
 }
 
 /// Stores an item that was loaded, where there is none or the one that it `replaces`. That one goes, too, when the new one

@@ -52,7 +52,8 @@ impl Store {
         }
         let before = Before::of(&table);
         let rq = Request { cx, key, key_binary: item.key_binary };
-        let moving = MovingItem { item: *item, stale: false, win_sent: false, generation: load.generation };
+        let generation = load.generation;
+        let moving = MovingItem { item: *item, stale: false, win_sent: false, uses: 0, generation };
         let end = commands::arrive_loaded(&mut table, &rq, &moving, load.replaces);
         self.account(caller, index, table, before, true);
         end

@@ -108,12 +108,18 @@ impl Table {
 
     /// Stores a new item; there must be none of this key.
     pub(super) fn insert(&mut self, key: &Lookup<'_>, facts: Facts, value: NewValue<'_>) {
-        let queue = if self.ghost.remove(key.hash) { Queue::Main } else { Queue::Small };
+        self.insert_used(key, facts, value, 0);
+    }
+
+    /// Stores a new item that was used so often elsewhere.
+    pub(super) fn insert_used(&mut self, key: &Lookup<'_>, facts: Facts, value: NewValue<'_>, uses: u64) {
+        let is_known = self.ghost.remove(key.hash) || uses > 0;
+        let queue = if is_known { Queue::Main } else { Queue::Small };
         let line = self.line_of(key.bytes, queue);
         let (place, accessed) = self.store(line, &facts, key.bytes, &value);
         self.queues(line).note_newest(Some(place.unit()));
         let memory = &self.memory;
-        self.index.insert(key.hash, Slot::new(place, key.hash, 0, accessed), |place| memory.hash_of(place));
+        self.index.insert(key.hash, Slot::new(place, key.hash, uses, accessed), |place| memory.hash_of(place));
         self.note_come(place);
     }
 

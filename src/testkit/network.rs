@@ -18,10 +18,11 @@ use tonic::Status;
 
 use crate::cluster::view::Member;
 use crate::pb;
+use crate::peer::giving::serve_moves;
 use crate::peer::identity::Identity;
 use crate::peer::link::batches::Batches;
 use crate::peer::receive::{Executor, serve_stream};
-use crate::peer::transport::{Calling, Error, Opening, OutcomeStream, Transport};
+use crate::peer::transport::{Calling, Error, MoveRequests, MoveStream, Opening, Transport};
 use crate::peer::yielder::generate;
 
 /// Messages on their way in one direction of a stream; then it is as if HTTP/2 had no room.
@@ -69,12 +70,15 @@ struct State {
 /// From one node to another.
 type Way = (String, String);
 
-type Incoming = Pin<Box<dyn Stream<Item = Result<pb::Operations, Status>> + Send>>;
-type Outgoing = Pin<Box<dyn Stream<Item = Result<pb::Outcomes, Status>> + Send>>;
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers a stream of messages.
+type Serve<T, R> = Arc<dyn Fn(Messages<T>) -> Messages<R> + Send + Sync>;
 
 #[derive(Clone)]
 struct Node {
-    serve: Arc<dyn Fn(Incoming) -> Outgoing + Send + Sync>,
+    serve: Serve<pb::Operations, pb::Outcomes>,
+    move_items: Serve<pb::MoveRequest, pb::MoveReply>,
     load: Arc<dyn Fn(pb::LoadRequest) -> Calling<pb::Outcome> + Send + Sync>,
     flush_prefix: Arc<dyn Fn(pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply> + Send + Sync>,
     /// Cancelled when the node is killed.
@@ -106,6 +110,10 @@ impl Network {
             serve: Arc::new({
                 let (executor, me, stop) = (executor.clone(), me.clone(), end.clone());
                 move |incoming| Box::pin(serve_stream(executor.clone(), me.clone(), stop.clone(), incoming))
+            }),
+            move_items: Arc::new({
+                let (executor, me, stop) = (executor.clone(), me.clone(), end.clone());
+                move |incoming| Box::pin(serve_moves(executor.clone(), me.clone(), stop.clone(), incoming))
             }),
             load: Arc::new({
                 let (executor, me) = (executor.clone(), me.clone());
@@ -243,7 +251,13 @@ impl Network {
         Some(message)
     }
 
-    async fn open(self, there: Way, batches: Batches) -> Result<OutcomeStream, Error> {
+    /// Opens a stream, which a node serves as `serve` says.
+    async fn open<T: Send + 'static, R: Send + 'static>(
+        self,
+        there: Way,
+        messages: impl Stream<Item = T> + Send + Unpin + 'static,
+        serve: impl FnOnce(&Node) -> Serve<T, R>,
+    ) -> Result<Pin<Box<dyn Stream<Item = Result<R, Error>> + Send>>, Error> {
         let back = way(&there.1, &there.0);
         let refused = |why: &str| Err(Error::Connect(there.1.clone(), why.to_owned()));
         for way in [&there, &back] {
@@ -258,7 +272,7 @@ impl Network {
         let (operations, arriving) = mpsc::channel(ON_THEIR_WAY);
         let (outcomes, returning) = mpsc::channel(ON_THEIR_WAY);
         let (answers, answered) = mpsc::channel(1);
-        let outgoing = (node.serve)(self.clone().incoming(there.clone(), arriving));
+        let outgoing = serve(&node)(self.clone().incoming(there.clone(), arriving));
         // What has left arrives, and is executed, even when the caller has gone.
         let network = self.clone();
         let (ways, end) = ((there, back), node.end);
@@ -270,7 +284,7 @@ impl Network {
             let gone = answers.clone();
             tokio::select! {
                 biased;
-                () = network.send(&ways.0, batches, operations) => {}
+                () = network.send(&ways.0, messages, operations) => {}
                 () = network.answer(&ways.1, returning, answers.clone()) => {}
                 () = network.broken(&ways.0, &ways.1) => {}
                 () = end.cancelled() => {}
@@ -317,7 +331,7 @@ impl Network {
     }
 
     /// What arrives at a node.
-    fn incoming(self, way: Way, mut arriving: mpsc::Receiver<Sent<pb::Operations>>) -> Incoming {
+    fn incoming<T: Send + 'static>(self, way: Way, mut arriving: mpsc::Receiver<Sent<T>>) -> Messages<T> {
         Box::pin(generate(|mut yielder| async move {
             while let Some(message) = self.receive(&way, &mut arriving).await {
                 yielder.hand_out(message).await;
@@ -327,11 +341,11 @@ impl Network {
     }
 
     /// Hands the caller what arrives there.
-    async fn answer(
+    async fn answer<T>(
         &self,
         way: &Way,
-        mut returning: mpsc::Receiver<Sent<Result<pb::Outcomes, Status>>>,
-        answers: mpsc::Sender<Result<pb::Outcomes, Error>>,
+        mut returning: mpsc::Receiver<Sent<Result<T, Status>>>,
+        answers: mpsc::Sender<Result<T, Error>>,
     ) {
         while let Some(message) = self.receive(way, &mut returning).await {
             if answers.send(message.map_err(Error::from)).await.is_err() {
@@ -384,7 +398,11 @@ struct FromNode {
 
 impl Transport for FromNode {
     fn open(&self, to: &Member, batches: Batches) -> Opening {
-        Box::pin(self.network.clone().open(way(&self.id, &to.id), batches))
+        Box::pin(self.network.clone().open(way(&self.id, &to.id), batches, |node| node.serve.clone()))
+    }
+
+    fn move_items(&self, to: &Member, requests: MoveRequests) -> Calling<MoveStream> {
+        Box::pin(self.network.clone().open(way(&self.id, &to.id), requests, |node| node.move_items.clone()))
     }
 
     fn load(&self, to: &Member, request: pb::LoadRequest) -> Calling<pb::Outcome> {

@@ -79,6 +79,17 @@ impl Etcd {
 
     /// Writes the next view; returns its epoch.
     pub fn follow(&self, members: BTreeMap<String, Member>, flush: bool) -> u64 {
+        self.write_view(members, flush, None)
+    }
+
+    /// Writes the next view, out of which a node takes itself; returns its epoch.
+    pub fn leave(&self, id: &str) -> u64 {
+        let mut members = self.present().view.members.clone();
+        members.remove(id);
+        self.write_view(members, false, Some(id.to_owned()))
+    }
+
+    fn write_view(&self, members: BTreeMap<String, Member>, flush: bool, departed: Option<String>) -> u64 {
         let mut truth = self.truth.lock();
         let Revision { number, epoch, view, acknowledged, .. } = truth.present().clone();
         truth.members.extend(members.values().map(|member| (member.id.clone(), member.incarnation)));
@@ -86,6 +97,7 @@ impl Etcd {
             members,
             previous: view.members.keys().cloned().collect(),
             flush_generation: view.flush_generation + u64::from(flush),
+            departed,
         };
         let owners = owners(&view);
         let (number, epoch) = (number + 1, epoch + 1);

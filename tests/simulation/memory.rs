@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use filbert::cache::clustered::{ClusterContext, Clustered};
 use filbert::cache::loads::{Loads, runner};
+use filbert::cache::moves::{Moves, mover};
 use filbert::cache::ownership::Ownership;
 use filbert::cache::pauses::PauseDetector;
 use filbert::cache::routing::Place;
@@ -83,6 +84,7 @@ impl Memory {
             }
             None => (Loads::none(), None),
         };
+        let (moves, moving) = Moves::new();
         let shared = ClusterContext {
             loads: loads.clone(),
             links: Arc::default(),
@@ -92,6 +94,7 @@ impl Memory {
             pauses: PauseDetector::default(),
             me: Arc::new(identity.clone()),
             transport: network.transport(&id),
+            moves,
             pings: Pings::new(&etcd::Options::default(), &peer),
             options: Arc::new(peer),
         };
@@ -101,6 +104,7 @@ impl Memory {
         if let Some(started) = started {
             tokio::spawn(runner::run(loads.clone(), Cache::Clustered(cache()), started, dead.clone()));
         }
+        tokio::spawn(dead.clone().run_until_cancelled_owned(mover::run(cache(), moving, 0)));
         network.start(identity, caches[0].clone());
         Self { store, loads, caches, dead }
     }

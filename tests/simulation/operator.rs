@@ -343,8 +343,8 @@ async fn leave(world: Arc<World>, mut rng: Rng) {
     let Some(process) = world.victim(&mut rng) else { return };
     world.tell(format!("{} leaves", process.id));
     process.leave().await;
-    world.remove(&process.id);
-    let epoch = world.etcd.present().epoch;
+    let epoch = world.etcd.leave(&process.id);
+    world.tell(format!("view {epoch} is what {} has left", process.id));
     while process.epoch() < epoch {
         sleep(MS).await;
     }

@@ -14,7 +14,7 @@ impl Turn<'_> {
     pub fn load(&mut self, op: PendingOp, replaces: Option<u64>) -> Option<(PendingOp, pb::Outcome)> {
         // Otherwise nobody would have said so; an operation that is dropped is answered.
         let loads = self.loads?;
-        self.admit(op.operation().key()).ok()?;
+        self.admit_again(op.operation().key()).ok()?;
         let op = loads.join(self.store, &self.caller, op, replaces)?;
         let operation = op.operation().open();
         let command = operation.ok().and_then(|operation| pb::command(&operation).ok())?;
@@ -24,7 +24,7 @@ impl Turn<'_> {
 
     /// How many seconds a loaded value is kept here that is loaded anew before or after its end; `None` where there is none.
     pub fn loaded_seconds_left(&mut self, key: &[u8]) -> Option<u32> {
-        self.admit(key).ok()?;
+        self.admit_again(key).ok()?;
         self.store.loaded_seconds_left(&self.caller, key)
     }
 
@@ -59,7 +59,7 @@ impl Turn<'_> {
         command: &Command<'_>,
         reply: impl FnOnce(Outcome<'_>) -> R,
     ) -> Result<R, NotHere> {
-        self.admit(command.key)?;
+        self.admit_again(command.key)?;
         let capped = self.loads.and_then(|loads| loads.cap(command, self.store.clock(), self.caller.now));
         let caller = Caller { repeats: true, ..self.caller };
         Ok(self.store.execute(&caller, capped.as_ref().unwrap_or(command), reply))
@@ -67,7 +67,7 @@ impl Turn<'_> {
 
     /// Stores what was loaded; `None` when this node may not answer for the key any more.
     pub(in crate::cache) fn finish_load(&mut self, load: &Load, item: &ItemView<'_>) -> Option<LoadEnd> {
-        if self.admit(item.key).is_err() {
+        if self.admit_again(item.key).is_err() {
             self.store.end_load(&self.caller, item.key, load, false);
             return None;
         }
@@ -83,7 +83,7 @@ impl Turn<'_> {
         ttl_seconds: Option<u32>,
         loaded: bool,
     ) -> bool {
-        if self.admit(key).is_err() {
+        if self.admit_again(key).is_err() {
             self.store.end_load(&self.caller, key, load, false);
             return false;
         }
@@ -93,7 +93,7 @@ impl Turn<'_> {
     /// Ends a load that brought nothing to store; with `drop_replaced`, the item goes that it was to replace. Whether
     /// nothing was written under its key meanwhile.
     pub(in crate::cache) fn end_load(&mut self, key: &[u8], load: &Load, drop_replaced: bool) -> bool {
-        let is_here = self.admit(key).is_ok();
+        let is_here = self.admit_again(key).is_ok();
         self.store.end_load(&self.caller, key, load, drop_replaced) && is_here
     }
 }

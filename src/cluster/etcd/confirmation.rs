@@ -63,7 +63,7 @@ impl Confirmation {
     /// Whether enough members of the view before have acknowledged this one, so that no node finds enough
     /// to grant it the right to serve under the older one.
     fn is_enough(&self, now: Instant, base: &Stored, has_acknowledged: impl Fn(&str) -> bool) -> bool {
-        let has = |id: &str| base.departed.as_deref() == Some(id) || has_acknowledged(id);
+        let has = |id: &str| base.view.departed.as_deref() == Some(id) || has_acknowledged(id);
         base.confirmed || propose::enough(base.view.previous.iter(), has, &self.gone(now))
     }
 

@@ -64,9 +64,6 @@ pub struct Stored {
     /// The view.
     #[serde(flatten)]
     pub view: View,
-    /// Who took itself out with this view, and grants nobody since.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub departed: Option<String>,
     /// Whether enough of those in the view before are known to have come to this one. Written
     /// into it later, for a node that starts and can no longer ask them.
     #[serde(default)]

@@ -183,9 +183,7 @@ impl MembershipState {
         if now < self.local.serves_until() && !self.is_awaited_while_it_serves() {
             return None;
         }
-        let mut proposal = self.derived(|view| propose::without(view, self.me()))?;
-        proposal.next.departed = Some(self.me().to_owned());
-        proposal.txn.writes[0] = self.put_view(&proposal.next);
+        let mut proposal = self.derived(|view| propose::left(view, self.me()))?;
         proposal.txn.checks.push(self.unchanged(&self.keys().ack(self.me())));
         Some(proposal)
     }

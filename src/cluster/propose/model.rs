@@ -203,7 +203,7 @@ impl World {
             15 if up_to_date && registered && self.may_leave(id) => {
                 // Its registration goes with its place.
                 (self.node(id).leaving, self.node(id).registered) = (true, false);
-                let view = without(&self.views[epoch].0, id);
+                let view = left(&self.views[epoch].0, id);
                 self.views.push((view, Some(id.to_owned())));
             }
             16..=19 if up_to_date && registered && !leaving => {

@@ -105,7 +105,8 @@ fn every_option_lands_in_its_place() {
     let args = folder.fill(
         "--cluster c --node-id n --peer-listen 10.0.0.1:1 --peer-advertise p:2 --advertise m:3 --weight 10000 \
          --zone z --lease-ttl 60 --etcd-user u --etcd-password-file %/password --peer-cert %/pem \
-         --peer-key %/pem --peer-ca %/pem --peer-connect-timeout 7 --peer-timeout 8",
+         --peer-key %/pem --peer-ca %/pem --peer-connect-timeout 7 --peer-timeout 8 \
+         --move-rate 9k --drain-timeout 10",
     );
     let cluster = told(&args).expect("valid").node.cluster.expect("etcd is given");
     let membership = cluster.membership;
@@ -116,6 +117,8 @@ fn every_option_lands_in_its_place() {
     assert_eq!(membership.gone_after, Duration::from_secs(240), "a long lease needs longer");
     assert_eq!(membership.user.as_deref(), Some("u"));
     assert_eq!(membership.password.expect("given").0, "secret");
+    assert_eq!(cluster.moves.bytes_per_second, 9 << 10);
+    assert_eq!(cluster.moves.drain_timeout, Duration::from_secs(10));
     let peer = cluster.peer;
     assert_eq!(peer.listen, "10.0.0.1:1");
     assert_eq!(peer.connect_timeout, Duration::from_millis(7));
@@ -195,6 +198,8 @@ fn every_refusal_names_the_option_the_value_and_what_is_allowed() {
         ("--lease-ttl 1", "--lease-ttl 1: needs a whole number from 2 to 60, in seconds"),
         ("--lease-ttl 61", "--lease-ttl 61: needs a whole number from 2 to 60, in seconds"),
         ("--lease-ttl 5s", "--lease-ttl 5s: needs a whole number from 2 to 60, in seconds"),
+        ("--move-rate fast", "--move-rate fast: needs a number of bytes a second, such as 64m, or 0 for no limit"),
+        ("--drain-timeout 4000", "--drain-timeout 4000: needs a whole number from 0 to 3600, in seconds"),
         ("--peer-timeout 0", "--peer-timeout 0: needs a whole number from 1 to 60000, in milliseconds"),
         (
             "--peer-connect-timeout 60001",

@@ -66,6 +66,11 @@ impl<'t> Entry<'t> {
         }
     }
 
+    /// How often it was used, as far as that is counted.
+    pub(in crate::store) fn uses(&self) -> u64 {
+        self.slot.uses()
+    }
+
     /// Counts a read of this key for its group.
     #[inline]
     pub(in crate::store) fn note_hit(&mut self, key: &[u8]) {

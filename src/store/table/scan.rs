@@ -1,5 +1,7 @@
 //! What is done to all items of a table, piece by piece, so that nobody waits for all of it.
 
+use std::ops::ControlFlow;
+
 use crate::clock::Seconds;
 use crate::store::facts::{Dead, FETCHED, Facts};
 use crate::store::table::Table;
@@ -134,11 +136,34 @@ impl Table {
         self.index.bytes()
     }
 
-    /// Shows key, facts and value of every item in one piece of the index.
-    pub(in crate::store) fn walk(&self, piece: usize, mut show: impl FnMut(&[u8], &Facts, &[u8])) {
+    /// Shows key, facts, value and uses of every item in one piece of the index.
+    pub(in crate::store) fn walk(&self, piece: usize, mut show: impl FnMut(&[u8], &Facts, &[u8], u64)) {
         for slot in self.index.slots(piece) {
             let place = slot.place();
-            show(self.memory.key(place), &self.memory.facts(slot), self.memory.value(place));
+            show(self.memory.key(place), &self.memory.facts(slot), self.memory.value(place), slot.uses());
+        }
+    }
+
+    /// Takes items of one piece of the index out: those for which `take` says so. It ends with the first for which that breaks
+    /// off.
+    pub(in crate::store) fn take_out(
+        &mut self,
+        piece: usize,
+        mut take: impl FnMut(&[u8], &Facts, &[u8], u64) -> ControlFlow<(), bool>,
+    ) {
+        let mut taken = Vec::new();
+        for slot in self.index.slots(piece) {
+            let place = slot.place();
+            let (key, value) = (self.memory.key(place), self.memory.value(place));
+            match take(key, &self.memory.facts(slot), value, slot.uses()) {
+                ControlFlow::Continue(true) => taken.push(place),
+                ControlFlow::Continue(false) => {}
+                ControlFlow::Break(()) => break,
+            }
+        }
+        for place in taken {
+            let (position, _) = self.locate(place, self.memory.hash_of(place));
+            self.remove_at(position);
         }
     }
 }

@@ -200,7 +200,7 @@ fn check(table: &mut Table, model: &Model, hash: &KeyHash) {
     table.audit();
     let mut shown = Model::new();
     for piece in 0..table.index.pieces() {
-        table.walk(piece, |key, facts, value| {
+        table.walk(piece, |key, facts, value, _| {
             assert!(shown.insert(key.to_vec(), (*facts, value.to_vec())).is_none());
         });
     }

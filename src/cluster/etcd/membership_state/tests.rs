@@ -297,7 +297,7 @@ fn a_new_lease_and_a_removal_rule_each_other_out() {
         let mut other = Case::of("a");
         (other.revision, other.records) = (case.revision, case.records.clone());
         other.read();
-        let removal = other.state.derived(|view| propose::without(view, "x")).expect("it may be removed");
+        let removal = other.state.derived(|view| propose::left(view, "x")).expect("it may be removed");
         if is_removed_first {
             assert!(case.write(removal.txn));
             assert!(!case.registers(4, 5) && !case.acknowledges(4));

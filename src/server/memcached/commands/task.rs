@@ -174,7 +174,7 @@ async fn why(cluster: &Clustered, key: &[u8], out: &mut Vec<u8>) {
         }
     }
     let context = cluster.context();
-    let is_owner = matches!(routing.place(key), Place::Here { .. });
+    let is_owner = matches!(routing.place(key), Place::Here { .. } | Place::Warming { .. });
     let mut turn = is_owner.then(|| cluster.begin(context.store.clock().now(), 0));
     statistics::why(&context.loads, &context.store, turn.as_mut(), key, &mut lines);
     lines.end();

@@ -1,0 +1,92 @@
+//! The source's end of a handover.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cache::clustered::Clustered;
+use crate::cache::handovers::Taker;
+use crate::cache::moves::stats::add;
+use crate::cache::moves::walk::{Walk, item_bytes};
+use crate::cluster::view::slot;
+use crate::pb;
+use crate::peer::giving;
+use crate::store::{Caller, MovingItem};
+
+/// Hands out items to one taker.
+pub struct Giver {
+    clustered: Arc<Clustered>,
+    taker: Taker,
+    walk: Walk,
+}
+
+impl Giver {
+    pub(in crate::cache) fn new(clustered: Arc<Clustered>, taker: Taker) -> Self {
+        Self { clustered, taker, walk: Walk::default() }
+    }
+}
+
+impl giving::Giver for Giver {
+    fn give(&mut self, request: &pb::MoveRequest) -> pb::MoveReply {
+        let clustered = self.clustered.clone();
+        let context = clustered.context();
+        let store = &context.store;
+        // Held meanwhile: none of the slots comes back here before this is over.
+        let routing = clustered.routing_handle().hold();
+        let handovers = routing.handovers();
+        let is_wanted = |slot: u16| handovers.is_some_and(|all| all.taker(slot) == Some(&self.taker));
+        let caller = Caller::new(store.clock().now(), clustered.counters(), 0);
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        let mut give = |moving: &MovingItem<'_>| {
+            bytes += item_bytes(moving);
+            items.push(moved(moving));
+        };
+        for key in &request.keys {
+            let slot = slot(key);
+            if is_wanted(slot) {
+                let min_generation = Some(routing.min_generation_of(slot));
+                store.take(&Caller { min_generation, ..caller }, key, &mut give);
+            }
+        }
+        let is_known = handovers.is_some_and(|all| all.takers().any(|taker| *taker == self.taker));
+        let wanted = |key: &[u8]| is_wanted(slot(key));
+        let is_over = !is_known
+            || request.bytes > 0 && self.walk.step(store, &caller, wanted, request.bytes as usize, give);
+        drop(routing);
+        if is_over {
+            context.ownership.end_taker(&self.taker);
+        }
+        let stats = context.moves.stats();
+        add(&stats.items_out, items.len());
+        add(&stats.bytes_out, bytes);
+        let Walk { items: items_left, bytes: bytes_left, .. } = &mut self.walk;
+        *items_left = items_left.saturating_sub(items.len() as u64);
+        *bytes_left = bytes_left.saturating_sub(bytes as u64);
+        pb::MoveReply {
+            number: request.number,
+            items,
+            is_over,
+            items_left: *items_left,
+            bytes_left: *bytes_left,
+            flush_seconds: store.flush_due().map(|due| due.saturating_sub(caller.now)),
+        }
+    }
+}
+
+fn moved(moving: &MovingItem<'_>) -> pb::MovedItem {
+    let MovingItem { item, stale, win_sent, uses, .. } = *moving;
+    pb::MovedItem {
+        key: Bytes::copy_from_slice(item.key),
+        value: Bytes::copy_from_slice(item.value),
+        flags: item.flags,
+        cas: item.cas,
+        ttl_seconds: item.ttl_seconds,
+        idle_seconds: item.idle_seconds,
+        stale,
+        win_sent,
+        fetched: item.fetched,
+        key_binary: item.key_binary,
+        loaded: item.loaded,
+        uses: uses.into(),
+    }
+}

@@ -1,0 +1,298 @@
+//! Takes over what lies under the keys of this node's new slots: first what commands wait for, and meanwhile all the rest.
+
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::cache::clustered::Clustered;
+use crate::cache::handovers::Source;
+use crate::cache::moves::Waiting;
+use crate::cache::moves::pace::Pace;
+use crate::cache::moves::session::{News, Session};
+use crate::cache::moves::stats::add;
+use crate::cache::routing::{Place, Routing};
+use crate::cluster::view::slot;
+use crate::command::Unavailable;
+use crate::item::{Exptime, ItemView};
+use crate::pb;
+use crate::store::{Arrival, Caller, MovingItem};
+
+/// Commands that come in at once, at most.
+const BURST: usize = 256;
+
+/// How often it looks at the clock while something moves.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Sources from which items are pulled at the same time; all are asked for what commands wait for.
+const PULLING: usize = 4;
+
+/// Moves items until the node stops, at so many bytes a second; 0 is without a limit.
+pub async fn run(clustered: Arc<Clustered>, mut queue: mpsc::Receiver<Waiting>, bytes_per_second: u64) {
+    let routing_watch = clustered.routing_watch.clone();
+    let mut mover = Mover { clustered, sessions: Vec::new(), version: 0, pace: Pace::new(bytes_per_second) };
+    let mut come = Vec::new();
+    loop {
+        let (version, wakes_at) = (mover.version, mover.wakes_at());
+        tokio::select! {
+            biased;
+            routing = routing_watch.wait_for(|routing| routing.version > version) => mover.follow(&routing),
+            (place, news) = poll_fn(|cx| mover.poll(cx)) => mover.take_in(place, news),
+            len = queue.recv_many(&mut come, BURST) => {
+                if len == 0 {
+                    break;
+                }
+                // In force when these came, or later: so whoever came first is executed first.
+                let routing = routing_watch.present();
+                mover.follow(&routing);
+                come.drain(..).for_each(|waiting| mover.admit(&routing, waiting));
+            }
+            () = until(wakes_at) => {}
+        }
+        mover.look_round();
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
+
+struct Mover {
+    clustered: Arc<Clustered>,
+    /// In the order in which they began.
+    sessions: Vec<Session>,
+    /// Of the routing that they go by.
+    version: u64,
+    pace: Pace,
+}
+
+impl Mover {
+    fn wakes_at(&self) -> Option<Instant> {
+        if self.sessions.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let free_at = self.pace.free_at();
+        Some(if free_at > now { free_at.min(now + TICK) } else { now + TICK })
+    }
+
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<(usize, News)> {
+        for (place, session) in self.sessions.iter_mut().enumerate() {
+            if let Poll::Ready(news) = session.poll(cx) {
+                return Poll::Ready((place, news));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Goes by another routing: ends what it has no more, and begins what is new.
+    fn follow(&mut self, routing: &Routing) {
+        if routing.version == self.version {
+            return;
+        }
+        self.version = routing.version;
+        let sources: Vec<&Source> = routing.handovers().into_iter().flat_map(|all| all.sources()).collect();
+        while let Some(gone) =
+            self.sessions.iter().position(|session| !sources.iter().any(|source| source.is(&session.source)))
+        {
+            self.end(gone, "its slots are another node's, or it has gone");
+        }
+        // Slots that are still shut begin with the routing that opens them: their sources may not know of it yet.
+        for source in sources.into_iter().filter(|source| routing.opens(source)) {
+            if !self.sessions.iter().any(|session| session.source.is(source)) {
+                let from = &source.member.id;
+                info!(from, epoch = source.epoch, "takes over what lies in slots that have come from there");
+                self.sessions.push(Session::new(self.clustered.context(), source.clone()));
+            }
+        }
+    }
+
+    /// Lets a command wait for its source, or executes it if it need not wait.
+    fn admit(&mut self, routing: &Routing, waiting: Waiting) {
+        let source = routing.handovers().and_then(|all| all.source(waiting.slot));
+        match self.sessions.iter_mut().find(|session| source.is_some_and(|source| source.is(&session.source))) {
+            Some(session) => session.admit(waiting),
+            None => self.execute(waiting, None),
+        }
+    }
+
+    fn take_in(&mut self, place: usize, news: News) {
+        match news {
+            News::Opened => {}
+            News::Broken(error) => {
+                debug!(from = self.sessions[place].source.member.id, "items do not come: {error}");
+                self.try_again(place, &error.to_string());
+            }
+            News::Answer(reply, waited) => {
+                let is_over = self.receive(place, reply, &waited);
+                let source = self.sessions[place].source.clone();
+                waited.into_iter().for_each(|waiting| self.execute(waiting, Some(&source)));
+                if is_over {
+                    self.clustered.context().ownership.end_source(&source);
+                    self.end(place, "");
+                }
+            }
+        }
+    }
+
+    /// Stores what has come. Whether nothing more is to be asked for.
+    fn receive(&mut self, place: usize, reply: pb::MoveReply, waited: &[Waiting]) -> bool {
+        let session = &mut self.sessions[place];
+        let context = self.clustered.context();
+        let (store, stats) = (&context.store, context.moves.stats());
+        let caller = Caller::new(store.clock().now(), self.clustered.counters(), 0);
+        if let Some(seconds) = reply.flush_seconds
+            && store.flush_due().is_none()
+        {
+            store.flush_all(&caller, Exptime::In(seconds.max(1)));
+        }
+        let (mut stored, mut bytes) = (0, 0);
+        let mut coldest = 0;
+        {
+            // Held meanwhile: the slots are this node's, and still come from there.
+            let routing = self.clustered.routing_handle().hold();
+            for item in &reply.items {
+                let slot = slot(&item.key);
+                let source = routing.handovers().and_then(|all| all.source(slot));
+                let is_ours = source.is_some_and(|source| source.is(&session.source));
+                if !is_ours || session.is_forsaken(hash(&item.key)) {
+                    continue;
+                }
+                let min_generation = routing.min_generation_of(slot);
+                let caller = Caller { min_generation: Some(min_generation), ..caller };
+                let arrival = store.receive(&caller, &moving(item, min_generation));
+                stored += usize::from(arrival == Arrival::Stored);
+                bytes += item.key.len() + item.value.len();
+                coldest = coldest.max(item.idle_seconds);
+            }
+        }
+        session.items += stored as u64;
+        session.bytes += bytes as u64;
+        add(&stats.items_in, stored);
+        add(&stats.bytes_in, bytes);
+        let found = waited.iter().filter(|waiting| {
+            reply.items.iter().any(|item| item.key == waiting.op.operation().key())
+        });
+        let found = found.count();
+        add(&stats.takes_found, found);
+        add(&stats.takes_absent, waited.len() - found);
+        if waited.is_empty() {
+            self.pace.note(bytes, Instant::now());
+            // What would give way is used more than what comes.
+            if stored > 0 && !store.has_room(0, bytes) && coldest > store.age(caller.now) {
+                return true;
+            }
+        }
+        reply.is_over
+    }
+
+    /// Executes a command that has waited; nothing lies under its key at that source any more.
+    fn execute(&self, waiting: Waiting, source: Option<&Source>) {
+        let Waiting { op, slot } = waiting;
+        let now = Instant::now();
+        if op.deadline <= now {
+            op.answer(Err(Unavailable::Unreachable));
+        } else {
+            let mut turn = self.clustered.begin(self.clustered.context().store.clock().now(), 0);
+            let present = turn.routing().and_then(|routing| routing.handovers()?.source(slot));
+            if let (Some(present), Some(source)) = (present, source)
+                && present.is(source)
+            {
+                turn.settle();
+            }
+            turn.expire_at(StdInstant::now() + op.deadline.saturating_duration_since(now));
+            if let Some(op) = self.clustered.execute_in(turn, op) {
+                // Its slot has gone meanwhile.
+                if op.for_peer {
+                    op.answer(Err(Unavailable::Moved));
+                    return self.clustered.context().moves.ended(slot);
+                }
+                let routing = self.clustered.routing_handle().hold().clone();
+                self.clustered.send(&routing, Place::Pending, op);
+            }
+        }
+        self.clustered.context().moves.ended(slot);
+    }
+
+    /// Sends what can be sent, and sees to what takes too long.
+    fn look_round(&mut self) {
+        let now = Instant::now();
+        let patience = self.clustered.context().options.operation_timeout / 2;
+        for place in (0..self.sessions.len()).rev() {
+            let session = &mut self.sessions[place];
+            let forsaken = session.forsake(now, patience);
+            if !forsaken.is_empty() {
+                let source = session.source.clone();
+                add(&self.clustered.context().moves.stats().takes_failed, forsaken.len());
+                forsaken.into_iter().for_each(|waiting| self.execute(waiting, Some(&source)));
+            }
+            if self.sessions[place].is_silent(now) {
+                self.try_again(place, "no answer");
+            }
+        }
+        let is_free = self.pace.free_at() <= now;
+        for (place, session) in self.sessions.iter_mut().enumerate() {
+            session.send(now, is_free && place < PULLING);
+        }
+        let stats = self.clustered.context().moves.stats();
+        let left = |of: fn(&Session) -> u64| self.sessions.iter().map(of).sum::<u64>();
+        stats.items_left.store(left(|session| session.items_left), Ordering::Relaxed);
+        stats.bytes_left.store(left(|session| session.bytes_left), Ordering::Relaxed);
+    }
+
+    fn try_again(&mut self, place: usize, why: &str) {
+        let context = self.clustered.context();
+        if !self.sessions[place].try_again(context, Instant::now()) {
+            context.ownership.end_source(&self.sessions[place].source);
+            self.end(place, why);
+        }
+    }
+
+    /// Ends a session: nothing more comes from there, and whoever waits is executed by what lies here.
+    fn end(&mut self, place: usize, why: &str) {
+        let session = self.sessions.remove(place);
+        let (from, items, bytes) = (&session.source.member.id, session.items, session.bytes);
+        let seconds = session.began.elapsed().as_secs_f64();
+        if why.is_empty() {
+            info!(from, items, bytes, "everything was taken over, in {seconds:.1} s");
+        } else {
+            warn!(from, items, bytes, "what has not come from there is lost: {why}");
+        }
+        session.end().for_each(|waiting| self.execute(waiting, None));
+    }
+}
+
+/// Of a key, for those that were not waited for.
+pub(super) fn hash(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key)
+}
+
+fn moving(item: &pb::MovedItem, generation: crate::store::Generation) -> MovingItem<'_> {
+    MovingItem {
+        item: ItemView {
+            key: &item.key,
+            value: &item.value,
+            shared: None,
+            value_len: item.value.len(),
+            flags: item.flags,
+            cas: item.cas,
+            ttl_seconds: item.ttl_seconds,
+            idle_seconds: item.idle_seconds,
+            fetched: item.fetched,
+            key_binary: item.key_binary,
+            loaded: item.loaded,
+        },
+        stale: item.stale,
+        win_sent: item.win_sent,
+        uses: item.uses.min(u32::from(u8::MAX)) as u8,
+        generation,
+    }
+}

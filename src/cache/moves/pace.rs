@@ -1,0 +1,57 @@
+//! How fast items are pulled.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What may be caught up on after a wait: timers are no more exact than this.
+const SLACK: Duration = Duration::from_millis(5);
+
+/// Lets so many bytes through in a second.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// 0 is without a limit.
+    bytes_per_second: u64,
+    free_at: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second, free_at: Instant::now() }
+    }
+
+    /// When more may be asked for.
+    pub(super) fn free_at(&self) -> Instant {
+        self.free_at
+    }
+
+    /// So many bytes have come.
+    pub(super) fn note(&mut self, bytes: usize, now: Instant) {
+        if self.bytes_per_second > 0 {
+            let span = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+            let from = now.checked_sub(SLACK).unwrap_or(now);
+            self.free_at = self.free_at.max(from) + span;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_bytes_pass_as_are_allowed() {
+        let mut pace = Pace::new(1_000_000);
+        let mut now = Instant::now();
+        let began = now;
+        for _ in 0..100 {
+            pace.note(100_000, now);
+            now = now.max(pace.free_at());
+        }
+        let took = now - began;
+        assert!(took > Duration::from_millis(9_900) && took <= Duration::from_secs(10), "{took:?}");
+        let mut unlimited = Pace::new(0);
+        unlimited.note(1 << 40, now);
+        assert!(unlimited.free_at() <= now);
+    }
+}

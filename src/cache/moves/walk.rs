@@ -1,0 +1,115 @@
+//! The order in which a source hands out what a taker has not asked for by key: what was used last comes first, roughly.
+
+use std::ops::ControlFlow;
+
+use crate::clock::Seconds;
+use crate::store::{Caller, MovingItem, Store};
+
+/// Parts that one step looks at: some milliseconds at most. A lock is held for each of them alone.
+const STEP_PARTS: usize = 64;
+
+/// Parts into which items are divided by the time of their last use. Each takes a walk over the whole memory.
+const CLASSES: usize = 4;
+
+/// A walk over the memory for one taker: one to count, then one for each class.
+#[derive(Debug)]
+pub(super) struct Walk {
+    /// By the bits of the seconds since their last use.
+    counted: [u64; Seconds::BITS as usize + 1],
+    pub(super) items: u64,
+    pub(super) bytes: u64,
+    /// Items used since then are in the class, the newest first; empty while items are counted.
+    classes: Vec<Seconds>,
+    part: usize,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        let counted = [0; Seconds::BITS as usize + 1];
+        Self { counted, items: 0, bytes: 0, classes: Vec::new(), part: 0 }
+    }
+}
+
+/// Bytes of an item as it travels.
+pub(super) fn item_bytes(moving: &MovingItem<'_>) -> usize {
+    moving.item.key.len() + moving.item.value.len()
+}
+
+impl Walk {
+    /// Takes items out whose keys are `wanted` until they have so many bytes, or enough was looked at, and gives each to `give`.
+    /// Whether there are no more.
+    pub(super) fn step(
+        &mut self,
+        store: &Store,
+        caller: &Caller<'_>,
+        wanted: impl Fn(&[u8]) -> bool,
+        bytes: usize,
+        mut give: impl FnMut(&MovingItem<'_>),
+    ) -> bool {
+        let mut given = 0;
+        for _ in 0..STEP_PARTS {
+            if self.part == store.part_count() {
+                self.part = 0;
+                match self.classes.is_empty() {
+                    true => self.classes = self.divide(caller.now),
+                    false => _ = self.classes.remove(0),
+                }
+                if self.classes.is_empty() {
+                    return true;
+                }
+            }
+            let Some(&since) = self.classes.first() else {
+                self.count(store, caller, &wanted);
+                self.part += 1;
+                continue;
+            };
+            let mut is_full = false;
+            store.take_part(caller, self.part, |moving| {
+                let accessed = caller.now.saturating_sub(moving.item.idle_seconds);
+                if accessed < since || !wanted(moving.item.key) {
+                    return ControlFlow::Continue(false);
+                }
+                if given >= bytes {
+                    is_full = true;
+                    return ControlFlow::Break(());
+                }
+                given += item_bytes(moving);
+                give(moving);
+                ControlFlow::Continue(true)
+            });
+            if is_full {
+                break;
+            }
+            self.part += 1;
+        }
+        false
+    }
+
+    fn count(&mut self, store: &Store, caller: &Caller<'_>, wanted: impl Fn(&[u8]) -> bool) {
+        let (mut items, mut bytes) = (0, 0);
+        let counted = &mut self.counted;
+        store.scan(caller, self.part, wanted, |moving| {
+            items += 1;
+            bytes += item_bytes(&moving) as u64;
+            counted[(Seconds::BITS - moving.item.idle_seconds.leading_zeros()) as usize] += 1;
+        });
+        self.items += items;
+        self.bytes += bytes;
+    }
+
+    /// The moments at which the classes end, by what was counted; the last one has everything.
+    fn divide(&self, now: Seconds) -> Vec<Seconds> {
+        let mut classes = Vec::new();
+        let mut items = 0;
+        for (bits, counted) in (0..).zip(self.counted) {
+            items += counted;
+            if items * CLASSES as u64 >= self.items * (classes.len() as u64 + 1) && classes.len() + 1 < CLASSES {
+                let idle = Seconds::MAX.checked_shr(Seconds::BITS - bits).unwrap_or_default();
+                classes.push(now.saturating_sub(idle));
+            }
+        }
+        classes.dedup();
+        classes.push(0);
+        classes
+    }
+}

@@ -1,0 +1,40 @@
+//! The receiving end of a stream of requests for items that change nodes: answers one after another.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::debug;
+
+use crate::pb;
+use crate::peer::identity::Identity;
+use crate::peer::receive::Executor;
+use crate::peer::yielder::generate;
+
+/// Hands out items to one node.
+pub trait Giver: Send {
+    /// Answers a request. What the answer holds lies here no more.
+    fn give(&mut self, request: &pb::MoveRequest) -> pb::MoveReply;
+}
+
+/// Answers the requests of a stream until it ends, or `stop` is cancelled.
+pub fn serve_moves<E: Executor>(
+    executor: Arc<E>,
+    me: Arc<Identity>,
+    stop: CancellationToken,
+    incoming: impl Stream<Item = Result<pb::MoveRequest, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<pb::MoveReply, Status>> + Send + Unpin + 'static {
+    generate(|mut yielder| async move {
+        let mut incoming = pin!(incoming);
+        let first = incoming.next().await.ok_or_else(|| Status::invalid_argument("an empty stream"))??;
+        let caller = me.caller(first.call)?;
+        debug!(peer = caller, epoch = first.epoch, "items are asked for");
+        let mut giver = executor.giver(caller, first.incarnation, first.epoch);
+        while let Some(Some(request)) = stop.run_until_cancelled(incoming.next()).await {
+            yielder.hand_out(giver.give(&request?)).await;
+        }
+        Ok(())
+    })
+}
