@@ -4,14 +4,23 @@
 //! the kernel does is not in the count. Each figure is the difference of two runs, so the start is not in it, either.
 //! It is the same on every machine, and on a busy one.
 
+/// What starts servers in the tests.
+#[allow(dead_code)]
+#[path = "../tests/support"]
+mod support {
+    mod child;
+    pub mod server_process;
+}
+
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+
+use crate::support::server_process::{self, ServerProcess};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -106,40 +115,23 @@ fn count(groups: Groups, origin: SocketAddr, command: &str, batches: u64) -> Res
     let directory = tempfile::tempdir()?;
     let config = directory.path().join("groups.toml");
     std::fs::write(&config, groups.config(origin))?;
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", env!("CARGO_BIN_EXE_filbert")]);
-    valgrind.args(["-l", "127.0.0.1", "-t", "1", "--http-listen", "off", "-p", &address.port().to_string()]);
-    valgrind.arg("--config").arg(config).stderr(Stdio::piped());
-    let mut server = Server(valgrind.spawn().map_err(|error| format!("valgrind: {error}"))?);
-    drive(address, groups == Groups::Loaded, command, batches)?;
-    kill(Pid::from_raw(server.0.id().try_into()?), Signal::SIGTERM)?;
-    let said = BufReader::new(server.0.stderr.take().ok_or("no stderr")?);
-    let collected = said.lines().map_while(io::Result::ok).find(|line| line.contains("Collected : "));
+    let callgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+    let filbert = server_process::command(&callgrind, Path::new(env!("CARGO_BIN_EXE_filbert")));
+    let config = config.to_str().ok_or("a temporary path is no text")?;
+    let args = ["-l", "127.0.0.1", "-t", "1", "--http-listen", "off", "--config", config];
+    let mut server = ServerProcess::spawn(filbert, &args, None)?;
+    let ports = server.await_ports().map_err(|error| format!("valgrind: {error}; {}", server.stderr()))?;
+    drive((Ipv4Addr::LOCALHOST, ports[0]).into(), groups == Groups::Loaded, command, batches)?;
+    server.child.signal(Signal::SIGTERM);
+    server.child.wait()?;
+    let said = server.stderr();
+    let collected = said.lines().find(|line| line.contains("Collected : "));
     let collected = collected.ok_or("callgrind has counted nothing")?;
-    server.0.wait()?;
     Ok(collected.rsplit(' ').next().unwrap_or_default().parse()?)
 }
 
-/// Killed on drop.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn drive(address: SocketAddr, loads: bool, command: &str, batches: u64) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut stream = loop {
-        match TcpStream::connect(address) {
-            Ok(stream) => break stream,
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
+    let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let value = "x".repeat(VALUE_BYTES);

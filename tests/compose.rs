@@ -9,9 +9,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::support::child::program;
 use crate::support::python::yaml;
 use crate::support::run;
-use crate::support::server::{Server, program};
+use crate::support::server::Server;
 
 /// Where clients and other nodes reach a node inside the network.
 const CLIENTS: &str = "11211";

@@ -5,9 +5,10 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::support::child::program;
 use crate::support::cluster::{Cluster, LEASE};
 use crate::support::run;
-use crate::support::server::{Server, always, eventually, program};
+use crate::support::server::{Server, always, eventually};
 use crate::support::shown::Cut;
 
 /// `logs/limits.rs`: lines of one kind that are written at once.

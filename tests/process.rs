@@ -11,9 +11,10 @@ use nix::unistd::{self, Uid, User};
 use tempfile::TempDir;
 
 use crate::support::certificates::Authority;
+use crate::support::child::is_root;
 use crate::support::daemon::{Daemon, KillWithTests};
 use crate::support::run;
-use crate::support::server::{Product, Server, command, eventually, is_root};
+use crate::support::server::{Product, Server, command, eventually};
 use crate::support::shown::Cut;
 use crate::support::wire::{DEADLINE, Wire};
 

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::child::program;
 use crate::support::cluster::Cluster;
-use crate::support::server::program;
 use crate::support::tree::files_below;
 
 /// What differs from run to run: times, addresses, and what counts changes of a cluster.

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::support::child::is_root;
 use crate::support::cluster::{Cluster, LEASE};
 use crate::support::daemon::Daemon;
 use crate::support::node::Node;
 use crate::support::pipe::Pipe;
 use crate::support::run;
-use crate::support::server::{Product, Server, command, eventually, is_root};
+use crate::support::server::{Product, Server, command, eventually};
 use crate::support::site::Site;
 use crate::support::wire::DEADLINE;
 

@@ -2,6 +2,7 @@
 //! speaks raw bytes, certificates, and the Python environment of the real clients.
 
 pub mod certificates;
+pub mod child;
 pub mod cluster;
 pub mod counter;
 pub mod daemon;
@@ -21,6 +22,7 @@ pub mod proxy;
 pub mod python;
 pub mod run;
 pub mod server;
+pub mod server_process;
 pub mod shown;
 pub mod site;
 pub mod tree;

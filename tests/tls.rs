@@ -12,8 +12,9 @@ use nix::sys::signal::Signal;
 use rustls::{ClientConfig, version};
 
 use crate::support::certificates::Authority;
+use crate::support::child::program;
 use crate::support::for_both;
-use crate::support::server::{Product, Server, eventually, program, quickly};
+use crate::support::server::{Product, Server, eventually, quickly};
 use crate::support::shown::Cut;
 use crate::support::wire::Wire;
 

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use filbert::cluster::view::{Member, Owners, View, slot};
 use tempfile::TempDir;
 
-use crate::etcd::Etcd;
 use crate::options::Options;
 use crate::support::Result;
 use crate::support::load::Keys;
 use crate::support::measure::Side;
 use crate::support::process::Placement;
 use crate::support::server::{Program, Server};
+use crate::support::started::etcd::Etcd;
 
 /// How long the nodes may take to agree.
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);

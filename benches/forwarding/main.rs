@@ -6,7 +6,6 @@
 //! a wrong reply, never on a slow one.
 
 mod cluster;
-mod etcd;
 mod nutcracker;
 mod options;
 #[path = "../support/mod.rs"]
@@ -15,7 +14,6 @@ mod support;
 use std::process::ExitCode;
 
 use crate::cluster::{Cluster, keys_of};
-use crate::etcd::Etcd;
 use crate::nutcracker::Proxied;
 use crate::options::Options;
 use crate::support::Result;
@@ -25,6 +23,9 @@ use crate::support::measure::{self, Sample, Side};
 use crate::support::process::{Placement, machine};
 use crate::support::report::{Better, CaseReport, Comparison, Figure, number};
 use crate::support::server::{Program, Server};
+use crate::support::started::child::find;
+use crate::support::started::etcd::Etcd;
+use crate::support::started::site::Site;
 
 const SUMMARY_KEYS: &[&str] = &["throughput_kops", "latency_p99_us", "cpu_us_per_op"];
 
@@ -61,7 +62,11 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let placement = Placement::choose()?;
     placement.pin_generator()?;
-    let etcd = Etcd::start(options)?;
+    let etcd = find(&options.etcd).ok_or_else(|| {
+        format!("no {}: install Debian's package etcd-server, or give --etcd PATH", options.etcd.display())
+    })?;
+    // Where this process runs, off the servers' CPU.
+    let etcd = Etcd::try_start(etcd, Site::loopback(), None)?;
     if options.drive { drive(&etcd, options, &placement) } else { compare(&etcd, options, &placement) }
 }
 

@@ -1,11 +1,9 @@
 //! nutcracker in front of memcached, as Debian ships both.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -13,14 +11,13 @@ use crate::options::Options;
 use crate::support::Result;
 use crate::support::measure::Side;
 use crate::support::process::Placement;
-use crate::support::server::{Process, Program, Server};
-
-const START_DEADLINE: Duration = Duration::from_secs(10);
+use crate::support::server::{Program, Server};
+use crate::support::started::child::{self, Child, find};
 
 /// A proxy and the server behind it; killed on drop.
 pub struct Proxied {
     memcached: Server,
-    nutcracker: Process,
+    nutcracker: Child,
     address: SocketAddr,
     _dir: TempDir,
 }
@@ -28,14 +25,19 @@ pub struct Proxied {
 impl Proxied {
     /// Starts both on the servers' CPU and waits until nutcracker listens.
     pub fn start(options: &Options, placement: &Placement) -> Result<Self> {
+        let path = options.nutcracker.display();
+        let program = find(&options.nutcracker).ok_or_else(|| {
+            format!("no {path}: install Debian's package nutcracker, or give --nutcracker PATH")
+        })?;
         let memcached = Program::new("memcached", &options.memcached).start(placement)?;
         let dir = TempDir::new()?;
         let [address, stats] = [free_address()?, free_address()?];
         let config = dir.path().join("nutcracker.yml");
         fs::write(&config, configuration(address, memcached.address, options.server_connections))?;
         let log = dir.path().join("log");
-        let mut command = Command::new(&options.nutcracker);
+        let mut command = child::command();
         command
+            .arg(&program)
             .args(["--stats-addr", "127.0.0.1", "--stats-port", &stats.port().to_string()])
             .args(["--mbuf-size", &options.mbuf_bytes.to_string()])
             .arg("--conf-file")
@@ -47,14 +49,16 @@ impl Proxied {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let nutcracker = placement
-            .on_server_cpu(|| Process::spawn(&mut command))
-            .map_err(|error| unavailable(&options.nutcracker, &error))?;
-        let mut proxied = Self { memcached, nutcracker, address, _dir: dir };
-        proxied.wait_until_listening().map_err(|error| {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            format!("cannot start {}: {error}; it said:\n{said}", options.nutcracker.display())
-        })?;
-        Ok(proxied)
+            .on_server_cpu(|| Child::spawn(&mut command))
+            .and_then(|mut nutcracker| {
+                nutcracker.await_start(|| TcpStream::connect(address).ok())?;
+                Ok(nutcracker)
+            })
+            .map_err(|error| {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                format!("cannot start {path}: {error}; it said:\n{said}")
+            })?;
+        Ok(Self { memcached, nutcracker, address, _dir: dir })
     }
 
     /// Which versions these are.
@@ -77,18 +81,6 @@ impl Proxied {
             pids: vec![self.nutcracker.id(), self.memcached.pid()],
         }
     }
-
-    fn wait_until_listening(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + START_DEADLINE;
-        loop {
-            match TcpStream::connect(self.address) {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => return Err(error),
-                Err(_) => self.nutcracker.check()?,
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
 }
 
 /// One pool of one server. A slow reply is measured, and not refused: the timeout is for one that hangs.
@@ -106,16 +98,6 @@ fn configuration(listen: SocketAddr, server: SocketAddr, server_connections: usi
    - {server}:1
 "
     )
-}
-
-fn unavailable(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    match error.kind() {
-        ErrorKind::NotFound => {
-            format!("no {path}: install Debian's package nutcracker, or give --nutcracker PATH")
-        }
-        _ => format!("cannot start {path}: {error}"),
-    }
 }
 
 /// An address that nobody listens on now: nutcracker does not tell which port it was given for port 0.

@@ -9,6 +9,17 @@ pub mod options;
 pub mod process;
 pub mod report;
 pub mod server;
+/// What starts etcd and servers in the tests. No comparison needs all of it, and its own tests run there.
+#[allow(dead_code, unused_imports)]
+#[path = "../../tests/support"]
+pub mod started {
+    pub mod child;
+    pub mod etcd;
+    mod netns;
+    pub mod server_process;
+    mod shown;
+    pub mod site;
+}
 
 use std::error::Error;
 use std::process::ExitCode;

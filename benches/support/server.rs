@@ -2,25 +2,22 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::errno::Errno;
 
 use crate::support::measure::Side;
 use crate::support::process::Placement;
+use crate::support::started::child::{find, is_root};
+use crate::support::started::server_process::{self, ServerProcess};
 
-/// For both servers. `-p -1` lets the kernel choose the port, written to the file in `PORT_FILE_VARIABLE`.
-const FLAGS: [&str; 12] = ["-m", "1024", "-t", "1", "-c", "1024", "-l", "127.0.0.1", "-U", "0", "-p", "-1"];
+/// For both servers.
+const FLAGS: [&str; 10] = ["-m", "1024", "-t", "1", "-c", "1024", "-l", "127.0.0.1", "-U", "0"];
 
-/// memcached.c, main: "MEMCACHED_PORT_FILENAME".
-const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
-
-const START_DEADLINE: Duration = Duration::from_secs(10);
 const REPLY_DEADLINE: Duration = Duration::from_secs(10);
-
-static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A program to compare.
 #[derive(Clone, Debug)]
@@ -40,12 +37,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// The server's own word, from its `version` command.
     pub version: String,
-    process: Process,
+    process: ServerProcess,
 }
-
-/// A running child; killed on drop.
-#[derive(Debug)]
-pub struct Process(Child);
 
 impl Program {
     pub fn new(name: &str, path: &Path) -> Self {
@@ -60,33 +53,19 @@ impl Program {
     }
 
     fn try_start(&self, placement: &Placement) -> io::Result<Server> {
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let port_file =
-            std::env::temp_dir().join(format!("filbert-bench-{}-{number}.port", std::process::id()));
-        let mut command = Command::new(&self.path);
-        command.args(FLAGS).args(&self.flags).env(PORT_FILE_VARIABLE, &port_file).stdout(Stdio::null());
-        if let Some(log) = &self.log {
-            command.stderr(fs::File::create(log)?);
-        }
-        // Filbert reads its options from FILBERT_* and warns of this one.
-        command.env_remove("FILBERT_BIN");
-        // Each its own: the usual port is one node's only.
-        command.env("FILBERT_HTTP_LISTEN", "127.0.0.1:0");
+        let command = server_process::command(&[], &find(&self.path).ok_or(Errno::ENOENT)?);
+        let mut args: Vec<&str> = FLAGS.into_iter().chain(self.flags.iter().map(String::as_str)).collect();
         // memcached.c: "can't run as root without the -u switch".
-        if nix::unistd::geteuid().is_root() && self.path.file_name().is_some_and(|name| name == "memcached") {
-            command.args(["-u", "root"]);
+        if is_root() && self.path.file_name().is_some_and(|name| name == "memcached") {
+            args.extend(["-u", "root"]);
         }
-        let process = placement.on_server_cpu(|| Process::spawn(&mut command))?;
-        let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
-        // Made before the wait: if that fails, dropping this ends the process.
-        let mut server =
-            Server { name: self.name.clone(), address: unspecified, version: String::new(), process };
-        let port = wait_for_port(&mut server.process, &port_file);
-        fs::remove_file(&port_file).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        server.address.set_port(port?);
+        let stderr = match &self.log {
+            Some(log) => fs::File::create(log)?.into(),
+            None => Stdio::inherit(),
+        };
+        let mut process = placement.on_server_cpu(|| ServerProcess::spawn(command, &args, Some(stderr)))?;
+        let address = (Ipv4Addr::LOCALHOST, process.await_ports()?[0]).into();
+        let mut server = Server { name: self.name.clone(), address, version: String::new(), process };
         server.version = server.ask("version", "VERSION ")?.unwrap_or_else(|| "unknown".into());
         Ok(server)
     }
@@ -99,7 +78,7 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.process.child.id()
     }
 
     /// Number of items the server holds, from `stats`.
@@ -124,52 +103,5 @@ impl Server {
             }
         }
         Ok(None)
-    }
-}
-
-impl Process {
-    pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        command.stdin(Stdio::null()).spawn().map(Self)
-    }
-
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Fails when it has ended.
-    pub fn check(&mut self) -> io::Result<()> {
-        match self.0.try_wait()? {
-            Some(status) => Err(io::Error::other(format!("it ended at once, {status}"))),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Nothing is kept that a kill could damage; an error means that the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits for a line such as `TCP INET: 12345`.
-fn wait_for_port(process: &mut Process, port_file: &Path) -> io::Result<u16> {
-    let deadline = Instant::now() + START_DEADLINE;
-    loop {
-        let lines = fs::read_to_string(port_file).unwrap_or_default();
-        // A line without its end may still be in the writing.
-        let complete = lines.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        let port = complete.filter_map(|line| line.trim().strip_prefix("TCP INET: ")?.parse().ok()).next();
-        if let Some(port) = port {
-            return Ok(port);
-        }
-        process.check()?;
-        if Instant::now() > deadline {
-            return Err(io::Error::other(format!(
-                "it wrote no TCP port to the file in {PORT_FILE_VARIABLE}"
-            )));
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::peers::{add, secured};
 use crate::support::certificates::Authority;
+use crate::support::child::program;
 use crate::support::cluster::{Cluster, LEASE};
 use crate::support::node::Node;
-use crate::support::server::{always, eventually, program};
+use crate::support::server::{always, eventually};
 
 /// Connections that a flood makes in a second, and that it keeps open.
 const FLOOD_PER_SECOND: u32 = 300;

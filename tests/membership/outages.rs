@@ -9,9 +9,10 @@ use nix::sys::signal::Signal;
 use crate::membership::node::{
     Network, Node, TTL, VIEW, agree, await_agreement, block_on, options, registered, start, stored,
 };
-use crate::support::etcd::{Etcd, free_port};
+use crate::support::etcd::Etcd;
 use crate::support::proxy::Proxy;
 use crate::support::server::{always, eventually};
+use crate::support::site::Site;
 
 /// Three nodes that agree, the last of which reaches etcd through the proxy alone.
 fn start_with_one_behind_a_proxy() -> (Etcd, Network, Vec<Node>, Proxy) {
@@ -262,7 +263,7 @@ fn a_node_waits_for_its_etcd_and_tries_every_endpoint() {
     let (etcd, network) = (Etcd::start(), Network::default());
     let proxy = Proxy::start(etcd.endpoint());
     proxy.cut();
-    let dead = format!("127.0.0.1:{}", free_port());
+    let dead = format!("127.0.0.1:{}", Site::localhost().free_port());
     let endpoints = vec![dead, proxy.endpoint()];
     let node = Node::start(Options { endpoints, ..options("", "a") }, &network);
     always("it stays outside", TTL, || node.state().standing == MemberStatus::Joining && !node.serves());

@@ -8,9 +8,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::observability::{Watched, rules};
+use crate::support::child::program;
 use crate::support::http::Http;
 use crate::support::prometheus::Prometheus;
-use crate::support::server::{Server, eventually, program};
+use crate::support::server::{Server, eventually};
 use crate::support::wire::Wire;
 
 /// As if each had lasted long enough.

@@ -1,26 +1,39 @@
 //! etcd processes on free ports, with a temporary directory, killed when dropped.
+//!
+//! The benches use this file, too.
 
 use std::fs;
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::server::eventually;
-use crate::support::shown::Cut;
-use crate::support::site::Site;
+use super::child::{Child, program};
+use super::shown::Cut;
+use super::site::Site;
 
-/// A single etcd. It dies with the thread that started it, as a `Server` does.
+/// How long an answer about its health may take; then it is asked again.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A single etcd. It dies with the thread that started it.
 pub struct Etcd {
     child: Child,
+    setup: Setup,
+}
+
+/// What stays the same when it is started again.
+struct Setup {
+    program: PathBuf,
     dir: TempDir,
     site: Site,
     client: u16,
     peer: u16,
+    /// Where it tells of its health, without TLS.
+    health: u16,
     tls: Option<Tls>,
 }
 
@@ -46,40 +59,44 @@ impl Etcd {
 
     /// Starts an etcd anywhere, perhaps with mutual TLS on the clients' side, and waits until it answers.
     pub fn start_on(site: Site, tls: Option<Tls>) -> Etcd {
-        let dir = TempDir::new().expect("a temporary directory can be made");
-        let (client, peer) = (site.free_port(), site.free_port());
-        let child = spawn(dir.path(), &site, (client, peer), tls.as_ref());
-        let mut etcd = Etcd { child, dir, site, client, peer, tls };
-        etcd.await_answer();
-        etcd
+        let etcd = Etcd::try_start(program("etcd", "etcd-server"), site, tls);
+        etcd.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts this etcd anywhere, perhaps with mutual TLS on the clients' side, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// It ends instead, or does not answer within the deadline.
+    pub fn try_start(program: PathBuf, site: Site, tls: Option<Tls>) -> io::Result<Etcd> {
+        let [client, peer, health] = [(); 3].map(|()| site.free_port());
+        let setup = Setup { program, dir: TempDir::new()?, site, client, peer, health, tls };
+        Ok(Etcd { child: setup.start()?, setup })
     }
 
     /// Where clients reach it.
     pub fn endpoint(&self) -> String {
-        format!("{}:{}", self.site.ip, self.client)
+        format!("{}:{}", self.setup.site.ip, self.setup.client)
     }
 
     /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("Linux process ids fit in i32");
-        kill(Pid::from_raw(pid), signal).expect("the process is ours and not yet reaped");
+        self.child.signal(signal);
     }
 
     /// Kills it, as a power failure would.
     pub fn kill(&mut self) {
-        self.child.kill().expect("the process is ours");
-        self.child.wait().expect("the child can be waited for");
+        self.child.kill();
     }
 
     /// Starts it again after [`Etcd::kill`], with the same data and ports.
     pub fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.site, (self.client, self.peer), self.tls.as_ref());
-        self.await_answer();
+        self.child = self.setup.start().unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Starts it again after [`Etcd::kill`], on the same ports, as one that has never held anything.
     pub fn restart_empty(&mut self) {
-        fs::remove_dir_all(self.dir.path().join("data")).expect("the data is there");
+        fs::remove_dir_all(self.setup.dir.path().join("data")).expect("the data is there");
         self.restart();
     }
 
@@ -89,85 +106,80 @@ impl Etcd {
     ///
     /// If it fails.
     pub fn ctl(&self, args: &[&str]) -> String {
-        let output = self.try_ctl(args);
+        let mut command = self.setup.site.command(&program("etcdctl", "etcd-client"));
+        command.env("ETCDCTL_API", "3").args(["--command-timeout", "30s"]);
+        if let Some(tls) = &self.setup.tls {
+            command.args(["--cacert", &tls.ca, "--cert", &tls.cert, "--key", &tls.key]);
+        }
+        command.args(["--endpoints", &self.setup.client_url()]).args(args);
+        let output = command.output().expect("etcdctl starts");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "etcdctl {args:?}: {}", Cut(text(&output.stderr)));
         text(&output.stdout)
-    }
-
-    fn try_ctl(&self, args: &[&str]) -> Output {
-        let mut command = self.site.command("etcdctl", "etcd-client");
-        command.env("ETCDCTL_API", "3").args(["--command-timeout", "30s"]);
-        if let Some(tls) = &self.tls {
-            command.args(["--cacert", &tls.ca, "--cert", &tls.cert, "--key", &tls.key]);
-        }
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        command.args(["--endpoints", &format!("{scheme}://{}", self.endpoint())]);
-        command.args(args).stdin(Stdio::null()).output().expect("etcdctl starts")
-    }
-
-    fn await_answer(&mut self) {
-        eventually("etcd answers", || {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
-                panic!("etcd ended at start with {status}: {}", Cut(self.log()));
-            }
-            self.try_ctl(&["endpoint", "health"]).status.success()
-        });
-    }
-
-    fn log(&self) -> String {
-        let bytes = fs::read(self.dir.path().join("log")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        // Fails only if the process is gone already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if thread::panicking() {
-            let log = self.log();
+            // What it says at its end is there, too.
+            self.child.kill();
+            let log = self.setup.log();
             let lines: Vec<_> = log.lines().collect();
             eprintln!("--- last of etcd's log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
         }
     }
 }
 
-fn spawn(dir: &Path, site: &Site, (client, peer): (u16, u16), tls: Option<&Tls>) -> Child {
-    let log = fs::File::options()
-        .create(true)
-        .append(true)
-        .open(dir.join("log"))
-        .expect("the directory is writable");
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let clients = format!("{scheme}://{}:{client}", site.ip);
-    let peers = format!("http://{}:{peer}", site.ip);
-    let mut command = site.command("etcd", "etcd-server");
-    command
-        .args(["--name", "etcd", "--data-dir"])
-        .arg(dir.join("data"))
-        .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
-        .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
-        .args(["--initial-cluster", &format!("etcd={peers}")])
-        // Quick elections, so that a lease may be as short as a second.
-        .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
-        // A password is looked at in no time, on a busy machine, too.
-        .args(["--bcrypt-cost", "4"]);
-    if let Some(tls) = tls {
-        command.args(["--client-cert-auth", "--trusted-ca-file", &tls.ca]);
-        command.args(["--cert-file", &tls.cert, "--key-file", &tls.key]);
+impl Setup {
+    /// Starts the process and waits until it answers.
+    fn start(&self) -> io::Result<Child> {
+        self.try_start().map_err(|error| {
+            let log = Cut(self.log());
+            io::Error::other(format!("cannot start {}: {error}; it said:\n{log}", self.program.display()))
+        })
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a descriptor is left"))
-        .stderr(log)
-        .spawn()
-        .expect("setpriv starts")
-}
 
-/// A port that nobody listens on now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
+    fn try_start(&self) -> io::Result<Child> {
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
+        let (clients, peers) = (self.client_url(), format!("http://{}:{}", self.site.ip, self.peer));
+        let mut command = self.site.command(&self.program);
+        command
+            .args(["--name", "etcd", "--data-dir"])
+            .arg(self.dir.path().join("data"))
+            .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
+            .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
+            .args(["--initial-cluster", &format!("etcd={peers}")])
+            .args(["--listen-metrics-urls", &format!("http://{}:{}", self.site.ip, self.health)])
+            // Quick elections, so that a lease may be as short as a second.
+            .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+            // A password is looked at in no time, on a busy machine, too.
+            .args(["--bcrypt-cost", "4"]);
+        if let Some(tls) = &self.tls {
+            command.args(["--client-cert-auth", "--trusted-ca-file", &tls.ca]);
+            command.args(["--cert-file", &tls.cert, "--key-file", &tls.key]);
+        }
+        let mut child = Child::spawn(command.stdout(log.try_clone()?).stderr(log))?;
+        child.await_start(|| self.is_healthy().unwrap_or(false).then_some(()))?;
+        Ok(child)
+    }
+
+    fn is_healthy(&self) -> io::Result<bool> {
+        let mut stream = self.site.within(|| TcpStream::connect((self.site.ip, self.health)))?;
+        stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        Ok(reply.contains("\"true\""))
+    }
+
+    fn client_url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{}", self.site.ip, self.client)
+    }
+
+    fn log(&self) -> String {
+        let bytes = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
 }

@@ -14,8 +14,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::support::server::{is_root, program};
-use crate::support::site::Site;
+use super::child::{is_root, program};
+use super::site::Site;
 
 /// The rules of a cut stand before those of the main table.
 const PRIORITY: u32 = 100;

@@ -10,8 +10,9 @@ use std::thread;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::child::program;
 use crate::support::http::{Http, encoded};
-use crate::support::server::{eventually, program};
+use crate::support::server::eventually;
 use crate::support::shown::Cut;
 use crate::support::site::Site;
 
@@ -42,11 +43,10 @@ impl Prometheus {
         let port = site.free_port();
         let log = fs::File::create(dir.path().join("log")).expect("the directory is writable");
         let child = site
-            .command(PACKAGE, PACKAGE)
+            .command(&program(PACKAGE, PACKAGE))
             .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={}:{port}", site.ip))
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -3,17 +3,16 @@
 use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tempfile::TempDir;
+use nix::sys::signal::Signal;
 
+use crate::support::child::{is_root, program};
 use crate::support::http::Http;
+use crate::support::server_process::{self, ServerProcess};
 use crate::support::shown::last_of;
 use crate::support::wire::{DEADLINE, Wire};
 
@@ -31,12 +30,13 @@ pub enum Product {
 
 /// One running server process that listens on 127.0.0.1 and dies with its owner.
 ///
-/// The process also dies when the *thread* that started it ends (`PR_SET_PDEATHSIG` counts threads), so a server
-/// belongs to the test that started it and is not shared between tests.
+/// It also dies with the thread that started it ([`child::command`]), so a server belongs to the test that started it
+/// and is not shared between tests.
+///
+/// [`child::command`]: crate::support::child::command
 pub struct Server {
     product: Product,
-    child: Child,
-    dir: TempDir,
+    process: ServerProcess,
     ports: Vec<u16>,
 }
 
@@ -81,12 +81,6 @@ impl Server {
         args: &[&str],
         stderr: Option<Stdio>,
     ) -> Server {
-        let dir = TempDir::new().expect("a temporary directory can be made");
-        let file = fs::File::create(dir.path().join("stderr")).expect("the directory is writable");
-        let stderr = stderr.unwrap_or_else(|| file.into());
-        if !args.contains(&"-p") {
-            command.args(["-p", "-1"]);
-        }
         if product == Product::Memcached {
             command.args(["-U", "0"]);
         }
@@ -94,14 +88,8 @@ impl Server {
             // memcached refuses to run as root unless told so; another user would also lose the death signal.
             command.args(["-u", "root"]);
         }
-        let child = command
-            .args(args)
-            .env("MEMCACHED_PORT_FILENAME", dir.path().join("ports"))
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .expect("setpriv starts");
-        Server { product, child, dir, ports: Vec::new() }
+        let process = ServerProcess::spawn(command, args, stderr).expect("setpriv starts");
+        Server { product, process, ports: Vec::new() }
     }
 
     /// The address of the first listener.
@@ -131,13 +119,12 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.child.id()
     }
 
     /// Sends a signal to the server process.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("Linux process ids fit in i32");
-        kill(Pid::from_raw(pid), signal).expect("the process is ours and not yet reaped");
+        self.process.child.signal(signal);
     }
 
     /// What each of its threads is doing: `R` runs, `S` sleeps, `T` was stopped; see proc(5).
@@ -154,7 +141,7 @@ impl Server {
     pub fn wait_exit(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the server exits", || {
-            status = self.child.try_wait().expect("the child can be waited for");
+            status = self.process.child.status();
             status.is_some()
         });
         status.expect("set when the wait succeeded")
@@ -162,13 +149,12 @@ impl Server {
 
     /// What the server wrote to its standard error so far.
     pub fn stderr(&self) -> String {
-        let bytes = fs::read(self.dir.path().join("stderr")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.process.stderr()
     }
 
     /// What the server wrote for `MEMCACHED_PORT_FILENAME` so far.
     pub fn port_file(&self) -> String {
-        fs::read_to_string(self.dir.path().join("ports")).unwrap_or_default()
+        self.process.port_file()
     }
 
     /// What the server process has in memory, by its `VmRSS`.
@@ -181,24 +167,16 @@ impl Server {
 
     /// Waits for the port file and returns the TCP ports in it.
     pub fn await_ports(&mut self) -> Vec<u16> {
-        let mut ports = Vec::new();
-        eventually(&format!("{:?} listens", self.product), || {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
-                panic!("{:?} ended at start with {status}: {}", self.product, self.stderr());
-            }
-            ports = tcp_ports(&self.port_file());
-            !ports.is_empty()
-        });
-        ports
+        let ports = self.process.await_ports();
+        ports.unwrap_or_else(|error| panic!("{:?} does not listen: {error}; {}", self.product, self.stderr()))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only if the process is gone already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if thread::panicking() {
+            // What it says at its end is there, too.
+            self.process.child.kill();
             eprintln!("--- stderr of {:?}:\n{}", self.product, last_of(&self.stderr()));
         }
     }
@@ -222,16 +200,9 @@ impl fmt::Display for Product {
     }
 }
 
-/// A command that starts `product` through `wrapper`, programs such as `prlimit` that become what they start. The
-/// process dies with the thread that started it, unless it becomes another user or goes into the background.
+/// As [`server_process::command`], of the product under test.
 pub fn command(product: Product, wrapper: &[&str]) -> Command {
-    let mut command = Command::new(program("setpriv", "util-linux"));
-    command.args(["--pdeathsig", "KILL", "--"]).args(wrapper).arg(product.path());
-    // Filbert reads its options from such variables, too; these two are meant for the tests.
-    command.env_remove("FILBERT_BIN").env_remove("FILBERT_SEED").stdin(Stdio::null());
-    // Each its own: the usual port is one node's only.
-    command.env("FILBERT_HTTP_LISTEN", "127.0.0.1:0");
-    command
+    server_process::command(wrapper, &product.path())
 }
 
 /// Polls `condition` until it holds.
@@ -286,23 +257,6 @@ pub fn quickly(what: &str, limit: Duration, mut attempt: impl FnMut() -> Duratio
     }
 }
 
-/// The TCP ports in a file written for `MEMCACHED_PORT_FILENAME`: lines such as `TCP INET: 12345`.
-fn tcp_ports(text: &str) -> Vec<u16> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix("TCP INET: ").or_else(|| line.strip_prefix("TCP INET6: ")))
-        .filter_map(|port| port.trim().parse().ok())
-        .collect()
-}
-
-/// Finds an installed program, or fails the test saying which Debian package has it.
-pub fn program(name: &str, package: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("`{name}` is not in PATH; install it: apt-get install {package}"))
-}
-
 /// The filbert of this build.
 pub fn filbert() -> PathBuf {
     option_env!("CARGO_BIN_EXE_filbert")
@@ -310,9 +264,4 @@ pub fn filbert() -> PathBuf {
         .or_else(|| std::env::var_os("FILBERT_BIN").map(PathBuf::from))
         .filter(|path| path.is_file())
         .expect("a built filbert: run under its own package, or set FILBERT_BIN to the binary")
-}
-
-/// Whether the tests run as root.
-pub fn is_root() -> bool {
-    fs::metadata(Path::new("/proc/self")).is_ok_and(|own| own.uid() == 0)
 }

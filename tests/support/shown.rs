@@ -1,6 +1,6 @@
 //! What a failed assertion shows of a value that may be large: as much as a person reads.
 //!
-//! The unit tests in `src/` use this file, too.
+//! The unit tests in `src/` and the benches use this file, too.
 
 use std::fmt::{self, Debug, Display, Write};
 use std::path::PathBuf;

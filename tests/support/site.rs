@@ -1,14 +1,17 @@
 //! Where processes of a test run and how it reaches them: at an address of the loopback network, or on a host of a
 //! network of its own.
+//!
+//! The benches use this file, too.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::support::netns::Namespace;
-use crate::support::server::program;
+use super::child::{self, program};
+use super::netns::Namespace;
 
 /// An address that no other test's processes listen at, so that a port of it stays free while a process restarts.
 #[derive(Clone, Debug)]
@@ -52,9 +55,9 @@ impl Site {
     }
 
     /// A command that runs a program here. It dies with the thread that starts it.
-    pub fn command(&self, program_: &str, package: &str) -> Command {
-        let mut command = Command::new(program("setpriv", "util-linux"));
-        command.args(["--pdeathsig", "KILL", "--"]).args(self.wrapper()).arg(program(program_, package));
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = child::command();
+        command.args(self.wrapper()).arg(program);
         command
     }
 
