@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long nodes may take to leave their cluster and answer what they have read.
 const NODE_GRACE: Duration = Duration::from_secs(15);
 
+/// How long they may hand over what they hold; more than a second, within which two signals are one.
+const HANDOVER: Duration = Duration::from_millis(1_500);
+
 /// How long etcd may take to stop.
 const ETCD_GRACE: Duration = Duration::from_secs(5);
 
@@ -194,14 +197,20 @@ impl Cluster<'_> {
     /// a second time does not want to wait.
     async fn stop(&mut self, stop: &mut Stop) {
         self.nodes.iter_mut().for_each(|node| node.child.terminate());
-        let ended = async {
-            for node in &mut self.nodes {
-                node.child.wait().await;
+        for patience in [HANDOVER, NODE_GRACE] {
+            let ended = async {
+                for node in &mut self.nodes {
+                    node.child.wait().await;
+                }
+            };
+            tokio::select! {
+                ended = timeout(patience, ended) => if ended.is_ok() {
+                    break;
+                },
+                () = stop.asked() => break,
             }
-        };
-        tokio::select! {
-            _ = timeout(NODE_GRACE, ended) => {}
-            () = stop.asked() => {}
+            // Nobody will be there to have what they hold.
+            self.nodes.iter_mut().for_each(|node| node.child.terminate());
         }
         for node in &mut self.nodes {
             node.child.kill().await;

@@ -48,7 +48,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = graceful.recv() => break,
-            () = running.context.stop.cancelled() => break,
+            () = running.context.leave.cancelled() => break,
             _ = reload.recv() => {
                 log_writer.reopen();
                 let mut problems = running.context.reload();
@@ -64,6 +64,7 @@ async fn run_until_stopped(bound: Bound, options: Options) -> Result<(), Error> 
         }
     }
 
+    running.context.leave.cancel();
     info!("stopping");
     let (at_once, began) = (CancellationToken::new(), Instant::now());
     let mut stopping = std::pin::pin!(running.stop(&at_once));

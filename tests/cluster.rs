@@ -7,6 +7,7 @@ mod commands;
 mod cuts;
 mod etcd;
 mod expiry;
+mod moves;
 mod peers;
 mod statistics;
 mod strangers;

@@ -89,6 +89,7 @@ fn context(store: &Options, clock: &Clock) -> Arc<ServerContext> {
         auth: None,
         certificates: None,
         watchdog: Arc::default(),
+        leave: CancellationToken::new(),
         stop: CancellationToken::new(),
         sweep: sync_channel(1).0,
         draining: AtomicBool::new(false),

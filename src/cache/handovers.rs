@@ -86,7 +86,8 @@ impl Handovers {
         let went: Vec<_> = went.map(|taker| next.outgoing.add(taker)).collect();
         for slot in 0..=u16::MAX {
             let (owner, owner_before) = (new.owners.index(slot), old.owners.index(slot));
-            let (is_mine, was_mine) = (owner.is_some() && owner == me, was_me.is_some() && owner_before == was_me);
+            let (is_mine, was_mine) =
+                (owner.is_some() && owner == me, was_me.is_some() && owner_before == was_me);
             match (is_mine, was_mine) {
                 (true, true) => next.incoming.put(slot, before.incoming.place(slot), &stay),
                 (true, false) => next.incoming.put(slot, owner_before, &come),
@@ -94,7 +95,8 @@ impl Handovers {
                 (false, true) => {}
                 (false, false) => {
                     let taker = before.outgoing.of(slot);
-                    if taker.is_some_and(|taker| new.owners.owner(slot).is_some_and(|owner| taker.is(owner))) {
+                    if taker.is_some_and(|taker| new.owners.owner(slot).is_some_and(|owner| taker.is(owner)))
+                    {
                         next.outgoing.put(slot, before.outgoing.place(slot), &went);
                     }
                 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::moves::stats::Stats;
 use crate::cluster::view::{SLOTS, slot};
@@ -42,9 +43,14 @@ pub struct Waiting {
     slot: u16,
 }
 
+/// Of a key, to remember it by.
+fn hash(key: &[u8]) -> u64 {
+    xxh3_64(key)
+}
+
 impl Waiting {
     fn hash(&self) -> u64 {
-        mover::hash(self.op.operation().key())
+        hash(self.op.operation().key())
     }
 }
 
@@ -71,7 +77,8 @@ impl Moves {
         let slot = slot(op.operation().key());
         self.waiting[usize::from(slot)].fetch_add(1, Ordering::AcqRel);
         if let Err(error) = self.queue.try_send(Waiting { op, slot }) {
-            let (mpsc::error::TrySendError::Full(waiting) | mpsc::error::TrySendError::Closed(waiting)) = error;
+            let (mpsc::error::TrySendError::Full(waiting) | mpsc::error::TrySendError::Closed(waiting)) =
+                error;
             self.ended(slot);
             waiting.op.answer(Err(Unavailable::Overloaded));
         }

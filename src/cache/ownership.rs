@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -26,6 +27,9 @@ const CAS_EPOCH_SHIFT: u32 = 40;
 /// very many.
 const CAS_NODE_SHIFT: u32 = 28;
 
+/// Slots that do not open for so long do not keep others from changing: something is wrong that a change may mend.
+const OPENING: Duration = Duration::from_secs(5);
+
 /// What this node owns; shared by everything that executes commands.
 pub struct Ownership {
     store: Arc<Store>,
@@ -33,6 +37,8 @@ pub struct Ownership {
     routing_handles: Mutex<Vec<Arc<RoutingHandle>>>,
     routing_watch: Arc<RoutingWatch>,
     changes: AtomicU64,
+    /// When the view changed last.
+    changed: Mutex<Instant>,
 }
 
 impl Ownership {
@@ -41,9 +47,19 @@ impl Ownership {
         let (owners, min_generations) =
             (Arc::new(Owners::of(&View::default())), same_for_all(Generation::default()));
         let places = Arc::new(Places::of(&owners, None, &min_generations, Generation::default()));
-        let routing = Routing { version: 0, epoch: 0, owners, me: None, min_generations, places, shut: None, handovers: None };
+        let routing = Routing {
+            version: 0,
+            epoch: 0,
+            owners,
+            me: None,
+            min_generations,
+            places,
+            shut: None,
+            handovers: None,
+        };
         let routing_watch = Arc::new(RoutingWatch::new(Arc::new(routing)));
-        Arc::new(Self { store, routing_handles: Mutex::default(), routing_watch, changes: AtomicU64::new(0) })
+        let (changes, changed) = (AtomicU64::new(0), Mutex::new(Instant::now()));
+        Arc::new(Self { store, routing_handles: Mutex::default(), routing_watch, changes, changed })
     }
 
     /// A window for one more thread.
@@ -70,6 +86,13 @@ impl Ownership {
             let opens = routing.epoch == state.epoch && !routing.is_open() && state.is_converged();
             opens.then(|| Routing { shut: None, ..copy(routing) })
         });
+    }
+
+    /// Whether items come to slots of this node; or will, as soon as nobody acts on an older view.
+    pub fn is_moving(&self) -> bool {
+        let routing = self.routing_watch.present();
+        let comes = routing.handovers().is_some_and(|handovers| handovers.incoming_slots() > 0);
+        comes && (routing.is_open() || self.changed.lock().elapsed() < OPENING)
     }
 
     /// Nothing more comes from a source: what has not come is a miss.
@@ -153,6 +176,7 @@ impl Hooks for Ownership {
 
     fn change(&self, before: &State, after: &State) {
         self.changes.fetch_add(1, Ordering::Relaxed);
+        *self.changed.lock() = Instant::now();
         let lane = xxh3_64(after.me.as_bytes()) >> (64 + CAS_NODE_SHIFT - CAS_EPOCH_SHIFT);
         self.store.raise_cas(after.epoch << CAS_EPOCH_SHIFT | lane << CAS_NODE_SHIFT);
         let generation = self.store.advance();
@@ -182,7 +206,16 @@ impl Hooks for Ownership {
             let change = Change { before, after, was_me, me, goes_on: goes_on && !flushed };
             let was_open = |slot| routing.shut.as_ref().is_none_or(|shut| !shut.contains(slot));
             let handovers = Handovers::after(routing.handovers(), &change, was_open);
-            Some(Routing { version: 0, epoch: after.epoch, owners, me, min_generations, places, shut, handovers })
+            Some(Routing {
+                version: 0,
+                epoch: after.epoch,
+                owners,
+                me,
+                min_generations,
+                places,
+                shut,
+                handovers,
+            })
         });
     }
 }

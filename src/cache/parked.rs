@@ -106,7 +106,9 @@ fn pass(clustered: &Clustered, routing: &Routing, redirected: Redirected) -> Opt
     match routing.place(op.operation().key()) {
         Place::Pending => Some(Redirected { op, epoch, loads }),
         // A later routing may be in force already, though it is not posted yet.
-        Place::Here { .. } | Place::Warming { .. } => clustered.execute_here(op, false).map(|op| Redirected { op, epoch, loads }),
+        Place::Here { .. } | Place::Warming { .. } => {
+            clustered.execute_here(op, false).map(|op| Redirected { op, epoch, loads })
+        }
         place => {
             op.epoch = routing.epoch;
             clustered.send(routing, place, op);

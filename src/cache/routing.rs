@@ -65,7 +65,9 @@ impl Routing {
             Place::Here { .. } if self.shut.as_ref().is_some_and(|shut| shut.contains(slot)) => {
                 Place::Pending
             }
-            Place::Here { min_generation } if self.source(slot).is_some() => Place::Warming { min_generation },
+            Place::Here { min_generation } if self.source(slot).is_some() => {
+                Place::Warming { min_generation }
+            }
             place => place,
         }
     }

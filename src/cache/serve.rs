@@ -18,8 +18,8 @@ use crate::pb;
 use crate::pb::EncodedOp;
 use crate::pb::outcome::Kind;
 use crate::peer::completions::ReplyTo;
-use crate::peer::{Answer, PendingOp, giving};
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
+use crate::peer::{Answer, PendingOp, receive};
 use crate::stats::Counter;
 use crate::store::TooManyFlushes;
 
@@ -62,7 +62,7 @@ impl Executor for Clustered {
         self.flush_prefix_here(prefix)
     }
 
-    fn giver(self: Arc<Self>, id: String, incarnation: u64, epoch: u64) -> Box<dyn giving::Giver> {
+    fn giver(self: Arc<Self>, id: String, incarnation: u64, epoch: u64) -> Box<dyn receive::Giver> {
         Box::new(Giver::new(self, Taker { id, incarnation, epoch }))
     }
 }

@@ -78,7 +78,15 @@ impl<'a> Turn<'a> {
         let routing = clustered.routing_handle().hold();
         let serves_until = context.membership.serves_until();
         let serves = Membership::lasts(serves_until);
-        let hold = Hold { clustered, routing, serves_until, serves, executed: false, is_settled: false, deadline: None };
+        let hold = Hold {
+            clustered,
+            routing,
+            serves_until,
+            serves,
+            executed: false,
+            is_settled: false,
+            deadline: None,
+        };
         Self { store: &context.store, caller, hold: Some(hold), loads: context.loads.active() }
     }
 

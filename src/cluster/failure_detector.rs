@@ -16,6 +16,11 @@ pub trait FailureDetector: Send + Sync + 'static {
         let _ = member;
         None
     }
+
+    /// Whether this node takes over items of slots that have come to it.
+    fn is_moving(&self) -> bool {
+        false
+    }
 }
 
 /// What is known of one member.
@@ -31,6 +36,8 @@ pub struct Contact {
     pub granted: Option<Instant>,
     /// The epoch it said it had acknowledged; 0 before it said so.
     pub epoch: u64,
+    /// Whether it takes items over under that view.
+    pub is_moving: bool,
 }
 
 impl Contact {
@@ -38,6 +45,11 @@ impl Contact {
     /// process that was stopped and goes on must not believe in answers from before.
     pub fn is_reachable(&self, now: Instant, timing: Timing) -> bool {
         self.answered.is_some_and(|sent| now < sent + timing.answer_counts())
+    }
+
+    /// Whether the member is there, and may take items over under the view of this epoch.
+    pub fn may_move(&self, epoch: u64, now: Instant, timing: Timing) -> bool {
+        self.is_reachable(now, timing) && (self.is_moving || self.epoch < epoch)
     }
 
     /// The same, of one that has answered in fact: being heard of is not enough to enter a view.

@@ -29,7 +29,8 @@ const REMOVED_LIMIT: usize = 32;
 ///   it, and the proposer cannot reach it;
 /// - with a lease when more than half of the members suspect it;
 ///
-/// never more than half of the members at once.
+/// never more than half of the members at once. Who would take slots from others waits while items are still on their way
+/// to their new owners.
 pub fn next_view(current: &View, evidence: &Evidence<'_>, reachable: impl Fn(&str) -> bool) -> Option<View> {
     let has_lease = |id: &str| evidence.registered.contains_key(id);
     if !enough(current.members.keys(), has_lease, evidence.gone) {
@@ -38,7 +39,11 @@ pub fn next_view(current: &View, evidence: &Evidence<'_>, reachable: impl Fn(&st
     let mut members = current.members.clone();
     let electors = Electors::of(current, evidence);
     for (id, member) in evidence.registered {
-        if admit::is_member(current, member) || electors.admit(current, evidence, member) {
+        let known = current.members.get(id);
+        // Where nothing goes to another owner, or nobody is there to let others take over.
+        let moves_nothing = known.is_some_and(|known| known.weight == member.weight) || !electors.are_members;
+        let may_come = moves_nothing || !evidence.is_moving;
+        if may_come && (admit::is_member(current, member) || electors.admit(current, evidence, member)) {
             members.insert(id.clone(), member.clone());
         }
     }
@@ -192,6 +197,7 @@ mod tests {
             reached,
             founder,
             gone: &gone,
+            is_moving: false,
             may_remove,
         };
         let next = next_view(&view(current), &evidence, |id| !ids.contains_key(id))?;
@@ -210,6 +216,28 @@ mod tests {
         assert_eq!(next("a b", "a b", "", ""), None);
     }
 
+    #[test]
+    fn nobody_takes_slots_from_others_while_items_move() {
+        let next = |current: &str, registered: &BTreeMap<String, Member>, is_moving| {
+            let (reached, gone) = (everybody(registered), BTreeSet::new());
+            let (suspicions, founder, may_remove) = (&Suspicions::new(), None, true);
+            let (reached, gone) = (&reached, &gone);
+            let evidence = Evidence { registered, suspicions, reached, founder, gone, is_moving, may_remove };
+            next_view(&view(current), &evidence, |_| true).map(|view| view.members)
+        };
+        let three = members("a b c");
+        assert_eq!(next("a b", &three, true), None);
+        assert_eq!(next("a b", &three, false), Some(three.clone()));
+        assert_eq!(next("", &three, true), Some(three), "there is nothing to move");
+        let mut heavy = members("a b");
+        heavy.get_mut("b").expect("it is there").weight = 200;
+        assert_eq!(next("a b", &heavy, true), None);
+        assert_eq!(next("a b", &heavy, false), Some(heavy));
+        let anew: BTreeMap<_, _> =
+            [("a", 1), ("b", 2)].map(|(id, it)| (id.to_owned(), member(id, it))).into();
+        assert_eq!(next("a b", &anew, true), Some(anew), "what a dead one had is lost");
+    }
+
     /// The next view of `a` and `b`, `b` registered as this incarnation or not at all, and suspected
     /// by `a` as that one.
     fn next_of_two(b: Option<u64>, suspected: u64, reached: bool, may_remove: bool) -> Option<View> {
@@ -223,6 +251,7 @@ mod tests {
             reached: &reach,
             founder: None,
             gone: &gone,
+            is_moving: false,
             may_remove,
         };
         next_view(&view("a b"), &evidence, |_| reached)

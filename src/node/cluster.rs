@@ -30,6 +30,9 @@ use crate::server::listen::Bound as Listening;
 use crate::server::peer::Service;
 use crate::server::worker::{Cluster, ended};
 
+/// How often a node that leaves looks whether it may.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// How long the others may take to hear that this node has left.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -102,6 +105,10 @@ impl Member {
         let (moves, waiting) = Moves::new();
         let pings = Pings::new(&options, &peer);
         pings.set_groups_digest(loads.groups().digest());
+        pings.watch_moves({
+            let ownership = ownership.clone();
+            move || ownership.is_moving()
+        });
         let peer = Arc::new(peer);
         let transport = Arc::new(Grpc::new(peer.clone()));
         let me = Arc::new(Identity { cluster: options.cluster.clone(), id: options.node_id.clone() });
@@ -125,7 +132,8 @@ impl Member {
             moves,
         };
         let shared = Arc::new(shared);
-        let mover = mover::start(context, shared.clone(), waiting, move_options.bytes_per_second, stop.clone())?;
+        let mover =
+            mover::start(context, shared.clone(), waiting, move_options.bytes_per_second, stop.clone())?;
         let watched = shared.clone();
         let watch = pauses::watch(move || _ = watched.pauses.ended());
         tracker.spawn(stop.clone().run_until_cancelled_owned(watch));
@@ -161,7 +169,11 @@ impl Member {
     /// nodes own its keys. Then lets them take over its items, for as long as the options allow, unless it is to stop
     /// `at_once`.
     pub(super) async fn drain(&self, grace: Duration, at_once: &CancellationToken) {
-        let until = tokio::time::Instant::now() + self.drain_timeout;
+        let began = tokio::time::Instant::now();
+        let until = began + self.drain_timeout;
+        if self.drain_timeout > Duration::ZERO {
+            self.wait_for_others(began + self.drain_timeout / 2, at_once).await;
+        }
         self.leave(grace).await;
         let routing_watch = self.cluster.shared.ownership.routing_watch();
         let slots = |routing: &Routing| routing.handovers().map_or(0, Handovers::outgoing_slots);
@@ -175,6 +187,18 @@ impl Member {
             Some(Ok(_)) => info!("other nodes have taken over what it held"),
             Some(Err(_)) => warn!("not everything was taken over within {:?}", self.drain_timeout),
             None => warn!("stops before everything was taken over"),
+        }
+    }
+
+    /// Lets a change come to its end that is under way: what moves on from a node before it is there is lost.
+    async fn wait_for_others(&self, until: tokio::time::Instant, at_once: &CancellationToken) {
+        let is_moving = || self.cluster.shared.pings.may_move(self.membership.state().epoch);
+        if !is_moving() {
+            return;
+        }
+        info!("waits until what moves to other nodes is there");
+        while is_moving() && tokio::time::Instant::now() < until && !at_once.is_cancelled() {
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -223,6 +223,7 @@ fn context(
         auth: bound.users.take(),
         certificates: bound.certificates.take(),
         watchdog: Arc::new(watchdog.held_by(options.held_by)),
+        leave: CancellationToken::new(),
         stop: CancellationToken::new(),
         sweep,
         draining: AtomicBool::new(false),

@@ -13,12 +13,6 @@ use crate::peer::identity::Identity;
 use crate::peer::receive::Executor;
 use crate::peer::yielder::generate;
 
-/// Hands out items to one node.
-pub trait Giver: Send {
-    /// Answers a request. What the answer holds lies here no more.
-    fn give(&mut self, request: &pb::MoveRequest) -> pb::MoveReply;
-}
-
 /// Answers the requests of a stream until it ends, or `stop` is cancelled.
 pub fn serve_moves<E: Executor>(
     executor: Arc<E>,

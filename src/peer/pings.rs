@@ -3,8 +3,8 @@
 //! Each has its own task and its own connection, so that none waits for another one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -48,6 +48,8 @@ pub struct Pings {
     view: Mutex<Arc<View>>,
     /// A hash of this node's groups.
     groups_digest: AtomicU64,
+    /// Whether this node takes items over.
+    moves: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 struct Peer {
@@ -75,6 +77,7 @@ impl Pings {
             peers: Mutex::default(),
             view: Mutex::default(),
             groups_digest: AtomicU64::default(),
+            moves: OnceLock::new(),
         })
     }
 
@@ -125,6 +128,20 @@ impl Pings {
         let Some(member) = view.members.get(id) else { return false };
         let peers = self.peers.lock();
         peers.get(&key(member)).is_some_and(|peer| peer.contact.is_reached(Instant::now(), self.timing))
+    }
+
+    /// `moves` says from now on whether this node takes items over of slots that have come to it.
+    pub fn watch_moves(&self, moves: impl Fn() -> bool + Send + Sync + 'static) {
+        // Only the first one counts.
+        _ = self.moves.set(Box::new(moves));
+    }
+
+    /// Whether this node, or a member that it reaches, may still take items over under the view of this epoch.
+    pub fn may_move(&self, epoch: u64) -> bool {
+        let (now, view) = (Instant::now(), self.view.lock().clone());
+        let peers = self.peers.lock();
+        let mut others = view.members.values().filter_map(|member| peers.get(&key(member)));
+        others.any(|peer| peer.contact.may_move(epoch, now, self.timing)) || self.is_moving()
     }
 
     /// From now on this node has other groups, with this hash.
@@ -192,6 +209,10 @@ impl Pings {
 impl FailureDetector for Pings {
     fn contact(&self, member: &Member) -> Contact {
         self.peers.lock().entry(key(member)).or_insert_with(Peer::unheard).contact
+    }
+
+    fn is_moving(&self) -> bool {
+        self.moves.get().is_some_and(|moves| moves())
     }
 
     fn trouble(&self, member: &Member) -> Option<String> {
@@ -295,6 +316,7 @@ impl Pinger {
                 peer.contact.granted = Some(sent);
             }
             peer.contact.epoch = reply.epoch;
+            peer.contact.is_moving = reply.is_moving;
             is_news
         });
         let state = self.membership.state();

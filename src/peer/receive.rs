@@ -14,7 +14,6 @@ use tracing::debug;
 
 use crate::pb;
 use crate::pb::OpRef;
-use crate::peer::giving::Giver;
 use crate::peer::identity::Identity;
 use crate::peer::yielder::{Yielder, generate};
 use crate::store::TooManyFlushes;
@@ -56,6 +55,12 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Hands out items to the node of this id and incarnation whose slots went there with the view of this epoch.
     fn giver(self: Arc<Self>, id: String, incarnation: u64, epoch: u64) -> Box<dyn Giver>;
+}
+
+/// Hands out items to one node.
+pub trait Giver: Send {
+    /// Answers a request. What the answer holds lies here no more.
+    fn give(&mut self, request: &pb::MoveRequest) -> pb::MoveReply;
 }
 
 /// Outcomes leave once their values have this many bytes.

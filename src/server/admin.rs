@@ -5,6 +5,7 @@
 //! `listen` bounds the cost of a connection, `guard` checks who may ask.
 
 mod cluster;
+mod drain;
 mod groups;
 mod guard;
 mod health;
@@ -163,6 +164,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/api/v1/items/{*key}", get(items::read).put(items::write).delete(items::remove))
         .route("/api/v1/owner/{*key}", get(cluster::owner))
         .route("/api/v1/cluster", get(cluster::show))
+        .route("/api/v1/drain", post(drain::begin))
         .route("/api/v1/stats", get(stats::show))
         .route("/api/v1/history", get(history::show))
         .route("/api/v1/keys", get(keys::list))

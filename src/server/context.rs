@@ -50,7 +50,9 @@ pub struct ServerContext {
     pub certificates: Option<Certificates>,
     /// Whether every thread makes progress.
     pub watchdog: Arc<Watchdog>,
-    /// Cancelled when the node is to stop.
+    /// Cancelled when the node is to stop: it hands over first what it holds, and answers meanwhile.
+    pub leave: CancellationToken,
+    /// Cancelled when every thread is to stop.
     pub stop: CancellationToken,
     /// Asks for a sweep at once (`lru_crawler crawl`).
     pub sweep: SyncSender<()>,

@@ -1,28 +1,25 @@
 //! The server for other nodes: gRPC on connections that are handed to this thread.
 
+mod handshakes;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TlsConnectInfo};
 use tonic::{Extensions, Request, Response, Status, Streaming, async_trait};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use crate::cluster::Membership;
+use crate::cluster::failure_detector::FailureDetector as _;
 use crate::item::Exptime;
 use crate::pb;
 use crate::pb::peer_server::PeerServer;
@@ -30,22 +27,18 @@ use crate::peer::giving::serve_moves;
 use crate::peer::grpc::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEP_ALIVE, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
-use crate::peer::options::Tls;
 use crate::peer::pings::Pings;
 use crate::peer::receive::{Executor, serve_stream};
-use crate::peer::tls;
 use crate::server::guests::hosts::{Claim, Hosts};
 use crate::server::guests::{Arrival, Guest, GuestStream, Guests, OpenCall};
 use crate::server::history::Told;
+use crate::server::peer::handshakes::shake_hands;
 use crate::server::{ServerContext, statistics};
 use crate::stats::Counters;
 use crate::store::{Caller, TooManyFlushes};
 
 /// Connections that have completed the TLS handshake and wait to be served.
 const SHAKEN_QUEUE: usize = 16;
-
-/// How often the files of certificates are read again: not for every connection, because strangers can make many.
-const CERTIFICATES_LAST: Duration = Duration::from_secs(1);
 
 /// Calls at the same time on one connection. A peer has one stream of operations on each, or a
 /// ping and what goes with it, or the reads that wait for loads.
@@ -232,59 +225,6 @@ async fn run<E: Executor, S: AsyncRead + AsyncWrite + Connected + Unpin + Send +
     }
 }
 
-/// Completes the TLS handshake with each, without one waiting for another. There are no more of them than guests.
-async fn shake_hands(
-    mut arrivals: mpsc::Receiver<Arrival>,
-    tls: Tls,
-    shaken: mpsc::Sender<io::Result<TlsStream<GuestStream>>>,
-) {
-    let certificates = Arc::new(Certificates { tls, read: Mutex::default() });
-    let mut handshakes = JoinSet::new();
-    loop {
-        let arrival = tokio::select! {
-            arrival = arrivals.recv() => arrival,
-            Some(_) = handshakes.join_next() => continue,
-        };
-        let Some(arrival) = arrival else { break };
-        let (certificates, shaken) = (certificates.clone(), shaken.clone());
-        handshakes.spawn(async move {
-            match shake_hand(arrival, &certificates).await {
-                // When nobody takes it, the node stops.
-                Ok(stream) => _ = shaken.send(Ok(stream)).await,
-                Err(error) => debug!("a peer's handshake: {error}"),
-            }
-        });
-    }
-}
-
-async fn shake_hand(arrival: Arrival, certificates: &Certificates) -> io::Result<TlsStream<GuestStream>> {
-    let stream = GuestStream::open(arrival)?;
-    // A silent caller costs no more than this.
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let config = certificates.present().inspect_err(|error| error!("peers are refused: {error}"));
-    hello.into_stream(config.map_err(io::Error::other)?).await
-}
-
-/// What is shown to peers, and asked of them.
-struct Certificates {
-    tls: Tls,
-    read: Mutex<Option<(Instant, Arc<ServerConfig>)>>,
-}
-
-impl Certificates {
-    fn present(&self) -> Result<Arc<ServerConfig>, tls::Error> {
-        let mut read = self.read.lock();
-        if let Some((at, config)) = &*read
-            && at.elapsed() < CERTIFICATES_LAST
-        {
-            return Ok(config.clone());
-        }
-        let config = Arc::new(tls::server(&self.tls)?);
-        *read = Some((Instant::now(), config.clone()));
-        Ok(config)
-    }
-}
-
 impl<E> PeerDoor<E> {
     /// The messages of a stream, of which the first one says who calls.
     fn checked<T: Send + 'static>(
@@ -345,8 +285,11 @@ impl<E: Executor> pb::peer_server::Peer for PeerDoor<E> {
         // In this order (`Membership::may_grant`).
         let reaches_caller =
             request.lease_millis == lease_millis && pings.reaches(&caller) && membership.may_grant(&caller);
+        // In this order: a move of a later view than that is not missed.
         let state = membership.state();
+        let is_moving = pings.is_moving();
         Ok(Response::new(pb::PingReply {
+            is_moving,
             incarnation: state.incarnation,
             epoch: state.epoch,
             reaches_caller,

@@ -119,7 +119,8 @@ impl Table {
         let (place, accessed) = self.store(line, &facts, key.bytes, &value);
         self.queues(line).note_newest(Some(place.unit()));
         let memory = &self.memory;
-        self.index.insert(key.hash, Slot::new(place, key.hash, uses, accessed), |place| memory.hash_of(place));
+        self.index
+            .insert(key.hash, Slot::new(place, key.hash, uses, accessed), |place| memory.hash_of(place));
         self.note_come(place);
     }
 

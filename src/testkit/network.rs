@@ -1,6 +1,8 @@
 //! Streams and calls between nodes of one process. Messages take their time, get lost or get stuck, as a test says. With
 //! tokio's time paused and one thread, a seed replays everything.
 
+mod node;
+
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::pin::Pin;
@@ -12,18 +14,17 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::cluster::view::Member;
 use crate::pb;
-use crate::peer::giving::serve_moves;
 use crate::peer::identity::Identity;
 use crate::peer::link::batches::Batches;
-use crate::peer::receive::{Executor, serve_stream};
+use crate::peer::receive::Executor;
 use crate::peer::transport::{Calling, Error, MoveRequests, MoveStream, Opening, Transport};
 use crate::peer::yielder::generate;
+use crate::testkit::network::node::{Messages, Node, Serve};
 
 /// Messages on their way in one direction of a stream; then it is as if HTTP/2 had no room.
 const ON_THEIR_WAY: usize = 256;
@@ -70,21 +71,6 @@ struct State {
 /// From one node to another.
 type Way = (String, String);
 
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// Answers a stream of messages.
-type Serve<T, R> = Arc<dyn Fn(Messages<T>) -> Messages<R> + Send + Sync>;
-
-#[derive(Clone)]
-struct Node {
-    serve: Serve<pb::Operations, pb::Outcomes>,
-    move_items: Serve<pb::MoveRequest, pb::MoveReply>,
-    load: Arc<dyn Fn(pb::LoadRequest) -> Calling<pb::Outcome> + Send + Sync>,
-    flush_prefix: Arc<dyn Fn(pb::FlushPrefixRequest) -> Calling<pb::FlushPrefixReply> + Send + Sync>,
-    /// Cancelled when the node is killed.
-    end: CancellationToken,
-}
-
 /// A message on its way, and when it arrives.
 type Sent<T> = (Instant, T);
 
@@ -105,26 +91,7 @@ impl Network {
     pub fn start<E: Executor>(&self, me: Identity, executor: Arc<E>) {
         self.kill(&me.id);
         let id = me.id.clone();
-        let (me, end) = (Arc::new(me), CancellationToken::new());
-        let node = Node {
-            serve: Arc::new({
-                let (executor, me, stop) = (executor.clone(), me.clone(), end.clone());
-                move |incoming| Box::pin(serve_stream(executor.clone(), me.clone(), stop.clone(), incoming))
-            }),
-            move_items: Arc::new({
-                let (executor, me, stop) = (executor.clone(), me.clone(), end.clone());
-                move |incoming| Box::pin(serve_moves(executor.clone(), me.clone(), stop.clone(), incoming))
-            }),
-            load: Arc::new({
-                let (executor, me) = (executor.clone(), me.clone());
-                move |request| Box::pin(load(executor.clone(), me.clone(), request))
-            }),
-            flush_prefix: Arc::new(move |request| {
-                Box::pin(std::future::ready(flush_prefix(&*executor, &me, request)))
-            }),
-            end,
-        };
-        self.0.state.lock().nodes.insert(id, node);
+        self.0.state.lock().nodes.insert(id, Node::new(me, executor));
     }
 
     /// Ends a node without a word: it executes nothing more, and its callers' streams break.
@@ -363,27 +330,6 @@ impl State {
         self.random ^= self.random >> 27;
         (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1_u64 << 53) as f64
     }
-}
-
-/// A node's answer to a call, to load a value.
-async fn load<E: Executor>(
-    executor: Arc<E>,
-    me: Arc<Identity>,
-    request: pb::LoadRequest,
-) -> Result<pb::Outcome, Error> {
-    me.caller(request.call.clone())?;
-    executor.load(request).await.map_err(|broken| Error::Ended(broken.to_string()))
-}
-
-/// A node's answer to a call, to flush the keys with a prefix.
-fn flush_prefix<E: Executor>(
-    executor: &E,
-    me: &Identity,
-    request: pb::FlushPrefixRequest,
-) -> Result<pb::FlushPrefixReply, Error> {
-    me.caller(request.call)?;
-    let epoch = executor.flush_prefix(&request.prefix).map_err(|why| Error::Ended(format!("{why:?}")))?;
-    Ok(pb::FlushPrefixReply { epoch })
 }
 
 fn way(from: &str, to: &str) -> Way {

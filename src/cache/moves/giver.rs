@@ -10,7 +10,7 @@ use crate::cache::moves::stats::add;
 use crate::cache::moves::walk::{Walk, item_bytes};
 use crate::cluster::view::slot;
 use crate::pb;
-use crate::peer::giving;
+use crate::peer::receive;
 use crate::store::{Caller, MovingItem};
 
 /// Hands out items to one taker.
@@ -26,7 +26,7 @@ impl Giver {
     }
 }
 
-impl giving::Giver for Giver {
+impl receive::Giver for Giver {
     fn give(&mut self, request: &pb::MoveRequest) -> pb::MoveReply {
         let clustered = self.clustered.clone();
         let context = clustered.context();

@@ -12,10 +12,10 @@ use tracing::{debug, info, warn};
 
 use crate::cache::clustered::Clustered;
 use crate::cache::handovers::Source;
-use crate::cache::moves::Waiting;
 use crate::cache::moves::pace::Pace;
 use crate::cache::moves::session::{News, Session};
 use crate::cache::moves::stats::add;
+use crate::cache::moves::{Waiting, hash};
 use crate::cache::routing::{Place, Routing};
 use crate::cluster::view::slot;
 use crate::command::Unavailable;
@@ -118,7 +118,8 @@ impl Mover {
     /// Lets a command wait for its source, or executes it if it need not wait.
     fn admit(&mut self, routing: &Routing, waiting: Waiting) {
         let source = routing.handovers().and_then(|all| all.source(waiting.slot));
-        match self.sessions.iter_mut().find(|session| source.is_some_and(|source| source.is(&session.source))) {
+        match self.sessions.iter_mut().find(|session| source.is_some_and(|source| source.is(&session.source)))
+        {
             Some(session) => session.admit(waiting),
             None => self.execute(waiting, None),
         }
@@ -178,9 +179,9 @@ impl Mover {
         session.bytes += bytes as u64;
         add(&stats.items_in, stored);
         add(&stats.bytes_in, bytes);
-        let found = waited.iter().filter(|waiting| {
-            reply.items.iter().any(|item| item.key == waiting.op.operation().key())
-        });
+        let found = waited
+            .iter()
+            .filter(|waiting| reply.items.iter().any(|item| item.key == waiting.op.operation().key()));
         let found = found.count();
         add(&stats.takes_found, found);
         add(&stats.takes_absent, waited.len() - found);
@@ -268,11 +269,6 @@ impl Mover {
         }
         session.end().for_each(|waiting| self.execute(waiting, None));
     }
-}
-
-/// Of a key, for those that were not waited for.
-pub(super) fn hash(key: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(key)
 }
 
 fn moving(item: &pb::MovedItem, generation: crate::store::Generation) -> MovingItem<'_> {

@@ -103,7 +103,9 @@ impl Walk {
         let mut items = 0;
         for (bits, counted) in (0..).zip(self.counted) {
             items += counted;
-            if items * CLASSES as u64 >= self.items * (classes.len() as u64 + 1) && classes.len() + 1 < CLASSES {
+            if items * CLASSES as u64 >= self.items * (classes.len() as u64 + 1)
+                && classes.len() + 1 < CLASSES
+            {
                 let idle = Seconds::MAX.checked_shr(Seconds::BITS - bits).unwrap_or_default();
                 classes.push(now.saturating_sub(idle));
             }

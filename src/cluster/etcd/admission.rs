@@ -86,6 +86,7 @@ impl Admission {
             reached,
             founder: None,
             gone: &BTreeSet::new(),
+            is_moving: false,
             may_remove: false,
         };
         let electors = Electors::of(&base.view, &evidence);

@@ -105,6 +105,12 @@ impl Peers {
         self.seen.contains_key(id) && !self.unreachable.contains_key(id)
     }
 
+    /// Whether this node, or a member that it reaches, may still take items over under the view of this epoch.
+    pub fn may_move(&self, epoch: u64, now: Instant) -> bool {
+        self.failure_detector.is_moving()
+            || self.seen.values().any(|contact| contact.may_move(epoch, now, self.timing))
+    }
+
     /// The epoch that a member has said it has acknowledged.
     pub fn epoch_of(&self, id: &str) -> u64 {
         self.seen.get(id).map_or(0, |contact| contact.epoch)

@@ -146,6 +146,7 @@ impl MembershipState {
             reached: &reached,
             founder: self.founder(now),
             gone: &gone,
+            is_moving: self.peers.may_move(base.epoch, now),
             may_remove: rested,
         };
         if let Some(view) = propose::next_view(&base.view, &evidence, |id| self.peers.reaches(id)) {

@@ -127,6 +127,7 @@ mod tests {
                 reached: &reached,
                 founder: self.founder,
                 gone: &BTreeSet::new(),
+                is_moving: false,
                 may_remove: true,
             };
             let view = View { members: view, ..View::default() };

@@ -26,6 +26,9 @@ pub struct Evidence<'a> {
     /// Those who have had no lease for so long that they do not serve unless *every* other member
     /// of their view grants them.
     pub gone: &'a BTreeSet<String>,
+    /// Whether items are still on their way to where the present view has their slots: then nobody enters whom a death has
+    /// not made room for.
+    pub is_moving: bool,
     /// Whether the present view is old enough for somebody to be removed from it.
     pub may_remove: bool,
 }

@@ -449,7 +449,8 @@ impl World {
         // Some have waited for long.
         let founder = (self.clock.is_multiple_of(4)).then_some(proposer);
         let (registered, suspicions, gone) = (&registered, &suspicions, &gone);
-        let evidence = Evidence { registered, suspicions, reached, founder, gone, may_remove };
+        let is_moving = false;
+        let evidence = Evidence { registered, suspicions, reached, founder, gone, is_moving, may_remove };
         let next = next_view(&self.views[self.now()].0, &evidence, |id| self.reach(proposer, id));
         if let Some(next) = next {
             let members = &self.views[self.now()].0.members;

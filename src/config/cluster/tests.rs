@@ -198,7 +198,10 @@ fn every_refusal_names_the_option_the_value_and_what_is_allowed() {
         ("--lease-ttl 1", "--lease-ttl 1: needs a whole number from 2 to 60, in seconds"),
         ("--lease-ttl 61", "--lease-ttl 61: needs a whole number from 2 to 60, in seconds"),
         ("--lease-ttl 5s", "--lease-ttl 5s: needs a whole number from 2 to 60, in seconds"),
-        ("--move-rate fast", "--move-rate fast: needs a number of bytes a second, such as 64m, or 0 for no limit"),
+        (
+            "--move-rate fast",
+            "--move-rate fast: needs a number of bytes a second, such as 64m, or 0 for no limit",
+        ),
         ("--drain-timeout 4000", "--drain-timeout 4000: needs a whole number from 0 to 3600, in seconds"),
         ("--peer-timeout 0", "--peer-timeout 0: needs a whole number from 1 to 60000, in milliseconds"),
         (

@@ -1,7 +1,6 @@
 //! `/api/v1/cluster` and `/api/v1/owner/{key}`: the members, and which of them owns a key.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
@@ -107,7 +106,7 @@ struct Item {
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
     let ready = admin.unready().is_none();
-    let draining = admin.context.draining.load(Ordering::Acquire);
+    let draining = admin.context.leave.is_cancelled();
     let (node, version) = (admin.name.clone(), env!("CARGO_PKG_VERSION"));
     let Some(shared) = admin.cluster() else {
         return Json(Cluster {

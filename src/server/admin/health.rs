@@ -1,7 +1,6 @@
 //! Whether this node lives, and whether it is ready for clients.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -29,8 +28,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Result<&'static st
 impl Admin {
     /// Why no client should be sent here; `None` when they may.
     pub(super) fn unready(&self) -> Option<&'static str> {
-        if self.context.draining.load(Ordering::Acquire) || self.context.stop.is_cancelled() {
-            return Some("this node is stopping");
+        if self.context.leave.is_cancelled() {
+            return Some("this node is draining");
         }
         let shared = self.cluster()?;
         let state = shared.membership.state();

@@ -112,7 +112,7 @@ fn shutdown(scope: &mut Scope<'_, '_>, is_known: bool) -> Done {
     if !is_known {
         return scope.answer(ProtocolError::ShutdownMode.as_str());
     }
-    scope.context.stop.cancel();
+    scope.context.leave.cancel();
     Done::Next(Next::Close(CloseReason::Shutdown))
 }
 
