@@ -26,6 +26,7 @@ mod shared;
 mod sweep;
 mod table;
 mod tell;
+mod transfer;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -236,3 +236,116 @@ impl<T: PartialEq> Parties<T> {
         self.parties.iter().map(|(_, slots)| slots).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::cluster::MemberStatus;
+    use crate::cluster::view::{Owners, View};
+
+    /// What node `a` knows under a view of such members: ids, each with its incarnation, 1 unless it is said.
+    fn state(epoch: u64, members: &str, departed: Option<&str>) -> State {
+        let member = |word: &str| {
+            let (id, incarnation) = word.split_at(1);
+            let member = Member {
+                id: id.to_owned(),
+                incarnation: incarnation.parse().unwrap_or(1),
+                peer_addr: String::new(),
+                memcached_addr: String::new(),
+                weight: 100,
+                zone: String::new(),
+            };
+            (id.to_owned(), member)
+        };
+        let members: BTreeMap<_, _> = members.split_whitespace().map(member).collect();
+        let view = View { members, departed: departed.map(str::to_owned), ..View::default() };
+        State {
+            epoch,
+            owners: Arc::new(Owners::of(&view)),
+            view: Arc::new(view),
+            me: "a".to_owned(),
+            incarnation: 1,
+            standing: MemberStatus::Serving,
+            acknowledged: Arc::default(),
+            acks_as_of: epoch,
+            suspected: Arc::default(),
+            registered: Arc::default(),
+            candidates: Arc::default(),
+        }
+    }
+
+    /// The handovers of node `a` after one view has followed another.
+    fn after(kept: Option<&Handovers>, before: &State, after: &State) -> Option<Arc<Handovers>> {
+        let place = |state: &State| state.is_member().then(|| state.owners.position("a")).flatten();
+        let change = Change { before, after, was_me: place(before), me: place(after), goes_on: true };
+        Handovers::after(kept, &change, |_| true)
+    }
+
+    fn sources(handovers: Option<&Arc<Handovers>>) -> Vec<(&str, u64)> {
+        let sources = handovers.into_iter().flat_map(|all| all.sources());
+        sources.map(|source| (source.member.id.as_str(), source.epoch)).collect()
+    }
+
+    fn takers(handovers: Option<&Arc<Handovers>>) -> Vec<(&str, u64)> {
+        let takers = handovers.into_iter().flat_map(|all| all.takers());
+        takers.map(|taker| (taker.id.as_str(), taker.epoch)).collect()
+    }
+
+    #[test]
+    fn who_joins_takes_and_who_was_there_gives() {
+        let (two, three) = (state(1, "b c", None), state(2, "a b c", None));
+        let joined = after(None, &two, &three);
+        assert_eq!(sources(joined.as_ref()), [("b", 2), ("c", 2)]);
+        assert_eq!(takers(joined.as_ref()), []);
+        let handovers = joined.expect("there are some");
+        assert_eq!(handovers.incoming_slots(), three.owners.slots_of("a"));
+        for slot in 0..=u16::MAX {
+            let source = handovers.source(slot).map(|source| &source.member.id);
+            let owned = three.owners.owner(slot).is_some_and(|owner| owner.id == "a");
+            assert_eq!(source, two.owners.owner(slot).filter(|_| owned).map(|owner| &owner.id));
+        }
+        let gave = after(None, &state(1, "a b", None), &state(2, "a b c", None));
+        assert_eq!((sources(gave.as_ref()), takers(gave.as_ref())), (vec![], vec![("c", 2)]));
+    }
+
+    #[test]
+    fn who_leaves_is_a_source_and_who_died_is_none() {
+        let before = state(1, "a b c", None);
+        assert_eq!(sources(after(None, &before, &state(2, "a b", Some("c"))).as_ref()), [("c", 2)]);
+        assert!(after(None, &before, &state(2, "a b", None)).is_none());
+        assert!(after(None, &before, &state(2, "a b c2", None)).is_none());
+        let left = after(None, &before, &state(2, "b c", Some("a")));
+        assert_eq!(takers(left.as_ref()), [("b", 2), ("c", 2)]);
+    }
+
+    #[test]
+    fn a_handover_ends_when_its_slots_go_on_or_its_source_does() {
+        let (one, two) = (state(1, "b c", None), state(2, "a b c", None));
+        let joined = after(None, &one, &two).expect("there are some");
+        let next = |members, departed| after(Some(&joined), &two, &state(3, members, departed));
+        assert_eq!(sources(next("a b c d", None).as_ref()), [("b", 2), ("c", 2)]);
+        assert_eq!(sources(next("a b", None).as_ref()), [("b", 2)], "c has died");
+        let left = next("a b", Some("c"));
+        assert_eq!(sources(left.as_ref()), [("c", 3), ("b", 2), ("c", 2)], "c has left, with the rest of its slots");
+        let back = after(left.as_deref(), &state(3, "a b", Some("c")), &state(4, "a b c2", None));
+        assert_eq!(sources(back.as_ref()), [("b", 2)], "another process has its name");
+        let gave = after(None, &state(1, "a b", None), &state(2, "a b c", None)).expect("there are some");
+        let next = |members| after(Some(&gave), &state(2, "a b c", None), &state(3, members, None));
+        assert_eq!(takers(next("a b c d").as_ref()), [("c", 2), ("d", 3)]);
+        assert_eq!(takers(next("a b c2").as_ref()), [], "what c has taken is lost");
+        assert_eq!(takers(next("a b").as_ref()), []);
+    }
+
+    #[test]
+    fn what_is_over_is_no_more_on_its_way() {
+        let joined = after(None, &state(1, "b c", None), &state(2, "a b c", None)).expect("there are some");
+        let b = joined.sources().next().expect("b comes first").clone();
+        let rest = joined.without_source(&b).expect("c is left");
+        assert_eq!(sources(Some(&rest)), [("c", 2)]);
+        assert!((0..=u16::MAX).all(|slot| rest.source(slot) != Some(&b)));
+        let c = rest.sources().next().expect("c is left").clone();
+        assert!(rest.without_source(&c).is_none());
+    }
+}

@@ -14,13 +14,18 @@ mod walk;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::cache::handovers::Taker;
 use crate::cache::moves::stats::Stats;
 use crate::cluster::view::{SLOTS, slot};
-use crate::command::Unavailable;
+use crate::command::{Unavailable, Verb};
+use crate::pb;
 use crate::peer::PendingOp;
 use crate::store::{Caller, Store};
 
@@ -33,6 +38,8 @@ pub struct Moves {
     /// mover has been counted.
     waiting: Box<[AtomicU32]>,
     queue: mpsc::Sender<Waiting>,
+    /// Who takes items from here: how many streams each has, and since when.
+    takers: Mutex<Vec<(Taker, usize, Instant)>>,
     stats: Stats,
 }
 
@@ -49,6 +56,15 @@ fn hash(key: &[u8]) -> u64 {
 }
 
 impl Waiting {
+    /// Whether it changes nothing, but for what it reads.
+    fn is_read(&self) -> bool {
+        let operation = self.op.operation().open();
+        operation.is_ok_and(|operation| {
+            pb::command(&operation)
+                .is_ok_and(|command| matches!(command.verb, Verb::Get(_) | Verb::Inspect))
+        })
+    }
+
     fn hash(&self) -> u64 {
         hash(self.op.operation().key())
     }
@@ -59,12 +75,40 @@ impl Moves {
     pub fn new() -> (Arc<Self>, mpsc::Receiver<Waiting>) {
         let (queue, receiver) = mpsc::channel(WAITING_MAX);
         let waiting = (0..SLOTS).map(|_| AtomicU32::default()).collect();
-        (Arc::new(Self { waiting, queue, stats: Stats::default() }), receiver)
+        (Arc::new(Self { waiting, queue, takers: Mutex::default(), stats: Stats::default() }), receiver)
     }
 
     /// What has been moved.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// These take items from here from now on.
+    fn expect<'a>(&self, takers: impl Iterator<Item = &'a Taker>) {
+        let mut known = self.takers.lock();
+        let before = std::mem::take(&mut *known);
+        for taker in takers {
+            let there = before.iter().find(|(other, ..)| other == taker).cloned();
+            known.push(there.unwrap_or_else(|| (taker.clone(), 0, Instant::now())));
+        }
+    }
+
+    /// A taker has one more stream, or one less.
+    fn note_stream(&self, taker: &Taker, opened: bool) {
+        let mut known = self.takers.lock();
+        if let Some((_, streams, since)) = known.iter_mut().find(|(other, ..)| other == taker) {
+            *streams = if opened { *streams + 1 } else { streams.saturating_sub(1) };
+            *since = Instant::now();
+        }
+    }
+
+    /// Those that have had no stream for so long.
+    fn gone(&self, now: Instant, patience: Duration) -> Vec<Taker> {
+        let known = self.takers.lock();
+        let is_gone = |streams: usize, since: Instant| {
+            streams == 0 && now.saturating_duration_since(since) >= patience
+        };
+        known.iter().filter(|(_, streams, since)| is_gone(*streams, *since)).map(|(it, ..)| it.clone()).collect()
     }
 
     /// Whether nothing lies under a key elsewhere: something lies there here. Commands on its slot that wait come first.

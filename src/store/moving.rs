@@ -1,14 +1,10 @@
 //! Items that move from one node's memory to another's, with everything that belongs to them.
 
-use std::ops::ControlFlow;
-
 use crate::command::Failure;
 use crate::item::ItemView;
-use crate::store::commands;
-use crate::store::context::{Context, Request, ScanContext};
+use crate::store::context::{Context, Request};
 use crate::store::facts::{FETCHED, Facts, KEY_BINARY, LOADED, STALE, WIN_SENT};
 use crate::store::generation::Generation;
-use crate::store::{Before, Caller, Store};
 
 /// An item, and what no client sees of it.
 #[derive(Debug, Clone, Copy)]
@@ -41,47 +37,6 @@ pub enum Arrival {
     Dead,
     /// It is too large here, or there is no room and none may be made.
     Refused(Failure),
-}
-
-impl Store {
-    /// Whether a live item lies under a key.
-    pub fn is_live(&self, caller: &Caller<'_>, key: &[u8]) -> bool {
-        let (key, index) = self.shards.locate(key);
-        let mut table = self.shards.lock(index);
-        let rq = Request { cx: Context::new(&self.shards.shared, caller), key, key_binary: false };
-        commands::live(&mut table, &rq).is_some()
-    }
-
-    /// Takes the live item under a key out, which `show` is shown while it still lies here. Whether there was one. No command
-    /// is counted.
-    pub fn take(&self, caller: &Caller<'_>, key: &[u8], show: impl FnOnce(&MovingItem<'_>)) -> bool {
-        let (key, index) = self.shards.locate(key);
-        let mut table = self.shards.lock(index);
-        let before = Before::of(&table);
-        let rq = Request { cx: Context::new(&self.shards.shared, caller), key, key_binary: false };
-        let taken = commands::take(&mut table, &rq, show);
-        self.count(&mut table, &before);
-        taken
-    }
-
-    /// Takes live items of one part of the memory out: those for which `take`, to which each is shown, says so. It ends with the
-    /// first for which that breaks off. The keys of a slot of a cluster lie in all parts. No command is counted.
-    pub fn take_part(
-        &self,
-        caller: &Caller<'_>,
-        part: usize,
-        mut take: impl FnMut(&MovingItem<'_>) -> ControlFlow<(), bool>,
-    ) {
-        let (shard, piece) = self.shards.part(part);
-        let mut table = self.shards.lock(shard);
-        let before = Before::of(&table);
-        let scan = ScanContext::new(&self.shards.shared, caller);
-        table.take_out(piece, |key, facts, value, uses| match scan.dead(key, facts) {
-            None => take(&MovingItem::new(&scan.cx, key, facts, value, uses)),
-            Some(_) => ControlFlow::Continue(false),
-        });
-        self.count(&mut table, &before);
-    }
 }
 
 impl<'a> MovingItem<'a> {

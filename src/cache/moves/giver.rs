@@ -22,7 +22,14 @@ pub struct Giver {
 
 impl Giver {
     pub(in crate::cache) fn new(clustered: Arc<Clustered>, taker: Taker) -> Self {
+        clustered.context().moves.note_stream(&taker, true);
         Self { clustered, taker, walk: Walk::default() }
+    }
+}
+
+impl Drop for Giver {
+    fn drop(&mut self) {
+        self.clustered.context().moves.note_stream(&self.taker, false);
     }
 }
 
@@ -51,6 +58,7 @@ impl receive::Giver for Giver {
         let is_known = handovers.is_some_and(|all| all.takers().any(|taker| *taker == self.taker));
         let wanted = |key: &[u8]| is_wanted(slot(key));
         let is_over = !is_known
+            || request.ends
             || request.bytes > 0 && self.walk.step(store, &caller, wanted, request.bytes as usize, give);
         drop(routing);
         if is_over {

@@ -29,13 +29,19 @@ const BURST: usize = 256;
 /// How often it looks at the clock while something moves.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How often it looks for takers that do not come,
+const TAKERS_LOOK: Duration = Duration::from_secs(1);
+
+/// and how many leases they have for it, or to come again.
+const TAKER_LEASES: u32 = 3;
+
 /// Sources from which items are pulled at the same time; all are asked for what commands wait for.
 const PULLING: usize = 4;
 
 /// Moves items until the node stops, at so many bytes a second; 0 is without a limit.
 pub async fn run(clustered: Arc<Clustered>, mut queue: mpsc::Receiver<Waiting>, bytes_per_second: u64) {
     let routing_watch = clustered.routing_watch.clone();
-    let mut mover = Mover { clustered, sessions: Vec::new(), version: 0, pace: Pace::new(bytes_per_second) };
+    let mut mover = Mover { clustered, sessions: Vec::new(), version: 0, has_takers: false, pace: Pace::new(bytes_per_second) };
     let mut come = Vec::new();
     loop {
         let (version, wakes_at) = (mover.version, mover.wakes_at());
@@ -43,17 +49,21 @@ pub async fn run(clustered: Arc<Clustered>, mut queue: mpsc::Receiver<Waiting>, 
             biased;
             routing = routing_watch.wait_for(|routing| routing.version > version) => mover.follow(&routing),
             (place, news) = poll_fn(|cx| mover.poll(cx)) => mover.take_in(place, news),
-            len = queue.recv_many(&mut come, BURST) => {
-                if len == 0 {
-                    break;
-                }
-                // In force when these came, or later: so whoever came first is executed first.
-                let routing = routing_watch.present();
-                mover.follow(&routing);
-                come.drain(..).for_each(|waiting| mover.admit(&routing, waiting));
-            }
+            len = queue.recv_many(&mut come, BURST) => if len == 0 {
+                break;
+            },
             () = until(wakes_at) => {}
         }
+        // However many answers there are.
+        while come.len() < BURST
+            && let Ok(waiting) = queue.try_recv()
+        {
+            come.push(waiting);
+        }
+        // In force when these came, or later: so whoever came first is executed first.
+        let routing = routing_watch.present();
+        mover.follow(&routing);
+        come.drain(..).for_each(|waiting| mover.admit(&routing, waiting));
         mover.look_round();
     }
 }
@@ -71,15 +81,17 @@ struct Mover {
     sessions: Vec<Session>,
     /// Of the routing that they go by.
     version: u64,
+    /// Whether others take items from here, under it.
+    has_takers: bool,
     pace: Pace,
 }
 
 impl Mover {
     fn wakes_at(&self) -> Option<Instant> {
-        if self.sessions.is_empty() {
-            return None;
-        }
         let now = Instant::now();
+        if self.sessions.is_empty() {
+            return self.has_takers.then_some(now + TAKERS_LOOK);
+        }
         let free_at = self.pace.free_at();
         Some(if free_at > now { free_at.min(now + TICK) } else { now + TICK })
     }
@@ -99,6 +111,9 @@ impl Mover {
             return;
         }
         self.version = routing.version;
+        let takers = || routing.handovers().into_iter().flat_map(|all| all.takers());
+        self.has_takers = takers().next().is_some();
+        self.clustered.context().moves.expect(takers());
         let sources: Vec<&Source> = routing.handovers().into_iter().flat_map(|all| all.sources()).collect();
         while let Some(gone) =
             self.sessions.iter().position(|session| !sources.iter().any(|source| source.is(&session.source)))
@@ -144,7 +159,7 @@ impl Mover {
         }
     }
 
-    /// Stores what has come. Whether nothing more is to be asked for.
+    /// Stores what has come. Whether nothing more comes.
     fn receive(&mut self, place: usize, reply: pb::MoveReply, waited: &[Waiting]) -> bool {
         let session = &mut self.sessions[place];
         let context = self.clustered.context();
@@ -189,7 +204,7 @@ impl Mover {
             self.pace.note(bytes, Instant::now());
             // What would give way is used more than what comes.
             if stored > 0 && !store.has_room(0, bytes) && coldest > store.age(caller.now) {
-                return true;
+                self.sessions[place].finish();
             }
         }
         reply.is_over
@@ -223,21 +238,37 @@ impl Mover {
         self.clustered.context().moves.ended(slot);
     }
 
+    /// Nothing is known of what lies under a command's key at its source. Whoever reads is told that, which is a miss; whoever
+    /// changes something need not wait for it.
+    fn give_up(&self, waiting: Waiting, source: &Source) {
+        if waiting.is_read() {
+            waiting.op.answer(Err(Unavailable::Unreachable));
+            self.clustered.context().moves.ended(waiting.slot);
+        } else {
+            self.execute(waiting, Some(source));
+        }
+    }
+
     /// Sends what can be sent, and sees to what takes too long.
     fn look_round(&mut self) {
         let now = Instant::now();
-        let patience = self.clustered.context().options.operation_timeout / 2;
+        let margin = self.clustered.context().options.operation_timeout / 5;
         for place in (0..self.sessions.len()).rev() {
             let session = &mut self.sessions[place];
-            let forsaken = session.forsake(now, patience);
-            if !forsaken.is_empty() {
+            let overdue = session.take_overdue(now, margin);
+            if !overdue.is_empty() {
                 let source = session.source.clone();
-                add(&self.clustered.context().moves.stats().takes_failed, forsaken.len());
-                forsaken.into_iter().for_each(|waiting| self.execute(waiting, Some(&source)));
+                add(&self.clustered.context().moves.stats().takes_failed, overdue.len());
+                overdue.into_iter().for_each(|waiting| self.give_up(waiting, &source));
             }
             if self.sessions[place].is_silent(now) {
                 self.try_again(place, "no answer");
             }
+        }
+        let gone = self.clustered.context().membership.timing().lease_ttl() * TAKER_LEASES;
+        for taker in self.clustered.context().moves.gone(now, gone) {
+            warn!(to = taker.id, "what was not taken over from here is dropped: nobody comes for it");
+            self.clustered.context().ownership.end_taker(&taker);
         }
         let is_free = self.pace.free_at() <= now;
         for (place, session) in self.sessions.iter_mut().enumerate() {

@@ -40,7 +40,7 @@ const FORSAKEN_MAX: usize = 1 << 16;
 pub(super) struct Session {
     pub(super) source: Source,
     link: Link,
-    requests: Option<mpsc::Sender<pb::MoveRequest>>,
+    requests: mpsc::Sender<pb::MoveRequest>,
     number: u64,
     /// In the order of their answers.
     sent: VecDeque<Sent>,
@@ -50,7 +50,8 @@ pub(super) struct Session {
     /// When it was last heard from, or something was sent after everything had been answered.
     heard: Instant,
     tries: u32,
-    pub(super) pulls: bool,
+    /// Whether the source is to be told that nothing more is wanted.
+    ends: bool,
     pub(super) items: u64,
     pub(super) bytes: u64,
     pub(super) items_left: u64,
@@ -85,14 +86,14 @@ impl Session {
         Self {
             source,
             link,
-            requests: Some(requests),
+            requests,
             number: 0,
             sent: VecDeque::new(),
             unsent: VecDeque::new(),
             forsaken: HashSet::new(),
             heard: now,
             tries: 1,
-            pulls: true,
+            ends: false,
             items: 0,
             bytes: 0,
             items_left: 0,
@@ -147,45 +148,59 @@ impl Session {
 
     /// Asks for what commands wait for, and for more if it `may_pull`.
     pub(super) fn send(&mut self, now: Instant, may_pull: bool) {
-        let (Link::Open(_), Some(requests)) = (&self.link, &self.requests) else { return };
-        let request = |number| pb::MoveRequest { number, ..pb::MoveRequest::default() };
-        while !self.unsent.is_empty()
-            && let Ok(permit) = requests.try_reserve()
-        {
+        while !self.unsent.is_empty() && self.has_room() {
             let waiting: Vec<_> = self.unsent.drain(..self.unsent.len().min(KEYS_MAX)).collect();
             let keys = waiting.iter().map(|waiting| waiting.op.operation().key().to_vec().into()).collect();
-            self.number += 1;
-            permit.send(pb::MoveRequest { keys, ..request(self.number) });
-            if self.sent.is_empty() {
-                self.heard = now;
-            }
-            self.sent.push_back(Sent::Keys(waiting));
+            self.request(pb::MoveRequest { keys, ..pb::MoveRequest::default() }, Sent::Keys(waiting), now);
         }
         let pulling = self.sent.iter().filter(|sent| matches!(sent, Sent::Pull)).count();
-        for _ in pulling..if may_pull && self.pulls { PULLS } else { 0 } {
-            let Ok(permit) = requests.try_reserve() else { break };
-            self.number += 1;
-            permit.send(pb::MoveRequest { bytes: PULL_BYTES, ..request(self.number) });
-            if self.sent.is_empty() {
-                self.heard = now;
+        let (wanted, bytes) = match self.ends {
+            true => (1, 0),
+            false => (if may_pull { PULLS } else { 0 }, PULL_BYTES),
+        };
+        for _ in pulling..wanted {
+            if self.has_room() {
+                let request = pb::MoveRequest { bytes, ends: self.ends, ..pb::MoveRequest::default() };
+                self.request(request, Sent::Pull, now);
             }
-            self.sent.push_back(Sent::Pull);
         }
     }
 
-    /// Takes those out who must not wait longer, by their patience: what comes under their keys is not stored any more.
-    pub(super) fn forsake(&mut self, now: Instant, patience: Duration) -> Vec<Waiting> {
-        let is_over = |waiting: &Waiting| waiting.op.deadline.saturating_duration_since(now) < patience;
+    /// Whether a request can be sent now.
+    fn has_room(&self) -> bool {
+        matches!(self.link, Link::Open(_)) && self.requests.capacity() > 0
+    }
+
+    fn request(&mut self, request: pb::MoveRequest, sent: Sent, now: Instant) {
+        self.number += 1;
+        // There is room. A stream that has ended says so by itself.
+        _ = self.requests.try_send(pb::MoveRequest { number: self.number, ..request });
+        if self.sent.is_empty() {
+            self.heard = now;
+        }
+        self.sent.push_back(sent);
+    }
+
+    /// Takes those out who must not wait longer: until so shortly before their deadlines. What comes under the keys of those
+    /// that change something is not stored any more.
+    pub(super) fn take_overdue(&mut self, now: Instant, margin: Duration) -> Vec<Waiting> {
+        let is_over = |waiting: &Waiting| waiting.op.deadline.saturating_duration_since(now) < margin;
         let sent = self.sent.iter_mut().filter_map(|sent| match sent {
             Sent::Keys(waiting) => Some(waiting),
             Sent::Pull => None,
         });
-        let mut forsaken: Vec<Waiting> =
+        let mut overdue: Vec<Waiting> =
             sent.flat_map(|waiting| waiting.extract_if(.., |waiting| is_over(waiting))).collect();
         let in_time = self.unsent.iter().position(|waiting| !is_over(waiting)).unwrap_or(self.unsent.len());
-        forsaken.extend(self.unsent.drain(..in_time));
-        self.forsaken.extend(forsaken.iter().map(Waiting::hash));
-        forsaken
+        overdue.extend(self.unsent.drain(..in_time));
+        let changing = overdue.iter().filter(|waiting| !waiting.is_read());
+        self.forsaken.extend(changing.map(Waiting::hash));
+        overdue
+    }
+
+    /// Nothing more is wanted: it is over when the source has said so.
+    pub(super) fn finish(&mut self) {
+        self.ends = true;
     }
 
     /// Whether the source has not answered for too long, or opens no stream.
@@ -201,7 +216,7 @@ impl Session {
             return false;
         }
         let (link, requests) = open(context, &self.source);
-        (self.link, self.requests, self.number, self.heard) = (link, Some(requests), 0, now);
+        (self.link, self.requests, self.number, self.heard) = (link, requests, 0, now);
         let unanswered = std::mem::take(&mut self.sent).into_iter().flat_map(Sent::waiting);
         self.unsent = unanswered.chain(std::mem::take(&mut self.unsent)).collect();
         true

@@ -55,8 +55,6 @@ pub(super) fn ring(scope: &mut Scope<'_, '_>) -> bool {
     if !unconfirmed.is_empty() {
         lines.stat("unconfirmed", unconfirmed.join(" "));
     }
-    lines.stat("move_slots_in", routing.handovers().map_or(0, |h| h.incoming_slots()));
-    lines.stat("move_slots_out", routing.handovers().map_or(0, |h| h.outgoing_slots()));
     lines.stat("groups_digest", format_args!("{:016x}", context.pings.groups_digest()));
     let others = context.pings.with_other_groups();
     if !others.is_empty() {
