@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::links::Links;
 use crate::cache::loads::Loads;
 use crate::cache::moves::Moves;
+use crate::cache::moves::stats::Report;
 use crate::cache::ownership::Ownership;
 use crate::cache::pauses::PauseDetector;
 use crate::cache::routing::{Place, Routing, RoutingHandle};
@@ -77,6 +78,11 @@ impl ClusterContext {
     pub fn is_converged(&self) -> bool {
         let (state, routing) = (self.membership.state(), self.ownership.routing_watch().present());
         routing.epoch == state.epoch && state.is_converged() && routing.is_open()
+    }
+
+    /// What moves here and from here, and has moved since the start.
+    pub fn moving(&self) -> Report {
+        self.moves.stats().report(self.ownership.routing_watch().present().handovers())
     }
 }
 

@@ -31,6 +31,40 @@ fn stats_ring_shows_every_members_share() {
     }
 }
 
+/// What a newcomer counts is what it took over, and the others have handed out.
+#[test]
+fn a_node_that_joins_counts_what_it_takes_over() {
+    const KEYS: usize = 500;
+    let mut cluster = Cluster::steady(2);
+    let mut wire = cluster.nodes[0].connect();
+    for n in 0..KEYS {
+        wire.ask(&format!("set moving-{n} 0 0 5\r\nvalue\r\n"), "STORED\r\n");
+    }
+    let joined = cluster.add();
+    cluster.whole();
+    let over = ["move_slots_in", "move_slots_out", "move_items_left", "move_seconds_left"];
+    eventually("everything was taken over", || {
+        let rings = cluster.nodes.iter().map(|node| stats(&mut node.connect(), "stats ring"));
+        rings.into_iter().all(|ring| ring["settled"] == "yes" && over.iter().all(|name| ring[*name] == "0"))
+    });
+    let keys: Vec<_> = (0..KEYS).map(|n| format!("moving-{n}")).collect();
+    let moved: Vec<_> = keys.iter().filter(|key| cluster.owner_of(key) == joined).collect();
+    assert!(!moved.is_empty());
+    let counted = |node: usize, series: &str| cluster.nodes[node].http().metrics().value(series);
+    let bytes: usize = moved.iter().map(|key| key.len() + "value".len()).sum();
+    assert_eq!(counted(joined, "filbert_move_items_total{direction=\"in\"}"), moved.len() as f64);
+    assert_eq!(counted(joined, "filbert_move_bytes_total{direction=\"in\"}"), bytes as f64);
+    let out = [0, 1].map(|node| counted(node, "filbert_move_items_total{direction=\"out\"}"));
+    assert_eq!(out[0] + out[1], moved.len() as f64, "{out:?}");
+    assert_eq!(counted(joined, "filbert_move_slots{direction=\"in\"}"), 0.0);
+    let moves = cluster.nodes[joined].http().get("/api/v1/cluster").json()["moves"].take();
+    assert_eq!((&moves["items_in"], &moves["bytes_in"]), (&moved.len().into(), &bytes.into()));
+    assert_eq!((&moves["slots_in"], &moves["items_left"]), (&0.into(), &0.into()));
+    for key in keys {
+        assert_eq!(get(&mut wire, &key), "value", "{key}");
+    }
+}
+
 #[test]
 fn stats_cluster_sums_what_each_member_counts() {
     let cluster = Cluster::steady(3);

@@ -14,7 +14,7 @@ use crate::cache::clustered::Clustered;
 use crate::cache::handovers::Source;
 use crate::cache::moves::pace::Pace;
 use crate::cache::moves::session::{News, Session};
-use crate::cache::moves::stats::add;
+use crate::cache::moves::stats::{add, seconds_left};
 use crate::cache::moves::{Waiting, hash};
 use crate::cache::routing::{Place, Routing};
 use crate::cluster::view::slot;
@@ -275,9 +275,12 @@ impl Mover {
             session.send(now, is_free && place < PULLING);
         }
         let stats = self.clustered.context().moves.stats();
-        let left = |of: fn(&Session) -> u64| self.sessions.iter().map(of).sum::<u64>();
-        stats.items_left.store(left(|session| session.items_left), Ordering::Relaxed);
-        stats.bytes_left.store(left(|session| session.bytes_left), Ordering::Relaxed);
+        let sum = |of: fn(&Session) -> u64| self.sessions.iter().map(of).sum::<u64>();
+        let took = self.sessions.first().map_or(Duration::ZERO, |oldest| now.duration_since(oldest.began));
+        let (bytes_left, bytes) = (sum(|session| session.bytes_left), sum(|session| session.bytes));
+        stats.items_left.store(sum(|session| session.items_left), Ordering::Relaxed);
+        stats.bytes_left.store(bytes_left, Ordering::Relaxed);
+        stats.seconds_left.store(seconds_left(bytes_left, bytes, took), Ordering::Relaxed);
     }
 
     fn try_again(&mut self, place: usize, why: &str) {

@@ -8,6 +8,7 @@ use axum::http::Uri;
 use serde::Serialize;
 
 use crate::cache::clustered::ClusterContext;
+use crate::cache::moves::stats::Report;
 use crate::cluster::etcd::health;
 use crate::cluster::view::{Member, SLOTS, slot};
 use crate::cluster::{self, Candidate};
@@ -34,6 +35,7 @@ pub(super) struct Cluster {
     /// The nodes that have registered and are not members.
     candidates: Vec<CandidateView>,
     etcd: Option<Etcd>,
+    moves: Option<Moves>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +78,20 @@ struct Etcd {
     connected: bool,
     lease_ttl_seconds: f64,
     lease_remaining_seconds: f64,
+}
+
+/// What moves to this node and from it, and has moved since its start.
+#[derive(Serialize)]
+struct Moves {
+    slots_in: u64,
+    slots_out: u64,
+    items_left: u64,
+    bytes_left: u64,
+    seconds_left: u64,
+    items_in: u64,
+    items_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
 }
 
 #[derive(Serialize)]
@@ -124,6 +140,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
             members: vec![admin.alone()],
             candidates: Vec::new(),
             etcd: None,
+            moves: None,
         });
     };
     let state = shared.membership.state();
@@ -142,6 +159,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Cluster> {
         members: members(shared),
         candidates: candidates(&state),
         etcd: shared.membership.etcd_health().map(Etcd::from),
+        moves: Some(shared.moving().into()),
     })
 }
 
@@ -242,6 +260,22 @@ impl From<health::Report> for Etcd {
             connected: report.connected,
             lease_ttl_seconds: report.lease_ttl.as_secs_f64(),
             lease_remaining_seconds: report.lease_remaining.as_secs_f64(),
+        }
+    }
+}
+
+impl From<Report> for Moves {
+    fn from(report: Report) -> Self {
+        Self {
+            slots_in: report.slots_in,
+            slots_out: report.slots_out,
+            items_left: report.items_left,
+            bytes_left: report.bytes_left,
+            seconds_left: report.seconds_left,
+            items_in: report.items_in,
+            items_out: report.items_out,
+            bytes_in: report.bytes_in,
+            bytes_out: report.bytes_out,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cache::clustered::ClusterContext;
+use crate::cache::moves::stats::Report;
 use crate::cluster::MemberStatus;
 use crate::cluster::view::SLOTS;
 use crate::peer::link::stats::Totals;
@@ -17,6 +18,7 @@ pub(super) fn links(shared: &ClusterContext) -> BTreeMap<String, Totals> {
 pub(super) fn publish(shared: &ClusterContext, links: &BTreeMap<String, Totals>) {
     publish_view(shared);
     publish_etcd(shared);
+    publish_moves(&shared.moving());
     for (peer, totals) in links {
         publish_links(peer, totals);
     }
@@ -74,6 +76,29 @@ fn publish_etcd(shared: &ClusterContext) {
         ("filbert_etcd_watch_restarts_total", etcd.watch_restarts),
     ] {
         metrics::counter!(name).absolute(value);
+    }
+}
+
+fn publish_moves(moves: &Report) {
+    for (direction, slots, items, bytes) in [
+        ("in", moves.slots_in, moves.items_in, moves.bytes_in),
+        ("out", moves.slots_out, moves.items_out, moves.bytes_out),
+    ] {
+        metrics::gauge!("filbert_move_slots", "direction" => direction).set(slots as f64);
+        metrics::counter!("filbert_move_items_total", "direction" => direction).absolute(items);
+        metrics::counter!("filbert_move_bytes_total", "direction" => direction).absolute(bytes);
+    }
+    for (result, takes) in
+        [("found", moves.takes_found), ("absent", moves.takes_absent), ("failed", moves.takes_failed)]
+    {
+        metrics::counter!("filbert_move_takes_total", "result" => result).absolute(takes);
+    }
+    for (name, left) in [
+        ("filbert_move_remaining_items", moves.items_left),
+        ("filbert_move_remaining_bytes", moves.bytes_left),
+        ("filbert_move_remaining_seconds", moves.seconds_left),
+    ] {
+        metrics::gauge!(name).set(left as f64);
     }
 }
 

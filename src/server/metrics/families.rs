@@ -125,6 +125,30 @@ pub const FAMILIES: &[Family] = &[
     ),
     counter("filbert_cluster_view_changes_total", "", "Views that this node has come to."),
     gauge("filbert_node_info", "node, cluster, zone", "1, with the names of this node."),
+    // Moves.
+    gauge(
+        "filbert_move_slots",
+        "direction",
+        "Slots whose items are on their way, to this node (`in`) and from it (`out`).",
+    ),
+    counter("filbert_move_items_total", "direction", "Items that came with their slots, or went with them."),
+    counter("filbert_move_bytes_total", "direction", "Bytes of their keys and values."),
+    counter(
+        "filbert_move_takes_total",
+        "result",
+        "Commands that waited for what lay under their key on its node before: something did, nothing did, or there was no answer in time, which is a miss.",
+    ),
+    gauge(
+        "filbert_move_remaining_items",
+        "",
+        "Items that are still to come to this node, as far as that is known.",
+    ),
+    gauge("filbert_move_remaining_bytes", "", "Bytes of their keys and values."),
+    gauge(
+        "filbert_move_remaining_seconds",
+        "",
+        "How long they will take, at the speed so far; 0 when nothing comes.",
+    ),
     // etcd.
     gauge("filbert_etcd_connected", "", "1 when etcd answers and is watched."),
     gauge(

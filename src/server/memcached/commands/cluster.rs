@@ -60,6 +60,11 @@ pub(super) fn ring(scope: &mut Scope<'_, '_>) -> bool {
     if !others.is_empty() {
         lines.stat("groups_differ", others.join(" "));
     }
+    let moves = context.moving();
+    lines.stat("move_slots_in", moves.slots_in);
+    lines.stat("move_slots_out", moves.slots_out);
+    lines.stat("move_items_left", moves.items_left);
+    lines.stat("move_seconds_left", moves.seconds_left);
     for member in state.view.members.values() {
         let slots = owners.slots_of(&member.id);
         let share = slots as f64 / SLOTS as f64;
