@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+from pymemcache.client.base import Client
 
 from browser import PHONE
 from cluster import Cluster
@@ -15,6 +16,12 @@ NODES = 3
 LEASE_SECONDS = 5
 # The page asks every two seconds; the rest is for a loaded machine.
 SLACK_SECONDS = 30
+# At a rate at which what one node holds takes a minute, and is seen on its way.
+MOVE_RATE = "20k"
+MOVED_ITEMS = 60
+MOVED_VALUE = b"v" * 40_000
+TAKES_OVER = r"node-2 takes over [\d,]+ slots: \d+ items? left, about (\d+ (s|min) ?)+\."
+HANDS_OVER = r"node-1 hands over [\d,]+ slots\."
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,23 @@ def test_only_addresses_become_links(page):
         "pageOf(undefined)": None,
     }
     assert {expression: page.run(f"return {expression}") for expression in expected} == expected
+
+
+def test_tells_of_moves_in_words(page):
+    still = {"slots_in": 0, "slots_out": 0, "items_left": 0, "seconds_left": 0}
+
+    def told(standing="serving", **moves):
+        cluster = {"node": "n", "standing": standing, "moves": {**still, **moves}}
+        return page.run("return movesOf(arguments[0])", cluster).replace("\u00a0", " ")
+
+    assert told() == ""
+    assert told(slots_in=21845, items_left=12345, seconds_left=75) == "n takes over 21,845 slots: 12.3K items left, about 1 min 15 s."
+    assert told(slots_in=1, items_left=1) == "n takes over 1 slot: 1 item left."
+    assert told(slots_out=300) == "n hands over 300 slots."
+    assert told("leaving", slots_out=300) == "n hands over 300 slots before it stops."
+    assert told(slots_in=2, slots_out=3) == "n takes over 2 slots: 0 items left. n hands over 3 slots."
+    assert page.run("return movesOf({ node: 'n', standing: 'alone', moves: null })") == ""
+    assert page.text("#moves") is None, "nothing moves"
 
 
 def test_numbers_move_under_load(page, shared_cluster):
@@ -141,5 +165,24 @@ def test_tells_of_a_member_that_dies_and_of_one_that_joins(browser):
             assert faint_texts(browser)[0] == []
         cluster.add("node-3")
         browser.wait_for_text("#health", "All 4 members answer")
+    finally:
+        cluster.stop()
+
+
+def test_shows_what_a_new_member_takes_over(browser):
+    cluster = Cluster(1, "--move-rate", MOVE_RATE)
+    try:
+        client = Client(cluster.nodes[0].endpoint)
+        for number in range(MOVED_ITEMS):
+            client.set(f"moving-{number}", MOVED_VALUE, noreply=False)
+        client.close()
+        cluster.add("node-2")
+        browser.open(cluster.nodes[1].http)
+        browser.wait_for(lambda: re.fullmatch(TAKES_OVER, browser.text("#moves") or ""), "node-2 takes over")
+        browser.open(cluster.nodes[0].http)
+        browser.wait_for(lambda: re.fullmatch(HANDS_OVER, browser.text("#moves") or ""), "node-1 hands over")
+        browser.prefer("dark")
+        assert faint_texts(browser)[0] == []
+        assert browser.complaints() == []
     finally:
         cluster.stop()
