@@ -80,7 +80,8 @@ impl Node {
             ("-p", port.to_string()),
             ("-t", "2".to_owned()),
         ];
-        let mut args: Vec<String> = own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let mut args: Vec<String> =
+            own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         args.extend(more.iter().map(|&arg| arg.to_owned()));
         Self { args, addr: (Ipv4Addr::LOCALHOST, port).into(), process: None }
     }
@@ -276,7 +277,8 @@ fn ask(
         };
         let key = zipf.partition_point(|sum| *sum < random.f64());
         let asked = Instant::now();
-        let hit = client.get(key).and_then(|hit| if hit { Ok(true) } else { client.set(key).map(|()| false) });
+        let hit =
+            client.get(key).and_then(|hit| if hit { Ok(true) } else { client.set(key).map(|()| false) });
         let second = began.elapsed().as_secs() as usize;
         seen.seconds.resize_with(seen.seconds.len().max(second + 1), Default::default);
         match hit {
@@ -382,7 +384,8 @@ fn gigabyte(filbert: &Path, etcd: &str, rate: &str, items: usize) -> Result<()> 
         all.sort_unstable();
         (all.get(all.len() / 2).copied().unwrap_or_default(), all.last().copied().unwrap_or_default())
     };
-    let (before, during) = (p99_of(&seen.seconds[1..from]), p99_of(&seen.seconds[from..(to + 1).min(seen.seconds.len())]));
+    let (before, during) =
+        (p99_of(&seen.seconds[1..from]), p99_of(&seen.seconds[from..(to + 1).min(seen.seconds.len())]));
     let moved: usize = nodes[1].stat("stats", "curr_items")?.parse()?;
     println!(
         "--move-rate {rate}: {moved} of {items} items in {:.1} s, {:.0} MB/s; p99 by the second {} us before, {} us meanwhile \

@@ -328,7 +328,11 @@ mod tests {
         assert_eq!(sources(next("a b c d", None).as_ref()), [("b", 2), ("c", 2)]);
         assert_eq!(sources(next("a b", None).as_ref()), [("b", 2)], "c has died");
         let left = next("a b", Some("c"));
-        assert_eq!(sources(left.as_ref()), [("c", 3), ("b", 2), ("c", 2)], "c has left, with the rest of its slots");
+        assert_eq!(
+            sources(left.as_ref()),
+            [("c", 3), ("b", 2), ("c", 2)],
+            "c has left, with the rest of its slots"
+        );
         let back = after(left.as_deref(), &state(3, "a b", Some("c")), &state(4, "a b c2", None));
         assert_eq!(sources(back.as_ref()), [("b", 2)], "another process has its name");
         let gave = after(None, &state(1, "a b", None), &state(2, "a b c", None)).expect("there are some");

@@ -60,8 +60,7 @@ impl Waiting {
     fn is_read(&self) -> bool {
         let operation = self.op.operation().open();
         operation.is_ok_and(|operation| {
-            pb::command(&operation)
-                .is_ok_and(|command| matches!(command.verb, Verb::Get(_) | Verb::Inspect))
+            pb::command(&operation).is_ok_and(|command| matches!(command.verb, Verb::Get(_) | Verb::Inspect))
         })
     }
 
@@ -105,10 +104,13 @@ impl Moves {
     /// Those that have had no stream for so long.
     fn gone(&self, now: Instant, patience: Duration) -> Vec<Taker> {
         let known = self.takers.lock();
-        let is_gone = |streams: usize, since: Instant| {
-            streams == 0 && now.saturating_duration_since(since) >= patience
-        };
-        known.iter().filter(|(_, streams, since)| is_gone(*streams, *since)).map(|(it, ..)| it.clone()).collect()
+        let is_gone =
+            |streams: usize, since: Instant| streams == 0 && now.saturating_duration_since(since) >= patience;
+        known
+            .iter()
+            .filter(|(_, streams, since)| is_gone(*streams, *since))
+            .map(|(it, ..)| it.clone())
+            .collect()
     }
 
     /// Whether nothing lies under a key elsewhere: something lies there here. Commands on its slot that wait come first.

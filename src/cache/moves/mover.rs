@@ -41,7 +41,13 @@ const PULLING: usize = 4;
 /// Moves items until the node stops, at so many bytes a second; 0 is without a limit.
 pub async fn run(clustered: Arc<Clustered>, mut queue: mpsc::Receiver<Waiting>, bytes_per_second: u64) {
     let routing_watch = clustered.routing_watch.clone();
-    let mut mover = Mover { clustered, sessions: Vec::new(), version: 0, has_takers: false, pace: Pace::new(bytes_per_second) };
+    let mut mover = Mover {
+        clustered,
+        sessions: Vec::new(),
+        version: 0,
+        has_takers: false,
+        pace: Pace::new(bytes_per_second),
+    };
     let mut come = Vec::new();
     loop {
         let (version, wakes_at) = (mover.version, mover.wakes_at());
