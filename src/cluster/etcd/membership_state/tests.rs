@@ -73,7 +73,7 @@ impl Case {
     fn view(&mut self, epoch: u64, ids: &str) {
         let members = ids.split_whitespace().map(|id| (id.to_owned(), self.member(id))).collect();
         let view = View { members, ..View::default() };
-        let stored = Stored { epoch, view, confirmed: true, ..Stored::default() };
+        let stored = Stored { epoch, view, confirmed: true };
         self.put(self.state.keys().view.clone(), to_json(&stored), 0);
     }
 

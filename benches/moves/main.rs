@@ -7,9 +7,11 @@
 //!
 //! `--filbert PATH` measures another program, `--quick` takes a fifth of the time.
 
+mod load;
+
 /// What starts etcd and servers in the tests.
 #[allow(dead_code, unused_imports)]
-#[path = "../tests/support"]
+#[path = "../../tests/support"]
 mod support {
     mod child;
     pub mod etcd;
@@ -20,33 +22,29 @@ mod support {
 }
 
 use std::error::Error;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::load::{Client, Load, VALUE_BYTES, p99, set};
 use crate::support::etcd::Etcd;
 use crate::support::server_process::{self, ServerProcess};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// Keys that clients ask for.
 const KEYS: usize = 100_000;
-const VALUE_BYTES: usize = 500;
-const CLIENTS: usize = 4;
 
 /// Items of the gigabyte, and how many are set at once.
 const ITEMS: usize = 2_000_000;
 const BATCH: usize = 1_000;
 
+/// How long nodes may take to settle.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A client that rests asks no faster than this; the machine is shared with the nodes.
-const PAUSE: Duration = Duration::from_micros(200);
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -98,7 +96,7 @@ impl Node {
     fn stop(&mut self) -> Result<()> {
         let mut process = self.process.take().ok_or("it does not run")?;
         process.child.signal(Signal::SIGTERM);
-        process.child.wait();
+        process.child.wait()?;
         Ok(())
     }
 
@@ -144,169 +142,6 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-struct Client {
-    stream: TcpStream,
-    input: BufReader<TcpStream>,
-}
-
-impl Client {
-    fn connect(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(addr)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { input: BufReader::new(stream.try_clone()?), stream })
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        match self.input.read_line(&mut line)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(line.trim_end().to_owned()),
-        }
-    }
-
-    /// Whether it is there.
-    fn get(&mut self, key: usize) -> io::Result<bool> {
-        self.stream.write_all(format!("get key-{key}\r\n").as_bytes())?;
-        let line = self.line()?;
-        let Some(bytes) = line.strip_prefix("VALUE ").and_then(|rest| rest.rsplit(' ').next()) else {
-            return if line == "END" { Ok(false) } else { Err(io::Error::other(line)) };
-        };
-        let bytes: usize = bytes.parse().map_err(io::Error::other)?;
-        let mut rest = vec![0; bytes + b"\r\nEND\r\n".len()];
-        self.input.read_exact(&mut rest)?;
-        Ok(true)
-    }
-
-    fn set(&mut self, key: usize) -> io::Result<()> {
-        self.stream.write_all(&set(key))?;
-        match self.line()? {
-            line if line == "STORED" => Ok(()),
-            line => Err(io::Error::other(line)),
-        }
-    }
-}
-
-fn set(key: usize) -> Vec<u8> {
-    let mut command = format!("set key-{key} 0 0 {VALUE_BYTES}\r\n").into_bytes();
-    command.resize(command.len() + VALUE_BYTES, b'x');
-    command.extend(b"\r\n");
-    command
-}
-
-/// What clients see, second by second.
-struct Load {
-    stop: Arc<AtomicBool>,
-    /// The node that clients leave alone.
-    avoided: Arc<AtomicUsize>,
-    clients: Vec<JoinHandle<Seen>>,
-    began: Instant,
-}
-
-#[derive(Default)]
-struct Seen {
-    /// For each second: hits, and how long each request took.
-    seconds: Vec<(usize, Vec<u32>)>,
-    errors: Vec<String>,
-}
-
-impl Load {
-    fn start(addrs: &[SocketAddr], zipf: &Arc<Vec<f64>>) -> Self {
-        let (stop, avoided) = (Arc::<AtomicBool>::default(), Arc::new(AtomicUsize::new(usize::MAX)));
-        let began = Instant::now();
-        let client = |number: usize| {
-            let (stop, avoided, zipf) = (stop.clone(), avoided.clone(), zipf.clone());
-            let addrs = addrs.to_vec();
-            thread::spawn(move || ask(number, &addrs, &zipf, &stop, &avoided, began))
-        };
-        let clients = (0..CLIENTS).map(client).collect();
-        Self { stop, avoided, clients, began }
-    }
-
-    /// Clients leave a node, and have done so on return.
-    fn avoid(&self, node: usize) {
-        self.avoided.store(node, Ordering::SeqCst);
-        sleep(Duration::from_millis(100));
-    }
-
-    fn second(&self) -> usize {
-        self.began.elapsed().as_secs() as usize
-    }
-
-    fn end(self) -> Seen {
-        self.stop.store(true, Ordering::SeqCst);
-        let mut all = Seen::default();
-        for client in self.clients {
-            let seen = client.join().expect("no client panics");
-            all.errors.extend(seen.errors);
-            all.seconds.resize_with(all.seconds.len().max(seen.seconds.len()), Default::default);
-            for (second, (hits, took)) in seen.seconds.into_iter().enumerate() {
-                all.seconds[second].0 += hits;
-                all.seconds[second].1.extend(took);
-            }
-        }
-        all
-    }
-}
-
-fn ask(
-    number: usize,
-    addrs: &[SocketAddr],
-    zipf: &[f64],
-    stop: &AtomicBool,
-    avoided: &AtomicUsize,
-    began: Instant,
-) -> Seen {
-    let mut random = fastrand::Rng::with_seed(number as u64);
-    let mut seen = Seen::default();
-    let mut present: Option<(usize, Client)> = None;
-    let mut turn = number;
-    while !stop.load(Ordering::Relaxed) {
-        let avoided = avoided.load(Ordering::SeqCst);
-        present = present.filter(|(node, _)| *node != avoided);
-        let (_, client) = match &mut present {
-            Some(present) => present,
-            none => {
-                turn += 1;
-                let node = turn % addrs.len();
-                if let (true, Ok(client)) = (node != avoided, Client::connect(addrs[node])) {
-                    *none = Some((node, client));
-                }
-                continue;
-            }
-        };
-        let key = zipf.partition_point(|sum| *sum < random.f64());
-        let asked = Instant::now();
-        let hit =
-            client.get(key).and_then(|hit| if hit { Ok(true) } else { client.set(key).map(|()| false) });
-        let second = began.elapsed().as_secs() as usize;
-        seen.seconds.resize_with(seen.seconds.len().max(second + 1), Default::default);
-        match hit {
-            Ok(hit) => {
-                seen.seconds[second].0 += usize::from(hit);
-                seen.seconds[second].1.push(asked.elapsed().as_micros() as u32);
-            }
-            Err(error) => {
-                seen.errors.push(error.to_string());
-                present = None;
-            }
-        }
-        sleep(PAUSE);
-    }
-    seen
-}
-
-/// The sums of the keys' shares, the most popular first.
-fn zipf() -> Arc<Vec<f64>> {
-    let total: f64 = (1..=KEYS).map(|rank| 1.0 / rank as f64).sum();
-    let mut sum = 0.0;
-    let mut next = |rank: usize| {
-        sum += 1.0 / rank as f64 / total;
-        sum
-    };
-    Arc::new((1..=KEYS).map(|rank| if rank == KEYS { next(rank).max(1.0) } else { next(rank) }).collect())
-}
-
 /// Three nodes become four and three again, and all are restarted one by one.
 fn changes(filbert: &Path, etcd: &str, scale: usize) -> Result<()> {
     let mut nodes: Vec<Node> = (1..=4).map(|id| Node::new(etcd, "changes", id, &["-m", "512"])).collect();
@@ -321,7 +156,7 @@ fn changes(filbert: &Path, etcd: &str, scale: usize) -> Result<()> {
     };
     println!("{:<26} {:>8} {:>10} {:>12} {:>10}", "", "seconds", "worst hits", "p99 in worst", "items");
     let addrs: Vec<_> = nodes[..3].iter().map(|node| node.addr).collect();
-    let load = Load::start(&addrs, &zipf());
+    let load = Load::start(&addrs);
     let rest = Duration::from_secs(scale as u64);
     sleep(rest * 2);
     let mut marks = vec![("nothing changes", 1, load.second(), items(&nodes)?)];
@@ -371,7 +206,7 @@ fn gigabyte(filbert: &Path, etcd: &str, rate: &str, items: usize) -> Result<()> 
     nodes[0].start(filbert)?;
     settle(&nodes, 1)?;
     fill(nodes[0].addr, items)?;
-    let load = Load::start(&[nodes[0].addr], &zipf());
+    let load = Load::start(&[nodes[0].addr]);
     sleep(Duration::from_secs(5));
     let (from, began) = (load.second(), Instant::now());
     nodes[1].start(filbert)?;
@@ -416,10 +251,4 @@ fn fill(addr: SocketAddr, keys: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn p99(took: &[u32]) -> u32 {
-    let mut took = took.to_vec();
-    took.sort_unstable();
-    took.get(took.len() * 99 / 100).copied().unwrap_or_default()
 }
