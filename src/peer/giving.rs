@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::task::yield_now;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -28,6 +29,8 @@ pub fn serve_moves<E: Executor>(
         let mut giver = executor.giver(caller, first.incarnation, first.epoch);
         while let Some(Some(request)) = stop.run_until_cancelled(incoming.next()).await {
             yielder.hand_out(giver.give(&request?)).await;
+            // Clients of this thread come in between.
+            yield_now().await;
         }
         Ok(())
     })

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::clock::Seconds;
 use crate::store::commands;
 use crate::store::context::{Context, Request, ScanContext};
 use crate::store::moving::MovingItem;
@@ -28,21 +29,24 @@ impl Store {
         taken
     }
 
-    /// Takes live items of one part of the memory out: those for which `take`, to which each is shown, says so. It ends with the
-    /// first for which that breaks off. The keys of a slot of a cluster lie in all parts. No command is counted.
+    /// Takes live items of one part of the memory out that were used `since` then: those for which `take`, to which each is shown,
+    /// says so. It ends with the first for which that breaks off. The keys of a slot of a cluster lie in all parts. No command is counted.
     pub fn take_part(
         &self,
         caller: &Caller<'_>,
         part: usize,
+        since: Seconds,
         mut take: impl FnMut(&MovingItem<'_>) -> ControlFlow<(), bool>,
     ) {
         let (shard, piece) = self.shards.part(part);
         let mut table = self.shards.lock(shard);
         let before = Before::of(&table);
         let scan = ScanContext::new(&self.shards.shared, caller);
-        table.take_out(piece, |key, facts, value, uses| match scan.dead(key, facts) {
-            None => take(&MovingItem::new(&scan.cx, key, facts, value, uses)),
-            Some(_) => ControlFlow::Continue(false),
+        table.take_out(piece, |key, facts, value, uses| {
+            if facts.accessed < since || scan.dead(key, facts).is_some() {
+                return ControlFlow::Continue(false);
+            }
+            take(&MovingItem::new(&scan.cx, key, facts, value, uses))
         });
         self.count(&mut table, &before);
     }

@@ -276,9 +276,9 @@ impl Mover {
             warn!(to = taker.id, "what was not taken over from here is dropped: nobody comes for it");
             self.clustered.context().ownership.end_taker(&taker);
         }
-        let is_free = self.pace.free_at() <= now;
+        let bytes = if self.pace.free_at() <= now { self.pace.batch() } else { 0 };
         for (place, session) in self.sessions.iter_mut().enumerate() {
-            session.send(now, is_free && place < PULLING);
+            session.send(now, if place < PULLING { bytes } else { 0 });
         }
         let stats = self.clustered.context().moves.stats();
         let sum = |of: fn(&Session) -> u64| self.sessions.iter().map(of).sum::<u64>();

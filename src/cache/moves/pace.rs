@@ -7,6 +7,12 @@ use tokio::time::Instant;
 /// What may be caught up on after a wait: timers are no more exact than this.
 const SLACK: Duration = Duration::from_millis(5);
 
+/// Bytes that are asked for at once, at most; and no fewer, however few may come in a second.
+const BATCH_MAX: u32 = 64 << 10;
+/// See [`BATCH_MAX`].
+const BATCH_MIN: u32 = 1 << 10;
+const BATCHES_PER_SECOND: u64 = 20;
+
 /// Lets so many bytes through in a second.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -18,6 +24,12 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second, free_at: Instant::now() }
+    }
+
+    /// How many bytes to ask for at once: fewer where few may come in a second.
+    pub(super) fn batch(&self) -> u32 {
+        let fewer = u32::try_from(self.bytes_per_second / BATCHES_PER_SECOND).unwrap_or(BATCH_MAX);
+        if self.bytes_per_second == 0 { BATCH_MAX } else { fewer.clamp(BATCH_MIN, BATCH_MAX) }
     }
 
     /// When more may be asked for.
@@ -50,6 +62,10 @@ mod tests {
         }
         let took = now - began;
         assert!(took > Duration::from_millis(9_900) && took <= Duration::from_secs(10), "{took:?}");
+        assert_eq!(
+            [0, 100, 1 << 20, u64::MAX].map(|rate| Pace::new(rate).batch()),
+            [BATCH_MAX, BATCH_MIN, (1 << 20) / 20, BATCH_MAX]
+        );
         let mut unlimited = Pace::new(0);
         unlimited.note(1 << 40, now);
         assert!(unlimited.free_at() <= now);

@@ -22,10 +22,7 @@ const SENT_MAX: usize = 64;
 const KEYS_MAX: usize = 256;
 
 /// Requests for items that nobody waits for, on their way.
-const PULLS: usize = 2;
-
-/// Bytes that each of these asks for.
-const PULL_BYTES: u32 = 128 << 10;
+const PULLS: usize = 4;
 
 /// A source that says nothing for so long is asked over another stream,
 const SILENCE: Duration = Duration::from_secs(1);
@@ -146,8 +143,8 @@ impl Session {
         News::Answer(reply, waited)
     }
 
-    /// Asks for what commands wait for, and for more if it `may_pull`.
-    pub(super) fn send(&mut self, now: Instant, may_pull: bool) {
+    /// Asks for what commands wait for, and for so many bytes more.
+    pub(super) fn send(&mut self, now: Instant, bytes: u32) {
         while !self.unsent.is_empty() && self.has_room() {
             let waiting: Vec<_> = self.unsent.drain(..self.unsent.len().min(KEYS_MAX)).collect();
             let keys = waiting.iter().map(|waiting| waiting.op.operation().key().to_vec().into()).collect();
@@ -156,7 +153,7 @@ impl Session {
         let pulling = self.sent.iter().filter(|sent| matches!(sent, Sent::Pull)).count();
         let (wanted, bytes) = match self.ends {
             true => (1, 0),
-            false => (if may_pull { PULLS } else { 0 }, PULL_BYTES),
+            false => (if bytes > 0 { PULLS } else { 0 }, bytes),
         };
         for _ in pulling..wanted {
             if self.has_room() {

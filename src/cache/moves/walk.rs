@@ -64,9 +64,8 @@ impl Walk {
                 continue;
             };
             let mut is_full = false;
-            store.take_part(caller, self.part, |moving| {
-                let accessed = caller.now.saturating_sub(moving.item.idle_seconds);
-                if accessed < since || !wanted(moving.item.key) {
+            store.take_part(caller, self.part, since, |moving| {
+                if !wanted(moving.item.key) {
                     return ControlFlow::Continue(false);
                 }
                 if given >= bytes {
