@@ -43,8 +43,11 @@ const KEYS: usize = 100_000;
 const ITEMS: usize = 2_000_000;
 const BATCH: usize = 1_000;
 
+/// How long clients are watched while nothing moves.
+const REST: Duration = Duration::from_secs(6);
+
 /// How long nodes may take to settle.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
@@ -53,7 +56,7 @@ fn main() -> Result<()> {
     let scale = if args.iter().any(|arg| arg == "--quick") { 1 } else { 5 };
     let etcd = Etcd::start();
     changes(&filbert, &etcd.endpoint(), scale)?;
-    for rate in ["0", "64m"] {
+    for rate in ["0", "64m", "32m"] {
         gigabyte(&filbert, &etcd.endpoint(), rate, ITEMS * scale / 5)?;
     }
     Ok(())
@@ -207,32 +210,32 @@ fn gigabyte(filbert: &Path, etcd: &str, rate: &str, items: usize) -> Result<()> 
     settle(&nodes, 1)?;
     fill(nodes[0].addr, items)?;
     let load = Load::start(&[nodes[0].addr]);
-    sleep(Duration::from_secs(5));
+    sleep(REST);
     let (from, began) = (load.second(), Instant::now());
     nodes[1].start(filbert)?;
     settle(&nodes, 2)?;
     let took = began.elapsed();
     let to = load.second();
+    sleep(REST);
     let seen = load.end();
-    let p99_of = |seconds: &[(usize, Vec<u32>)]| {
-        let mut all: Vec<u32> = seconds.iter().map(|(_, took)| p99(took)).collect();
-        all.sort_unstable();
-        (all.get(all.len() / 2).copied().unwrap_or_default(), all.last().copied().unwrap_or_default())
-    };
-    let (before, during) =
-        (p99_of(&seen.seconds[1..from]), p99_of(&seen.seconds[from..(to + 1).min(seen.seconds.len())]));
     let moved: usize = nodes[1].stat("stats", "curr_items")?.parse()?;
+    let rate_now = (moved * (VALUE_BYTES + 10)) as f64 / 1e6 / took.as_secs_f64();
     println!(
-        "--move-rate {rate}: {moved} of {items} items in {:.1} s, {:.0} MB/s; p99 by the second {} us before, {} us meanwhile \
-         (worst {} and {}), {} errors",
-        took.as_secs_f64(),
-        (moved * (VALUE_BYTES + 10)) as f64 / 1e6 / took.as_secs_f64(),
-        before.0,
-        during.0,
-        before.1,
-        during.1,
-        seen.errors.len()
+        "--move-rate {rate}: {moved} of {items} items in {:.1} s, {rate_now:.0} MB/s",
+        took.as_secs_f64()
     );
+    let whole = seen.seconds.len() - 1;
+    for (when, seconds) in [("before", 1..from), ("meanwhile", from + 1..to), ("afterwards", to + 1..whole)] {
+        let mut p99s: Vec<u32> = seen.seconds[seconds].iter().map(|(_, took)| p99(took)).collect();
+        p99s.sort_unstable();
+        let (middle, worst) = (p99s.get(p99s.len() / 2), p99s.last());
+        println!(
+            "  p99 of a second {when:<10} {:>6} us, worst {:>6} us",
+            middle.unwrap_or(&0),
+            worst.unwrap_or(&0)
+        );
+    }
+    println!("  {} errors", seen.errors.len());
     Ok(())
 }
 

@@ -153,7 +153,10 @@ impl Session {
         let pulling = self.sent.iter().filter(|sent| matches!(sent, Sent::Pull)).count();
         let (wanted, bytes) = match self.ends {
             true => (1, 0),
-            false => (if bytes > 0 { PULLS } else { 0 }, bytes),
+            false if bytes == 0 => (0, 0),
+            // The next commands that wait come behind them.
+            false if pulling < self.sent.len() => (1, bytes),
+            false => (PULLS, bytes),
         };
         for _ in pulling..wanted {
             if self.has_room() {
