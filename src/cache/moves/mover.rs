@@ -276,9 +276,10 @@ impl Mover {
             warn!(to = taker.id, "what was not taken over from here is dropped: nobody comes for it");
             self.clustered.context().ownership.end_taker(&taker);
         }
-        let bytes = if self.pace.free_at() <= now { self.pace.batch() } else { 0 };
+        let nothing = (0, 0);
+        let batch = if self.pace.free_at() <= now { self.pace.batch() } else { nothing };
         for (place, session) in self.sessions.iter_mut().enumerate() {
-            session.send(now, if place < PULLING { bytes } else { 0 });
+            session.send(now, if place < PULLING { batch } else { nothing });
         }
         let stats = self.clustered.context().moves.stats();
         let sum = |of: fn(&Session) -> u64| self.sessions.iter().map(of).sum::<u64>();

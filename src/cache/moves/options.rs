@@ -13,6 +13,6 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bytes_per_second: 64 << 20, drain_timeout: Duration::from_secs(30) }
+        Self { bytes_per_second: 32 << 20, drain_timeout: Duration::from_secs(30) }
     }
 }

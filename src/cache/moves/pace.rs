@@ -7,9 +7,12 @@ use tokio::time::Instant;
 /// What may be caught up on after a wait: timers are no more exact than this.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// Bytes that are asked for at once, at most; and no fewer, however few may come in a second.
-const BATCH_MAX: u32 = 64 << 10;
-/// See [`BATCH_MAX`].
+/// Bytes that are asked for at once, and how often, where there is no limit.
+const UNLIMITED: (u32, usize) = (64 << 10, 4);
+
+/// Bytes that are asked for at once where there is one, at most: what a command waits for comes behind them.
+const BATCH_MAX: u32 = 16 << 10;
+/// And no fewer, however few may come in a second.
 const BATCH_MIN: u32 = 1 << 10;
 const BATCHES_PER_SECOND: u64 = 20;
 
@@ -26,10 +29,10 @@ impl Pace {
         Self { bytes_per_second, free_at: Instant::now() }
     }
 
-    /// How many bytes to ask for at once: fewer where few may come in a second.
-    pub(super) fn batch(&self) -> u32 {
+    /// How many bytes to ask for at once, and in how many requests at a time.
+    pub(super) fn batch(&self) -> (u32, usize) {
         let fewer = u32::try_from(self.bytes_per_second / BATCHES_PER_SECOND).unwrap_or(BATCH_MAX);
-        if self.bytes_per_second == 0 { BATCH_MAX } else { fewer.clamp(BATCH_MIN, BATCH_MAX) }
+        if self.bytes_per_second == 0 { UNLIMITED } else { (fewer.clamp(BATCH_MIN, BATCH_MAX), 1) }
     }
 
     /// When more may be asked for.
@@ -62,10 +65,8 @@ mod tests {
         }
         let took = now - began;
         assert!(took > Duration::from_millis(9_900) && took <= Duration::from_secs(10), "{took:?}");
-        assert_eq!(
-            [0, 100, 1 << 20, u64::MAX].map(|rate| Pace::new(rate).batch()),
-            [BATCH_MAX, BATCH_MIN, (1 << 20) / 20, BATCH_MAX]
-        );
+        let batches = [0, 100, 100_000, 1 << 20].map(|rate| Pace::new(rate).batch());
+        assert_eq!(batches, [UNLIMITED, (BATCH_MIN, 1), (5_000, 1), (BATCH_MAX, 1)]);
         let mut unlimited = Pace::new(0);
         unlimited.note(1 << 40, now);
         assert!(unlimited.free_at() <= now);

@@ -21,9 +21,6 @@ const SENT_MAX: usize = 64;
 /// Keys in one request.
 const KEYS_MAX: usize = 256;
 
-/// Requests for items that nobody waits for, on their way.
-const PULLS: usize = 4;
-
 /// A source that says nothing for so long is asked over another stream,
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -143,8 +140,8 @@ impl Session {
         News::Answer(reply, waited)
     }
 
-    /// Asks for what commands wait for, and for so many bytes more.
-    pub(super) fn send(&mut self, now: Instant, bytes: u32) {
+    /// Asks for what commands wait for, and for so many bytes more, in so many requests at a time.
+    pub(super) fn send(&mut self, now: Instant, (bytes, pulls): (u32, usize)) {
         while !self.unsent.is_empty() && self.has_room() {
             let waiting: Vec<_> = self.unsent.drain(..self.unsent.len().min(KEYS_MAX)).collect();
             let keys = waiting.iter().map(|waiting| waiting.op.operation().key().to_vec().into()).collect();
@@ -153,10 +150,9 @@ impl Session {
         let pulling = self.sent.iter().filter(|sent| matches!(sent, Sent::Pull)).count();
         let (wanted, bytes) = match self.ends {
             true => (1, 0),
-            false if bytes == 0 => (0, 0),
             // The next commands that wait come behind them.
-            false if pulling < self.sent.len() => (1, bytes),
-            false => (PULLS, bytes),
+            false if pulling < self.sent.len() => (pulls.min(1), bytes),
+            false => (pulls, bytes),
         };
         for _ in pulling..wanted {
             if self.has_room() {
