@@ -75,6 +75,13 @@ impl Ownership {
         self.routing_watch.clone()
     }
 
+    /// The routing in force: whatever was done by a later one is done after this returns. Never within a turn.
+    pub fn in_force(&self) -> Arc<Routing> {
+        // A routing that was put into some handles is put into all of them, and posted.
+        let _routing_handles = self.routing_handles.lock();
+        self.routing_watch.present()
+    }
+
     /// How many views this node has reached.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)

@@ -178,6 +178,8 @@ impl Clustered {
             match result {
                 Ok(outcome) => pb::put_message(&pb::Outcome { id, ..outcome }, &mut all),
                 Err(Unavailable::Moved) => pb::put_kind(id, Kind::WrongOwner, &mut all),
+                // It may have been executed.
+                Err(Unavailable::Unanswered) => pb::put_kind(id, Kind::Unspecified, &mut all),
                 Err(_) => pb::put_kind(id, Kind::Unavailable, &mut all),
             }
         }

@@ -67,7 +67,7 @@ pub async fn run(clustered: Arc<Clustered>, mut queue: mpsc::Receiver<Waiting>, 
             come.push(waiting);
         }
         // In force when these came, or later: so whoever came first is executed first.
-        let routing = routing_watch.present();
+        let routing = mover.clustered.context().ownership.in_force();
         mover.follow(&routing);
         come.drain(..).for_each(|waiting| mover.admit(&routing, waiting));
         mover.look_round();

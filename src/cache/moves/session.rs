@@ -187,8 +187,13 @@ impl Session {
         });
         let mut overdue: Vec<Waiting> =
             sent.flat_map(|waiting| waiting.extract_if(.., |waiting| is_over(waiting))).collect();
-        let in_time = self.unsent.iter().position(|waiting| !is_over(waiting)).unwrap_or(self.unsent.len());
-        overdue.extend(self.unsent.drain(..in_time));
+        // They do not come in the order of their deadlines: some were elsewhere before.
+        if self.unsent.iter().any(is_over) {
+            let (over, in_time): (VecDeque<_>, _) =
+                std::mem::take(&mut self.unsent).into_iter().partition(is_over);
+            self.unsent = in_time;
+            overdue.extend(over);
+        }
         let changing = overdue.iter().filter(|waiting| !waiting.is_read());
         self.forsaken.extend(changing.map(Waiting::hash));
         overdue
