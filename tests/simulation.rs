@@ -3,7 +3,8 @@
 //! promise.
 //!
 //! Everything runs in one thread and from one seed: `FILBERT_SEED` replays a history, and a failure names its own.
-//! `FILBERT_SIMULATIONS` says how many to run. Besides the rule in `support::history`:
+//! `FILBERT_SIMULATIONS` says how many to run. In some, views change only as planned, and so seldom that items move with
+//! their slots: at once, or one after another. Besides the rule in `support::history`:
 //!
 //! - What was reported as not executed is never seen, and what was reported as unknown does not happen afterwards.
 //! - A key is lost only when its slot changes its owner, its owner forgets, or all is flushed. So a counter counts on,
@@ -24,7 +25,7 @@
 //! - What a client has touched is not replaced by a load.
 //!
 //! That it can fail was tried with deliberate faults, put into the code one at a time. This is how many of the first
-//! thousand histories found each:
+//! thousand histories found each before items moved with their slots:
 //!
 //! | fault | histories | the first seeds |
 //! |---|---|---|
@@ -39,6 +40,19 @@
 //! | what was sent and not answered is reported as not executed | 302 | 0, 6, 9 |
 //! | a node without a lease goes on serving | 37 | 52, 59, 63 |
 //! | CAS tokens carry neither epoch nor node | 207 | 4, 15, 17 |
+//!
+//! Of the first three hundred, since items move:
+//!
+//! | fault | histories | the first seeds |
+//! |---|---|---|
+//! | what comes under a key whose command waits no more is stored | 9 | 3, 22, 66 |
+//! | it even replaces what lies there: an item is pulled over a newer value | 27 | 3, 20, 22 |
+//! | an item that is asked for by its key stays at the source | 13 | 2, 16, 21 |
+//! | one that is pulled stays there | 3 | 61, 195, 225 |
+//! | slots open before the source has stopped answering | 48 | 9, 16, 20 |
+//! | a command whose key has nothing here does not wait for the source | 7 | 30, 48, 62 |
+//!
+//! `warming` finds commands that overtake one of their key that waits: clients here send one at a time.
 //!
 //! And of the first two hundred with a database:
 //!
@@ -61,9 +75,15 @@
 //! them, so only a sole member could take them for all. And how the lock of a shard looks at the expiry shows nothing,
 //! since no time passes while a command is executed.
 //!
+//! That an item which comes replaces what lies under its key does no harm alone: none comes where something lies, but under
+//! keys whose commands waited no more, and that is dropped. That an answer is taken for that to another request was not
+//! found.
+//!
 //! Two were not found with a database. A flush of a prefix does not ask by which view its members answered: that takes a
 //! view that changes just then. A loaded value lives three times as long: few keys are left alone for so long.
 
+mod agreement;
+mod beside;
 mod clients;
 mod database;
 mod etcd;
@@ -75,7 +95,9 @@ mod parked;
 mod prefix_flushes;
 mod process;
 mod session;
+mod told;
 mod verdict;
+mod warming;
 mod world;
 
 use std::fmt::Write as _;
@@ -96,8 +118,9 @@ use crate::simulation::clients::{KINDS, Kind, Reader, Writer};
 use crate::simulation::database::{Database, PREFIX};
 use crate::simulation::look_aside::LookAside;
 use crate::simulation::operator::Harm;
+use crate::simulation::told::Told;
 use crate::simulation::world::World;
-use crate::support::history::{Ending, Found, History, Moment, Read, What, Write};
+use crate::support::history::{History, Moment, Read};
 use crate::support::shown::kept;
 
 /// Histories of a run.
@@ -108,7 +131,10 @@ const WITH_DATABASE: u64 = 300;
 
 const THREADS: usize = 2;
 
-const READERS: usize = 2;
+const READERS: usize = 5;
+
+/// How fast items may be taken over, in bytes a second: at once, or one after another.
+const RATES: [u64; 6] = [0, 0, 300, 1_000, 3_000, 10_000];
 
 /// No history takes so long, in its own time.
 const HANG: Duration = Duration::from_secs(120);
@@ -127,6 +153,7 @@ fn no_old_value_comes_back() {
         told.len() < 100 || hits * 3 > reads && acknowledged * 2 > writes,
         "{hits} hits, {acknowledged} writes"
     );
+    told::moves_happened(&told);
 }
 
 #[test]
@@ -135,6 +162,7 @@ fn no_old_value_comes_back_from_a_database() {
     let sum = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
     let (reads, hits, loaded) = (sum(|told| told.reads), sum(|told| told.hits), sum(|told| told.loaded));
     assert!(told.len() < 100 || hits * 3 > reads && loaded * 4 > hits, "{hits} hits, {loaded} loaded");
+    told::moves_happened(&told);
 }
 
 /// Runs the histories of all seeds, with a database or without. Nothing in them may be wrong.
@@ -163,18 +191,8 @@ fn run(has_database: bool) -> Vec<Told> {
         eprintln!("FILBERT_SEED={}\n{whole}", history.seed);
     }
     let seeds_of_wrong: Vec<_> = wrong.iter().map(|history| history.seed).collect();
+    told::summarize(&told);
     assert!(wrong.is_empty(), "{} of {} histories are wrong: {seeds_of_wrong:?}", wrong.len(), told.len());
-    let sum = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
-    println!(
-        "{} histories: {} reads, {} hits, {} of them loaded, {} writes, {} acknowledged, {} views",
-        told.len(),
-        sum(|told| told.reads),
-        sum(|told| told.hits),
-        sum(|told| told.loaded),
-        sum(|told| told.writes),
-        sum(|told| told.acknowledged),
-        sum(|told| told.views),
-    );
     told
 }
 
@@ -197,23 +215,6 @@ fn a_seed_replays() {
     }
 }
 
-/// What came of a history.
-#[derive(Debug, Default)]
-struct Told {
-    seed: u64,
-    /// What was wrong, and all that happened; empty when nothing was.
-    wrong: String,
-    /// The same whenever the same happened.
-    digest: u64,
-    reads: usize,
-    hits: usize,
-    /// Hits with a value of the database.
-    loaded: usize,
-    writes: usize,
-    acknowledged: usize,
-    views: usize,
-}
-
 /// Runs the history of a seed, with a database or without.
 fn simulate(seed: u64, has_database: bool) -> Told {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -224,7 +225,7 @@ fn simulate(seed: u64, has_database: bool) -> Told {
 
 async fn history(seed: u64, has_database: bool) -> Told {
     let mut rng = Rng::with_seed(seed);
-    let count = if has_database { rng.usize(..=1) } else { rng.usize(3..=6) };
+    let count = if has_database { rng.usize(..=1) } else { rng.usize(8..=16) };
     let kinds: Vec<Kind> = (0..count).map(|_| rng.choice(KINDS).expect("there are some")).collect();
     let loadable: Vec<usize> =
         if has_database { (count..count + rng.usize(2..=4)).collect() } else { Vec::new() };
@@ -232,15 +233,25 @@ async fn history(seed: u64, has_database: bool) -> Told {
     names.extend(loadable.iter().map(|key| format!("{PREFIX}{key}-{:04x}", rng.u16(..))));
     let network = Network::new(seed);
     let database = has_database.then(|| Database::new(network.clone(), &mut rng));
-    let world = World::new(seed, rng.usize(3..=5), names, network, database);
+    let rate = rng.choice(RATES).expect("there are some");
+    let world = World::new(seed, rng.usize(3..=5), rate, names, network, database);
     // Loads are interrupted only where they can run.
     let harm = if has_database && rng.bool() { Harm::NONE } else { Harm::of(&mut rng) };
-    let longest = if has_database { 5_000 } else { 3_500 };
+    let longest = if has_database || harm.planned { 5_000 } else { 3_500 };
     let until = Moment::from_millis(rng.u64(1_500..longest));
     operator::begin(&world, &mut rng);
     sleep(Duration::from_millis(rng.u64(..100))).await;
 
-    let harming = tokio::spawn(operator::run(world.clone(), harm, until, world.rng(1)));
+    let mut harming = vec![tokio::spawn(operator::run(world.clone(), harm, until, world.rng(1)))];
+    if rate > 0 {
+        harming.push(tokio::spawn(beside::fill(world.clone(), until, world.rng(5))));
+    }
+    if harm.views && !harm.planned && rng.bool() || has_database && rng.bool() {
+        harming.push(tokio::spawn(beside::swing(world.clone(), until, world.rng(4))));
+    }
+    if !has_database && rng.u8(..4) == 0 {
+        harming.push(tokio::spawn(beside::flush_prefixes(world.clone(), until, world.rng(3))));
+    }
     let writing = kinds.iter().enumerate().map(|(key, kind)| {
         let writer = Writer::new(key, *kind, &world.keys[key]);
         tokio::spawn(writer.run(world.clone(), until, world.rng(10 + key as u64)))
@@ -263,7 +274,9 @@ async fn history(seed: u64, has_database: bool) -> Told {
     let (loaded, reads_of_loaded) = looking_aside.await.expect("no client panics");
     histories.extend(loaded);
     reads.extend(reads_of_loaded);
-    harming.await.expect("no operator panics");
+    for operator in harming {
+        operator.await.expect("no operator panics");
+    }
     end(&world, &mut rng).await;
     judge(seed, &world, histories, &reads, &lineages)
 }
@@ -277,14 +290,12 @@ async fn look_aside(
     let Some(database) = &world.database else { return Default::default() };
     let mut rng = world.rng(2);
     let flushes = rng.bool();
-    let flushing =
-        flushes.then(|| tokio::spawn(operator::flush_prefixes(world.clone(), until, world.rng(3))));
-    let swinging = rng.bool().then(|| tokio::spawn(operator::swing(world.clone(), until, world.rng(4))));
+    let flushing = flushes.then(|| tokio::spawn(beside::flush_prefixes(world.clone(), until, world.rng(3))));
     let writing = keys.iter().map(|key| {
         let writer = LookAside::new(*key, &world.keys[*key], flushes);
         tokio::spawn(writer.run(world.clone(), until, world.rng(10 + *key as u64)))
     });
-    let reading = (0..READERS * 4).map(|reader| {
+    let reading = (0..READERS * 2).map(|reader| {
         let rng = world.rng(200 + reader as u64);
         tokio::spawn(look_aside::read_all(world.clone(), keys.clone(), until, rng))
     });
@@ -297,7 +308,7 @@ async fn look_aside(
     for reader in reading {
         reads.extend(reader.await.expect("no reader panics"));
     }
-    for operator in flushing.into_iter().chain(swinging) {
+    if let Some(operator) = flushing {
         operator.await.expect("no operator panics");
     }
     (histories, reads)
@@ -316,7 +327,7 @@ async fn end(world: &Arc<World>, rng: &mut Rng) {
     }
     // Whoever was given up is tried again after three seconds at the latest.
     sleep(Duration::from_secs(4)).await;
-    clients::agree(world, rng).await;
+    agreement::agree(world, rng).await;
     look_aside::agree(world, rng).await;
     world.processes().iter().for_each(|process| world.kill(process));
     sleep(Duration::from_secs(1)).await;
@@ -334,7 +345,8 @@ fn judge(
     lineages: &[(usize, Vec<u64>)],
 ) -> Told {
     let (events, flushes) = (world.events(), world.flushes());
-    let mut told = Told { seed, views: world.etcd.present().epoch as usize, ..Told::default() };
+    let mut told =
+        Told { seed, views: world.etcd.present().epoch as usize, moved: world.moved(), ..Told::default() };
     let mut hasher = DefaultHasher::new();
     let mut offences = world.violations();
     let mut shown = String::new();
@@ -353,18 +365,4 @@ fn judge(
         let _ = write!(told.wrong, "{}\n{shown}", offences.join("\n"));
     }
     told
-}
-
-impl Told {
-    fn count(&mut self, history: &History) {
-        self.reads += history.reads.len();
-        let loaded = history.reads.iter().filter(|read| matches!(read.found, Found::Loaded(_))).count();
-        let written = history.reads.iter().filter(|read| matches!(read.found, Found::Value(_))).count();
-        self.loaded += loaded;
-        self.hits += loaded + written;
-        let is_clients = |write: &&Write| matches!(write.what, What::Store | What::Delete);
-        self.writes += history.writes.iter().filter(is_clients).count();
-        let is_acknowledged = |write: &&Write| write.ending == Ending::Acknowledged;
-        self.acknowledged += history.writes.iter().filter(is_clients).filter(is_acknowledged).count();
-    }
 }

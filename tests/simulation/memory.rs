@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use filbert::cache::clustered::{ClusterContext, Clustered};
 use filbert::cache::loads::{Loads, runner};
+use filbert::cache::moves::stats::Stats;
 use filbert::cache::moves::{Moves, mover};
 use filbert::cache::ownership::Ownership;
 use filbert::cache::pauses::PauseDetector;
@@ -41,6 +42,7 @@ const BEGINNING: u64 = 1_700_000_000;
 pub struct Memory {
     store: Arc<Store>,
     loads: Arc<Loads>,
+    shared: Arc<ClusterContext>,
     /// One of each thread.
     caches: Vec<Arc<Clustered>>,
     dead: CancellationToken,
@@ -64,9 +66,11 @@ pub fn empty() -> (Arc<Store>, Arc<Ownership>) {
 }
 
 impl Memory {
-    /// Starts the threads of a node and listens to the others, until it is dead.
+    /// Starts the threads of a node and listens to the others, until it is dead. It takes items over at so many bytes
+    /// a second.
     pub fn start(
         threads: usize,
+        bytes_per_second: u64,
         store: Arc<Store>,
         ownership: Arc<Ownership>,
         membership: Membership,
@@ -104,20 +108,18 @@ impl Memory {
         if let Some(started) = started {
             tokio::spawn(runner::run(loads.clone(), Cache::Clustered(cache()), started, dead.clone()));
         }
-        tokio::spawn(dead.clone().run_until_cancelled_owned(mover::run(cache(), moving, 0)));
+        tokio::spawn(dead.clone().run_until_cancelled_owned(mover::run(cache(), moving, bytes_per_second)));
         network.start(identity, caches[0].clone());
-        Self { store, loads, caches, dead }
+        Self { store, loads, shared, caches, dead }
     }
 
     /// Moves its clock.
     pub fn tick(&self) {
         self.store.clock().advance(1);
-        if self.loads.groups().iter().next().is_some() {
-            // Now nothing is left of what was flushed.
-            let counters = Counters::default();
-            let caller = Caller::new(self.store.clock().now(), &counters, 0);
-            self.store.sweep(&caller, |_| ControlFlow::Continue(()));
-        }
+        // Now nothing is left of what was flushed.
+        let counters = Counters::default();
+        let caller = Caller::new(self.store.clock().now(), &counters, 0);
+        self.store.sweep(&caller, |_| ControlFlow::Continue(()));
     }
 
     /// Reads that wait for a load, and loads that run.
@@ -132,6 +134,17 @@ impl Memory {
     /// Whether a load of a key may still be joined.
     pub fn is_loading(&self, key: &str) -> bool {
         self.store.is_loading(key.as_bytes())
+    }
+
+    /// What it has taken over.
+    pub fn moved(&self) -> &Stats {
+        self.shared.moves.stats()
+    }
+
+    /// How many of its slots are on their way, here or from here.
+    pub fn moving_slots(&self) -> (usize, usize) {
+        let routing = self.shared.ownership.routing_watch().present();
+        routing.handovers().map_or((0, 0), |all| (all.incoming_slots(), all.outgoing_slots()))
     }
 
     /// Has every member flush the keys with a prefix; whether all have.

@@ -10,7 +10,7 @@ use filbert::testkit::network::{Cut, Delay};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::simulation::database::{DATABASE, PREFIX};
+use crate::simulation::database::DATABASE;
 use crate::simulation::process::{Process, name};
 use crate::simulation::session;
 use crate::simulation::world::World;
@@ -25,12 +25,14 @@ const MS: Duration = Duration::from_millis(1);
 #[derive(Clone, Copy, Debug)]
 pub struct Harm {
     pub views: bool,
+    /// Whether views change as they do when all is well, so seldom that items move with their slots.
+    pub planned: bool,
     pub processes: bool,
     pub network: bool,
 }
 
 impl Harm {
-    pub const NONE: Self = Self { views: false, processes: false, network: false };
+    pub const NONE: Self = Self { views: false, planned: false, processes: false, network: false };
 
     pub fn of(rng: &mut Rng) -> Self {
         let (views, processes, network) = match rng.u8(..10) {
@@ -41,7 +43,7 @@ impl Harm {
             4..6 => (true, false, true),
             _ => (true, true, true),
         };
-        Self { views, processes, network }
+        Self { views, planned: rng.bool(), processes, network }
     }
 }
 
@@ -64,14 +66,18 @@ pub async fn run(world: Arc<World>, harm: Harm, until: Moment, mut rng: Rng) {
     let mut faults = JoinSet::new();
     while world.now() < until {
         // Now and then in quick succession: then one change comes while another one has not converged.
-        let pause = if rng.u8(..4) == 0 { 2..40 } else { 10..300 };
+        let pause = match harm.planned {
+            true => 100..1_000,
+            false if rng.u8(..4) == 0 => 2..40,
+            false => 10..300,
+        };
         sleep(MS * rng.u32(pause)).await;
         let kind = rng.u8(..10);
         let fault_rng = rng.fork();
         match kind {
             0..5 if harm.views => {
                 let began = world.now();
-                if world.change_view(&mut rng) {
+                if world.change_view(harm.planned, &mut rng) {
                     let (world, mut rng) = (world.clone(), fault_rng);
                     faults.spawn(async move { confirm_flush(&world, began, &mut rng).await });
                 }
@@ -79,7 +85,7 @@ pub async fn run(world: Arc<World>, harm: Harm, until: Moment, mut rng: Rng) {
             5 if harm.processes => _ = faults.spawn(crash(world.clone(), fault_rng)),
             6 if harm.processes => _ = faults.spawn(stand_still(world.clone(), fault_rng)),
             7 if harm.processes => _ = faults.spawn(lose_etcd(world.clone(), fault_rng)),
-            8 if harm.processes && harm.views => _ = faults.spawn(leave(world.clone(), fault_rng)),
+            8 if harm.views => _ = faults.spawn(leave(world.clone(), fault_rng)),
             9 if rng.bool() => world.delay_some(&mut rng),
             _ if harm.network => _ = faults.spawn(cut(world.clone(), fault_rng)),
             _ => {}
@@ -111,8 +117,9 @@ pub fn end(world: &Arc<World>) {
 }
 
 impl World {
-    /// Writes another view, of those that may come next; whether it flushes.
-    fn change_view(&self, rng: &mut Rng) -> bool {
+    /// Writes another view, of those that may come next; whether it flushes. A planned one removes nobody and
+    /// flushes nothing.
+    fn change_view(&self, planned: bool, rng: &mut Rng) -> bool {
         let present = self.etcd.present();
         let mut members = present.view.members.clone();
         let missing: Vec<_> = self
@@ -126,7 +133,7 @@ impl World {
         let mut flush = false;
         let ids: Vec<_> = members.keys().cloned().collect();
         let weighty: Vec<_> = ids.iter().filter(|id| is_weighty(id)).cloned().collect();
-        let kind = rng.u8(..8);
+        let kind = if planned { rng.choice([0, 5, 6]).expect("there are some") } else { rng.u8(..8) };
         let chosen = rng.choice(if (5..7).contains(&kind) { &weighty } else { &ids });
         match (kind, rng.choice(&missing), chosen) {
             (0..4, Some(me), _) => _ = members.insert(me.id.clone(), me.clone()),
@@ -168,8 +175,16 @@ impl World {
 
     /// A node that can be harmed, with its process; it is the caller's alone until it is let go.
     fn victim(&self, rng: &mut Rng) -> Option<Arc<Process>> {
-        let process = rng.choice(self.processes())?;
+        let process = self.any_process(rng)?;
         self.engage(process.node).then_some(process)
+    }
+
+    /// A process; one of those that move items if there are some, every other time.
+    fn any_process(&self, rng: &mut Rng) -> Option<Arc<Process>> {
+        let (moving, others): (Vec<_>, Vec<_>) =
+            self.processes().into_iter().partition(|process| process.memory().moving_slots() != (0, 0));
+        let chosen = if rng.bool() && !moving.is_empty() { moving } else { [moving, others].concat() };
+        rng.choice(chosen)
     }
 
     fn let_go(&self, process: &Process) {
@@ -234,40 +249,6 @@ async fn confirm_flush(world: &World, began: Moment, rng: &mut Rng) {
     let Some(process) = rng.choice(world.processes()) else { return };
     if process.membership.flushed(generation, LEASE * 2).await.is_ok() {
         world.flushed(String::new(), began);
-    }
-}
-
-/// Gives slots to another node and soon takes them back, until the moment.
-pub async fn swing(world: Arc<World>, until: Moment, mut rng: Rng) {
-    while world.now() < until {
-        sleep(MS * rng.u32(100..900)).await;
-        let id = name(rng.usize(..2));
-        let weigh = |weight| {
-            let mut members = world.etcd.present().view.members.clone();
-            let Some(member) = members.get_mut(&id) else { return };
-            member.weight = weight;
-            let epoch = world.etcd.follow(members, false);
-            world.tell(format!("view {epoch} gives {id} the weight {weight}"));
-        };
-        weigh(300);
-        sleep(MS * rng.u32(20..250)).await;
-        weigh(100);
-    }
-}
-
-/// Flushes prefixes until the moment: of single keys, of all that have a value in the database, of none.
-pub async fn flush_prefixes(world: Arc<World>, until: Moment, mut rng: Rng) {
-    let mut flushes = JoinSet::new();
-    while world.now() < until {
-        sleep(MS * rng.u32(20..600)).await;
-        let Some(process) = rng.choice(world.processes()) else { continue };
-        let key = rng.choice(&world.keys).expect("there are some");
-        let prefix = rng.choice([key, PREFIX, "other"]).expect("there are some").to_owned();
-        let world = world.clone();
-        flushes.spawn(async move { world.flush_prefix(&process, &prefix).await });
-    }
-    while let Some(flush) = flushes.join_next().await {
-        flush.expect("no flush panics");
     }
 }
 
@@ -338,7 +319,8 @@ async fn come_back(world: &World, process: &Process, rng: &mut Rng) {
     world.let_go(process);
 }
 
-/// Leaves as it should, ends, and is started again later.
+/// Leaves as it should, ends, and is started again later. Most often it waits until others have its items, but not
+/// for long.
 async fn leave(world: Arc<World>, mut rng: Rng) {
     let Some(process) = world.victim(&mut rng) else { return };
     world.tell(format!("{} leaves", process.id));
@@ -350,7 +332,14 @@ async fn leave(world: Arc<World>, mut rng: Rng) {
     }
     process.silence(true);
     world.etcd.end_lease(&process.id, process.number);
-    sleep(MS * rng.u32(..400)).await;
+    let patience = if rng.u8(..3) == 0 { rng.u32(..400) } else { 1_500 };
+    for _ in 0..patience {
+        if process.memory().moving_slots().1 == 0 {
+            world.tell(format!("nothing goes from {} any more", process.id));
+            break;
+        }
+        sleep(MS).await;
+    }
     world.kill(&process);
     sleep(MS * rng.u32(..800)).await;
     world.start(process.node);
@@ -360,7 +349,7 @@ async fn leave(world: Arc<World>, mut rng: Rng) {
 /// Cuts the network somewhere for some time.
 async fn cut(world: Arc<World>, mut rng: Rng) {
     let nodes = world.nodes().len();
-    let node = rng.usize(..nodes);
+    let node = world.any_process(&mut rng).map_or(0, |process| process.node);
     let other = name((node + rng.usize(1..nodes)) % nodes);
     let mut ways = world.ways(node);
     // One other node or all, in one direction or in both.

@@ -26,7 +26,7 @@ struct Pair {
 impl Pair {
     async fn new() -> Self {
         let (network, etcd) = (Network::new(1), Etcd::new());
-        let (one, two) = (Process::start(0, 0, None, &network), Process::start(1, 2, None, &network));
+        let (one, two) = (Process::start(0, 0, 0, None, &network), Process::start(1, 2, 0, None, &network));
         let members: BTreeMap<_, _> = [one.me(), two.me()].map(|me| (me.id.clone(), me)).into();
         etcd.follow(members.clone(), false);
         one.learn(&etcd.present());

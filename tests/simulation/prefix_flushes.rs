@@ -11,7 +11,7 @@ use crate::simulation::process::Process;
 /// A sole member that goes by the present view.
 fn member(network: &Network) -> (Arc<Process>, Etcd) {
     let etcd = Etcd::new();
-    let process = Process::start(0, 0, None, network);
+    let process = Process::start(0, 0, 0, None, network);
     let me = process.me();
     etcd.follow([(me.id.clone(), me)].into(), false);
     process.learn(&etcd.present());
@@ -26,7 +26,7 @@ async fn a_member_confirms_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_knows_no_member_does_not() {
-    let process = Process::start(0, 0, None, &Network::new(1));
+    let process = Process::start(0, 0, 0, None, &Network::new(1));
     assert!(!process.memory().flush_prefix("a:").await);
     let (process, etcd) = member(&Network::new(1));
     etcd.follow(BTreeMap::new(), false);

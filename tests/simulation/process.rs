@@ -35,8 +35,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a process of a node; one that the node had is killed.
-    pub fn start(node: usize, number: u64, groups: Option<Groups>, network: &Network) -> Arc<Self> {
+    /// Starts a process of a node; one that the node had is killed. It takes items over at so many bytes a second.
+    pub fn start(
+        node: usize,
+        number: u64,
+        bytes_per_second: u64,
+        groups: Option<Groups>,
+        network: &Network,
+    ) -> Arc<Self> {
         let id = name(node);
         let (store, ownership) = memory::empty();
         let me = Member {
@@ -51,6 +57,7 @@ impl Process {
         let (dead, threads) = (CancellationToken::new(), 1 + number as usize % 2);
         let memory = Memory::start(
             threads,
+            bytes_per_second,
             store,
             ownership.clone(),
             membership.clone(),

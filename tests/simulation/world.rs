@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use filbert::cache::moves::stats::Stats;
 use filbert::cluster::local_member::Effect;
 use filbert::cluster::view::{Member, slot};
-use filbert::cluster::{State, view};
+use filbert::cluster::{MemberStatus, State, view};
 use filbert::testkit::network::Network;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -27,6 +28,8 @@ pub struct World {
     pub keys: Vec<String>,
     /// Where some of them have their values, if any do.
     pub database: Option<Arc<Database>>,
+    /// How fast each process takes items over, in bytes a second; 0 is without a limit.
+    bytes_per_second: u64,
     seed: u64,
     start: Instant,
     /// How often somebody has asked for the time.
@@ -34,6 +37,16 @@ pub struct World {
     numbers: Numbers,
     nodes: Mutex<Vec<Node>>,
     log: Mutex<Log>,
+    moved: Moved,
+}
+
+/// What all processes together have taken over.
+#[derive(Default)]
+pub struct Moved {
+    items: AtomicU64,
+    found: AtomicU64,
+    absent: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// One node, whether it has a process or not.
@@ -78,6 +91,7 @@ impl World {
     pub fn new(
         seed: u64,
         nodes: usize,
+        bytes_per_second: u64,
         keys: Vec<String>,
         network: Network,
         database: Option<Arc<Database>>,
@@ -89,12 +103,14 @@ impl World {
             etcd: Etcd::new(),
             keys,
             database,
+            bytes_per_second,
             seed,
             start: Instant::now(),
             asked: AtomicU64::new(0),
             numbers: Numbers::default(),
             nodes: Mutex::new(vec![node; nodes]),
             log: Mutex::new(log),
+            moved: Moved::default(),
         })
     }
 
@@ -137,7 +153,7 @@ impl World {
         let number = self.numbers.next();
         let groups = self.database.as_ref();
         let groups = groups.map(|database| database.groups(&name(node), self.rng(3_000_000 + number)));
-        let process = Process::start(node, number, groups, &self.network);
+        let process = Process::start(node, number, self.bytes_per_second, groups, &self.network);
         self.change(node, |node| node.process = Some(process.clone()));
         self.tell(format!("{} starts", process.id));
         let session = session::run(self.clone(), process.clone(), self.rng(1_000_000 + number));
@@ -153,6 +169,7 @@ impl World {
         let state = process.membership.state();
         self.touch(|slot| owner(&state, slot).is_some_and(|owner| owner.id == process.id));
         process.kill(&self.network);
+        self.moved.add(process.memory().moved());
         self.change(process.node, |node| node.process = None);
         self.tell(format!("{} is killed", process.id));
     }
@@ -185,7 +202,8 @@ impl World {
         if after.epoch == before.epoch {
             return;
         }
-        let forgets = effect != Effect::None || after.epoch > before.epoch + 1;
+        let has_left = before.standing == MemberStatus::Leaving;
+        let forgets = effect != Effect::None && !has_left || after.epoch > before.epoch + 1;
         let flushes = after.view.flush_generation > before.view.flush_generation;
         self.touch(|slot| {
             let (was, is) = (owner(&before, slot), owner(&after, slot));
@@ -268,12 +286,33 @@ impl World {
         log.violations.push(format!("at {:.3}: {what}", now.as_secs_f64()));
     }
 
+    /// Of all processes that are dead: items that they took over, and commands that waited for an item which came, which
+    /// was not there, or for which the source did not answer in time.
+    pub fn moved(&self) -> [u64; 4] {
+        let Moved { items, found, absent, failed } = &self.moved;
+        [items, found, absent, failed].map(|count| count.load(Ordering::Relaxed))
+    }
+
     pub fn events(&self) -> Vec<(Moment, String)> {
         self.log.lock().events.clone()
     }
 
     pub fn violations(&self) -> Vec<String> {
         self.log.lock().violations.clone()
+    }
+}
+
+impl Moved {
+    fn add(&self, stats: &Stats) {
+        let pairs = [
+            (&self.items, &stats.items_in),
+            (&self.found, &stats.takes_found),
+            (&self.absent, &stats.takes_absent),
+            (&self.failed, &stats.takes_failed),
+        ];
+        for (all, one) in pairs {
+            all.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 }
 

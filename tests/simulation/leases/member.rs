@@ -64,6 +64,7 @@ impl Process {
         let Part { membership, session, watch } = etcd::part(line, options, hooks, pings.clone());
         let memory = Memory::start(
             1,
+            0,
             store,
             ownership.clone(),
             membership.clone(),
