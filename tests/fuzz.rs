@@ -59,6 +59,7 @@ impl Case {
             item_size_max: random.pick(&[1 << 10, 64 << 10, 1 << 20]),
             evict: !random.one_in(4),
             cas: !random.one_in(8),
+            ..Options::default()
         };
         Self {
             input: corpus::input(random),

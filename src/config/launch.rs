@@ -173,6 +173,7 @@ impl Reader<'_> {
             item_size_max: item.unwrap_or(default.item_size_max),
             evict: !self.settings.switch("disable-evictions")?,
             cas: !self.settings.switch("disable-cas")?,
+            ..default
         };
         // memcached.c: "Cannot set item size limit higher than 1/2 of memory max."
         if options.item_size_max as u64 > options.budget_bytes / 2 {

@@ -11,10 +11,12 @@ pub struct Options {
     pub evict: bool,
     /// Whether items carry a CAS token (`-C` says no).
     pub cas: bool,
+    /// Decides in which order items lie, so that a simulation can be replayed; `None` is another one for each process.
+    pub hash_seed: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { budget_bytes: 64 << 20, item_size_max: 1 << 20, evict: true, cas: true }
+        Self { budget_bytes: 64 << 20, item_size_max: 1 << 20, evict: true, cas: true, hash_seed: None }
     }
 }

@@ -63,7 +63,7 @@ impl Shards {
 
     /// So many; a power of two.
     pub(super) fn with_count(options: &Options, clock: Clock, events: Events, count: usize) -> Self {
-        let hash = KeyHash::default();
+        let hash = KeyHash::new(options.hash_seed);
         let shard_bytes = options.budget_bytes / count as u64;
         let pool = Arc::new(Pool::new(segment_bytes(shard_bytes)));
         let segment_bytes = pool.segment_bytes();

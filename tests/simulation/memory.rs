@@ -57,9 +57,10 @@ pub enum Executed {
     Loads(oneshot::Receiver<Answer>),
 }
 
-/// A store that holds nothing, and what decides which of its slots count.
-pub fn empty() -> (Arc<Store>, Arc<Ownership>) {
-    let options = store::Options { budget_bytes: 8 << 20, ..store::Options::default() };
+/// A store that holds nothing, and what decides which of its slots count. Items lie there as the seed says.
+pub fn empty(seed: u64) -> (Arc<Store>, Arc<Ownership>) {
+    let hash_seed = Some(seed);
+    let options = store::Options { budget_bytes: 8 << 20, hash_seed, ..store::Options::default() };
     let store = Arc::new(Store::new(&options, Clock::manual(BEGINNING), Events::default()));
     let ownership = Ownership::new(store.clone());
     (store, ownership)

@@ -44,7 +44,7 @@ impl Process {
         network: &Network,
     ) -> Arc<Self> {
         let id = name(node);
-        let (store, ownership) = memory::empty();
+        let (store, ownership) = memory::empty(number);
         let me = Member {
             id: id.clone(),
             incarnation: 0,

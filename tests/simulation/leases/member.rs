@@ -43,7 +43,7 @@ impl Process {
     pub fn start(world: &Arc<World>, node: usize) -> Arc<Self> {
         let id = name(node);
         let (dead, freezer) = (CancellationToken::new(), Freezer::new());
-        let (store, ownership) = memory::empty();
+        let (store, ownership) = memory::empty(node as u64);
         let options = Options {
             cluster: "simulation".to_owned(),
             endpoints: vec!["one".to_owned(), "another".to_owned()],
