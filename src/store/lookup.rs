@@ -12,8 +12,8 @@ pub(super) struct Lookup<'a> {
     pub(super) hash: u64,
 }
 
-/// Hashes keys with a seed, most often one of this process. Of the bits of a hash the lowest 16 choose the shard, the next 16 the piece of
-/// its index, and the others the bucket and what tells one key from another there.
+/// Hashes keys with a seed, most often one of this process. Of the bits of a hash the lowest 16 choose the shard, the next
+/// 16 the piece of its index, and the others the bucket and what tells one key from another there.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KeyHash(SeedableRandomState);
 

@@ -72,8 +72,7 @@ impl Memory {
     pub fn start(
         threads: usize,
         bytes_per_second: u64,
-        store: Arc<Store>,
-        ownership: Arc<Ownership>,
+        (store, ownership): (Arc<Store>, Arc<Ownership>),
         membership: Membership,
         groups: Option<Groups>,
         network: &Network,

@@ -58,8 +58,7 @@ impl Process {
         let memory = Memory::start(
             threads,
             bytes_per_second,
-            store,
-            ownership.clone(),
+            (store, ownership.clone()),
             membership.clone(),
             groups,
             network,

@@ -65,8 +65,7 @@ impl Process {
         let memory = Memory::start(
             1,
             0,
-            store,
-            ownership.clone(),
+            (store, ownership.clone()),
             membership.clone(),
             None,
             &world.network,
