@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +12,7 @@ use crate::support::child::program;
 use crate::support::python::yaml;
 use crate::support::run;
 use crate::support::server::Server;
+use crate::support::site::Site;
 
 /// Where clients and other nodes reach a node inside the network.
 const CLIENTS: &str = "11211";
@@ -105,9 +105,7 @@ fn the_health_check_tells_whether_clients_may_be_sent_there() {
         asked.expect("it starts").success()
     };
     assert!(ask(server.http().addr.port()));
-    let closed =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    assert!(!ask(closed.port()));
+    assert!(!ask(Site::localhost().free_port()));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! they are waited for.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -142,10 +141,4 @@ pub fn program(name: &str, elsewhere: &[PathBuf], package: &str) -> PathBuf {
     let mut dirs = std::env::split_paths(&path).chain(elsewhere.iter().cloned());
     dirs.find_map(|dir| Some(dir.join(name)).filter(|file| file.is_file()))
         .unwrap_or_else(|| panic!("there is no `{name}`; install it: apt-get install {package}"))
-}
-
-/// A port of 127.0.0.1 that nobody listens on now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
-use crate::support::database::{ATTEMPTS, Home, free_port, printed, program};
+use crate::support::database::{ATTEMPTS, Home, printed, program};
+use crate::support::site::Site;
 
 const PACKAGE: &str = "mariadb-server";
 const USER: &str = "filbert";
@@ -99,7 +100,7 @@ impl Drop for MariaDb {
 
 fn start(home: &Home, port: Option<u16>) -> (Child, u16) {
     for _ in 0..ATTEMPTS {
-        let port = port.unwrap_or_else(free_port);
+        let port = port.unwrap_or_else(|| Site::localhost().free_port());
         let mut command = home.command(&server_program("mariadbd"));
         command.arg("--no-defaults").arg(format!("--datadir={}", home.path("data").display()));
         command.arg(format!("--socket={}", socket(home).display()));

@@ -9,7 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::database::{ATTEMPTS, Home, await_end, free_port, printed, program};
+use crate::support::database::{ATTEMPTS, Home, await_end, printed, program};
+use crate::support::site::Site;
 
 const PACKAGE: &str = "postgresql";
 const USER: &str = "filbert";
@@ -102,7 +103,7 @@ impl Drop for Postgres {
 
 fn start(home: &Home, port: Option<u16>) -> (Child, u16) {
     for _ in 0..ATTEMPTS {
-        let port = port.unwrap_or_else(free_port);
+        let port = port.unwrap_or_else(|| Site::localhost().free_port());
         let mut command = home.command(&server_program("postgres"));
         command.arg("-D").arg(home.path("data")).arg("-k").arg(home.path(""));
         command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 use super::child::{self, program};
 use super::netns::Namespace;
+
+/// Below those that Linux gives to clients and for port 0 (`ip_local_port_range`), above what servers have by default.
+const PORTS: Range<u32> = 12_000..32_000;
 
 /// An address that no other test's processes listen at, so that a port of it stays free while a process restarts.
 #[derive(Clone, Debug)]
@@ -61,10 +65,21 @@ impl Site {
         command
     }
 
-    /// A port that nobody listens on now.
+    /// A port that nobody listens on now, and that nobody else is given: not by this process, and not by the kernel for
+    /// port 0 or for a client.
     pub fn free_port(&self) -> u16 {
-        let listener = self.within(|| TcpListener::bind((self.ip, 0))).expect("a port is free");
-        listener.local_addr().expect("it is bound").port()
+        static GIVEN: AtomicU32 = AtomicU32::new(0);
+        let ports = PORTS.end - PORTS.start;
+        // Processes share 127.0.0.1: each begins elsewhere.
+        let first = process::id().wrapping_mul(997);
+        for _ in 0..ports {
+            let number = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+            let port = u16::try_from(PORTS.start + number % ports).expect("it is below the kernel's");
+            if self.within(|| TcpListener::bind((self.ip, port))).is_ok() {
+                return port;
+            }
+        }
+        panic!("no port of {PORTS:?} is free at {}", self.ip)
     }
 
     /// A client's connection to a port here.
