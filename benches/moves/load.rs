@@ -1,72 +1,63 @@
 //! Clients that look aside, and what they see.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use crate::KEYS;
+use crate::support::Result;
+use crate::support::client::Client;
 
 pub const VALUE_BYTES: usize = 500;
 const CLIENTS: usize = 4;
 
-/// How long a reply may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Keys that are set at once.
+const BATCH: usize = 1_000;
 
 /// A client rests between its requests: the machine is shared with the nodes.
 const PAUSE: Duration = Duration::from_micros(200);
 
-pub struct Client {
-    pub stream: TcpStream,
-    input: BufReader<TcpStream>,
+/// The value of every key.
+static VALUE: [u8; VALUE_BYTES] = [b'x'; VALUE_BYTES];
+
+/// Sets so many keys.
+pub fn fill(addr: SocketAddr, keys: usize) -> Result<()> {
+    let mut client = Client::connect("a node", addr)?;
+    for first in (0..keys).step_by(BATCH) {
+        let batch = first..(first + BATCH).min(keys);
+        batch.clone().for_each(|key| client.put_set(&name(key), &VALUE));
+        client.send()?;
+        batch.into_iter().try_for_each(|_| stored(&mut client))?;
+    }
+    Ok(())
 }
 
-impl Client {
-    pub fn connect(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(addr)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { input: BufReader::new(stream.try_clone()?), stream })
-    }
-
-    pub fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        match self.input.read_line(&mut line)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(line.trim_end().to_owned()),
-        }
-    }
-
-    /// Whether it is there.
-    fn get(&mut self, key: usize) -> io::Result<bool> {
-        self.stream.write_all(format!("get key-{key}\r\n").as_bytes())?;
-        let line = self.line()?;
-        let Some(bytes) = line.strip_prefix("VALUE ").and_then(|rest| rest.rsplit(' ').next()) else {
-            return if line == "END" { Ok(false) } else { Err(io::Error::other(line)) };
-        };
-        let bytes: usize = bytes.parse().map_err(io::Error::other)?;
-        let mut rest = vec![0; bytes + b"\r\nEND\r\n".len()];
-        self.input.read_exact(&mut rest)?;
-        Ok(true)
-    }
-
-    fn set(&mut self, key: usize) -> io::Result<()> {
-        self.stream.write_all(&set(key))?;
-        match self.line()? {
-            line if line == "STORED" => Ok(()),
-            line => Err(io::Error::other(line)),
-        }
-    }
+fn name(key: usize) -> Vec<u8> {
+    format!("key-{key}").into_bytes()
 }
 
-/// The command that sets a key.
-pub fn set(key: usize) -> Vec<u8> {
-    let mut command = format!("set key-{key} 0 0 {VALUE_BYTES}\r\n").into_bytes();
-    command.resize(command.len() + VALUE_BYTES, b'x');
-    command.extend(b"\r\n");
-    command
+fn stored(client: &mut Client) -> Result<()> {
+    if client.read_set()? { Ok(()) } else { Err("a value was not stored".into()) }
+}
+
+/// Asks for a key, and sets it where it is missing; whether it was there.
+fn look_aside(client: &mut Client, key: usize) -> Result<bool> {
+    let keys = [name(key)];
+    client.put_gets(&keys);
+    client.send()?;
+    let mut is_there = false;
+    client.read_gets(&keys, |_, value| {
+        is_there = true;
+        *value == VALUE
+    })?;
+    if !is_there {
+        client.put_set(&keys[0], &VALUE);
+        client.send()?;
+        stored(client)?;
+    }
+    Ok(is_there)
 }
 
 /// What clients see, second by second.
@@ -148,7 +139,7 @@ fn ask(
             none => {
                 turn += 1;
                 let node = turn % addrs.len();
-                if let (true, Ok(client)) = (node != avoided, Client::connect(addrs[node])) {
+                if let (true, Ok(client)) = (node != avoided, Client::connect("a node", addrs[node])) {
                     *none = Some((node, client));
                 }
                 continue;
@@ -156,8 +147,7 @@ fn ask(
         };
         let key = zipf.partition_point(|sum| *sum < random.f64());
         let asked = Instant::now();
-        let hit =
-            client.get(key).and_then(|hit| if hit { Ok(true) } else { client.set(key).map(|()| false) });
+        let hit = look_aside(client, key);
         let second = began.elapsed().as_secs() as usize;
         seen.seconds.resize_with(seen.seconds.len().max(second + 1), Default::default);
         match hit {

@@ -3,45 +3,34 @@
 //!
 //! Nodes and an etcd on this machine, under a look-aside load: 100,000 keys by Zipf with exponent 1, values of 500 bytes, each
 //! client asks for one key at a time and sets what it misses. Clients leave a node before it is stopped, as a load balancer
-//! has them do. Then a gigabyte moves from one node to another, without a limit and at the default rate.
+//! has them do. Then a gigabyte moves from one node to another, without a limit and at two rates.
 //!
 //! `--filbert PATH` measures another program, `--quick` takes a fifth of the time.
 
 mod load;
+#[allow(dead_code)] // This is no comparison.
+#[path = "../support/mod.rs"]
+mod support;
 
-/// What starts etcd and servers in the tests.
-#[allow(dead_code, unused_imports)]
-#[path = "../../tests/support"]
-mod support {
-    mod child;
-    pub mod etcd;
-    mod netns;
-    pub mod server_process;
-    mod shown;
-    pub mod site;
-}
-
-use std::error::Error;
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::load::{Client, Load, VALUE_BYTES, p99, set};
-use crate::support::etcd::Etcd;
-use crate::support::server_process::{self, ServerProcess};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::load::{Load, VALUE_BYTES, fill, p99};
+use crate::support::Result;
+use crate::support::server::ask;
+use crate::support::started::etcd::Etcd;
+use crate::support::started::server_process::{self, ServerProcess};
+use crate::support::started::site::Site;
 
 /// Keys that clients ask for.
 const KEYS: usize = 100_000;
 
-/// Items of the gigabyte, and how many are set at once.
+/// Items of the gigabyte.
 const ITEMS: usize = 2_000_000;
-const BATCH: usize = 1_000;
 
 /// How long clients are watched while nothing moves.
 const REST: Duration = Duration::from_secs(6);
@@ -71,20 +60,21 @@ struct Node {
 
 impl Node {
     fn new(etcd: &str, cluster: &str, id: usize, more: &[&str]) -> Self {
-        let (port, peer) = (free_port(), free_port());
+        let site = Site::loopback();
+        let (ip, port) = (site.ip, site.free_port());
         let own = [
             ("--etcd-endpoints", etcd.to_owned()),
             ("--cluster", cluster.to_owned()),
             ("--node-id", format!("node-{id}")),
-            ("--peer-listen", format!("127.0.0.1:{peer}")),
-            ("-l", "127.0.0.1".to_owned()),
+            ("--peer-listen", format!("{ip}:{}", site.free_port())),
+            ("-l", ip.to_string()),
             ("-p", port.to_string()),
             ("-t", "2".to_owned()),
         ];
         let mut args: Vec<String> =
             own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         args.extend(more.iter().map(|&arg| arg.to_owned()));
-        Self { args, addr: (Ipv4Addr::LOCALHOST, port).into(), process: None }
+        Self { args, addr: (ip, port).into(), process: None }
     }
 
     fn start(&mut self, filbert: &Path) -> Result<()> {
@@ -104,17 +94,7 @@ impl Node {
     }
 
     fn stat(&self, command: &str, name: &str) -> Result<String> {
-        let mut client = Client::connect(self.addr)?;
-        client.stream.write_all(format!("{command}\r\n").as_bytes())?;
-        let mut found = String::new();
-        loop {
-            let line = client.line()?;
-            match line.strip_prefix("STAT ").and_then(|rest| rest.strip_prefix(name)?.strip_prefix(' ')) {
-                Some(value) => found = value.to_owned(),
-                None if line == "END" => return Ok(found),
-                None => {}
-            }
-        }
+        Ok(ask(self.addr, command, &format!("STAT {name} "))?.unwrap_or_default())
     }
 }
 
@@ -122,7 +102,7 @@ impl Node {
 fn settle(nodes: &[Node], members: usize) -> Result<()> {
     let began = Instant::now();
     let is_settled = |node: &Node| -> Result<bool> {
-        let is = |name, wanted: &str| Ok::<_, Box<dyn Error>>(node.stat("stats ring", name)? == wanted);
+        let is = |name, wanted: &str| node.stat("stats ring", name).map(|value| value == wanted);
         Ok(is("members", &members.to_string())?
             && is("settled", "yes")?
             && is("move_slots_in", "0")?
@@ -137,12 +117,6 @@ fn settle(nodes: &[Node], members: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A port that nobody listened on a moment ago.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// Three nodes become four and three again, and all are restarted one by one.
@@ -236,22 +210,5 @@ fn gigabyte(filbert: &Path, etcd: &str, rate: &str, items: usize) -> Result<()> 
         );
     }
     println!("  {} errors", seen.errors.len());
-    Ok(())
-}
-
-/// Sets so many keys.
-fn fill(addr: SocketAddr, keys: usize) -> Result<()> {
-    let mut client = Client::connect(addr)?;
-    for first in (0..keys).step_by(BATCH) {
-        let batch = first..(first + BATCH).min(keys);
-        let commands: Vec<u8> = batch.clone().flat_map(set).collect();
-        client.stream.write_all(&commands)?;
-        for _ in batch {
-            let line = client.line()?;
-            if line != "STORED" {
-                return Err(line.into());
-            }
-        }
-    }
     Ok(())
 }

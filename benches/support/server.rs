@@ -88,20 +88,25 @@ impl Server {
         })
     }
 
-    /// Sends a command on a connection of its own; returns the rest of the reply line that begins with `prefix`.
+    /// See [`ask`].
     pub fn ask(&self, command: &str, prefix: &str) -> io::Result<Option<String>> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(REPLY_DEADLINE))?;
-        stream.write_all(format!("{command}\r\n").as_bytes())?;
-        for line in BufReader::new(stream).lines() {
-            let line = line?;
-            if let Some(rest) = line.strip_prefix(prefix) {
-                return Ok(Some(rest.to_owned()));
-            }
-            if line == "END" || line.contains("ERROR") {
-                break;
-            }
-        }
-        Ok(None)
+        ask(self.address, command, prefix)
     }
+}
+
+/// Sends a command on a connection of its own; returns the rest of the reply line that begins with `prefix`.
+pub fn ask(address: SocketAddr, command: &str, prefix: &str) -> io::Result<Option<String>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(REPLY_DEADLINE))?;
+    stream.write_all(format!("{command}\r\n").as_bytes())?;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        if let Some(rest) = line.strip_prefix(prefix) {
+            return Ok(Some(rest.to_owned()));
+        }
+        if line == "END" || line.contains("ERROR") {
+            break;
+        }
+    }
+    Ok(None)
 }
