@@ -5,6 +5,6 @@ mod convert;
 mod encoded;
 mod generated;
 
-pub use convert::{Clocked, Malformed, command, outcome, view};
+pub use convert::{Clocked, Malformed, command, item, item_view, outcome, view};
 pub use encoded::{EncodedOp, OpRef, Projection, pack, put_kind, put_message, put_outcome, take_outcome};
 pub use generated::*;

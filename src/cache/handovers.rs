@@ -78,11 +78,12 @@ impl Handovers {
         let mut next = Self::default();
         let come = old.owners.members().iter().map(|member| Source::new(member, new.epoch).under(new));
         let come: Vec<_> = come.map(|source| next.incoming.add(source)).collect();
-        let stay = before.incoming.parties.iter().map(|(source, _)| source.under(new));
+        let stay =
+            before.incoming.parties.iter().map(|(source, slots)| source.under(new).filter(|_| *slots > 0));
         let stay: Vec<_> = stay.map(|source| next.incoming.add(source)).collect();
         let go = new.owners.members().iter().map(|member| Some(Taker::new(member, new.epoch)));
         let go: Vec<_> = go.map(|taker| next.outgoing.add(taker)).collect();
-        let went = before.outgoing.parties.iter().map(|(taker, _)| Some(taker.clone()));
+        let went = before.outgoing.parties.iter().map(|(taker, slots)| (*slots > 0).then(|| taker.clone()));
         let went: Vec<_> = went.map(|taker| next.outgoing.add(taker)).collect();
         for slot in 0..=u16::MAX {
             let (owner, owner_before) = (new.owners.index(slot), old.owners.index(slot));

@@ -127,11 +127,8 @@ impl Ownership {
         let Some(mut next) = next(&routing) else { return };
         next.version = routing.version + 1;
         let next = Arc::new(next);
-        let same_handovers = match (&next.handovers, &routing.handovers) {
-            (Some(next), Some(before)) => Arc::ptr_eq(next, before),
-            (next, before) => next.is_none() && before.is_none(),
-        };
-        if !Arc::ptr_eq(&next.places, &routing.places) || !same_handovers {
+        let handovers = |routing: &Routing| routing.handovers.as_ref().map(Arc::as_ptr);
+        if !Arc::ptr_eq(&next.places, &routing.places) || handovers(&next) != handovers(&routing) {
             // Before anything is written by it, or a sweep might take that for another one's.
             self.store.set_min_generations(Some(next.clone()));
         }

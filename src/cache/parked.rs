@@ -55,7 +55,8 @@ pub(super) async fn run(
     }
 }
 
-async fn until(moment: Option<Instant>) {
+/// Returns at a moment; never without one.
+pub(super) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => pending().await,

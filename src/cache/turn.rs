@@ -164,6 +164,17 @@ impl<'a> Turn<'a> {
     /// Takes a command on this key for executed here, with the generation from which on items under it count.
     #[inline]
     fn admit(&mut self, key: &[u8]) -> Result<(), NotHere> {
+        self.admit_if(key, false)
+    }
+
+    /// The same, for what follows a command on this key that was executed here.
+    fn admit_again(&mut self, key: &[u8]) -> Result<(), NotHere> {
+        self.admit_if(key, true)
+    }
+
+    /// The same; `is_settled` says that nothing lies under the key elsewhere.
+    #[inline]
+    fn admit_if(&mut self, key: &[u8], is_settled: bool) -> Result<(), NotHere> {
         let Some(hold) = &mut self.hold else { return Ok(()) };
         match hold.routing.place(key) {
             Place::Here { min_generation } if hold.serves => {
@@ -173,7 +184,10 @@ impl<'a> Turn<'a> {
             }
             Place::Warming { min_generation } if hold.serves => {
                 let caller = Caller { min_generation: Some(min_generation), ..self.caller };
-                if !hold.is_settled && !hold.clustered.context().moves.is_settled(self.store, &caller, key) {
+                let is_settled = is_settled
+                    || hold.is_settled
+                    || hold.clustered.context().moves.is_settled(self.store, &caller, key);
+                if !is_settled {
                     return Err(NotHere::At(Place::Warming { min_generation }));
                 }
                 hold.executed = true;
@@ -184,16 +198,6 @@ impl<'a> Turn<'a> {
             Place::Nowhere => Err(NotHere::Unavailable(Unavailable::NoOwner)),
             place @ (Place::Member(_) | Place::Pending) => Err(NotHere::At(place)),
         }
-    }
-
-    /// The same, for what follows a command on this key that was executed here.
-    fn admit_again(&mut self, key: &[u8]) -> Result<(), NotHere> {
-        let was_settled = self.hold.as_mut().map(|hold| std::mem::replace(&mut hold.is_settled, true));
-        let admitted = self.admit(key);
-        if let (Some(hold), Some(was_settled)) = (&mut self.hold, was_settled) {
-            hold.is_settled = was_settled;
-        }
-        admitted
     }
 
     /// Ends the turn.

@@ -214,7 +214,8 @@ pub(super) fn parts<'a>(id: u64, outcome: &Outcome<'a>) -> (pb::Outcome, &'a [u8
     (message, value)
 }
 
-fn item(view: &ItemView<'_>) -> pb::Item {
+/// An item as it travels, without its key and its value.
+pub fn item(view: &ItemView<'_>) -> pb::Item {
     pb::Item {
         value: Bytes::new(),
         value_len: view.value_len as u64,
@@ -227,28 +228,30 @@ fn item(view: &ItemView<'_>) -> pb::Item {
     }
 }
 
+/// An item of a message, borrowed from it and from its key.
+pub fn item_view<'a>(item: &'a pb::Item, key: &'a [u8]) -> ItemView<'a> {
+    ItemView {
+        key,
+        value: &item.value,
+        // Its memory is that of the whole message.
+        shared: None,
+        value_len: item.value_len as usize,
+        flags: item.flags,
+        cas: item.cas,
+        ttl_seconds: item.ttl_seconds,
+        idle_seconds: item.idle_seconds,
+        fetched: item.fetched,
+        key_binary: item.key_binary,
+        loaded: false,
+    }
+}
+
 /// The outcome of a message, borrowed from it and from the key that was asked for; `None` when
 /// the operation was not executed.
 pub fn view<'a>(message: &'a pb::Outcome, key: &'a [u8]) -> Option<Outcome<'a>> {
     use pb::outcome::Kind;
 
-    let item = || {
-        let item = message.item.as_ref()?;
-        Some(ItemView {
-            key,
-            value: &item.value,
-            // Its memory is that of the whole message.
-            shared: None,
-            value_len: item.value_len as usize,
-            flags: item.flags,
-            cas: item.cas,
-            ttl_seconds: item.ttl_seconds,
-            idle_seconds: item.idle_seconds,
-            fetched: item.fetched,
-            key_binary: item.key_binary,
-            loaded: false,
-        })
-    };
+    let item = || Some(item_view(message.item.as_ref()?, key));
     Some(match message.kind() {
         Kind::Unspecified | Kind::WrongOwner | Kind::Unavailable | Kind::Loading => return None,
         Kind::Found => Outcome::Found(Found {

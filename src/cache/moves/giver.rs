@@ -85,15 +85,9 @@ fn moved(moving: &MovingItem<'_>) -> pb::MovedItem {
     let MovingItem { item, stale, win_sent, uses, .. } = *moving;
     pb::MovedItem {
         key: Bytes::copy_from_slice(item.key),
-        value: Bytes::copy_from_slice(item.value),
-        flags: item.flags,
-        cas: item.cas,
-        ttl_seconds: item.ttl_seconds,
-        idle_seconds: item.idle_seconds,
+        item: Some(pb::Item { value: Bytes::copy_from_slice(item.value), ..pb::item(&item) }),
         stale,
         win_sent,
-        fetched: item.fetched,
-        key_binary: item.key_binary,
         loaded: item.loaded,
         uses: uses.into(),
     }

@@ -1,13 +1,14 @@
 //! Takes over what lies under the keys of this node's new slots: first what commands wait for, and meanwhile all the rest.
 
-use std::future::{pending, poll_fn};
+use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::cache::clustered::Clustered;
@@ -15,13 +16,16 @@ use crate::cache::handovers::Source;
 use crate::cache::moves::pace::Pace;
 use crate::cache::moves::session::{News, Session};
 use crate::cache::moves::stats::{add, seconds_left};
+use crate::cache::moves::walk::item_bytes;
 use crate::cache::moves::{Waiting, hash};
+use crate::cache::parked::until;
 use crate::cache::routing::{Place, Routing};
 use crate::cluster::view::slot;
 use crate::command::Unavailable;
 use crate::item::{Exptime, ItemView};
 use crate::pb;
-use crate::store::{Arrival, Caller, MovingItem};
+use crate::peer::PendingOp;
+use crate::store::{Arrival, Caller, Generation, MovingItem};
 
 /// Commands that come in at once, at most.
 const BURST: usize = 256;
@@ -53,7 +57,7 @@ pub async fn run(clustered: Arc<Clustered>, mut queue: mpsc::Receiver<Waiting>, 
         let (version, wakes_at) = (mover.version, mover.wakes_at());
         tokio::select! {
             biased;
-            routing = routing_watch.wait_for(|routing| routing.version > version) => mover.follow(&routing),
+            _ = routing_watch.wait_for(|routing| routing.version > version) => {}
             (place, news) = poll_fn(|cx| mover.poll(cx)) => mover.take_in(place, news),
             len = queue.recv_many(&mut come, BURST) => if len == 0 {
                 break;
@@ -71,13 +75,6 @@ pub async fn run(clustered: Arc<Clustered>, mut queue: mpsc::Receiver<Waiting>, 
         mover.follow(&routing);
         come.drain(..).for_each(|waiting| mover.admit(&routing, waiting));
         mover.look_round();
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
     }
 }
 
@@ -181,29 +178,27 @@ impl Mover {
         {
             // Held meanwhile: the slots are this node's, and still come from there.
             let routing = self.clustered.routing_handle().hold();
-            for item in &reply.items {
-                let slot = slot(&item.key);
+            for moved in &reply.items {
+                let slot = slot(&moved.key);
                 let source = routing.handovers().and_then(|all| all.source(slot));
                 let is_ours = source.is_some_and(|source| source.is(&session.source));
-                if !is_ours || session.is_forsaken(hash(&item.key)) {
+                if !is_ours || session.is_forsaken(hash(&moved.key)) {
                     continue;
                 }
                 let min_generation = routing.min_generation_of(slot);
+                let Some(moving) = moving(moved, min_generation) else { continue };
                 let caller = Caller { min_generation: Some(min_generation), ..caller };
-                let arrival = store.receive(&caller, &moving(item, min_generation));
-                stored += usize::from(arrival == Arrival::Stored);
-                bytes += item.key.len() + item.value.len();
-                coldest = coldest.max(item.idle_seconds);
+                stored += usize::from(store.receive(&caller, &moving) == Arrival::Stored);
+                bytes += item_bytes(&moving);
+                coldest = coldest.max(moving.item.idle_seconds);
             }
         }
         session.items += stored as u64;
         session.bytes += bytes as u64;
         add(&stats.items_in, stored);
         add(&stats.bytes_in, bytes);
-        let found = waited
-            .iter()
-            .filter(|waiting| reply.items.iter().any(|item| item.key == waiting.op.operation().key()));
-        let found = found.count();
+        let came: HashSet<&[u8]> = reply.items.iter().map(|item| &*item.key).collect();
+        let found = waited.iter().filter(|waiting| came.contains(waiting.op.operation().key())).count();
         add(&stats.takes_found, found);
         add(&stats.takes_absent, waited.len() - found);
         if waited.is_empty() {
@@ -219,29 +214,30 @@ impl Mover {
     /// Executes a command that has waited; nothing lies under its key at that source any more.
     fn execute(&self, waiting: Waiting, source: Option<&Source>) {
         let Waiting { op, slot } = waiting;
+        self.execute_op(op, slot, source);
+        self.clustered.context().moves.ended(slot);
+    }
+
+    fn execute_op(&self, op: PendingOp, slot: u16, source: Option<&Source>) {
         let now = Instant::now();
         if op.deadline <= now {
-            op.answer(Err(Unavailable::Unreachable));
-        } else {
-            let mut turn = self.clustered.begin(self.clustered.context().store.clock().now(), 0);
-            let present = turn.routing().and_then(|routing| routing.handovers()?.source(slot));
-            if let (Some(present), Some(source)) = (present, source)
-                && present.is(source)
-            {
-                turn.settle();
-            }
-            turn.expire_at(StdInstant::now() + op.deadline.saturating_duration_since(now));
-            if let Some(op) = self.clustered.execute_in(turn, op) {
-                // Its slot has gone meanwhile.
-                if op.for_peer {
-                    op.answer(Err(Unavailable::Moved));
-                    return self.clustered.context().moves.ended(slot);
-                }
-                let routing = self.clustered.routing_handle().hold().clone();
-                self.clustered.send(&routing, Place::Pending, op);
-            }
+            return op.answer(Err(Unavailable::Unreachable));
         }
-        self.clustered.context().moves.ended(slot);
+        let mut turn = self.clustered.begin(self.clustered.context().store.clock().now(), 0);
+        let present = turn.routing().and_then(|routing| routing.handovers()?.source(slot));
+        if let (Some(present), Some(source)) = (present, source)
+            && present.is(source)
+        {
+            turn.settle();
+        }
+        turn.expire_at(StdInstant::now() + op.deadline.saturating_duration_since(now));
+        let Some(op) = self.clustered.execute_in(turn, op) else { return };
+        // Its slot has gone meanwhile.
+        if op.for_peer {
+            return op.answer(Err(Unavailable::Moved));
+        }
+        let routing = self.clustered.routing_handle().hold().clone();
+        self.clustered.send(&routing, Place::Pending, op);
     }
 
     /// Nothing is known of what lies under a command's key at its source. Whoever reads is told that, which is a miss; whoever
@@ -271,10 +267,8 @@ impl Mover {
                 self.try_again(place, "no answer");
             }
         }
-        let gone = self.clustered.context().membership.timing().lease_ttl() * TAKER_LEASES;
-        for taker in self.clustered.context().moves.gone(now, gone) {
-            warn!(to = taker.id, "what was not taken over from here is dropped: nobody comes for it");
-            self.clustered.context().ownership.end_taker(&taker);
+        if self.has_takers {
+            self.end_absent_takers(now);
         }
         let nothing = (0, 0);
         let batch = if self.pace.free_at() <= now { self.pace.batch() } else { nothing };
@@ -288,6 +282,14 @@ impl Mover {
         stats.items_left.store(sum(|session| session.items_left), Ordering::Relaxed);
         stats.bytes_left.store(bytes_left, Ordering::Relaxed);
         stats.seconds_left.store(seconds_left(bytes_left, bytes, took), Ordering::Relaxed);
+    }
+
+    fn end_absent_takers(&self, now: Instant) {
+        let context = self.clustered.context();
+        for taker in context.moves.gone(now, context.membership.timing().lease_ttl() * TAKER_LEASES) {
+            warn!(to = taker.id, "what was not taken over from here is dropped: nobody comes for it");
+            context.ownership.end_taker(&taker);
+        }
     }
 
     fn try_again(&mut self, place: usize, why: &str) {
@@ -312,24 +314,13 @@ impl Mover {
     }
 }
 
-fn moving(item: &pb::MovedItem, generation: crate::store::Generation) -> MovingItem<'_> {
-    MovingItem {
-        item: ItemView {
-            key: &item.key,
-            value: &item.value,
-            shared: None,
-            value_len: item.value.len(),
-            flags: item.flags,
-            cas: item.cas,
-            ttl_seconds: item.ttl_seconds,
-            idle_seconds: item.idle_seconds,
-            fetched: item.fetched,
-            key_binary: item.key_binary,
-            loaded: item.loaded,
-        },
-        stale: item.stale,
-        win_sent: item.win_sent,
-        uses: item.uses.min(u32::from(u8::MAX)) as u8,
+fn moving(moved: &pb::MovedItem, generation: Generation) -> Option<MovingItem<'_>> {
+    let item = moved.item.as_ref()?;
+    Some(MovingItem {
+        item: ItemView { loaded: moved.loaded, ..pb::item_view(item, &moved.key) },
+        stale: moved.stale,
+        win_sent: moved.win_sent,
+        uses: moved.uses.min(u32::from(u8::MAX)) as u8,
         generation,
-    }
+    })
 }
