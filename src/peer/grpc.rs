@@ -2,12 +2,14 @@
 //! thread's work stays in it.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::timeout;
-use tokio_stream::StreamExt as _;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::view::Member;
@@ -104,10 +106,7 @@ impl Grpc {
                 }
             }
         };
-        let mut client = PeerClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(client.load(request).await?.into_inner().outcome.unwrap_or_default())
+        Ok(client(channel).load(request).await?.into_inner().outcome.unwrap_or_default())
     }
 
     async fn call_flush_prefix(
@@ -121,31 +120,35 @@ impl Grpc {
     }
 
     async fn ask_for_items(self, to: Member, requests: MoveRequests) -> Result<MoveStream, Error> {
-        let mut client = PeerClient::new(self.connect(&to).await?)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let mut client = client(self.connect(&to).await?);
         let response = client.move_items(requests).await?;
-        let replies = response.into_inner().map(move |message| {
-            // As in `forward`.
-            let _ = &client;
-            message.map_err(Error::from)
-        });
-        Ok(Box::pin(replies))
+        Ok(answers(client, response.into_inner()))
     }
 
     async fn forward(self, to: Member, batches: Batches) -> Result<OutcomeStream, Error> {
-        let channel = self.connect(&to).await?;
-        let mut client = PeerClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let mut client = client(self.connect(&to).await?);
         let response = client.forward(batches).await?;
-        let outcomes = response.into_inner().map(move |message| {
-            // The connection lives as long as somebody holds the client.
-            let _ = &client;
-            message.map_err(Error::from)
-        });
-        Ok(Box::pin(outcomes))
+        Ok(answers(client, response.into_inner()))
     }
+}
+
+/// For messages of every size.
+fn client(channel: Channel) -> PeerClient<Channel> {
+    PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The messages of a stream, on a connection of its own.
+fn answers<T: Send + 'static>(
+    client: PeerClient<Channel>,
+    stream: Streaming<T>,
+) -> Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>> {
+    Box::pin(stream.map(move |message| {
+        // The connection lives as long as somebody holds the client.
+        let _ = &client;
+        message.map_err(Error::from)
+    }))
 }
 
 impl Transport for Grpc {
