@@ -14,6 +14,7 @@ mod differential;
 mod fuzz;
 mod house;
 mod http;
+mod kubernetes;
 mod limits;
 mod local_cluster;
 mod logs;

@@ -5,7 +5,8 @@
 //! client asks for one key at a time and sets what it misses. Clients leave a node before it is stopped, as a load balancer
 //! has them do. Then a gigabyte moves from one node to another, without a limit and at two rates.
 //!
-//! `--filbert PATH` measures another program, `--quick` takes a fifth of the time.
+//! `--filbert PATH` measures another program, `--quick` takes a fifth of the time, `--rates 0,8m` moves the gigabyte
+//! alone, at these rates.
 
 mod load;
 #[allow(dead_code)] // This is no comparison.
@@ -44,8 +45,11 @@ fn main() -> Result<()> {
     let filbert = after("--filbert").map_or_else(|| env!("CARGO_BIN_EXE_filbert").into(), PathBuf::from);
     let scale = if args.iter().any(|arg| arg == "--quick") { 1 } else { 5 };
     let etcd = Etcd::start();
-    changes(&filbert, &etcd.endpoint(), scale)?;
-    for rate in ["0", "64m", "32m"] {
+    let rates = after("--rates");
+    if rates.is_none() {
+        changes(&filbert, &etcd.endpoint(), scale)?;
+    }
+    for rate in rates.map_or("0,64m,32m", String::as_str).split(',') {
         gigabyte(&filbert, &etcd.endpoint(), rate, ITEMS * scale / 5)?;
     }
     Ok(())

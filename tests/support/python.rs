@@ -65,7 +65,12 @@ pub fn assert_each_test_file_is_named(directory: &str, macro_: &str, rust: &str)
 ///
 /// As [`run`], and when the file is not YAML.
 pub fn yaml(path: &Path) -> serde_json::Value {
-    let program = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    documents(path)[0].take()
+}
+
+/// The same of a file of several documents, as a list.
+pub fn documents(path: &Path) -> serde_json::Value {
+    let program = "import json, sys, yaml; json.dump([*yaml.safe_load_all(open(sys.argv[1]))], sys.stdout)";
     let output =
         python().args(["-c", program]).arg(path).output().expect("the virtual environment's Python starts");
     assert!(output.status.success(), "{}: {}\n{}", path.display(), output.status, text(&output));
