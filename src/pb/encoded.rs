@@ -23,6 +23,8 @@ mod field {
     pub(super) const SET_VALUE: u32 = 2;
     pub(super) const OUTCOME_ITEM: u32 = 3;
     pub(super) const ITEM_VALUE: u32 = 1;
+    pub(super) const MOVED_ITEM_KEY: u32 = 1;
+    pub(super) const MOVED_ITEM_ITEM: u32 = 2;
 }
 
 /// Room for everything in an operation besides key and value, so that a buffer grows once.
@@ -216,15 +218,13 @@ pub fn put_outcome(id: u64, wanted: Projection, outcome: &Outcome<'_>, buffer: &
     let (mut message, value) = parts(id, outcome);
     let value = if wanted == Projection::Value { value } else { &[] };
     let item = message.item.take();
-    let item_len = item.as_ref().map(|item| item.encoded_len() + bytes_len(field::ITEM_VALUE, value));
-    let len = message.encoded_len() + item_len.map_or(0, |len| head_len(field::OUTCOME_ITEM, len) + len);
+    let len = message.encoded_len()
+        + item.as_ref().map_or(0, |item| item_len(field::OUTCOME_ITEM, item, value));
     buffer.reserve(value.len() + ROOM);
     encode_varint(len as u64, buffer);
     put(&message, buffer);
-    if let (Some(item), Some(len)) = (item, item_len) {
-        put_head(field::OUTCOME_ITEM, len, buffer);
-        put(&item, buffer);
-        put_bytes(field::ITEM_VALUE, value, buffer);
+    if let Some(item) = item {
+        put_item(field::OUTCOME_ITEM, &item, value, buffer);
     }
 }
 
@@ -247,6 +247,39 @@ pub fn put_kind(id: u64, kind: pb::outcome::Kind, buffer: &mut BytesMut) {
 /// There is none, or it is incomplete.
 pub fn take_outcome(outcomes: &mut Bytes) -> Result<pb::Outcome, Malformed> {
     Ok(pb::Outcome::decode_length_delimited(outcomes)?)
+}
+
+/// Writes an item as one of `MoveReply.items`, with this key and this value; the message has neither.
+pub fn put_moved(mut moved: pb::MovedItem, key: &[u8], value: &[u8], buffer: &mut BytesMut) {
+    let item = moved.item.take().unwrap_or_default();
+    let len = moved.encoded_len()
+        + bytes_len(field::MOVED_ITEM_KEY, key)
+        + item_len(field::MOVED_ITEM_ITEM, &item, value);
+    buffer.reserve(key.len() + value.len() + ROOM);
+    encode_varint(len as u64, buffer);
+    put(&moved, buffer);
+    put_bytes(field::MOVED_ITEM_KEY, key, buffer);
+    put_item(field::MOVED_ITEM_ITEM, &item, value, buffer);
+}
+
+/// The first of some `MoveReply.items`; it is removed from them.
+///
+/// # Errors
+/// There is none, or it is incomplete.
+pub fn take_moved(items: &mut Bytes) -> Result<pb::MovedItem, Malformed> {
+    Ok(pb::MovedItem::decode_length_delimited(items)?)
+}
+
+/// Writes an item as a field, with a value that it does not have yet.
+fn put_item(number: u32, item: &pb::Item, value: &[u8], buffer: &mut BytesMut) {
+    put_head(number, item.encoded_len() + bytes_len(field::ITEM_VALUE, value), buffer);
+    put(item, buffer);
+    put_bytes(field::ITEM_VALUE, value, buffer);
+}
+
+fn item_len(number: u32, item: &pb::Item, value: &[u8]) -> usize {
+    let len = item.encoded_len() + bytes_len(field::ITEM_VALUE, value);
+    head_len(number, len) + len
 }
 
 /// Writes a message into a buffer that grows.
@@ -329,10 +362,28 @@ mod tests {
         assert_eq!(came(Projection::Value, &found), Some((7, 5)));
     }
 
+    #[test]
+    fn an_item_that_moves_is_what_the_library_writes() {
+        let item = pb::Item { value_len: 5, cas: 7, ttl_seconds: Some(9), ..pb::Item::default() };
+        let moved = pb::MovedItem { stale: true, uses: 3, item: Some(item), ..pb::MovedItem::default() };
+        let mut buffer = BytesMut::new();
+        for key in ["first", "second"] {
+            put_moved(moved.clone(), key.as_bytes(), b"value", &mut buffer);
+        }
+        let mut items = buffer.freeze();
+        for key in ["first", "second"] {
+            let came = take_moved(&mut items).expect("whole");
+            let item = moved.item.clone().map(|item| pb::Item { value: "value".into(), ..item });
+            assert_eq!(came, pb::MovedItem { key: key.into(), item, ..moved.clone() });
+        }
+        assert!(items.is_empty() && take_moved(&mut items).is_err());
+    }
+
     proptest! {
         #[test]
         fn junk_is_refused_or_read_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = OpRef::take(&mut &bytes[..]);
+            let _ = take_moved(&mut bytes.clone().into());
             let _ = take_outcome(&mut bytes.into());
         }
 

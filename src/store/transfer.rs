@@ -30,24 +30,28 @@ impl Store {
     }
 
     /// Takes live items of one part of the memory out that were used `since` then: those for which `take`, to which each is shown,
-    /// says so. It ends with the first for which that breaks off. The keys of a slot of a cluster lie in all parts. No command is counted.
+    /// says so. It ends with the first for which that breaks off. Returns how many items were looked at. The keys of a slot of a
+    /// cluster lie in all parts. No command is counted.
     pub fn take_part(
         &self,
         caller: &Caller<'_>,
         part: usize,
         since: Seconds,
         mut take: impl FnMut(&MovingItem<'_>) -> ControlFlow<(), bool>,
-    ) {
+    ) -> usize {
+        let mut looked_at = 0;
         let (shard, piece) = self.shards.part(part);
         let mut table = self.shards.lock(shard);
         let before = Before::of(&table);
         let scan = ScanContext::new(&self.shards.shared, caller);
         table.take_out(piece, |key, facts, value, uses| {
+            looked_at += 1;
             if facts.accessed < since || scan.dead(key, facts).is_some() {
                 return ControlFlow::Continue(false);
             }
             take(&MovingItem::new(&scan.cx, key, facts, value, uses))
         });
         self.count(&mut table, &before);
+        looked_at
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 
 use crate::cache::clustered::Clustered;
 use crate::cache::handovers::Taker;
@@ -18,12 +18,14 @@ pub struct Giver {
     clustered: Arc<Clustered>,
     taker: Taker,
     walk: Walk,
+    /// What the items of an answer are written to. Its memory is used again once that has been sent.
+    buffer: BytesMut,
 }
 
 impl Giver {
     pub(in crate::cache) fn new(clustered: Arc<Clustered>, taker: Taker) -> Self {
         clustered.context().moves.note_stream(&taker, true);
-        Self { clustered, taker, walk: Walk::default() }
+        Self { clustered, taker, walk: Walk::default(), buffer: BytesMut::new() }
     }
 }
 
@@ -43,10 +45,12 @@ impl receive::Giver for Giver {
         let handovers = routing.handovers();
         let is_wanted = |slot: u16| handovers.is_some_and(|all| all.taker(slot) == Some(&self.taker));
         let caller = Caller::new(store.clock().now(), clustered.counters(), 0);
-        let (mut items, mut bytes) = (Vec::new(), 0);
+        let (mut items, mut bytes) = (0, 0);
+        let buffer = &mut self.buffer;
         let mut give = |moving: &MovingItem<'_>| {
+            items += 1;
             bytes += item_bytes(moving);
-            items.push(moved(moving));
+            pb::put_moved(moved(moving), moving.item.key, moving.item.value, buffer);
         };
         for key in &request.keys {
             let slot = slot(key);
@@ -65,14 +69,14 @@ impl receive::Giver for Giver {
             context.ownership.end_taker(&self.taker);
         }
         let stats = context.moves.stats();
-        add(&stats.items_out, items.len());
+        add(&stats.items_out, items);
         add(&stats.bytes_out, bytes);
         let Walk { items: items_left, bytes: bytes_left, .. } = &mut self.walk;
-        *items_left = items_left.saturating_sub(items.len() as u64);
+        *items_left = items_left.saturating_sub(items as u64);
         *bytes_left = bytes_left.saturating_sub(bytes as u64);
         pb::MoveReply {
             number: request.number,
-            items,
+            items: self.buffer.split().freeze(),
             is_over,
             items_left: *items_left,
             bytes_left: *bytes_left,
@@ -81,14 +85,15 @@ impl receive::Giver for Giver {
     }
 }
 
+/// All of it but its key and its value.
 fn moved(moving: &MovingItem<'_>) -> pb::MovedItem {
     let MovingItem { item, stale, win_sent, uses, .. } = *moving;
     pb::MovedItem {
-        key: Bytes::copy_from_slice(item.key),
-        item: Some(pb::Item { value: Bytes::copy_from_slice(item.value), ..pb::item(&item) }),
+        item: Some(pb::item(&item)),
         stale,
         win_sent,
         loaded: item.loaded,
         uses: uses.into(),
+        ..pb::MovedItem::default()
     }
 }

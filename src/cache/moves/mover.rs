@@ -175,10 +175,15 @@ impl Mover {
         }
         let (mut stored, mut bytes) = (0, 0);
         let mut coldest = 0;
+        let (mut items, mut came) = (reply.items, HashSet::new());
         {
             // Held meanwhile: the slots are this node's, and still come from there.
             let routing = self.clustered.routing_handle().hold();
-            for moved in &reply.items {
+            // What cannot be read has left there, and is lost.
+            while let Ok(moved) = pb::take_moved(&mut items) {
+                if !waited.is_empty() {
+                    came.insert(moved.key.clone());
+                }
                 let slot = slot(&moved.key);
                 let source = routing.handovers().and_then(|all| all.source(slot));
                 let is_ours = source.is_some_and(|source| source.is(&session.source));
@@ -186,7 +191,7 @@ impl Mover {
                     continue;
                 }
                 let min_generation = routing.min_generation_of(slot);
-                let Some(moving) = moving(moved, min_generation) else { continue };
+                let Some(moving) = moving(&moved, min_generation) else { continue };
                 let caller = Caller { min_generation: Some(min_generation), ..caller };
                 stored += usize::from(store.receive(&caller, &moving) == Arrival::Stored);
                 bytes += item_bytes(&moving);
@@ -197,7 +202,6 @@ impl Mover {
         session.bytes += bytes as u64;
         add(&stats.items_in, stored);
         add(&stats.bytes_in, bytes);
-        let came: HashSet<&[u8]> = reply.items.iter().map(|item| &*item.key).collect();
         let found = waited.iter().filter(|waiting| came.contains(waiting.op.operation().key())).count();
         add(&stats.takes_found, found);
         add(&stats.takes_absent, waited.len() - found);

@@ -1,12 +1,14 @@
 //! The order in which a source hands out what a taker has not asked for by key: what was used last comes first, roughly.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use crate::clock::Seconds;
 use crate::store::{Caller, MovingItem, Store};
 
-/// Parts that one step looks at: some milliseconds at most. A lock is held for each of them alone.
-const STEP_PARTS: usize = 64;
+/// What one step does at most, in items looked at or parts begun: some tenths of a millisecond. A lock is held for each part
+/// alone.
+const STEP_WORK: usize = 1_000;
 
 /// Parts into which items are divided by the time of their last use. Each takes a walk over the whole memory.
 const CLASSES: usize = 4;
@@ -46,8 +48,8 @@ impl Walk {
         bytes: usize,
         mut give: impl FnMut(&MovingItem<'_>),
     ) -> bool {
-        let mut given = 0;
-        for _ in 0..STEP_PARTS {
+        let (mut given, mut work) = (0, 0);
+        while work < STEP_WORK {
             if self.part == store.part_count() {
                 self.part = 0;
                 match self.classes.is_empty() {
@@ -59,12 +61,12 @@ impl Walk {
                 }
             }
             let Some(&since) = self.classes.first() else {
-                self.count(store, caller, &wanted);
+                work += 1 + self.count(store, caller, &wanted);
                 self.part += 1;
                 continue;
             };
             let mut is_full = false;
-            store.take_part(caller, self.part, since, |moving| {
+            work += 1 + store.take_part(caller, self.part, since, |moving| {
                 if !wanted(moving.item.key) {
                     return ControlFlow::Continue(false);
                 }
@@ -84,9 +86,15 @@ impl Walk {
         false
     }
 
-    fn count(&mut self, store: &Store, caller: &Caller<'_>, wanted: impl Fn(&[u8]) -> bool) {
+    /// Counts what is wanted in one part; returns how many items were looked at.
+    fn count(&mut self, store: &Store, caller: &Caller<'_>, wanted: impl Fn(&[u8]) -> bool) -> usize {
         let (mut items, mut bytes) = (0, 0);
         let counted = &mut self.counted;
+        let looked_at = Cell::new(0);
+        let wanted = |key: &[u8]| {
+            looked_at.set(looked_at.get() + 1);
+            wanted(key)
+        };
         store.scan(caller, self.part, wanted, |moving| {
             items += 1;
             bytes += item_bytes(&moving) as u64;
@@ -94,6 +102,7 @@ impl Walk {
         });
         self.items += items;
         self.bytes += bytes;
+        looked_at.get()
     }
 
     /// The moments at which the classes end, by what was counted; the last one has everything.
