@@ -39,7 +39,7 @@ fn name(key: usize) -> Vec<u8> {
 }
 
 fn stored(client: &mut Client) -> Result<()> {
-    if client.read_set()? { Ok(()) } else { Err("a value was not stored".into()) }
+    if client.read_set()? { Ok(()) } else { Err(client.reply().into()) }
 }
 
 /// Asks for a key, and sets it where it is missing; whether it was there.

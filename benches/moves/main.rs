@@ -109,6 +109,7 @@ fn settle(nodes: &[Node], members: usize) -> Result<()> {
         let is = |name, wanted: &str| node.stat("stats ring", name).map(|value| value == wanted);
         Ok(is("members", &members.to_string())?
             && is("settled", "yes")?
+            && is("standing", "serving")?
             && is("move_slots_in", "0")?
             && is("move_slots_out", "0")?)
     };

@@ -140,6 +140,11 @@ impl Client {
         }
     }
 
+    /// The reply that was read last, without its end.
+    pub fn reply(&self) -> String {
+        String::from_utf8_lossy(self.line.trim_ascii_end()).into_owned()
+    }
+
     fn read_line(&mut self) -> Result<()> {
         self.line.clear();
         let read = self.input.read_until(b'\n', &mut self.line);

@@ -21,6 +21,9 @@ const SENT_MAX: usize = 64;
 /// Keys in one request.
 const KEYS_MAX: usize = 256;
 
+/// Bytes that are asked for at once while commands wait, at most.
+const BESIDE_COMMANDS: u32 = 4 << 10;
+
 /// A source that says nothing for so long is asked over another stream,
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -151,7 +154,7 @@ impl Session {
         let (wanted, bytes) = match self.ends {
             true => (1, 0),
             // The next commands that wait come behind them.
-            false if pulling < self.sent.len() => (pulls.min(1), bytes),
+            false if pulling < self.sent.len() => (pulls.min(1), bytes.min(BESIDE_COMMANDS)),
             false => (pulls, bytes),
         };
         for _ in pulling..wanted {

@@ -11,7 +11,19 @@ use crate::store::{Caller, MovingItem, Store};
 const STEP_WORK: usize = 1_000;
 
 /// Parts into which items are divided by the time of their last use. Each takes a walk over the whole memory.
-const CLASSES: usize = 4;
+const AGES: usize = 4;
+
+/// How often an item was asked for that comes before the others of its age, in the newest part.
+const USES_OFTEN: u8 = 3;
+
+/// Items that come before others.
+#[derive(Debug, Clone, Copy)]
+struct Class {
+    /// They were used since then,
+    since: Seconds,
+    /// and so often.
+    uses: u8,
+}
 
 /// A walk over the memory for one taker: one to count, then one for each class.
 #[derive(Debug)]
@@ -20,8 +32,8 @@ pub(super) struct Walk {
     counted: [u64; Seconds::BITS as usize + 1],
     pub(super) items: u64,
     pub(super) bytes: u64,
-    /// Items used since then are in the class, the newest first; empty while items are counted.
-    classes: Vec<Seconds>,
+    /// What comes first, first; empty while items are counted.
+    classes: Vec<Class>,
     part: usize,
 }
 
@@ -60,14 +72,14 @@ impl Walk {
                     return true;
                 }
             }
-            let Some(&since) = self.classes.first() else {
+            let Some(&class) = self.classes.first() else {
                 work += 1 + self.count(store, caller, &wanted);
                 self.part += 1;
                 continue;
             };
             let mut is_full = false;
-            work += 1 + store.take_part(caller, self.part, since, |moving| {
-                if !wanted(moving.item.key) {
+            work += 1 + store.take_part(caller, self.part, class.since, |moving| {
+                if moving.uses < class.uses || !wanted(moving.item.key) {
                     return ControlFlow::Continue(false);
                 }
                 if given >= bytes {
@@ -105,21 +117,20 @@ impl Walk {
         looked_at.get()
     }
 
-    /// The moments at which the classes end, by what was counted; the last one has everything.
-    fn divide(&self, now: Seconds) -> Vec<Seconds> {
-        let mut classes = Vec::new();
+    /// The classes, by what was counted; the last one has everything.
+    fn divide(&self, now: Seconds) -> Vec<Class> {
+        let mut ages = Vec::new();
         let mut items = 0;
         for (bits, counted) in (0..).zip(self.counted) {
             items += counted;
-            if items * CLASSES as u64 >= self.items * (classes.len() as u64 + 1)
-                && classes.len() + 1 < CLASSES
-            {
+            if items * AGES as u64 >= self.items * (ages.len() as u64 + 1) && ages.len() + 1 < AGES {
                 let idle = Seconds::MAX.checked_shr(Seconds::BITS - bits).unwrap_or_default();
-                classes.push(now.saturating_sub(idle));
+                ages.push(now.saturating_sub(idle));
             }
         }
-        classes.dedup();
-        classes.push(0);
-        classes
+        ages.push(0);
+        ages.dedup();
+        let often = Class { since: ages[0], uses: USES_OFTEN };
+        std::iter::once(often).chain(ages.into_iter().map(|since| Class { since, uses: 0 })).collect()
     }
 }
