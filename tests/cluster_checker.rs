@@ -8,7 +8,8 @@
 //! - A node whose process runs answers within a few seconds, whatever happens to the others.
 //! - A read is never answered with an error, nor with another key's value.
 //!
-//! `FILBERT_CHECKER_SECONDS` says how long to go on (20).
+//! `FILBERT_CHECKER_SECONDS` says how long to go on (20), `FILBERT_CHECKER_CHANGES` how many nodes leave and join (6) where
+//! they die while items move.
 
 pub mod client;
 mod faults;
@@ -19,7 +20,7 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use faults::{Faults, Log};
+use faults::{Faults, Log, MOVE_RATE};
 
 use workload::{Load, Seen};
 
@@ -29,8 +30,11 @@ use crate::support::node::Node;
 use crate::support::shown::kept;
 use crate::support::site::Site;
 
-/// Histories are checked and dropped after this time.
+/// Histories are checked and dropped after this time,
 const ROUND: Duration = Duration::from_secs(20);
+
+/// or after so many nodes have left or joined.
+const CHANGES: usize = 6;
 
 #[test]
 fn no_old_value_comes_back_whatever_fails() {
@@ -53,6 +57,24 @@ fn no_old_value_comes_back_whatever_fails() {
         if left.is_zero() {
             break;
         }
+    }
+}
+
+#[test]
+fn no_old_value_comes_back_while_items_move() {
+    let seed = Seed::choose();
+    let mut rng = fastrand::Rng::with_seed(seed.0);
+    let changes = number("FILBERT_CHECKER_CHANGES").map_or(CHANGES, |changes| changes as usize);
+    let nodes = rng.usize(3..=4);
+    let mut cluster = Cluster::start_behind_a_proxy(nodes, &MOVE_RATE);
+    let start = Instant::now();
+    for round in 0..changes.div_ceil(CHANGES) {
+        let load = Load::new(addrs(&cluster.nodes), start, &format!("planned{round}"));
+        let mut faults = Faults::new(&mut cluster, load.woken.clone(), rng.u64(..), start);
+        let (killed, seen) = load.run(rng.u64(..), || faults.run_planned(CHANGES));
+        let summary =
+            check(&seen, &faults.log).unwrap_or_else(|offences| panic!("{}", kept("checker", &offences)));
+        println!("round {round}, {nodes} nodes, {killed} killed while items moved: {summary}");
     }
 }
 

@@ -218,8 +218,8 @@ pub fn put_outcome(id: u64, wanted: Projection, outcome: &Outcome<'_>, buffer: &
     let (mut message, value) = parts(id, outcome);
     let value = if wanted == Projection::Value { value } else { &[] };
     let item = message.item.take();
-    let len = message.encoded_len()
-        + item.as_ref().map_or(0, |item| item_len(field::OUTCOME_ITEM, item, value));
+    let len =
+        message.encoded_len() + item.as_ref().map_or(0, |item| item_len(field::OUTCOME_ITEM, item, value));
     buffer.reserve(value.len() + ROOM);
     encode_varint(len as u64, buffer);
     put(&message, buffer);

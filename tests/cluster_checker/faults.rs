@@ -1,6 +1,8 @@
 //! What goes wrong while clients work, by a seed: nodes die, stand still, leave and are cut off, and etcd does, too;
 //! single threads stand still, and logs.
 
+mod planned;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,8 @@ use nix::sys::signal::Signal;
 use crate::cluster_checker::workload::Woken;
 use crate::support::cluster::{Cluster, LEASE};
 use crate::support::history::Moment;
+
+pub use planned::MOVE_RATE;
 
 /// How long a node stands still at most until the others have gone on without it.
 const FREEZE: Duration = LEASE.saturating_mul(4);
