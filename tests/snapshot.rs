@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::run;
-use crate::support::server::{Product, Server, eventually};
+use crate::support::server::{Product, Server, command, eventually};
 use crate::support::wire::Wire;
 
 /// Enough for reading them back to take a while.
@@ -42,7 +42,11 @@ fn send_all(wire: &mut Wire, line: impl Fn(usize) -> String) {
 }
 
 fn fill(server: &Server) {
-    send_all(&mut server.connect(), |number| format!("set k{number} 5 0 3 noreply\r\nold\r\n"));
+    fill_over(&mut server.connect());
+}
+
+fn fill_over(wire: &mut Wire) {
+    send_all(wire, |number| format!("set k{number} 5 0 3 noreply\r\nold\r\n"));
 }
 
 /// How many of the keys are there, and with which values.
@@ -105,6 +109,69 @@ fn items_outlive_a_restart_and_no_crash() {
     let server = start(&path);
     server.connect().ask("get k1\r\nget k2\r\n", "END\r\nEND\r\n");
     assert!(!server.stderr().contains("snapshot"), "{}", server.stderr());
+}
+
+/// What is tried again because the process was done with it before it could be killed.
+const ATTEMPTS: usize = 10;
+
+#[test]
+fn a_node_that_is_killed_while_it_writes_leaves_nothing_to_read() {
+    let (_dir, path) = directory();
+    let unfinished = path.with_extension("tmp");
+    let was_killed_in_time = (0..ATTEMPTS).any(|_| {
+        let server = start(&path);
+        let value = "x".repeat(500);
+        send_all(&mut server.connect(), |number| format!("set k{number} 0 0 500 noreply\r\n{value}\r\n"));
+        server.signal(Signal::SIGTERM);
+        eventually("it writes", || unfinished.exists() || path.exists());
+        server.signal(Signal::SIGKILL);
+        drop(server);
+        unfinished.exists() && !path.exists()
+    });
+    assert!(was_killed_in_time);
+
+    let server = start(&path);
+    server.connect().ask("get k1\r\n", "END\r\n");
+    assert!(!server.stderr().contains("snapshot"), "{}", server.stderr());
+    fill(&server);
+    let said = stop(server);
+    assert!(said.contains(" written: "), "what is unfinished is in nobody's way: {said}");
+    assert!(path.exists() && !unfinished.exists());
+}
+
+#[test]
+fn a_node_that_is_killed_while_it_reads_has_nothing_afterwards() {
+    let (_dir, path) = directory();
+    let was_killed_in_time = (0..ATTEMPTS).any(|_| {
+        let server = start(&path);
+        fill(&server);
+        stop(server);
+        let server = start(&path);
+        server.connect().ask("set k1 0 0 3\r\nnew\r\n", "STORED\r\n");
+        let is_reading = !server.stderr().contains(" read back: ");
+        server.signal(Signal::SIGKILL);
+        is_reading
+    });
+    assert!(was_killed_in_time);
+
+    let server = start(&path);
+    assert_eq!(held(&server), Vec::<String>::new());
+}
+
+#[test]
+fn a_full_disk_is_told_of_and_leaves_nothing() {
+    let (dir, path) = directory();
+    let mount = "mount -t tmpfs -o size=256k none \"$0\" && exec \"$@\"";
+    let dir = dir.path().to_str().expect("UTF-8");
+    let wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, dir];
+    let args = ["-l", "127.0.0.1", "-A", "--snapshot", path.to_str().expect("UTF-8")];
+    let mut server = Server::spawn_as(Product::Filbert, command(Product::Filbert, &wrapper), &args);
+    let port = server.await_ports()[0];
+    fill_over(&mut Wire::connect(([127, 0, 0, 1], port).into()));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit().code(), Some(0), "it stops all the same");
+    let said = server.stderr();
+    assert!(said.contains(" not written: No space left on device"), "{said}");
 }
 
 #[test]

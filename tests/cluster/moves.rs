@@ -43,7 +43,7 @@ fn settled(cluster: &Cluster) {
 }
 
 fn moving(node: &Node) -> u64 {
-    let ring = stats(&mut node.connect(), "stats ring");
+    let ring = node.ring_stats();
     let slots = |name: &str| ring[name].parse::<u64>().expect("a count");
     slots("move_slots_in") + slots("move_slots_out")
 }

@@ -164,15 +164,20 @@ impl Node {
         Wire::over(stream)
     }
 
-    /// What `stats ring` says. A node that has just stood still closes connections unheard.
+    /// What `stats ring` says.
     pub fn ring(&self) -> Ring {
+        Ring::of(&self.ring_stats())
+    }
+
+    /// The same, line by line. A node that has just stood still closes connections unheard.
+    pub fn ring_stats(&self) -> BTreeMap<String, String> {
         let mut stats = None;
         eventually("the connection is not closed", || {
             stats = try_stats(&mut self.connect(), "stats ring")
                 .unwrap_or_else(|error| panic!("`stats ring` is answered in time: {error}"));
             stats.is_some()
         });
-        Ring::of(&stats.unwrap_or_default())
+        stats.unwrap_or_default()
     }
 
     /// What `stats ring` says, if the answer comes in this short time: a thread of the node may stand still.

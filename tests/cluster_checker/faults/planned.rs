@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster_checker::faults::{Faults, Outage};
 use crate::support::cluster::{Cluster, LEASE};
-use crate::support::node::{Node, stats};
+use crate::support::node::Node;
 
 /// Items beside those of clients, so that a move takes a second or two at [`MOVE_RATE`], and how large they are.
 const ITEMS: usize = 1_500;
@@ -98,7 +98,7 @@ impl Faults<'_> {
 
     /// Whether nodes still take over slots. Who leaves takes none, and may end any moment.
     fn is_moving(&self, changing: usize, joins: bool) -> bool {
-        let takes = |node: &Node| stats(&mut node.connect(), "stats ring")["move_slots_in"] != "0";
+        let takes = |node: &Node| node.ring_stats()["move_slots_in"] != "0";
         let nodes = self.cluster.nodes.iter().enumerate();
         nodes.filter(|(number, _)| joins || *number != changing).any(|(_, node)| takes(node))
     }
