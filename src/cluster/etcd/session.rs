@@ -40,8 +40,8 @@ const RANK_STEP: Duration = Duration::from_millis(20);
 /// The ranks after this one try together.
 const RANK_LIMIT: usize = 15;
 
-/// Versions of the view that are looked for in etcd's history before they count as missed; there
-/// are up to two of each view.
+/// Versions of the view that are looked for in etcd's history before they count as missed; there are up to two of each view.
+/// Who has had no view holds nothing, and looks for none.
 const HISTORY_LIMIT: usize = 128;
 
 type WatchOf<C> = <<C as Connect>::Calls as Calls>::Watch;
@@ -178,7 +178,7 @@ impl<C: Connect> EtcdTask<C> {
             (state.keys().view.clone(), state.local.state().epoch)
         };
         let mut missed = Vec::new();
-        let mut oldest = records.get(&key).cloned();
+        let mut oldest = records.get(&key).filter(|_| epoch > 0).cloned();
         while let Some(record) = oldest
             && let Some(stored) = parse::<Stored>(&record)
             && stored.epoch > epoch + 1
