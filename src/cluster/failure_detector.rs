@@ -47,10 +47,11 @@ impl Contact {
         self.answered.is_some_and(|sent| now < sent + timing.answer_counts())
     }
 
-    /// Whether the member is there, and may take items over under the view of this epoch. One that has come to no view yet
-    /// has no slots that could be on their way.
+    /// Whether the member is there, and may take items over under the view of this epoch: one that has not answered yet may.
+    /// One that has come to no view yet has no slots that could be on their way.
     pub fn may_move(&self, epoch: u64, now: Instant, timing: Timing) -> bool {
-        self.is_reachable(now, timing) && (self.is_moving || (1..epoch).contains(&self.epoch))
+        self.is_reachable(now, timing)
+            && (self.is_moving || !self.is_proven || (1..epoch).contains(&self.epoch))
     }
 
     /// The same, of one that has answered in fact: being heard of is not enough to enter a view.
