@@ -196,23 +196,26 @@ impl Store {
     }
 
     /// Shows what counts in one part under the keys that are `wanted`, such as those of one slot
-    /// of a cluster, with all that belongs to it. The keys of a slot lie in all parts. Otherwise
-    /// like [`Store::walk`].
+    /// of a cluster, with all that belongs to it. The keys of a slot lie in all parts. Returns how many items lie in it.
+    /// Otherwise like [`Store::walk`].
     pub fn scan(
         &self,
         caller: &Caller<'_>,
         part: usize,
         wanted: impl Fn(&[u8]) -> bool,
         mut show: impl FnMut(MovingItem<'_>),
-    ) {
+    ) -> usize {
+        let mut looked_at = 0;
         let (shard, piece) = self.shards.part(part);
         let table = self.shards.lock(shard);
         let scan = ScanContext::new(&self.shards.shared, caller);
         table.walk(piece, |key, facts, value, uses| {
+            looked_at += 1;
             if wanted(key) && scan.dead(key, facts).is_none() {
                 show(MovingItem::new(&scan.cx, key, facts, value, uses));
             }
         });
+        looked_at
     }
 
     /// Items are going to be brought in. From now on, what clients write, touch, delete or let expire is not replaced by

@@ -14,6 +14,9 @@ use crate::peer::identity::Identity;
 use crate::peer::receive::Executor;
 use crate::peer::yielder::generate;
 
+/// Steps that are made at once where one has found nothing. What is asked for by its key comes behind them.
+const EMPTY_STEPS: usize = 4;
+
 /// Answers the requests of a stream until it ends, or `stop` is cancelled.
 pub fn serve_moves<E: Executor>(
     executor: Arc<E>,
@@ -28,7 +31,16 @@ pub fn serve_moves<E: Executor>(
         debug!(peer = caller, epoch = first.epoch, "items are asked for");
         let mut giver = executor.giver(caller, first.incarnation, first.epoch);
         while let Some(Some(request)) = stop.run_until_cancelled(incoming.next()).await {
-            yielder.hand_out(giver.give(&request?)).await;
+            let request = request?;
+            let mut reply = giver.give(&request);
+            for _ in 0..EMPTY_STEPS {
+                if request.bytes == 0 || reply.is_over || !reply.items.is_empty() {
+                    break;
+                }
+                yield_now().await;
+                reply = giver.give(&request);
+            }
+            yielder.hand_out(reply).await;
             // Clients of this thread come in between.
             yield_now().await;
         }

@@ -13,6 +13,9 @@ use crate::pb;
 use crate::peer::receive;
 use crate::store::{Caller, MovingItem};
 
+/// The memory of an answer is used again up to this size.
+const BUFFER_KEPT_BYTES: usize = 256 << 10;
+
 /// Hands out items to one taker.
 pub struct Giver {
     clustered: Arc<Clustered>,
@@ -45,10 +48,10 @@ impl receive::Giver for Giver {
         let handovers = routing.handovers();
         let is_wanted = |slot: u16| handovers.is_some_and(|all| all.taker(slot) == Some(&self.taker));
         let caller = Caller::new(store.clock().now(), clustered.counters(), 0);
-        let (mut items, mut bytes) = (0, 0);
+        let (mut count, mut bytes) = (0, 0);
         let buffer = &mut self.buffer;
         let mut give = |moving: &MovingItem<'_>| {
-            items += 1;
+            count += 1;
             bytes += item_bytes(moving);
             pb::put_moved(moved(moving), moving.item.key, moving.item.value, buffer);
         };
@@ -69,14 +72,18 @@ impl receive::Giver for Giver {
             context.ownership.end_taker(&self.taker);
         }
         let stats = context.moves.stats();
-        add(&stats.items_out, items);
+        add(&stats.items_out, count);
         add(&stats.bytes_out, bytes);
         let Walk { items: items_left, bytes: bytes_left, .. } = &mut self.walk;
-        *items_left = items_left.saturating_sub(items as u64);
+        *items_left = items_left.saturating_sub(count as u64);
         *bytes_left = bytes_left.saturating_sub(bytes as u64);
+        let items = self.buffer.split().freeze();
+        if items.len() > BUFFER_KEPT_BYTES {
+            self.buffer = BytesMut::new();
+        }
         pb::MoveReply {
             number: request.number,
-            items: self.buffer.split().freeze(),
+            items,
             is_over,
             items_left: *items_left,
             bytes_left: *bytes_left,

@@ -20,9 +20,10 @@ use crate::cache::moves::walk::item_bytes;
 use crate::cache::moves::{Waiting, hash};
 use crate::cache::parked::until;
 use crate::cache::routing::{Place, Routing};
+use crate::clock::Seconds;
 use crate::cluster::view::slot;
 use crate::command::Unavailable;
-use crate::item::{Exptime, ItemView};
+use crate::item::{Exptime, ItemView, KEY_MAX};
 use crate::pb;
 use crate::peer::PendingOp;
 use crate::store::{Arrival, Caller, Generation, MovingItem};
@@ -151,19 +152,44 @@ impl Mover {
                 self.try_again(place, &error.to_string());
             }
             News::Answer(reply, waited) => {
-                let is_over = self.receive(place, reply, &waited);
+                let is_over = reply.is_over;
+                let mut keys = HashSet::new();
+                self.receive(place, reply, |moved| _ = keys.insert(moved.key.clone()));
+                let found =
+                    waited.iter().filter(|waiting| keys.contains(waiting.op.operation().key())).count();
+                let stats = self.clustered.context().moves.stats();
+                add(&stats.takes_found, found);
+                add(&stats.takes_absent, waited.len() - found);
                 let source = self.sessions[place].source.clone();
                 waited.into_iter().for_each(|waiting| self.execute(waiting, Some(&source)));
-                if is_over {
-                    self.clustered.context().ownership.end_source(&source);
-                    self.end(place, "");
+                self.end_if(is_over, place);
+            }
+            News::Pulled(reply) => {
+                let is_over = reply.is_over;
+                let came = self.receive(place, reply, |_| ());
+                self.pace.note(came.bytes, Instant::now());
+                let store = &self.clustered.context().store;
+                // What would give way is used more than what comes.
+                if came.stored > 0
+                    && !store.has_room(0, came.bytes)
+                    && came.coldest > store.age(store.clock().now())
+                {
+                    self.sessions[place].finish();
                 }
+                self.end_if(is_over, place);
             }
         }
     }
 
-    /// Stores what has come. Whether nothing more comes.
-    fn receive(&mut self, place: usize, reply: pb::MoveReply, waited: &[Waiting]) -> bool {
+    fn end_if(&mut self, is_over: bool, place: usize) {
+        if is_over {
+            self.clustered.context().ownership.end_source(&self.sessions[place].source);
+            self.end(place, "");
+        }
+    }
+
+    /// Stores what has come, which `see` is shown first.
+    fn receive(&mut self, place: usize, reply: pb::MoveReply, mut see: impl FnMut(&pb::MovedItem)) -> Came {
         let session = &mut self.sessions[place];
         let context = self.clustered.context();
         let (store, stats) = (&context.store, context.moves.stats());
@@ -173,17 +199,13 @@ impl Mover {
         {
             store.flush_all(&caller, Exptime::In(seconds.max(1)));
         }
-        let (mut stored, mut bytes) = (0, 0);
-        let mut coldest = 0;
-        let (mut items, mut came) = (reply.items, HashSet::new());
+        let mut came = Came::default();
+        let mut items = reply.items;
         {
             // Held meanwhile: the slots are this node's, and still come from there.
             let routing = self.clustered.routing_handle().hold();
-            // What cannot be read has left there, and is lost.
             while let Ok(moved) = pb::take_moved(&mut items) {
-                if !waited.is_empty() {
-                    came.insert(moved.key.clone());
-                }
+                see(&moved);
                 let slot = slot(&moved.key);
                 let source = routing.handovers().and_then(|all| all.source(slot));
                 let is_ours = source.is_some_and(|source| source.is(&session.source));
@@ -193,26 +215,19 @@ impl Mover {
                 let min_generation = routing.min_generation_of(slot);
                 let Some(moving) = moving(&moved, min_generation) else { continue };
                 let caller = Caller { min_generation: Some(min_generation), ..caller };
-                stored += usize::from(store.receive(&caller, &moving) == Arrival::Stored);
-                bytes += item_bytes(&moving);
-                coldest = coldest.max(moving.item.idle_seconds);
+                came.stored += usize::from(store.receive(&caller, &moving) == Arrival::Stored);
+                came.bytes += item_bytes(&moving);
+                came.coldest = came.coldest.max(moving.item.idle_seconds);
             }
         }
-        session.items += stored as u64;
-        session.bytes += bytes as u64;
-        add(&stats.items_in, stored);
-        add(&stats.bytes_in, bytes);
-        let found = waited.iter().filter(|waiting| came.contains(waiting.op.operation().key())).count();
-        add(&stats.takes_found, found);
-        add(&stats.takes_absent, waited.len() - found);
-        if waited.is_empty() {
-            self.pace.note(bytes, Instant::now());
-            // What would give way is used more than what comes.
-            if stored > 0 && !store.has_room(0, bytes) && coldest > store.age(caller.now) {
-                self.sessions[place].finish();
-            }
+        if !items.is_empty() {
+            warn!(from = session.source.member.id, "items that cannot be read have come, and are lost");
         }
-        reply.is_over
+        session.items += came.stored as u64;
+        session.bytes += came.bytes as u64;
+        add(&stats.items_in, came.stored);
+        add(&stats.bytes_in, came.bytes);
+        came
     }
 
     /// Executes a command that has waited; nothing lies under its key at that source any more.
@@ -318,8 +333,18 @@ impl Mover {
     }
 }
 
+/// What an answer had.
+#[derive(Default)]
+struct Came {
+    stored: usize,
+    bytes: usize,
+    /// Seconds since the last use of what was used longest ago.
+    coldest: Seconds,
+}
+
+/// `None` for what no client can have stored.
 fn moving(moved: &pb::MovedItem, generation: Generation) -> Option<MovingItem<'_>> {
-    let item = moved.item.as_ref()?;
+    let item = moved.item.as_ref().filter(|_| (1..=KEY_MAX).contains(&moved.key.len()))?;
     Some(MovingItem {
         item: ItemView { loaded: moved.loaded, ..pb::item_view(item, &moved.key) },
         stale: moved.stale,

@@ -22,7 +22,7 @@ const SENT_MAX: usize = 64;
 const KEYS_MAX: usize = 256;
 
 /// Bytes that are asked for at once while commands wait, at most.
-const BESIDE_COMMANDS: u32 = 4 << 10;
+const BESIDE_COMMANDS: u32 = 16 << 10;
 
 /// A source that says nothing for so long is asked over another stream,
 const SILENCE: Duration = Duration::from_secs(1);
@@ -70,8 +70,10 @@ enum Sent {
 /// What has happened.
 pub(super) enum News {
     Opened,
-    /// An answer, and who waited for it.
+    /// What lay under the keys of commands, and the commands that waited for it.
     Answer(pb::MoveReply, Vec<Waiting>),
+    /// What else there was.
+    Pulled(pb::MoveReply),
     /// The stream has broken.
     Broken(Error),
 }
@@ -135,12 +137,11 @@ impl Session {
             return News::Broken(Error::Ended("an answer was lost".to_owned()));
         }
         (self.heard, self.tries) = (Instant::now(), 0);
-        let waited = match self.sent.pop_front() {
-            Some(Sent::Keys(waited)) => waited,
-            _ => Vec::new(),
-        };
         (self.items_left, self.bytes_left) = (reply.items_left, reply.bytes_left);
-        News::Answer(reply, waited)
+        match self.sent.pop_front() {
+            Some(Sent::Keys(waited)) => News::Answer(reply, waited),
+            _ => News::Pulled(reply),
+        }
     }
 
     /// Asks for what commands wait for, and for so many bytes more, in so many requests at a time.

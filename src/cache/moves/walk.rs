@@ -1,13 +1,11 @@
 //! The order in which a source hands out what a taker has not asked for by key: what was used last comes first, roughly.
 
-use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use crate::clock::Seconds;
 use crate::store::{Caller, MovingItem, Store};
 
-/// What one step does at most, in items looked at or parts begun: some tenths of a millisecond. A lock is held for each part
-/// alone.
+/// What one step does, in items looked at or parts begun: some tenths of a millisecond. A lock is held for each part alone.
 const STEP_WORK: usize = 1_000;
 
 /// Parts into which items are divided by the time of their last use. Each takes a walk over the whole memory.
@@ -102,19 +100,14 @@ impl Walk {
     fn count(&mut self, store: &Store, caller: &Caller<'_>, wanted: impl Fn(&[u8]) -> bool) -> usize {
         let (mut items, mut bytes) = (0, 0);
         let counted = &mut self.counted;
-        let looked_at = Cell::new(0);
-        let wanted = |key: &[u8]| {
-            looked_at.set(looked_at.get() + 1);
-            wanted(key)
-        };
-        store.scan(caller, self.part, wanted, |moving| {
+        let looked_at = store.scan(caller, self.part, wanted, |moving| {
             items += 1;
             bytes += item_bytes(&moving) as u64;
             counted[(Seconds::BITS - moving.item.idle_seconds.leading_zeros()) as usize] += 1;
         });
         self.items += items;
         self.bytes += bytes;
-        looked_at.get()
+        looked_at
     }
 
     /// The classes, by what was counted; the last one has everything.
