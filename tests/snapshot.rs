@@ -159,7 +159,7 @@ fn a_node_that_is_killed_while_it_reads_has_nothing_afterwards() {
 }
 
 #[test]
-fn a_full_disk_is_told_of_and_leaves_nothing() {
+fn a_full_disk_is_told_of() {
     let (dir, path) = directory();
     let mount = "mount -t tmpfs -o size=256k none \"$0\" && exec \"$@\"";
     let dir = dir.path().to_str().expect("UTF-8");

@@ -27,7 +27,7 @@ pub const STEADY: [&str; 6] =
     ["--lease-ttl", "10", "--peer-timeout", "30000", "--peer-connect-timeout", "10000"];
 
 /// What nodes do that are not told, but for the lease: for tests in which every command may fail.
-const HASTY: [&str; 6] = ["--lease-ttl", "2", "--peer-timeout", "250", "--peer-connect-timeout", "100"];
+pub const HASTY: [&str; 6] = ["--lease-ttl", "2", "--peer-timeout", "250", "--peer-connect-timeout", "100"];
 
 /// An etcd and nodes of one cluster, `node-1` first. It belongs to the thread that started it: with the thread, its
 /// processes end.

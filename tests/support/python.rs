@@ -47,6 +47,18 @@ pub fn run(directory: &str, arguments: &[&str], server: Server) {
     );
 }
 
+/// Runs `python ARGUMENTS` in the repository's directory, and returns what it printed.
+///
+/// # Panics
+///
+/// As [`run`].
+pub fn said(arguments: &[&str]) -> String {
+    let output = python().args(arguments).current_dir(tests().join("..")).output();
+    let output = output.expect("the virtual environment's Python starts");
+    assert!(output.status.success(), "{arguments:?}: {}\n{}", output.status, text(&output));
+    text(&output)
+}
+
 /// A file that nobody runs would be a test that never fails: each `test_NAME.py` of a directory below `tests/` has to be
 /// named in the Rust file that runs it, as `MACRO(NAME);`.
 pub fn assert_each_test_file_is_named(directory: &str, macro_: &str, rust: &str) {

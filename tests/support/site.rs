@@ -71,7 +71,7 @@ impl Site {
         static GIVEN: AtomicU32 = AtomicU32::new(0);
         let ports = PORTS.end - PORTS.start;
         // Processes share 127.0.0.1: each begins elsewhere.
-        let first = process::id().wrapping_mul(997);
+        let first = process::id().wrapping_mul(2_654_435_761);
         for _ in 0..ports {
             let number = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
             let port = u16::try_from(PORTS.start + number % ports).expect("it is below the kernel's");

@@ -7,15 +7,22 @@ use crate::cluster_checker::faults::{Faults, Outage};
 use crate::support::cluster::{Cluster, LEASE};
 use crate::support::node::Node;
 
-/// Items beside those of clients, so that a move takes a second or two at [`MOVE_RATE`], and how large they are.
+/// Items beside those of clients, so that a move takes some while at [`MOVE_RATE`], and how large they are.
 const ITEMS: usize = 1_500;
 const ITEM_BYTES: usize = 500;
 
-/// What nodes are told.
+/// What nodes are told besides.
 pub const MOVE_RATE: [&str; 2] = ["--move-rate", "150k"];
 
 /// How long items may take until they begin to move.
 const BEGINNING: Duration = LEASE.saturating_mul(2);
+
+/// How many changes were seen while items moved, and how many nodes died meanwhile.
+#[derive(Debug, Default)]
+pub struct Planned {
+    pub moved: usize,
+    pub killed: usize,
+}
 
 /// Which node dies while items move.
 #[derive(Clone, Copy, Debug)]
@@ -28,39 +35,40 @@ enum Victim {
 
 impl Faults<'_> {
     /// So many nodes leave or join, one after the other; in two of three cases a node is killed meanwhile. It is whole at the
-    /// end. Returns how many were killed while items moved.
+    /// end.
     ///
     /// # Panics
     ///
     /// When it does not become whole.
-    pub fn run_planned(&mut self, changes: usize) -> usize {
-        fill(self.cluster);
-        let mut killed = 0;
+    pub fn run_planned(&mut self, changes: usize) -> Planned {
+        let mut planned = Planned::default();
         for _ in 0..changes.div_ceil(2) {
             self.rest();
+            fill(self.cluster);
             let node = self.rng.usize(..self.cluster.nodes.len());
             let began = self.now();
             self.note(&format!("node {node} (from 0) is told to leave"));
             self.cluster.nodes[node].term();
-            let [left, joined] = [false, true].map(|joins| {
+            for joins in [false, true] {
                 if joins {
                     self.note("it has gone, and comes again");
                     self.cluster.nodes[node].start();
                 }
                 let victim = self.victim(node);
-                let was_moving = self.kill_meanwhile(node, victim, joins);
+                if self.kill_meanwhile(node, victim, joins) {
+                    planned.moved += 1;
+                    planned.killed += usize::from(!matches!(victim, Victim::Nobody));
+                }
                 match victim {
                     Victim::Changing if joins => self.cluster.nodes[node].start(),
                     Victim::Nobody | Victim::Another(_) if !joins => _ = self.cluster.nodes[node].wait_exit(),
                     _ => {}
                 }
-                was_moving
-            });
-            killed += usize::from(left) + usize::from(joined);
+            }
             self.log.outages.push(Outage { node, from: began, until: self.now() });
         }
         self.rest();
-        killed
+        planned
     }
 
     fn victim(&mut self, changing: usize) -> Victim {
@@ -73,7 +81,7 @@ impl Faults<'_> {
     }
 
     /// Waits until items move because a node joins or leaves, and for a part of that; then the victim dies, and another one than
-    /// that node comes again. Whether one died while items moved.
+    /// that node comes again. Whether items moved at that moment.
     fn kill_meanwhile(&mut self, changing: usize, victim: Victim, joins: bool) -> bool {
         let deadline = Instant::now() + BEGINNING;
         while !self.is_moving(changing, joins) && Instant::now() < deadline {
@@ -83,7 +91,7 @@ impl Faults<'_> {
         let is_moving = self.is_moving(changing, joins);
         self.note(&format!("{victim:?} dies; items move: {is_moving}"));
         match victim {
-            Victim::Nobody => return false,
+            Victim::Nobody => {}
             Victim::Changing => self.cluster.nodes[changing].kill9(),
             Victim::Another(node) => {
                 let from = self.now();
@@ -104,11 +112,12 @@ impl Faults<'_> {
     }
 }
 
-/// Fills the cluster, so that something moves.
+/// Fills the cluster, so that something moves. What is not stored is no loss.
 fn fill(cluster: &Cluster) {
     let mut wire = cluster.nodes[0].connect();
     let value = "x".repeat(ITEM_BYTES);
     for number in 0..ITEMS {
-        wire.ask(&format!("set ballast-{number} 0 0 {ITEM_BYTES}\r\n{value}\r\n"), "STORED\r\n");
+        wire.send(format!("set ballast-{number} 0 0 {ITEM_BYTES}\r\n{value}\r\n").as_bytes());
+        wire.line().expect("an answer");
     }
 }
