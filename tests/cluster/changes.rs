@@ -17,6 +17,23 @@ const CONVERGENCE: Duration = Duration::from_secs(1);
 /// How soon a dead node's keys must have another owner.
 const TAKEOVER: Duration = LEASE.saturating_add(Duration::from_secs(2));
 
+/// However long the cluster has been there: what has become of it is all that a new process needs.
+#[test]
+fn a_node_that_starts_does_not_read_how_the_cluster_came_to_be() {
+    let mut cluster = Cluster::steady(1);
+    let mut wire = cluster.nodes[0].connect();
+    for _ in 0..20 {
+        wire.ask("flush_all\r\n", "OK\r\n");
+    }
+    let epoch = cluster.nodes[0].ring().epoch;
+    assert!(epoch > 20, "each is a view: {epoch}");
+    let new = cluster.add_with(&["-vv"]);
+    cluster.whole();
+    let said = cluster.nodes[new].stderr();
+    assert!(said.contains("joined the cluster") && said.contains("DEBUG"), "{said}");
+    assert!(!said.contains("a view of the past"), "{said}");
+}
+
 #[test]
 fn all_agree_within_a_second_of_a_change() {
     let mut cluster = Cluster::start(3);

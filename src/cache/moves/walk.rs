@@ -127,3 +127,70 @@ impl Walk {
         std::iter::once(often).chain(ages.into_iter().map(|since| Class { since, uses: 0 })).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::command::{Command, Get, Set, Verb};
+    use crate::events::Events;
+    use crate::stats::Counters;
+    use crate::store;
+
+    /// Items of one age, and how many of them are asked for often.
+    const ITEMS: usize = 2_000;
+    const OFTEN: usize = 50;
+
+    fn run(store: &Store, key: &str, verb: Verb<'_>) {
+        let counters = Counters::default();
+        let caller = Caller::new(store.clock().now(), &counters, 0);
+        store.execute(&caller, &Command { key: key.as_bytes(), key_binary: false, verb }, |_| ());
+    }
+
+    /// The keys in the order in which they are handed out, by steps of so many bytes; those that begin with a `-` stay.
+    fn handed_out(store: &Store, bytes: usize) -> Vec<String> {
+        let counters = Counters::default();
+        let caller = Caller::new(store.clock().now(), &counters, 0);
+        let (mut walk, mut keys) = (Walk::default(), Vec::new());
+        loop {
+            let mut step = 0;
+            let is_over = walk.step(
+                store,
+                &caller,
+                |key| key[0] != b'-',
+                bytes,
+                |moving| {
+                    step += item_bytes(moving);
+                    keys.push(String::from_utf8_lossy(moving.item.key).into_owned());
+                },
+            );
+            // The last one may go beyond.
+            assert!(step < bytes + 20, "{step}");
+            if is_over {
+                return keys;
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_used_last_comes_first_and_of_that_what_is_asked_for_often() {
+        let clock = Clock::manual(1_700_000_000);
+        let store = Store::new(&store::Options::default(), clock.clone(), Events::default());
+        for age in ["old", "new"] {
+            for number in 0..ITEMS {
+                run(&store, &format!("{age}-{number}"), Verb::Set(Set { value: b"value", ..Set::PLAIN }));
+                run(&store, &format!("-{age}-{number}"), Verb::Set(Set { value: b"value", ..Set::PLAIN }));
+            }
+            for _ in 0..4 {
+                (0..OFTEN).for_each(|number| run(&store, &format!("{age}-{number}"), Verb::Get(Get::PLAIN)));
+            }
+            clock.advance(1_000);
+        }
+        let keys = handed_out(&store, 4_096);
+        assert_eq!(keys.len(), 2 * ITEMS);
+        let number = |key: &str| key.rsplit('-').next().and_then(|number| number.parse::<usize>().ok());
+        assert!(keys[..OFTEN].iter().all(|key| key.starts_with("new") && number(key) < Some(OFTEN)));
+        assert!(keys[..ITEMS].iter().all(|key| key.starts_with("new")));
+        assert!(handed_out(&store, 4_096).is_empty(), "they lie there no more");
+    }
+}
