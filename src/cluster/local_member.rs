@@ -22,6 +22,8 @@ pub struct LocalMember {
     deadline: Arc<ServingDeadline>,
     was_member: bool,
     leaving: bool,
+    /// Whether it has neither had a view nor registered: it holds nothing, and no view has its incarnation.
+    is_new: bool,
     /// The view that was last spoken of.
     told: Arc<View>,
     /// Whether views of the past are taken over, which nobody wants to hear of.
@@ -66,6 +68,7 @@ impl LocalMember {
             deadline: Arc::new(ServingDeadline::over()),
             was_member: false,
             leaving: false,
+            is_new: true,
             told,
             is_catching_up: false,
         }
@@ -74,6 +77,17 @@ impl LocalMember {
     /// This node as it registers.
     pub fn me(&self) -> &Member {
         &self.me
+    }
+
+    /// The same, when it registers in fact: views may have it from now on.
+    pub fn register(&mut self) -> &Member {
+        self.is_new = false;
+        &self.me
+    }
+
+    /// Whether views of the past are nothing to it.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// The present state.
@@ -96,7 +110,7 @@ impl LocalMember {
 
     /// Takes over a view. An epoch that is not above the present one is ignored, because views
     /// only go forward. When epochs were skipped (S9 of docs/design/membership.md), what they did to this node's slots is not known,
-    /// and everything is forgotten.
+    /// and everything is forgotten, unless it is new.
     pub fn take(&mut self, epoch: u64, view: View) -> Effect {
         let before = self.state();
         if epoch <= before.epoch {
@@ -148,7 +162,7 @@ impl LocalMember {
             }
             (was, _) => {
                 let members = after.view.members.len();
-                let missed = epoch != before.epoch + 1;
+                let missed = epoch != before.epoch + 1 && !self.is_new;
                 if was && missed {
                     let last = before.epoch;
                     warn!(epoch, last, members, "views were missed: everything held is forgotten");
@@ -166,6 +180,7 @@ impl LocalMember {
                 Effect::None
             }
         };
+        self.is_new = false;
         if !self.is_catching_up {
             self.told = after.view.clone();
         }

@@ -41,7 +41,7 @@ const RANK_STEP: Duration = Duration::from_millis(20);
 const RANK_LIMIT: usize = 15;
 
 /// Versions of the view that are looked for in etcd's history before they count as missed; there are up to two of each view.
-/// Who has had no view holds nothing, and looks for none.
+/// A new process looks for none.
 const HISTORY_LIMIT: usize = 128;
 
 type WatchOf<C> = <<C as Connect>::Calls as Calls>::Watch;
@@ -173,12 +173,12 @@ impl<C: Connect> EtcdTask<C> {
     async fn read_all(&self, client: &C::Calls, prefix: &str) -> Result<WatchOf<C>, calls::Error> {
         let (revision, records) = client.read(prefix).await?;
         let records: BTreeMap<String, Record> = records.into_iter().collect();
-        let (key, epoch) = {
+        let (key, epoch, is_new) = {
             let state = self.state.lock();
-            (state.keys().view.clone(), state.local.state().epoch)
+            (state.keys().view.clone(), state.local.state().epoch, state.local.is_new())
         };
         let mut missed = Vec::new();
-        let mut oldest = records.get(&key).filter(|_| epoch > 0).cloned();
+        let mut oldest = records.get(&key).filter(|_| !is_new).cloned();
         while let Some(record) = oldest
             && let Some(stored) = parse::<Stored>(&record)
             && stored.epoch > epoch + 1

@@ -34,7 +34,7 @@ impl MembershipState {
     /// view has changed since it was read: it may have been removed in between, and must then not
     /// come back (S6).
     pub fn register(&mut self, now: Instant, lease: i64) -> (Txn, Suspected) {
-        let me = self.local.me().clone();
+        let me = self.local.register().clone();
         let key = self.keys().member(&me.id);
         let (mut txn, suspicions) = self.suspicions(now, lease);
         txn.checks.push(Check::Unchanged(key.clone(), self.records.revision_of(&key)));
