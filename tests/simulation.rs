@@ -45,12 +45,12 @@
 //!
 //! | fault | histories | the first seeds |
 //! |---|---|---|
-//! | what comes under a key whose command waits no more is stored | 9 | 3, 22, 66 |
-//! | it even replaces what lies there: an item is pulled over a newer value | 27 | 3, 20, 22 |
-//! | an item that is asked for by its key stays at the source | 13 | 2, 16, 21 |
-//! | one that is pulled stays there | 3 | 61, 195, 225 |
-//! | slots open before the source has stopped answering | 48 | 9, 16, 20 |
-//! | a command whose key has nothing here does not wait for the source | 7 | 30, 48, 62 |
+//! | what comes under a key whose command waits no more is stored | 5 | 3, 30, 85 |
+//! | it even replaces what lies there: an item is pulled over a newer value | 22 | 3, 10, 21 |
+//! | an item that is asked for by its key stays at the source | 12 | 2, 20, 36 |
+//! | one that is pulled stays there | 2 | 195, 225 |
+//! | slots open before the source has stopped answering | 52 | 0, 9, 16 |
+//! | a command whose key has nothing here does not wait for the source | 17 | 2, 3, 49 |
 //!
 //! `warming` finds commands that overtake one of their key that waits: clients here send one at a time.
 //!
