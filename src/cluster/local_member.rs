@@ -22,8 +22,7 @@ pub struct LocalMember {
     deadline: Arc<ServingDeadline>,
     was_member: bool,
     leaving: bool,
-    /// Whether it has neither had a view nor registered: it holds nothing, and no view has its incarnation.
-    is_new: bool,
+    has_registered: bool,
     /// The view that was last spoken of.
     told: Arc<View>,
     /// Whether views of the past are taken over, which nobody wants to hear of.
@@ -68,7 +67,7 @@ impl LocalMember {
             deadline: Arc::new(ServingDeadline::over()),
             was_member: false,
             leaving: false,
-            is_new: true,
+            has_registered: false,
             told,
             is_catching_up: false,
         }
@@ -81,13 +80,14 @@ impl LocalMember {
 
     /// The same, when it registers in fact: views may have it from now on.
     pub fn register(&mut self) -> &Member {
-        self.is_new = false;
+        self.has_registered = true;
         &self.me
     }
 
-    /// Whether views of the past are nothing to it.
+    /// Whether it has neither had a view nor registered: it holds nothing, no view has its incarnation, and views of the past
+    /// are nothing to it.
     pub fn is_new(&self) -> bool {
-        self.is_new
+        !self.has_registered && self.states.borrow().epoch == 0
     }
 
     /// The present state.
@@ -162,7 +162,7 @@ impl LocalMember {
             }
             (was, _) => {
                 let members = after.view.members.len();
-                let missed = epoch != before.epoch + 1 && !self.is_new;
+                let missed = epoch != before.epoch + 1 && !self.is_new();
                 if was && missed {
                     let last = before.epoch;
                     warn!(epoch, last, members, "views were missed: everything held is forgotten");
@@ -180,7 +180,6 @@ impl LocalMember {
                 Effect::None
             }
         };
-        self.is_new = false;
         if !self.is_catching_up {
             self.told = after.view.clone();
         }

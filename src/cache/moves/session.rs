@@ -12,6 +12,7 @@ use tokio_stream::Stream as _;
 use crate::cache::clustered::ClusterContext;
 use crate::cache::handovers::Source;
 use crate::cache::moves::Waiting;
+use crate::cache::moves::pace::BATCH_MAX;
 use crate::pb;
 use crate::peer::transport::{Calling, Error, MoveStream};
 
@@ -20,9 +21,6 @@ const SENT_MAX: usize = 64;
 
 /// Keys in one request.
 const KEYS_MAX: usize = 256;
-
-/// Bytes that are asked for at once while commands wait, at most.
-const BESIDE_COMMANDS: u32 = 16 << 10;
 
 /// A source that says nothing for so long is asked over another stream,
 const SILENCE: Duration = Duration::from_secs(1);
@@ -155,7 +153,7 @@ impl Session {
         let (wanted, bytes) = match self.ends {
             true => (1, 0),
             // The next commands that wait come behind them.
-            false if pulling < self.sent.len() => (pulls.min(1), bytes.min(BESIDE_COMMANDS)),
+            false if pulling < self.sent.len() => (pulls.min(1), bytes.min(BATCH_MAX)),
             false => (pulls, bytes),
         };
         for _ in pulling..wanted {
