@@ -33,18 +33,9 @@ impl Server {
 ///
 /// When the virtual environment is missing, or when Python exits with anything but 0: its output is in the message.
 pub fn run(directory: &str, arguments: &[&str], server: Server) {
-    let output = python()
-        .args(arguments)
-        .current_dir(tests().join(directory))
-        .env("SERVER_BIN", server.binary())
-        .output()
-        .expect("the virtual environment's Python starts");
-    assert!(
-        output.status.success(),
-        "{arguments:?} against {server:?}: {}\n{}",
-        output.status,
-        text(&output)
-    );
+    let mut python = python();
+    python.args(arguments).current_dir(tests().join(directory)).env("SERVER_BIN", server.binary());
+    succeed(python, &format!("{arguments:?} against {server:?}"));
 }
 
 /// Runs `python ARGUMENTS` in the repository's directory, and returns what it printed.
@@ -53,10 +44,9 @@ pub fn run(directory: &str, arguments: &[&str], server: Server) {
 ///
 /// As [`run`].
 pub fn said(arguments: &[&str]) -> String {
-    let output = python().args(arguments).current_dir(tests().join("..")).output();
-    let output = output.expect("the virtual environment's Python starts");
-    assert!(output.status.success(), "{arguments:?}: {}\n{}", output.status, text(&output));
-    text(&output)
+    let mut python = python();
+    python.args(arguments).current_dir(tests().join(".."));
+    text(&succeed(python, &format!("{arguments:?}")))
 }
 
 /// A file that nobody runs would be a test that never fails: each `test_NAME.py` of a directory below `tests/` has to be
@@ -83,10 +73,17 @@ pub fn yaml(path: &Path) -> serde_json::Value {
 /// The same of a file of several documents, as a list.
 pub fn documents(path: &Path) -> serde_json::Value {
     let program = "import json, sys, yaml; json.dump([*yaml.safe_load_all(open(sys.argv[1]))], sys.stdout)";
-    let output =
-        python().args(["-c", program]).arg(path).output().expect("the virtual environment's Python starts");
-    assert!(output.status.success(), "{}: {}\n{}", path.display(), output.status, text(&output));
+    let mut python = python();
+    python.args(["-c", program]).arg(path);
+    let output = succeed(python, &path.display().to_string());
     serde_json::from_slice(&output.stdout).expect("json.dump writes JSON")
+}
+
+/// What Python printed, which must exit with 0; `what` it ran is for the message.
+fn succeed(mut command: Command, what: &str) -> Output {
+    let output = command.output().expect("the virtual environment's Python starts");
+    assert!(output.status.success(), "{what}: {}\n{}", output.status, text(&output));
+    output
 }
 
 fn python() -> Command {
