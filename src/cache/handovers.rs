@@ -117,6 +117,16 @@ impl Handovers {
         self.outgoing.of(slot)
     }
 
+    /// The place of a taker among all,
+    pub(super) fn place_of(&self, taker: &Taker) -> Option<u16> {
+        self.outgoing.place_of(taker)
+    }
+
+    /// and of the one that takes items of this slot.
+    pub(super) fn place_of_taker(&self, slot: u16) -> Option<u16> {
+        self.outgoing.place(slot)
+    }
+
     /// All nodes from which items come.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         self.incoming.all()
@@ -227,9 +237,14 @@ impl<T: PartialEq> Parties<T> {
     }
 
     fn remove(&mut self, party: &T) {
-        let Some(place) = self.parties.iter().position(|(known, _)| known == party) else { return };
-        self.parties[place].1 = 0;
-        self.slots.iter_mut().filter(|slot| usize::from(**slot) == place).for_each(|slot| *slot = NOBODY);
+        let Some(place) = self.place_of(party) else { return };
+        self.parties[usize::from(place)].1 = 0;
+        self.slots.iter_mut().filter(|slot| **slot == place).for_each(|slot| *slot = NOBODY);
+    }
+
+    /// The place of one among all.
+    fn place_of(&self, party: &T) -> Option<u16> {
+        self.parties.iter().position(|(known, _)| known == party).map(|place| place as u16)
     }
 
     /// How many slots are on their way.

@@ -1,7 +1,6 @@
 //! Where a key's command is executed, under one view of the cluster.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -167,22 +166,26 @@ impl Places {
         assert!(owners.members().len() <= usize::from(HERE), "so many members");
         let mine = |slot: u16| me.is_some() && owners.index(slot) == me;
         let generation_of = |slot: u16| min_generations[usize::from(slot)];
-        let mut slots = HashMap::from([(newest, 0)]);
-        (0..=u16::MAX)
-            .filter(|&slot| mine(slot))
-            .for_each(|slot| *slots.entry(generation_of(slot)).or_default() += 1);
-        let mut generations: Vec<Generation> = slots.keys().copied().collect();
-        generations.sort_unstable_by_key(|generation| (Reverse(slots[generation]), generation.number()));
-        generations.truncate(GENERATIONS_MAX - 1);
+        let mut of_slots: Vec<Generation> =
+            (0..=u16::MAX).filter(|&slot| mine(slot)).map(generation_of).collect();
+        of_slots.sort_unstable_by_key(|generation| generation.number());
+        let mut slots: Vec<&[Generation]> = of_slots.chunk_by(PartialEq::eq).collect();
+        slots.sort_by_key(|same| Reverse(same.len()));
+        let mut generations: Vec<Generation> =
+            slots.iter().map(|same| same[0]).take(GENERATIONS_MAX - 1).collect();
         if !generations.contains(&newest) {
             generations.push(newest);
         }
-        let by_generation: HashMap<Generation, u16> = generations.iter().copied().zip(0..).collect();
+        let mut by_number: Vec<(u32, u16)> = generations.iter().map(|it| it.number()).zip(0..).collect();
+        by_number.sort_unstable();
+        let place_of = |generation: Generation| {
+            let place = by_number.binary_search_by_key(&generation.number(), |&(number, _)| number);
+            place.map(|place| by_number[place].1)
+        };
+        let newest = place_of(newest).unwrap_or_default();
         let all = (0..=u16::MAX).map(|slot| match owners.index(slot) {
             None => NOWHERE,
-            Some(_) if mine(slot) => {
-                HERE | by_generation.get(&generation_of(slot)).unwrap_or(&by_generation[&newest])
-            }
+            Some(_) if mine(slot) => HERE | place_of(generation_of(slot)).unwrap_or(newest),
             Some(member) => member,
         });
         let all: Box<[u16]> = all.collect();
@@ -209,9 +212,9 @@ impl Places {
 
 /// The places of the most slots; repeated when there are fewer than three.
 fn usual(places: &[u16]) -> [u16; 3] {
-    let mut slots = HashMap::new();
-    places.iter().for_each(|&place| *slots.entry(place).or_insert(0) += 1);
-    let mut by_slots: Vec<(u16, i32)> = slots.into_iter().collect();
+    let mut slots = vec![0; 1 << 16];
+    places.iter().for_each(|&place| slots[usize::from(place)] += 1);
+    let mut by_slots: Vec<(u16, u32)> = (0..=u16::MAX).zip(slots).filter(|(_, slots)| *slots > 0).collect();
     by_slots.sort_unstable_by_key(|&(place, slots)| (Reverse(slots), place));
     std::array::from_fn(|index| by_slots[index.min(by_slots.len() - 1)].0)
 }

@@ -46,7 +46,9 @@ impl receive::Giver for Giver {
         // Held meanwhile: none of the slots comes back here before this is over.
         let routing = clustered.routing_handle().hold();
         let handovers = routing.handovers();
-        let is_wanted = |slot: u16| handovers.is_some_and(|all| all.taker(slot) == Some(&self.taker));
+        let place = handovers.and_then(|all| all.place_of(&self.taker));
+        let is_wanted =
+            |slot: u16| place.is_some() && handovers.is_some_and(|all| all.place_of_taker(slot) == place);
         let caller = Caller::new(store.clock().now(), clustered.counters(), 0);
         let (mut count, mut bytes) = (0, 0);
         let buffer = &mut self.buffer;
