@@ -9,6 +9,7 @@ mod caller;
 mod commands;
 mod context;
 mod evict;
+mod expected;
 mod facts;
 mod flush;
 mod generation;
@@ -45,6 +46,7 @@ use crate::store::sweep::Sweeper;
 use crate::store::table::Table;
 
 pub use caller::Caller;
+pub use expected::Expected;
 pub use generation::Generation;
 pub use load::{Load, LoadEnd, LoadStart};
 pub use min_generations::MinGenerations;

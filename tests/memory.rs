@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::support::server::{Product, Server};
+use crate::support::server::{Product, Server, eventually};
 use crate::support::wire::Wire;
 
 /// Size of each value. Large, so that few are needed; under the default `-I`.
@@ -28,6 +28,33 @@ fn memcached_refuses_new_items_with_m() {
 #[test]
 fn filbert_refuses_new_items_with_m() {
     refuses_new_items_with_m(Product::Filbert);
+}
+
+/// Not all at once when it is there: others would wait for that.
+#[test]
+fn room_for_a_large_value_is_made_while_it_comes_in() {
+    let server = Server::filbert(&["-m", "8", "-t", "1"]);
+    let mut wire = server.connect();
+    for batch in 0..100 {
+        let sets = (0..1_000).fold(String::new(), |mut sets, n| {
+            let _ = write!(sets, "ms {batch}-{n} 100 q\r\n{}\r\n", "v".repeat(100));
+            sets
+        });
+        wire.ask(&format!("{sets}mn\r\n"), "MN\r\n");
+    }
+    let mut other = server.connect();
+    let before = other.stat("evictions");
+    assert!(before > 0);
+    let value = "v".repeat(VALUE_BYTES);
+    let (some, rest) = value.split_at(VALUE_BYTES - 1);
+    wire.send(format!("set large 0 0 {VALUE_BYTES}\r\n{some}").as_bytes());
+    // In whole segments: of that many bytes, at least.
+    let items = VALUE_BYTES as u64 / 2 / 130;
+    eventually("room is made", || other.stat("evictions") >= before + items);
+    let meanwhile = other.stat("evictions");
+    wire.ask(&format!("{rest}\r\n"), "STORED\r\n");
+    let at_once = other.stat("evictions") - meanwhile;
+    assert!(at_once < items, "{at_once} items went when all of it was there, {} before", meanwhile - before);
 }
 
 fn evicts_old_items_for_new_ones(product: Product) {

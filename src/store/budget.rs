@@ -12,6 +12,8 @@ pub(super) struct Budget {
     /// Bytes that were missing when the limit was lowered, until it is reached.
     lowered: AtomicI64,
     used: Padded<AtomicI64>,
+    /// Bytes of values that are on their way.
+    expected: AtomicI64,
     /// How often an item was removed, where a full cache may not evict.
     removals: AtomicU64,
     /// What the tables of an empty store take.
@@ -25,6 +27,7 @@ impl Budget {
             limit: AtomicU64::new(limit),
             lowered: AtomicI64::new(0),
             used: Padded(AtomicI64::new(empty)),
+            expected: AtomicI64::new(0),
             removals: AtomicU64::new(0),
             empty,
         }
@@ -33,6 +36,16 @@ impl Budget {
     /// Adds what a table has grown by, or shrunk.
     pub(super) fn used_changed(&self, bytes: i64) {
         self.used.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of values that are on their way.
+    pub(super) fn expected(&self) -> i64 {
+        self.expected.load(Ordering::Relaxed)
+    }
+
+    /// So many more bytes are on their way, or fewer.
+    pub(super) fn expect(&self, bytes: i64) {
+        self.expected.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// How often an item was removed, as far as that is counted.
@@ -50,10 +63,10 @@ impl Budget {
         self.missing().saturating_add(more) > 0
     }
 
-    /// Bytes by which it does not hold; none or less where it does.
+    /// Bytes by which it does not hold, with what is on its way; none or less where it does.
     pub(super) fn missing(&self) -> i64 {
         let limit = i64::try_from(self.limit()).unwrap_or(i64::MAX);
-        self.used.0.load(Ordering::Relaxed).saturating_sub(limit)
+        (self.used.0.load(Ordering::Relaxed) + self.expected()).saturating_sub(limit)
     }
 
     /// Bytes that were missing when the limit was lowered; none once it was reached.

@@ -2,6 +2,7 @@
 
 mod budget;
 mod edges;
+mod expected;
 mod expires;
 mod flush;
 mod full;

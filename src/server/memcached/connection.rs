@@ -31,6 +31,7 @@ use crate::server::memcached::session::Session;
 use crate::server::memcached::session::batch::Batch;
 use crate::server::stream::Stream;
 use crate::stats::{Counter, Counters};
+use crate::store::Caller;
 
 /// After this many commands a busy connection lets the others of its thread go first; each key of a multiget is one.
 /// They take some 100 us, and letting others go first costs little beside that: `benches/versus_memcached --fairness`.
@@ -199,7 +200,12 @@ impl ClientConnection {
                 self.decode(buffer);
                 self.input.keep(cx, buffer, before, self.codec.wanted(), self.paused);
             }
-            Place::Own => self.decode_rest(cx),
+            Place::Own => {
+                let Self { input, session, .. } = self;
+                let caller = Caller::new(session.now(), session.counters(), session.connection().id);
+                input.expect(&session.context().store, &caller, wanted, len);
+                self.decode_rest(cx);
+            }
         }
         Poll::Ready(Ok(true))
     }

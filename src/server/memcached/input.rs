@@ -11,6 +11,7 @@ use tokio_util::io::poll_read_buf;
 use crate::server::quota::{Quota, Refused, Share};
 use crate::server::stream::Stream;
 use crate::spare;
+use crate::store::{Caller, Expected, Store};
 
 /// Bytes of one read. Small enough to stay in the cache, large enough that a pipeline of 16
 /// fits many times.
@@ -26,12 +27,16 @@ pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
 /// go to the front of the thread's read buffer.
 const ALONE_BYTES: usize = 2 * READ_BYTES;
 
+/// Bytes of such a request that are read at once: room is made for them in between, and others are not kept waiting.
+const LARGE_READ_BYTES: usize = 64 << 10;
+
 /// One connection's input.
-#[derive(Debug)]
 pub(super) struct Input {
     /// No complete request yet, or left when the answers became too many.
     rest: BytesMut,
     share: Share,
+    /// What the store expects of a large request that has not come in whole.
+    expected: Option<Box<Expected>>,
 }
 
 /// Where the bytes read are.
@@ -52,7 +57,7 @@ pub(super) enum Read {
 
 impl Input {
     pub(super) fn new(quota: Arc<Quota>) -> Self {
-        Self { rest: BytesMut::new(), share: Share::new(quota) }
+        Self { rest: BytesMut::new(), share: Share::new(quota), expected: None }
     }
 
     /// Whether nothing waits to be executed.
@@ -116,7 +121,7 @@ impl Input {
         if self.rest.capacity() - len < READ_BYTES.min(total - len) {
             self.grow(total);
         }
-        let most = self.rest.capacity().min(total) - len;
+        let most = LARGE_READ_BYTES.min(self.rest.capacity().min(total) - len);
         let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut self.rest).limit(most)))?;
         self.share.moved(len);
         Poll::Ready(Ok(Read::Bytes(len, Place::Own)))
@@ -127,6 +132,20 @@ impl Input {
         let mut whole = spare::take(total);
         whole.extend_from_slice(&self.rest);
         self.rest = whole;
+    }
+
+    /// So many bytes of a large request have come, of `wanted`: while it is not whole, `store` makes room for them, and for
+    /// what comes next.
+    pub(super) fn expect(&mut self, store: &Arc<Store>, caller: &Caller<'_>, wanted: usize, bytes: usize) {
+        let (len, known) = (self.rest.len(), &mut self.expected);
+        match known {
+            _ if len >= wanted => *known = None,
+            Some(expected) => expected.add(caller, bytes),
+            None => {
+                let expected = known.insert(Box::new(Expected::nothing(store.clone())));
+                expected.add(caller, LARGE_READ_BYTES.min(wanted - len) + len);
+            }
+        }
     }
 
     /// Hands out the rest to be executed.
@@ -198,7 +217,7 @@ impl Input {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self, cx: &Context<'_>) {
-        self.rest = BytesMut::new();
+        (self.rest, self.expected) = (BytesMut::new(), None);
         self.count(cx);
     }
 
