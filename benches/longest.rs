@@ -130,10 +130,9 @@ impl Filling {
             took.push(began.elapsed());
         };
         let mut expected = Expected::nothing(self.store.clone());
-        for piece in 0..(value_bytes - 1) / PIECE_BYTES {
+        for piece in 1..=(value_bytes - 1) / PIECE_BYTES {
             // One piece ahead.
-            let bytes = if piece == 0 { 2 * PIECE_BYTES } else { PIECE_BYTES };
-            time(&mut || expected.add(&caller, bytes));
+            time(&mut || expected.reach(&caller, value_bytes.min((piece + 1) * PIECE_BYTES)));
         }
         drop(expected);
         time(&mut || self.store.execute(&caller, &command, |_| ()));

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::store::padded::Padded;
 
+/// Values on their way count up to this part of the budget: who announces more empties no cache.
+const EXPECTED_PART: i64 = 16;
+
 /// The budget of all shards together. The tables say what they take; here it is added up.
 pub(super) struct Budget {
     /// Whether a full cache drops items to make room.
@@ -38,9 +41,14 @@ impl Budget {
         self.used.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of values that are on their way.
+    /// Bytes of values that are on their way, as far as they count.
     pub(super) fn expected(&self) -> i64 {
-        self.expected.load(Ordering::Relaxed)
+        self.expected.load(Ordering::Relaxed).min(self.expected_max())
+    }
+
+    /// How many of them count.
+    pub(super) fn expected_max(&self) -> i64 {
+        self.limit_bytes() / EXPECTED_PART
     }
 
     /// So many more bytes are on their way, or fewer.
@@ -65,8 +73,11 @@ impl Budget {
 
     /// Bytes by which it does not hold, with what is on its way; none or less where it does.
     pub(super) fn missing(&self) -> i64 {
-        let limit = i64::try_from(self.limit()).unwrap_or(i64::MAX);
-        (self.used.0.load(Ordering::Relaxed) + self.expected()).saturating_sub(limit)
+        (self.used.0.load(Ordering::Relaxed) + self.expected()).saturating_sub(self.limit_bytes())
+    }
+
+    fn limit_bytes(&self) -> i64 {
+        i64::try_from(self.limit()).unwrap_or(i64::MAX)
     }
 
     /// Bytes that were missing when the limit was lowered; none once it was reached.

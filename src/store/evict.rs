@@ -19,7 +19,7 @@ use crate::store::tell::tell_eviction;
 
 /// A write takes apart what it took and this much: a budget that does not hold then, or was lowered, is reached by the
 /// writes that follow, and no client waits for all of it.
-const SLICE_BYTES: i64 = 64 << 10;
+pub(super) const SLICE_BYTES: i64 = 64 << 10;
 
 /// Nothing is spared either while more is missing than this, or this part of the budget, beside what was just written and
 /// what the budget was lowered by.
@@ -209,7 +209,8 @@ impl<'a> Goal<'a> {
 
     /// The partition that gives way; another one where that has nothing left.
     fn victim(&self, has_nothing: bool) -> usize {
-        let (limit, used) = (self.budget.limit() as i64, self.budget.used_bytes() as i64);
+        let limit = self.budget.limit() as i64;
+        let used = self.budget.used_bytes() as i64 + self.budget.expected();
         match self.partition {
             Some(partition) => partition,
             None if has_nothing => self.groups.largest(used),

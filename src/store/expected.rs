@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::store::evict::Need;
+use crate::store::evict::{Need, SLICE_BYTES};
 use crate::store::{Caller, Store};
 
-/// Bytes of all values on their way count up to this part of the budget. Who announces more than that empties no cache.
-const EXPECTED_PART: i64 = 16;
-
-/// What has come of a value that is not stored yet. Its bytes count as used.
+/// What is expected of a value that is not stored yet. It counts as used.
 pub struct Expected {
     store: Arc<Store>,
     bytes: i64,
@@ -20,20 +17,23 @@ impl Expected {
         Self { store, bytes: 0 }
     }
 
-    /// So much has come. Makes room, as far as one step goes: about a segment is taken apart.
-    pub fn add(&mut self, caller: &Caller<'_>, bytes: usize) {
+    /// So many bytes in all. Makes room for those that have come since the last call, as far as one step goes: a segment is
+    /// taken apart, or two. Where keys have memory of their own nothing is expected, for it is not known whose this is.
+    pub fn reach(&mut self, caller: &Caller<'_>, bytes: usize) {
         let Store { shards, evictor, .. } = &*self.store;
         let budget = &shards.shared.budget;
-        if !budget.evict {
+        if !budget.evict || shards.shared.groups().partitions() > 1 {
             return;
         }
-        let bytes = bytes as i64;
-        if budget.expected() + bytes <= budget.limit() as i64 / EXPECTED_PART {
-            budget.expect(bytes);
-            self.bytes += bytes;
+        let more = bytes as i64 - self.bytes;
+        if more <= 0 || budget.expected() + more > budget.expected_max() {
+            return;
         }
+        budget.expect(more);
+        self.bytes += more;
         if budget.is_over(0) {
-            evictor.make_room(shards, caller, &Need { written: None, grown: 0, partition: None });
+            let need = Need { written: None, grown: more.min(SLICE_BYTES), partition: None };
+            evictor.make_room(shards, caller, &need);
         }
     }
 }

@@ -201,9 +201,12 @@ impl ClientConnection {
                 self.input.keep(cx, buffer, before, self.codec.wanted(), self.paused);
             }
             Place::Own => {
-                let Self { input, session, .. } = self;
-                let caller = Caller::new(session.now(), session.counters(), session.connection().id);
-                input.expect(&session.context().store, &caller, wanted, len);
+                // In a cluster, it may be another node's value.
+                if self.cache.cluster().is_none() {
+                    let Self { input, session, .. } = self;
+                    let caller = Caller::new(session.now(), session.counters(), session.connection().id);
+                    input.expect(&session.context().store, &caller, wanted);
+                }
                 self.decode_rest(cx);
             }
         }

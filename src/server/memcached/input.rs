@@ -134,18 +134,16 @@ impl Input {
         self.rest = whole;
     }
 
-    /// So many bytes of a large request have come, of `wanted`: while it is not whole, `store` makes room for them, and for
-    /// what comes next.
-    pub(super) fn expect(&mut self, store: &Arc<Store>, caller: &Caller<'_>, wanted: usize, bytes: usize) {
-        let (len, known) = (self.rest.len(), &mut self.expected);
-        match known {
-            _ if len >= wanted => *known = None,
-            Some(expected) => expected.add(caller, bytes),
-            None => {
-                let expected = known.insert(Box::new(Expected::nothing(store.clone())));
-                expected.add(caller, LARGE_READ_BYTES.min(wanted - len) + len);
-            }
+    /// Bytes have come of a request of `wanted`: has `store` make room for what is there and for what comes next, if that is
+    /// worth it.
+    pub(super) fn expect(&mut self, store: &Arc<Store>, caller: &Caller<'_>, wanted: usize) {
+        let len = self.rest.len();
+        if wanted <= LARGE_READ_BYTES || len >= wanted {
+            self.expected = None;
+            return;
         }
+        let expected = self.expected.get_or_insert_with(|| Box::new(Expected::nothing(store.clone())));
+        expected.reach(caller, wanted.min(len + LARGE_READ_BYTES));
     }
 
     /// Hands out the rest to be executed.
@@ -174,6 +172,7 @@ impl Input {
         if untouched {
             self.rest = rest;
         } else {
+            self.expected = None;
             self.rest = BytesMut::from(&rest[..]);
             spare::give_memory(rest);
         }

@@ -24,14 +24,14 @@ fn room_is_made_while_a_value_comes_in() {
     let (rig, store, _) = full();
     let mut expected = Expected::nothing(store.clone());
     let steps: Vec<usize> = (0..VALUE / PIECE)
-        .map(|_| {
+        .map(|piece| {
             let before = store.len();
-            expected.add(&rig.caller(), PIECE);
+            expected.reach(&rig.caller(), (piece + 1) * PIECE);
             before - store.len()
         })
         .collect();
     let segment = 64 << 10;
-    assert!(steps.iter().all(|&items| items <= segment / 80), "one segment in each step: {steps:?}");
+    assert!(steps.iter().all(|&items| items <= 2 * segment / 80), "two segments in each step: {steps:?}");
     assert!(store.used_bytes() + VALUE as u64 <= BUDGET + segment as u64, "{} bytes", store.used_bytes());
     drop(expected);
     let before = store.len();
@@ -45,11 +45,12 @@ fn room_is_made_while_a_value_comes_in() {
 fn what_does_not_come_whole_takes_no_room() {
     let (rig, store, items) = full();
     for _ in 0..100 {
-        Expected::nothing(store.clone()).add(&rig.caller(), VALUE);
+        Expected::nothing(store.clone()).reach(&rig.caller(), PIECE / 4);
     }
+    assert_eq!(store.shards.shared.budget.expected(), 0);
     // Each of them found the room of the first.
     let went = items - store.len();
-    assert!((1..=2 * VALUE / 80).contains(&went), "{went} items went");
+    assert!((1..=2 * PIECE / 80).contains(&went), "{went} items went");
     let before = store.len();
     let verb = Verb::Set(Set { value: &[b'x'; 80], ..SET });
     store.execute(&rig.caller(), &Command { key: b"small", key_binary: false, verb }, |_| ());
@@ -60,10 +61,22 @@ fn what_does_not_come_whole_takes_no_room() {
 fn who_announces_much_empties_no_cache() {
     let (rig, store, items) = full();
     let mut all: Vec<_> = (0..100).map(|_| Expected::nothing(store.clone())).collect();
-    for _ in 0..10 {
-        all.iter_mut().for_each(|expected| expected.add(&rig.caller(), VALUE));
+    for piece in 1..=VALUE / PIECE {
+        all.iter_mut().for_each(|expected| expected.reach(&rig.caller(), piece * PIECE));
     }
     assert!(store.len() > items * 3 / 4, "{} of {items}", store.len());
+    // What counted when the budget was larger does not fill a small one.
+    assert!(store.set_budget(BUDGET / 4));
+    while store.shrink(&rig.caller()) {}
+    assert!(store.len() > items / 8, "{} of {items}", store.len());
     drop(all);
     assert_eq!(store.shards.shared.budget.expected(), 0);
+}
+
+#[test]
+fn memory_of_its_own_is_not_made_room_in() {
+    let (rig, store, items) = full();
+    store.set_groups(&[KeyGroup { prefix: b"own:".to_vec(), max_bytes: Some(1 << 20) }]);
+    Expected::nothing(store.clone()).reach(&rig.caller(), VALUE);
+    assert_eq!(store.len(), items);
 }
