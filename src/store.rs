@@ -131,7 +131,7 @@ impl Store {
     }
 
     /// Counts what a command has changed in a shard, and makes room where that was too much.
-    #[inline]
+    #[inline(always)]
     fn account(
         &self,
         caller: &Caller<'_>,
@@ -147,12 +147,19 @@ impl Store {
         }
         let overfull = table.overfull();
         drop(table);
-        let need = |partition| Need { written: Some(index), grown: grown.max(0), partition };
-        if overfull.is_some() {
-            self.evictor.make_room(&self.shards, caller, &need(overfull));
+        if overfull.is_some() || budget.is_over(0) {
+            self.make_room(caller, &Need { written: Some(index), grown: grown.max(0), partition: overfull });
         }
-        if budget.is_over(0) {
-            self.evictor.make_room(&self.shards, caller, &need(None));
+    }
+
+    /// Makes room after a write: in a partition that is above its bound, and in all of the memory.
+    #[cold]
+    fn make_room(&self, caller: &Caller<'_>, need: &Need) {
+        if need.partition.is_some() {
+            self.evictor.make_room(&self.shards, caller, need);
+        }
+        if self.shards.shared.budget.is_over(0) {
+            self.evictor.make_room(&self.shards, caller, &Need { partition: None, ..*need });
         }
     }
 

@@ -67,8 +67,11 @@ impl Budget {
     }
 
     /// Whether the budget does not hold, once `more` bytes have come or gone.
+    #[inline]
     pub(super) fn is_over(&self, more: i64) -> bool {
-        self.missing().saturating_add(more) > 0
+        // What is on its way counts at most as what it is.
+        let most = self.used.0.load(Ordering::Relaxed) + self.expected.load(Ordering::Relaxed);
+        most.saturating_add(more) > self.limit_bytes() && self.missing().saturating_add(more) > 0
     }
 
     /// Bytes by which it does not hold, with what is on its way; none or less where it does.
