@@ -18,23 +18,26 @@ impl Expected {
     }
 
     /// So many bytes in all. Makes room for those that have come since the last call, as far as one step goes: a segment is
-    /// taken apart, or two. Where keys have memory of their own nothing is expected, for it is not known whose this is.
-    pub fn reach(&mut self, caller: &Caller<'_>, bytes: usize) {
+    /// taken apart, or two; whether it did. Where keys have memory of their own nothing is expected, for it is not known whose
+    /// this is.
+    pub fn reach(&mut self, caller: &Caller<'_>, bytes: usize) -> bool {
         let Store { shards, evictor, .. } = &*self.store;
         let budget = &shards.shared.budget;
-        if !budget.evict || shards.shared.groups().partitions() > 1 {
-            return;
+        if !budget.evict || shards.shared.groups().are_bounded() {
+            return false;
         }
         let more = bytes as i64 - self.bytes;
         if more <= 0 || budget.expected() + more > budget.expected_max() {
-            return;
+            return false;
         }
         budget.expect(more);
         self.bytes += more;
-        if budget.is_over(0) {
+        let is_over = budget.is_over(0);
+        if is_over {
             let need = Need { written: None, grown: more.min(SLICE_BYTES), partition: None };
             evictor.make_room(shards, caller, &need);
         }
+        is_over
     }
 }
 

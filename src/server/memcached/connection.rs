@@ -69,6 +69,8 @@ pub struct ClientConnection {
     sent: usize,
     /// Whether the codec has more to take out of the input.
     paused: bool,
+    /// Whether the last read took long: others of the thread go first.
+    is_slow: bool,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     /// When the client last took replies that had had to wait for it.
     last_taken: Seconds,
@@ -99,6 +101,7 @@ impl ClientConnection {
             input,
             sent: 0,
             paused: false,
+            is_slow: false,
             idle,
             woken_for_all: false,
         }
@@ -205,7 +208,7 @@ impl ClientConnection {
                 if self.cache.cluster().is_none() {
                     let Self { input, session, .. } = self;
                     let caller = Caller::new(session.now(), session.counters(), session.connection().id);
-                    input.expect(&session.context().store, &caller, wanted);
+                    self.is_slow = input.expect(&session.context().store, &caller, wanted);
                 }
                 self.decode_rest(cx);
             }
@@ -311,7 +314,7 @@ impl ClientConnection {
     /// Whether it is others' turn. Only a connection that has read twice without a wait reads the clock.
     #[inline]
     fn is_turn_over(&mut self, round: u32, began: &mut Option<StdInstant>) -> bool {
-        if self.session.is_spent() {
+        if self.session.is_spent() || std::mem::take(&mut self.is_slow) {
             return true;
         }
         round >= 2 && began.get_or_insert_with(StdInstant::now).elapsed() >= TURN_TIME

@@ -135,15 +135,16 @@ impl Input {
     }
 
     /// Bytes have come of a request of `wanted`: has `store` make room for what is there and for what comes next, if that is
-    /// worth it.
-    pub(super) fn expect(&mut self, store: &Arc<Store>, caller: &Caller<'_>, wanted: usize) {
+    /// worth it; whether it did.
+    pub(super) fn expect(&mut self, store: &Arc<Store>, caller: &Caller<'_>, wanted: usize) -> bool {
         let len = self.rest.len();
         if wanted <= LARGE_READ_BYTES || len >= wanted {
             self.expected = None;
-            return;
+            return false;
         }
+        let next = len + LARGE_READ_BYTES;
         let expected = self.expected.get_or_insert_with(|| Box::new(Expected::nothing(store.clone())));
-        expected.reach(caller, wanted.min(len + LARGE_READ_BYTES));
+        expected.reach(caller, if next < wanted { next } else { spare::allocated(wanted) })
     }
 
     /// Hands out the rest to be executed.

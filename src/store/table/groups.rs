@@ -189,6 +189,11 @@ impl KeyGroups {
         self.partitions.iter().skip(1).map(Partition::used).sum()
     }
 
+    /// Whether keys have memory of their own.
+    pub(in crate::store) fn are_bounded(&self) -> bool {
+        self.partitions.iter().skip(1).any(|partition| partition.limit > 0)
+    }
+
     /// The partition that takes most, when `used` bytes are taken in all.
     pub(in crate::store) fn largest(&self, used: i64) -> usize {
         let of = |number: usize| match number {

@@ -62,7 +62,7 @@ fn who_announces_much_empties_no_cache() {
     let (rig, store, items) = full();
     let mut all: Vec<_> = (0..100).map(|_| Expected::nothing(store.clone())).collect();
     for piece in 1..=VALUE / PIECE {
-        all.iter_mut().for_each(|expected| expected.reach(&rig.caller(), piece * PIECE));
+        all.iter_mut().for_each(|expected| _ = expected.reach(&rig.caller(), piece * PIECE));
     }
     assert!(store.len() > items * 3 / 4, "{} of {items}", store.len());
     // What counted when the budget was larger does not fill a small one.
