@@ -132,7 +132,7 @@ impl Filling {
         let mut expected = Expected::nothing(self.store.clone());
         for piece in 1..=(value_bytes - 1) / PIECE_BYTES {
             // One piece ahead.
-            time(&mut || expected.reach(&caller, value_bytes.min((piece + 1) * PIECE_BYTES)));
+            time(&mut || _ = expected.reach(&caller, value_bytes.min((piece + 1) * PIECE_BYTES)));
         }
         drop(expected);
         time(&mut || self.store.execute(&caller, &command, |_| ()));
