@@ -45,7 +45,7 @@ fn room_is_made_while_a_value_comes_in() {
 fn what_does_not_come_whole_takes_no_room() {
     let (rig, store, items) = full();
     for _ in 0..100 {
-        Expected::nothing(store.clone()).reach(&rig.caller(), PIECE / 4);
+        Expected::nothing(store.clone()).reach(&rig.caller(), PIECE);
     }
     assert_eq!(store.shards.shared.budget.expected(), 0);
     // Each of them found the room of the first.
