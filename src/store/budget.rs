@@ -79,7 +79,8 @@ impl Budget {
         (self.used.0.load(Ordering::Relaxed) + self.expected()).saturating_sub(self.limit_bytes())
     }
 
-    fn limit_bytes(&self) -> i64 {
+    /// The limit, to be held against what is used.
+    pub(super) fn limit_bytes(&self) -> i64 {
         i64::try_from(self.limit()).unwrap_or(i64::MAX)
     }
 

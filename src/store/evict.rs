@@ -193,7 +193,7 @@ impl<'a> Goal<'a> {
     }
 
     fn limit(&self) -> i64 {
-        self.partition().map_or_else(|| self.budget.limit() as i64, Partition::limit)
+        self.partition().map_or_else(|| self.budget.limit_bytes(), Partition::limit)
     }
 
     /// Bytes that are missing because somebody has lowered the budget.
@@ -209,7 +209,7 @@ impl<'a> Goal<'a> {
 
     /// The partition that gives way; another one where that has nothing left.
     fn victim(&self, has_nothing: bool) -> usize {
-        let limit = self.budget.limit() as i64;
+        let limit = self.budget.limit_bytes();
         let used = self.budget.used_bytes() as i64 + self.budget.expected();
         match self.partition {
             Some(partition) => partition,
