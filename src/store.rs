@@ -54,6 +54,7 @@ pub use moving::{Arrival, MovingItem};
 pub use options::Options;
 pub use prefix_flushes::TooManyFlushes;
 pub use table::{GroupUse, KeyGroup};
+pub use transfer::Usage;
 
 /// Fewer bytes no item takes, with its slot.
 const ITEM_BYTES_LEAST: u64 = 24;

@@ -15,7 +15,7 @@ use crate::peer::receive::Executor;
 use crate::peer::yielder::generate;
 
 /// Steps that are made at once where one has found nothing. What is asked for by its key comes behind them.
-const EMPTY_STEPS: usize = 4;
+const EMPTY_STEPS: usize = 9;
 
 /// Answers the requests of a stream until it ends, or `stop` is cancelled.
 pub fn serve_moves<E: Executor>(

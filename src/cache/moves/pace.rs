@@ -11,8 +11,8 @@ const SLACK: Duration = Duration::from_millis(5);
 const UNLIMITED: (u32, usize) = (64 << 10, 4);
 
 /// Bytes that are asked for at once where there is one, or while commands wait, at most: what a command waits for comes behind
-/// them.
-pub(super) const BATCH_MAX: u32 = 16 << 10;
+/// them. With small items the answer fits into one frame of HTTP/2.
+pub(super) const BATCH_MAX: u32 = 14 << 10;
 /// And no fewer, however few may come in a second.
 const BATCH_MIN: u32 = 1 << 10;
 const BATCHES_PER_SECOND: u64 = 20;

@@ -3,10 +3,14 @@
 use std::ops::ControlFlow;
 
 use crate::clock::Seconds;
-use crate::store::{Caller, MovingItem, Store};
+use crate::store::{Caller, MovingItem, Store, Usage};
 
 /// What one step does, in items looked at or parts begun: some tenths of a millisecond. A lock is held for each part alone.
-const STEP_WORK: usize = 1_000;
+const STEP_WORK: usize = 500;
+
+/// Items that are looked at before the first one is handed out: which of them are wanted, and when those were used, tells how
+/// it is with all. Keys lie in parts by their hashes, so that any part is like all others.
+const SAMPLE: usize = 2_000;
 
 /// Parts into which items are divided by the time of their last use. Each takes a walk over the whole memory.
 const AGES: usize = 4;
@@ -14,31 +18,29 @@ const AGES: usize = 4;
 /// How often an item was asked for that comes before the others of its age, in the newest part.
 const USES_OFTEN: u8 = 3;
 
-/// Items that come before others.
-#[derive(Debug, Clone, Copy)]
-struct Class {
-    /// They were used since then,
-    since: Seconds,
-    /// and so often.
-    uses: u8,
-}
-
-/// A walk over the memory for one taker: one to count, then one for each class.
-#[derive(Debug)]
+/// A walk over the memory for one taker: over a sample of it, then one for each class.
+#[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// By the bits of the seconds since their last use.
-    counted: [u64; Seconds::BITS as usize + 1],
+    sample: Sample,
+    /// About how many are left, and their bytes.
     pub(super) items: u64,
     pub(super) bytes: u64,
-    /// What comes first, first; empty while items are counted.
-    classes: Vec<Class>,
+    /// What comes first, first; empty until there is a sample.
+    classes: Vec<Usage>,
     part: usize,
 }
 
-impl Default for Walk {
+#[derive(Debug)]
+struct Sample {
+    looked_at: usize,
+    /// Those that are wanted, by the bits of the seconds since their last use.
+    wanted: [u64; Seconds::BITS as usize + 1],
+    bytes: u64,
+}
+
+impl Default for Sample {
     fn default() -> Self {
-        let counted = [0; Seconds::BITS as usize + 1];
-        Self { counted, items: 0, bytes: 0, classes: Vec::new(), part: 0 }
+        Self { looked_at: 0, wanted: [0; Seconds::BITS as usize + 1], bytes: 0 }
     }
 }
 
@@ -62,31 +64,24 @@ impl Walk {
         while work < STEP_WORK {
             if self.part == store.part_count() {
                 self.part = 0;
-                match self.classes.is_empty() {
-                    true => self.classes = self.divide(caller.now),
-                    false => _ = self.classes.remove(0),
-                }
+                self.classes.remove(0);
                 if self.classes.is_empty() {
                     return true;
                 }
             }
-            let Some(&class) = self.classes.first() else {
-                work += 1 + self.count(store, caller, &wanted);
-                self.part += 1;
+            let Some(class) = self.classes.first() else {
+                work += 1 + self.look_at_part(store, caller, &wanted);
                 continue;
             };
             let mut is_full = false;
-            work += 1 + store.take_part(caller, self.part, class.since, |moving| {
-                if moving.uses < class.uses || !wanted(moving.item.key) {
-                    return ControlFlow::Continue(false);
-                }
+            work += 1 + store.take_part(caller, self.part, class, &wanted, |moving| {
                 if given >= bytes {
                     is_full = true;
                     return ControlFlow::Break(());
                 }
                 given += item_bytes(moving);
                 give(moving);
-                ControlFlow::Continue(true)
+                ControlFlow::Continue(())
             });
             if is_full {
                 break;
@@ -96,35 +91,44 @@ impl Walk {
         false
     }
 
-    /// Counts what is wanted in one part; returns how many items were looked at.
-    fn count(&mut self, store: &Store, caller: &Caller<'_>, wanted: impl Fn(&[u8]) -> bool) -> usize {
-        let (mut items, mut bytes) = (0, 0);
-        let counted = &mut self.counted;
+    /// Adds one part to the sample; returns how many items were looked at. With the last one it knows the classes.
+    fn look_at_part(&mut self, store: &Store, caller: &Caller<'_>, wanted: impl Fn(&[u8]) -> bool) -> usize {
+        let sample = &mut self.sample;
         let looked_at = store.scan(caller, self.part, wanted, |moving| {
-            items += 1;
-            bytes += item_bytes(&moving) as u64;
-            counted[(Seconds::BITS - moving.item.idle_seconds.leading_zeros()) as usize] += 1;
+            sample.wanted[(Seconds::BITS - moving.item.idle_seconds.leading_zeros()) as usize] += 1;
+            sample.bytes += item_bytes(&moving) as u64;
         });
-        self.items += items;
-        self.bytes += bytes;
+        sample.looked_at += looked_at;
+        self.part += 1;
+        if sample.looked_at >= SAMPLE || self.part == store.part_count() {
+            let (len, looked_at) = (store.len() as u64, sample.looked_at.max(1) as u64);
+            self.items = sample.wanted.iter().sum::<u64>() * len / looked_at;
+            self.bytes = sample.bytes * len / looked_at;
+            self.classes = sample.classes(caller.now);
+            self.part = 0;
+        }
         looked_at
     }
+}
 
-    /// The classes, by what was counted; the last one has everything.
-    fn divide(&self, now: Seconds) -> Vec<Class> {
+impl Sample {
+    /// Classes that have about as many items each; the last one has everything.
+    fn classes(&self, now: Seconds) -> Vec<Usage> {
+        let total: u64 = self.wanted.iter().sum();
         let mut ages = Vec::new();
-        let mut items = 0;
-        for (bits, counted) in (0..).zip(self.counted) {
-            items += counted;
-            if items * AGES as u64 >= self.items * (ages.len() as u64 + 1) && ages.len() + 1 < AGES {
+        let (mut items, mut newest) = (0, Seconds::MAX);
+        for (bits, wanted) in (0..).zip(self.wanted).filter(|(_, wanted)| *wanted > 0) {
+            items += wanted;
+            if items < total && items * AGES as u64 >= total * (ages.len() as u64 + 1) {
                 let idle = Seconds::MAX.checked_shr(Seconds::BITS - bits).unwrap_or_default();
-                ages.push(now.saturating_sub(idle));
+                let oldest = now.saturating_sub(idle);
+                ages.push(Usage { last: oldest..=newest, uses: 0 });
+                newest = oldest.saturating_sub(1);
             }
         }
-        ages.push(0);
-        ages.dedup();
-        let often = Class { since: ages[0], uses: USES_OFTEN };
-        std::iter::once(often).chain(ages.into_iter().map(|since| Class { since, uses: 0 })).collect()
+        ages.push(Usage { last: 0..=Seconds::MAX, uses: 0 });
+        let often = Usage { uses: USES_OFTEN, ..ages[0].clone() };
+        std::iter::once(often).chain(ages).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use slab::Slab;
 
+use crate::clock::Seconds;
 use crate::store::facts::Facts;
 use crate::store::lookup::KeyHash;
 use crate::store::table::header::{Form, VALUE_MAX};
@@ -201,6 +202,15 @@ impl Memory {
                 segment.facts(segment.form_at(at), at, slot.accessed())
             }
             Place::Large(number) => self.larges.get(number).facts,
+        }
+    }
+
+    /// When an item was used last.
+    #[inline]
+    pub(super) fn accessed(&self, slot: Slot) -> Seconds {
+        match slot.place() {
+            Place::Segment(segment, _) => self.segment(segment).last_use(slot.accessed()),
+            Place::Large(number) => self.larges.get(number).facts.accessed,
         }
     }
 

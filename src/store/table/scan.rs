@@ -144,15 +144,16 @@ impl Table {
         }
     }
 
-    /// Takes items of one piece of the index out: those for which `take` says so. It ends with the first for which that breaks
-    /// off.
+    /// Takes items of one piece of the index out: of those whose last use and number of uses are `wanted`, which the index has,
+    /// the ones for which `take` says so. It ends with the first for which that breaks off.
     pub(in crate::store) fn take_out(
         &mut self,
         piece: usize,
+        mut wanted: impl FnMut(Seconds, u64) -> bool,
         mut take: impl FnMut(&[u8], &Facts, &[u8], u64) -> ControlFlow<(), bool>,
     ) {
         let mut taken = Vec::new();
-        for slot in self.index.slots(piece) {
+        for slot in self.index.slots(piece).filter(|slot| wanted(self.memory.accessed(*slot), slot.uses())) {
             let place = slot.place();
             let (key, value) = (self.memory.key(place), self.memory.value(place));
             match take(key, &self.memory.facts(slot), value, slot.uses()) {

@@ -130,12 +130,18 @@ impl Segment {
 
     #[inline]
     pub(super) fn facts(&self, form: Form, at: usize, accessed: Accessed) -> Facts {
-        form.facts(&self.bytes[at..], self.base, accessed.seconds(self.begun))
+        form.facts(&self.bytes[at..], self.base, self.last_use(accessed))
     }
 
     #[inline]
     pub(super) fn accessed(&self, at: Seconds) -> Accessed {
         Accessed::new(at, self.begun)
+    }
+
+    /// What [`Segment::accessed`] was made of.
+    #[inline]
+    pub(super) fn last_use(&self, accessed: Accessed) -> Seconds {
+        accessed.seconds(self.begun)
     }
 
     #[inline]
