@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::clustered::{ClusterContext, Clustered};
 use crate::cache::loads::Loads;
+use crate::cache::routing::Place;
 use crate::cache::turn::Turn;
 use crate::clock::Seconds;
 use crate::command::{Command, Failure, Outcome, Unavailable, Verb};
@@ -112,6 +113,12 @@ impl Cache {
             Self::Alone(_) => None,
             Self::Clustered(clustered) => Some(clustered),
         }
+    }
+
+    /// Whether what lies under a key lies here, as far as that is known now.
+    pub fn is_here(&self, key: &[u8]) -> bool {
+        let is_ours = |place| matches!(place, Place::Here { .. } | Place::Warming { .. });
+        self.cluster().is_none_or(|clustered| is_ours(clustered.routing_handle().hold().place(key)))
     }
 
     /// This node's memory.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::support::cluster::Cluster;
+use crate::support::node::stats;
 use crate::support::server::{Product, Server, eventually};
 use crate::support::wire::Wire;
 
@@ -78,6 +80,37 @@ fn room_for_a_large_value_is_made_while_it_comes_in() {
     let before = other.stat("evictions");
     wire.ask(&format!("get{keys}\r\n"), "END\r\n");
     assert_eq!(other.stat("evictions"), before);
+}
+
+/// In a cluster for what is to lie there, and for nothing else.
+#[test]
+fn a_member_makes_room_for_its_own_large_values() {
+    let cluster = Cluster::start_with(2, &["-m", "8", "-t", "1"]);
+    let mut other = cluster.nodes[0].connect();
+    let mut evictions = || stats(&mut other, "stats")["evictions"].parse::<u64>().expect("a number");
+    let small = "v".repeat(100);
+    let mut wire = cluster.nodes[0].connect();
+    for batch in 0..200 {
+        let sets = (0..1_000)
+            .fold(String::new(), |sets, n| sets + &format!("set {batch}-{n} 0 0 100 noreply\r\n{small}\r\n"));
+        wire.ask(&format!("{sets}mn\r\n"), "MN\r\n");
+    }
+    let full = evictions();
+    assert!(full > 0);
+    let value = "v".repeat(VALUE_BYTES);
+    let (some, rest) = value.split_at(VALUE_BYTES - 1);
+    let begun = |owner| format!("set {} 0 0 {VALUE_BYTES}\r\n{some}", cluster.key_owned_by(owner));
+    // Of some 130 bytes each.
+    let items = VALUE_BYTES as u64 / 130;
+    wire.send(begun(0).as_bytes());
+    eventually("room is made", || evictions() >= full + items * 4 / 5);
+    let made = evictions();
+    wire.ask(&format!("{rest}\r\n"), "STORED\r\n");
+    assert!(evictions() - made < items / 4, "{} items went when all of it was there", evictions() - made);
+    let before = evictions();
+    wire.send(begun(1).as_bytes());
+    wire.ask(&format!("{rest}\r\n"), "STORED\r\n");
+    assert_eq!(evictions(), before, "it lies elsewhere");
 }
 
 fn evicts_old_items_for_new_ones(product: Product) {

@@ -6,6 +6,7 @@ use std::time::Instant as StdInstant;
 use bytes::BytesMut;
 use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::clustered::Clustered;
@@ -21,7 +22,7 @@ use crate::peer::completions::ReplyTo;
 use crate::peer::receive::{Batch, Broken, Executor, OUTCOMES_BYTES};
 use crate::peer::{Answer, PendingOp, receive};
 use crate::stats::Counter;
-use crate::store::TooManyFlushes;
+use crate::store::{Caller, Expected, TooManyFlushes};
 
 /// A thread keeps its buffer for outcomes up to this size.
 const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
@@ -40,6 +41,7 @@ impl Executor for Clustered {
     /// Executes operations in their order, all by the view they were sent by: early ones wait for that view, late ones
     /// are told that another node is the owner.
     async fn execute(&self, batch: &mut Batch) -> Result<pb::Outcomes, Broken> {
+        self.make_room(batch.large_bytes()).await;
         loop {
             if let Some((outcomes, waiting)) = self.try_execute(batch)? {
                 if waiting.is_empty() {
@@ -107,6 +109,18 @@ impl Clustered {
         let finished = turn.finish().map_err(|Fenced| Unavailable::Unanswered);
         op.answer(finished.and(result));
         None
+    }
+
+    /// Makes room for large values, step by step; others of this thread come in between.
+    async fn make_room(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut expected = Expected::nothing(self.context().store.clone());
+        expected.reach(bytes);
+        while expected.step(&Caller::new(self.context().store.clock().now(), self.counters(), 0)) {
+            yield_now().await;
+        }
     }
 
     /// Executes operations now; `None` when they have to wait for a routing.

@@ -66,6 +66,9 @@ pub trait Giver: Send {
 /// Outcomes leave once their values have this many bytes.
 pub const OUTCOMES_BYTES: usize = 1 << 20;
 
+/// An operation of more bytes than this has a large value, for which room is made before it is stored.
+const LARGE_BYTES: usize = 64 << 10;
+
 /// Operations that came together.
 #[derive(Debug)]
 pub struct Batch {
@@ -115,6 +118,20 @@ impl Batch {
             }
         }
         false
+    }
+
+    /// Bytes of those that were not answered yet and have a large value.
+    pub fn large_bytes(&self) -> usize {
+        let mut rest = &self.rest[self.from..];
+        if rest.len() <= LARGE_BYTES {
+            return 0;
+        }
+        let lens = std::iter::from_fn(|| {
+            let len = prost::decode_length_delimiter(&mut rest).ok()?;
+            rest = rest.get(len..)?;
+            Some(len)
+        });
+        lens.filter(|len| *len > LARGE_BYTES).sum()
     }
 }
 
@@ -222,5 +239,29 @@ impl<E: Executor> Server<E> {
         let now = self.last.saturating_duration_since(self.base);
         outcomes.now_micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.yielder.hand_out(outcomes).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+    use prost::encoding::encode_varint;
+
+    use super::*;
+
+    #[test]
+    fn only_operations_with_a_large_value_count() {
+        let large_bytes = |lens: &[usize]| {
+            let mut operations = BytesMut::new();
+            for &len in lens {
+                encode_varint(len as u64, &mut operations);
+                operations.put_bytes(0, len);
+            }
+            Batch::new(1, Instant::now(), operations.freeze()).large_bytes()
+        };
+        assert_eq!(large_bytes(&[]), 0);
+        assert_eq!(large_bytes(&[LARGE_BYTES]), 0);
+        assert_eq!(large_bytes(&[1_000; 200]), 0);
+        assert_eq!(large_bytes(&[10, LARGE_BYTES + 1, 10, 1 << 20]), LARGE_BYTES + 1 + (1 << 20));
     }
 }

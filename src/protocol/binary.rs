@@ -6,7 +6,7 @@
 //!
 //! [`Command`]: crate::command::Command
 
-mod decode;
+pub(super) mod decode;
 pub mod reply;
 
 use crate::command::SetMode;

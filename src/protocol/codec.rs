@@ -211,6 +211,15 @@ impl Codec {
         self.wanted
     }
 
+    /// The key of the command that has begun and is not complete, at the front of `input`, as it was sent.
+    pub fn unfinished_key<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
+        match self.state {
+            State::Line => input.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).nth(1),
+            State::Packet => binary::decode::key(input),
+            _ => None,
+        }
+    }
+
     /// Makes the next call refuse the request that has begun: there is no memory for it.
     pub fn refuse_unfinished(&mut self) {
         self.refused = true;

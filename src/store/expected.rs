@@ -1,43 +1,52 @@
-//! Room for a large value that is on its way: it is made while the value comes in, and not all at once when it is stored.
+//! Room for a large value that is on its way: it is made step by step while the value comes in, or before it is stored.
 
 use std::sync::Arc;
 
 use crate::store::evict::{Need, SLICE_BYTES};
 use crate::store::{Caller, Store};
 
+/// Steps for each segment that a value will take: not all that is in one goes.
+const SEGMENT_STEPS: i64 = 4;
+
 /// What is expected of a value that is not stored yet. It counts as used.
 pub struct Expected {
     store: Arc<Store>,
     bytes: i64,
+    /// Steps that may still be made for them.
+    steps: i64,
 }
 
 impl Expected {
     /// Nothing yet.
     pub fn nothing(store: Arc<Store>) -> Self {
-        Self { store, bytes: 0 }
+        Self { store, bytes: 0, steps: 0 }
     }
 
-    /// So many bytes in all. Makes room for those that have come since the last call, as far as one step goes: a segment is
-    /// taken apart, or two; whether it did. Where keys have memory of their own nothing is expected, for it is not known whose
-    /// this is.
-    pub fn reach(&mut self, caller: &Caller<'_>, bytes: usize) -> bool {
-        let Store { shards, evictor, .. } = &*self.store;
-        let budget = &shards.shared.budget;
-        if !budget.evict || shards.shared.groups().are_bounded() {
-            return false;
+    /// So many bytes are expected in all. Where keys have memory of their own nothing is, for it is not known whose this is.
+    pub fn reach(&mut self, bytes: usize) {
+        let shared = &self.store.shards.shared;
+        let budget = &shared.budget;
+        if !budget.evict || shared.groups().are_bounded() {
+            return;
         }
         let more = bytes as i64 - self.bytes;
         if more <= 0 || budget.expected() + more > budget.expected_max() {
-            return false;
+            return;
         }
         budget.expect(more);
         self.bytes += more;
-        let is_over = budget.is_over(0);
-        if is_over {
-            let need = Need { written: None, grown: more.min(SLICE_BYTES), partition: None };
-            evictor.make_room(shards, caller, &need);
+        self.steps = SEGMENT_STEPS * (1 + more / SLICE_BYTES);
+    }
+
+    /// Makes room for what is expected, as far as one step goes: a segment is taken apart. Whether it did; then there may be
+    /// more to do.
+    pub fn step(&mut self, caller: &Caller<'_>) -> bool {
+        let Store { shards, evictor, .. } = &*self.store;
+        if self.steps == 0 || !shards.shared.budget.is_over(0) {
+            return false;
         }
-        is_over
+        self.steps -= 1;
+        evictor.make_room(shards, caller, &Need { written: None, grown: 0, partition: None })
     }
 }
 

@@ -29,6 +29,12 @@ struct Header {
     cas: u64,
 }
 
+/// The key of the packet at the front of `input`.
+pub fn key(input: &[u8]) -> Option<&[u8]> {
+    let header = Header::read(input.first_chunk()?);
+    input.get(HEADER_LEN + header.extras_len..header.front_len())
+}
+
 impl Header {
     fn read(bytes: &[u8; HEADER_LEN]) -> Self {
         let &[

@@ -307,6 +307,7 @@ fn a_value_without_memory_to_read_it_into_is_skipped() {
     let mut feed = Feed::new(Recorder::default());
     feed.read(&input[..4500]);
     assert_eq!(feed.codec.wanted(), input.len(), "room is asked for all of it");
+    assert_eq!(feed.codec.unfinished_key(&feed.buffer), Some(&b"key"[..]));
     feed.codec.refuse_unfinished();
     feed.read(&input[4500..]);
     feed.read(&packet(0x0a, 0, b"", b"", b""));

@@ -184,3 +184,16 @@ proptest! {
         prop_assert_eq!(seen(format!("ms {encoded} 1 b\r\nx\r\n").as_bytes()), [expected]);
     }
 }
+
+#[test]
+fn the_key_is_known_before_the_value_is_there() {
+    for begun in ["set key 0 0 100\r\nva", "append  key 0 0 100 noreply\r\nva", "ms key 100 T0\r\nva"] {
+        let mut feed = Feed::new(Recorder::default());
+        feed.read(begun.as_bytes());
+        assert_eq!(feed.codec.unfinished_key(&feed.buffer), Some(&b"key"[..]), "{begun:?}");
+    }
+    // A value that is thrown away has no key.
+    let mut feed = Feed::new(Recorder::default());
+    feed.read(b"set key 0 0 99999999\r\nva");
+    assert_eq!(feed.codec.unfinished_key(&feed.buffer), None);
+}

@@ -69,7 +69,7 @@ pub struct ClientConnection {
     sent: usize,
     /// Whether the codec has more to take out of the input.
     paused: bool,
-    /// Whether the last read took long: others of the thread go first.
+    /// Whether room was made for a large value: others of the thread go first.
     is_slow: bool,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     /// When the client last took replies that had had to wait for it.
@@ -187,6 +187,14 @@ impl ClientConnection {
         let waits_for = if self.input.is_empty() { ConnectionState::Read } else { ConnectionState::Value };
         self.session.connection().set_state(waits_for);
         let wanted = self.codec.wanted();
+        if self.input.is_large(wanted) {
+            let Self { input, codec, cache, session, .. } = self;
+            let caller = Caller::new(session.now(), session.counters(), session.connection().id);
+            self.is_slow = input.make_room(codec, cache, &session.context().store, &caller);
+            if self.is_slow {
+                return Poll::Ready(Ok(true));
+            }
+        }
         let (len, place) = match ready!(self.input.poll_read(cx, &mut self.stream, wanted, buffer))? {
             Read::Bytes(0, _) => return Poll::Ready(Ok(false)),
             Read::Bytes(len, place) => (len, place),
@@ -203,15 +211,7 @@ impl ClientConnection {
                 self.decode(buffer);
                 self.input.keep(cx, buffer, before, self.codec.wanted(), self.paused);
             }
-            Place::Own => {
-                // In a cluster, it may be another node's value.
-                if self.cache.cluster().is_none() {
-                    let Self { input, session, .. } = self;
-                    let caller = Caller::new(session.now(), session.counters(), session.connection().id);
-                    self.is_slow = input.expect(&session.context().store, &caller, wanted);
-                }
-                self.decode_rest(cx);
-            }
+            Place::Own => self.decode_rest(cx),
         }
         Poll::Ready(Ok(true))
     }

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::io::poll_read_buf;
 
+use crate::cache::Cache;
+use crate::protocol::codec::Codec;
 use crate::server::quota::{Quota, Refused, Share};
 use crate::server::stream::Stream;
 use crate::spare;
@@ -124,6 +126,10 @@ impl Input {
         let most = LARGE_READ_BYTES.min(self.rest.capacity().min(total) - len);
         let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut (&mut self.rest).limit(most)))?;
         self.share.moved(len);
+        if self.rest.len() >= wanted {
+            // It is stored now.
+            self.expected = None;
+        }
         Poll::Ready(Ok(Read::Bytes(len, Place::Own)))
     }
 
@@ -134,17 +140,29 @@ impl Input {
         self.rest = whole;
     }
 
-    /// Bytes have come of a request of `wanted`: has `store` make room for what is there and for what comes next, if that is
-    /// worth it; whether it did.
-    pub(super) fn expect(&mut self, store: &Arc<Store>, caller: &Caller<'_>, wanted: usize) -> bool {
-        let len = self.rest.len();
-        if wanted <= LARGE_READ_BYTES || len >= wanted {
-            self.expected = None;
+    /// Whether more of a large request of `wanted` bytes is to be read.
+    #[inline]
+    pub(super) fn is_large(&self, wanted: usize) -> bool {
+        wanted > LARGE_READ_BYTES && (SMALL_REST + 1..wanted).contains(&self.rest.len())
+    }
+
+    /// Has `store` make room for the next bytes of a large request, as far as one step goes, if its value is to lie here;
+    /// whether it did. To be called before they are read.
+    #[cold]
+    pub(super) fn make_room(
+        &mut self,
+        codec: &Codec,
+        cache: &Cache,
+        store: &Arc<Store>,
+        caller: &Caller<'_>,
+    ) -> bool {
+        if !codec.unfinished_key(&self.rest).is_some_and(|key| cache.is_here(key)) {
             return false;
         }
-        let next = len + LARGE_READ_BYTES;
+        let (wanted, next) = (codec.wanted(), self.rest.len() + LARGE_READ_BYTES);
         let expected = self.expected.get_or_insert_with(|| Box::new(Expected::nothing(store.clone())));
-        expected.reach(caller, if next < wanted { next } else { spare::allocated(wanted) })
+        expected.reach(if next < wanted { next } else { spare::allocated(wanted) });
+        expected.step(caller)
     }
 
     /// Hands out the rest to be executed.
