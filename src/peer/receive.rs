@@ -1,11 +1,12 @@
 //! The receiving end of a stream of operations: sends the time of this node, then executes batch after batch.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Answers operations from the front of the batch, at least one: all of them, or as many as
     /// fill a message ([`OUTCOMES_BYTES`]). Called again for the rest. What it answers carries the
-    /// epoch by which it was decided; the time is filled in later.
+    /// epoch by which it was decided; the time is filled in later. Some may be [answered later](Batch::answer_later).
     ///
     /// The future may wait, for this node to come to the batch's epoch. It is dropped when the
     /// stream breaks meanwhile.
@@ -70,7 +71,6 @@ pub const OUTCOMES_BYTES: usize = 1 << 20;
 const LARGE_BYTES: usize = 64 << 10;
 
 /// Operations that came together.
-#[derive(Debug)]
 pub struct Batch {
     /// The epoch of the sender's view.
     pub epoch: u64,
@@ -80,11 +80,15 @@ pub struct Batch {
     rest: Bytes,
     /// Where they begin in it.
     from: usize,
+    later: Option<Later>,
 }
+
+/// The outcomes of operations that wait for something, one after another as in a message.
+type Later = Pin<Box<dyn Future<Output = Bytes> + Send + Sync>>;
 
 impl Batch {
     fn new(epoch: u64, expires: Instant, operations: Bytes) -> Self {
-        Self { epoch, expires, rest: operations, from: 0 }
+        Self { epoch, expires, rest: operations, from: 0, later: None }
     }
 
     /// Whether all have been answered.
@@ -118,6 +122,12 @@ impl Batch {
             }
         }
         false
+    }
+
+    /// Those of the operations that are answered now whose outcomes are missing have them once this is done. Batches behind
+    /// this one need not wait for it.
+    pub fn answer_later(&mut self, outcomes: impl Future<Output = Bytes> + Send + Sync + 'static) {
+        self.later = Some(Box::pin(outcomes));
     }
 
     /// Bytes of those that were not answered yet and have a large value.
@@ -155,7 +165,8 @@ pub fn serve_stream<E: Executor>(
     incoming: impl Stream<Item = Result<pb::Operations, Status>> + Send + 'static,
 ) -> impl Stream<Item = Result<pb::Outcomes, Status>> + Send + Unpin + 'static {
     generate(|yielder| async move {
-        let mut server = Server { executor, yielder, base: Instant::now(), last: Instant::now() };
+        let (base, last, later) = (Instant::now(), Instant::now(), JoinSet::new());
+        let mut server = Server { executor, yielder, base, last, later };
         server.serve(&me, &stop, incoming).await
     })
 }
@@ -167,6 +178,8 @@ struct Server<E> {
     base: Instant,
     /// When something was sent last.
     last: Instant,
+    /// Operations that wait.
+    later: JoinSet<Bytes>,
 }
 
 impl<E: Executor> Server<E> {
@@ -185,21 +198,33 @@ impl<E: Executor> Server<E> {
         let mut heartbeat = pin!(sleep(HEARTBEAT));
         let mut stopped = pin!(stop.cancelled());
         loop {
+            let pause = if self.later.is_empty() { HEARTBEAT } else { HEARTBEAT_WAITING };
+            if heartbeat.deadline() > self.last + pause {
+                heartbeat.as_mut().reset(self.last + pause);
+            }
             let message = tokio::select! {
                 biased;
+                Some(outcomes) = self.later.join_next() => {
+                    self.send_later(outcomes).await;
+                    continue;
+                }
                 message = incoming.next() => message,
-                () = &mut stopped => return Ok(()),
+                () = &mut stopped => break,
                 () = &mut heartbeat => {
-                    if self.last.elapsed() >= HEARTBEAT {
+                    if self.last.elapsed() >= pause {
                         self.send_time().await;
                     }
-                    heartbeat.as_mut().reset(self.last + HEARTBEAT);
+                    heartbeat.as_mut().reset(self.last + pause);
                     continue;
                 }
             };
-            let Some(message) = message else { return Ok(()) };
+            let Some(message) = message else { break };
             self.answer(message?).await?;
         }
+        while let Some(outcomes) = self.later.join_next().await {
+            self.send_later(outcomes).await;
+        }
+        Ok(())
     }
 
     async fn answer(&mut self, message: pb::Operations) -> Result<(), Status> {
@@ -224,9 +249,20 @@ impl<E: Executor> Server<E> {
             if batch.from == before {
                 return Err(Status::internal("operations were not answered"));
             }
+            if let Some(later) = batch.later.take() {
+                self.later.spawn(later);
+            }
             self.send(outcomes).await;
         }
         Ok(())
+    }
+
+    /// What was sent back was so by the present view.
+    async fn send_later(&mut self, outcomes: Result<Bytes, JoinError>) {
+        // It ends early with its runtime alone.
+        let Ok(outcomes) = outcomes else { return };
+        let epoch = self.executor.epoch();
+        self.send(pb::Outcomes { outcomes, epoch, ..pb::Outcomes::default() }).await;
     }
 
     async fn send_time(&mut self) {
