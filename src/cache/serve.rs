@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -44,10 +44,10 @@ impl Executor for Clustered {
         self.make_room(batch.large_bytes()).await;
         loop {
             if let Some((outcomes, waiting)) = self.try_execute(batch)? {
-                if !waiting.is_empty() {
-                    batch.answer_later(outcomes_of(waiting));
+                if waiting.is_empty() {
+                    return Ok(outcomes);
                 }
-                return Ok(outcomes);
+                return Ok(self.wait_for_all(outcomes, waiting).await);
             }
             let come = self.routing_watch.wait_for(|routing| !must_wait(routing, batch));
             if timeout_at(batch.expires, come).await.is_err() {
@@ -183,6 +183,24 @@ impl Clustered {
         Waiting { id, answer }
     }
 
+    /// Adds the outcomes of operations that wait, once there are all.
+    async fn wait_for_all(&self, outcomes: pb::Outcomes, waiting: Vec<Waiting>) -> pb::Outcomes {
+        let mut all = BytesMut::from(&*outcomes.outcomes);
+        for Waiting { id, answer } in waiting {
+            // It is always answered.
+            let result = answer.await.map_or(Err(Unavailable::Unanswered), |answer| answer.result);
+            match result {
+                Ok(outcome) => pb::put_message(&pb::Outcome { id, ..outcome }, &mut all),
+                Err(Unavailable::Moved) => pb::put_kind(id, Kind::WrongOwner, &mut all),
+                // It may have been executed.
+                Err(Unavailable::Unanswered) => pb::put_kind(id, Kind::Unspecified, &mut all),
+                Err(_) => pb::put_kind(id, Kind::Unavailable, &mut all),
+            }
+        }
+        // One that was sent back was so by the present view.
+        pb::Outcomes { outcomes: all.freeze(), epoch: self.epoch(), ..outcomes }
+    }
+
     fn refuse(&self, batch: &mut Batch, kind: Kind, epoch: u64) -> Result<pb::Outcomes, Broken> {
         let mut outcomes = self.lock_outcomes();
         while let Some(operation) = batch.take()? {
@@ -201,23 +219,6 @@ impl Clustered {
         }
         outcomes
     }
-}
-
-/// The outcomes of operations that wait, once there are all.
-async fn outcomes_of(waiting: Vec<Waiting>) -> Bytes {
-    let mut outcomes = BytesMut::new();
-    for Waiting { id, answer } in waiting {
-        // It is always answered.
-        let result = answer.await.map_or(Err(Unavailable::Unanswered), |answer| answer.result);
-        match result {
-            Ok(outcome) => pb::put_message(&pb::Outcome { id, ..outcome }, &mut outcomes),
-            Err(Unavailable::Moved) => pb::put_kind(id, Kind::WrongOwner, &mut outcomes),
-            // It may have been executed.
-            Err(Unavailable::Unanswered) => pb::put_kind(id, Kind::Unspecified, &mut outcomes),
-            Err(_) => pb::put_kind(id, Kind::Unavailable, &mut outcomes),
-        }
-    }
-    outcomes.freeze()
 }
 
 /// Whether a batch has to wait for another routing: it is of a later view than this one, or

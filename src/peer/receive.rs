@@ -1,12 +1,11 @@
 //! The receiving end of a stream of operations: sends the time of this node, then executes batch after batch.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +31,7 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Answers operations from the front of the batch, at least one: all of them, or as many as
     /// fill a message ([`OUTCOMES_BYTES`]). Called again for the rest. What it answers carries the
-    /// epoch by which it was decided; the time is filled in later. Some may be [answered later](Batch::answer_later).
+    /// epoch by which it was decided; the time is filled in later.
     ///
     /// The future may wait, for this node to come to the batch's epoch. It is dropped when the
     /// stream breaks meanwhile.
@@ -71,6 +70,7 @@ pub const OUTCOMES_BYTES: usize = 1 << 20;
 const LARGE_BYTES: usize = 64 << 10;
 
 /// Operations that came together.
+#[derive(Debug)]
 pub struct Batch {
     /// The epoch of the sender's view.
     pub epoch: u64,
@@ -80,15 +80,11 @@ pub struct Batch {
     rest: Bytes,
     /// Where they begin in it.
     from: usize,
-    later: Option<Later>,
 }
-
-/// The outcomes of operations that wait for something, one after another as in a message.
-type Later = Pin<Box<dyn Future<Output = Bytes> + Send + Sync>>;
 
 impl Batch {
     fn new(epoch: u64, expires: Instant, operations: Bytes) -> Self {
-        Self { epoch, expires, rest: operations, from: 0, later: None }
+        Self { epoch, expires, rest: operations, from: 0 }
     }
 
     /// Whether all have been answered.
@@ -122,12 +118,6 @@ impl Batch {
             }
         }
         false
-    }
-
-    /// Those of the operations that are answered now whose outcomes are missing have them once this is done. Batches behind
-    /// this one need not wait for it.
-    pub fn answer_later(&mut self, outcomes: impl Future<Output = Bytes> + Send + Sync + 'static) {
-        self.later = Some(Box::pin(outcomes));
     }
 
     /// Bytes of those that were not answered yet and have a large value.
@@ -165,8 +155,7 @@ pub fn serve_stream<E: Executor>(
     incoming: impl Stream<Item = Result<pb::Operations, Status>> + Send + 'static,
 ) -> impl Stream<Item = Result<pb::Outcomes, Status>> + Send + Unpin + 'static {
     generate(|yielder| async move {
-        let (base, last, later) = (Instant::now(), Instant::now(), JoinSet::new());
-        let mut server = Server { executor, yielder, base, last, later };
+        let mut server = Server { executor, yielder, base: Instant::now(), last: Instant::now() };
         server.serve(&me, &stop, incoming).await
     })
 }
@@ -178,8 +167,6 @@ struct Server<E> {
     base: Instant,
     /// When something was sent last.
     last: Instant,
-    /// Operations that wait.
-    later: JoinSet<Bytes>,
 }
 
 impl<E: Executor> Server<E> {
@@ -198,33 +185,21 @@ impl<E: Executor> Server<E> {
         let mut heartbeat = pin!(sleep(HEARTBEAT));
         let mut stopped = pin!(stop.cancelled());
         loop {
-            let pause = if self.later.is_empty() { HEARTBEAT } else { HEARTBEAT_WAITING };
-            if heartbeat.deadline() > self.last + pause {
-                heartbeat.as_mut().reset(self.last + pause);
-            }
             let message = tokio::select! {
                 biased;
-                Some(outcomes) = self.later.join_next() => {
-                    self.send_later(outcomes).await;
-                    continue;
-                }
                 message = incoming.next() => message,
-                () = &mut stopped => break,
+                () = &mut stopped => return Ok(()),
                 () = &mut heartbeat => {
-                    if self.last.elapsed() >= pause {
+                    if self.last.elapsed() >= HEARTBEAT {
                         self.send_time().await;
                     }
-                    heartbeat.as_mut().reset(self.last + pause);
+                    heartbeat.as_mut().reset(self.last + HEARTBEAT);
                     continue;
                 }
             };
-            let Some(message) = message else { break };
+            let Some(message) = message else { return Ok(()) };
             self.answer(message?).await?;
         }
-        while let Some(outcomes) = self.later.join_next().await {
-            self.send_later(outcomes).await;
-        }
-        Ok(())
     }
 
     async fn answer(&mut self, message: pb::Operations) -> Result<(), Status> {
@@ -249,20 +224,9 @@ impl<E: Executor> Server<E> {
             if batch.from == before {
                 return Err(Status::internal("operations were not answered"));
             }
-            if let Some(later) = batch.later.take() {
-                self.later.spawn(later);
-            }
             self.send(outcomes).await;
         }
         Ok(())
-    }
-
-    /// What was sent back was so by the present view.
-    async fn send_later(&mut self, outcomes: Result<Bytes, JoinError>) {
-        // It ends early with its runtime alone.
-        let Ok(outcomes) = outcomes else { return };
-        let epoch = self.executor.epoch();
-        self.send(pb::Outcomes { outcomes, epoch, ..pb::Outcomes::default() }).await;
     }
 
     async fn send_time(&mut self) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,8 +48,6 @@ struct Owner {
     /// Batches that have come, and those that it has looked at.
     arrived: AtomicU64,
     batches: AtomicU64,
-    /// Operations on the key `later` wait for this.
-    release: Arc<Notify>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +67,6 @@ impl Owner {
             executed: Mutex::default(),
             arrived: AtomicU64::new(0),
             batches: AtomicU64::new(0),
-            release: Arc::default(),
         })
     }
 
@@ -92,25 +89,14 @@ impl Executor for Owner {
         let number = self.batches.fetch_add(1, Ordering::Relaxed);
         let (now, kind) = (Instant::now(), *self.kind.lock());
         let (epoch, expires) = (batch.epoch, batch.expires);
-        let (mut outcomes, mut later) = (BytesMut::new(), BytesMut::new());
+        let mut outcomes = BytesMut::new();
         while let Some(operation) = batch.take()? {
-            if operation.key == b"later" {
-                pb::put_kind(operation.id, kind, &mut later);
-                continue;
-            }
             let kind = if now >= expires { Kind::Unavailable } else { kind };
             if !matches!(kind, Kind::Unavailable | Kind::WrongOwner) {
                 let key = Bytes::copy_from_slice(operation.key);
                 self.executed.lock().push(Executed { key, epoch, batch: number, at: now });
             }
             pb::put_kind(operation.id, kind, &mut outcomes);
-        }
-        if !later.is_empty() {
-            let release = self.release.clone();
-            batch.answer_later(async move {
-                release.notified().await;
-                later.freeze()
-            });
         }
         Ok(pb::Outcomes { outcomes: outcomes.freeze(), now_micros: 0, epoch: self.epoch() })
     }

@@ -33,26 +33,6 @@ async fn everything_that_waits_leaves_in_one_message_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_holds_up_no_batch_behind() {
-    let (_network, owner, caller) = connected(Options::default()).await;
-    let began = Instant::now();
-    let later = caller.send("later", 1);
-    for key in ["one", "two"] {
-        assert_eq!(caller.send(key, 1).await_outcome().await, Ok(Kind::Deleted));
-    }
-    assert_eq!(owner.keys(), ["first", "one", "two"]);
-    owner.release.notify_one();
-    assert_eq!(later.await_outcome().await, Ok(Kind::Deleted));
-    assert!(began.elapsed() < TIMEOUT);
-    // The caller hears meanwhile that the owner is there: nothing else says so.
-    let (vain, since) = (caller.send("later", 1), owner.arrived.load(Ordering::Relaxed));
-    assert!(vain.await_outcome().await.is_err());
-    assert_eq!(caller.send("three", 1).await_outcome().await, Ok(Kind::Deleted));
-    assert_eq!(owner.arrived.load(Ordering::Relaxed), since + 2);
-    assert_eq!(caller.link().stats().streams.load(Ordering::Relaxed), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_message_is_of_one_epoch() {
     let (_network, owner, caller) = connected(Options::default()).await;
     let awaited: Vec<_> =
