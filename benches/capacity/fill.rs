@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::loads::{KEY_BYTES, LONGEST_VALUE_BYTES, Phase, Sizes, key};
 use crate::support::Result;
 use crate::support::client::{Client, Values};
-use crate::support::process::{most_resident_bytes, settled_bytes};
+use crate::support::process::{most_resident_bytes, resident_file_bytes, settled_bytes};
 use crate::support::server::Server;
 
 /// Each waits for its replies while the server works for the others.
@@ -41,6 +41,8 @@ pub struct Held {
     /// Of this fill, by reading a sample back.
     pub found: f64,
     pub resident_bytes: u64,
+    /// Of those, pages of the program and its libraries, which the system drops when it needs memory.
+    pub file_bytes: u64,
     /// At any time since the server started.
     pub most_bytes: u64,
 }
@@ -71,10 +73,11 @@ impl<'a> Filled<'a> {
         let sent = numbers.end - numbers.start;
         self.end = self.end.max(numbers.end);
         let resident_bytes = settled_bytes(self.server.pid())?;
+        let file_bytes = resident_file_bytes(self.server.pid())?;
         let told = self.server.items()?;
         let found = self.count(numbers, phase.sizes, extent.sample)?;
         let most_bytes = most_resident_bytes(self.server.pid())?;
-        Ok(Held { sent, refused, told, found, resident_bytes, most_bytes })
+        Ok(Held { sent, refused, told, found, resident_bytes, file_bytes, most_bytes })
     }
 
     /// The numbers of the keys that were sent, and how many sets were refused.

@@ -96,6 +96,9 @@ fn report(name: &str, held: [Held; 2], mebibytes: u32) -> CaseReport {
             figure("resident_over_mebibytes", "resident over -m, MiB", Better::Neither, &|held| {
                 mebibytes_over(held.resident_bytes, mebibytes)
             }),
+            figure("file_mebibytes", "  pages of files", Better::Neither, &|held| {
+                mebibytes_over(held.file_bytes, 0)
+            }),
             figure("most_over_mebibytes", "  at most", Better::Neither, &|held| {
                 mebibytes_over(held.most_bytes, mebibytes)
             }),
@@ -105,14 +108,15 @@ fn report(name: &str, held: [Held; 2], mebibytes: u32) -> CaseReport {
 }
 
 const TABLE_HEAD: &str = "\
-| values | items in memcached (by stats) | in filbert (by stats) | ratio | memcached's memory over -m, MiB (at most) | filbert's |
+| values | items in memcached (by stats) | in filbert (by stats) | ratio | memcached's memory over -m, MiB (at most; pages of files in it) | filbert's |
 |---|---|---|---|---|---|";
 
 fn row(name: &str, held: [Held; 2], mebibytes: u32) -> String {
     let items = held.map(|held| format!("{:.0} ({})", held.found, held.told));
     let memory = held.map(|held| {
         let over = |bytes| mebibytes_over(bytes, mebibytes);
-        format!("{:+.1} ({:+.1})", over(held.resident_bytes), over(held.most_bytes))
+        let files = mebibytes_over(held.file_bytes, 0);
+        format!("{:+.1} ({:+.1}; {files:.1})", over(held.resident_bytes), over(held.most_bytes))
     });
     let ratio = held[1].found / held[0].found;
     format!("| {name} | {} | {} | {ratio:.2} | {} | {} |", items[0], items[1], memory[0], memory[1])

@@ -98,6 +98,12 @@ pub fn resident_bytes(pid: u32) -> io::Result<u64> {
     bytes_in(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
 }
 
+/// What of that are pages of files: the program and its libraries.
+#[allow(dead_code)] // Only one of the comparisons does.
+pub fn resident_file_bytes(pid: u32) -> io::Result<u64> {
+    bytes_in(&format!("/proc/{pid}/status"), "RssFile:")
+}
+
 /// The most of it that there was at any time.
 #[allow(dead_code)] // Only some of the comparisons do.
 pub fn most_resident_bytes(pid: u32) -> io::Result<u64> {
