@@ -27,6 +27,9 @@ use crate::store::{Caller, Expected, TooManyFlushes};
 /// A thread keeps its buffer for outcomes up to this size.
 const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
 
+/// Room that is made at once for what has come: for more, what is used would give way as well.
+const ROOM_BYTES: usize = 64 << 10;
+
 /// An operation of a peer that waits, by its number.
 struct Waiting {
     id: u64,
@@ -41,7 +44,7 @@ impl Executor for Clustered {
     /// Executes operations in their order, all by the view they were sent by: early ones wait for that view, late ones
     /// are told that another node is the owner.
     async fn execute(&self, batch: &mut Batch) -> Result<pb::Outcomes, Broken> {
-        self.make_room(batch.large_bytes()).await;
+        self.make_room(batch).await;
         loop {
             if let Some((outcomes, waiting)) = self.try_execute(batch)? {
                 if waiting.is_empty() {
@@ -111,15 +114,24 @@ impl Clustered {
         None
     }
 
-    /// Makes room for large values, step by step; others of this thread come in between.
-    async fn make_room(&self, bytes: usize) {
-        if bytes == 0 {
+    /// Makes room for the large values of a batch, step by step; others of this thread come in between. It may take half of
+    /// the time that is left.
+    async fn make_room(&self, batch: &Batch) {
+        let bytes = batch.large_bytes();
+        if bytes == 0 || self.epoch() > batch.epoch {
             return;
         }
-        let mut expected = Expected::nothing(self.context().store.clone());
-        expected.reach(bytes);
-        while expected.step(&Caller::new(self.context().store.clock().now(), self.counters(), 0)) {
-            yield_now().await;
+        let (store, now) = (&self.context().store, Instant::now());
+        let until = now + batch.expires.saturating_duration_since(now) / 2;
+        let mut expected = Expected::nothing(store.clone());
+        for reached in (0..bytes).step_by(ROOM_BYTES).skip(1).chain([bytes]) {
+            expected.reach(reached);
+            while expected.step(&Caller::new(store.clock().now(), self.counters(), 0)) {
+                yield_now().await;
+                if Instant::now() > until {
+                    return;
+                }
+            }
         }
     }
 

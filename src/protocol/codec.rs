@@ -211,10 +211,16 @@ impl Codec {
         self.wanted
     }
 
-    /// The key of the command that has begun and is not complete, at the front of `input`, as it was sent.
+    /// The key of the command that has begun and is not complete, at the front of `input`; `None` where it was sent encoded.
     pub fn unfinished_key<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
         match self.state {
-            State::Line => input.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).nth(1),
+            State::Line => {
+                let line = input.split(|&byte| byte == b'\n').next()?;
+                let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+                let (command, key) = (words.next()?, words.next()?);
+                let is_encoded = command == b"ms" && words.any(|word| word.starts_with(b"b"));
+                (!is_encoded).then_some(key)
+            }
             State::Packet => binary::decode::key(input),
             _ => None,
         }

@@ -11,7 +11,7 @@ const SLACK: Duration = Duration::from_millis(5);
 const UNLIMITED: (u32, usize) = (64 << 10, 4);
 
 /// Bytes that are asked for at once where there is one, or while commands wait, at most: what a command waits for comes behind
-/// them. With small items the answer fits into one frame of HTTP/2.
+/// them. Measured: with 16 KiB, or 11, an item costs about a tenth more.
 pub(super) const BATCH_MAX: u32 = 14 << 10;
 /// And no fewer, however few may come in a second.
 const BATCH_MIN: u32 = 1 << 10;

@@ -12,6 +12,12 @@ const STEP_WORK: usize = 500;
 /// it is with all. Keys lie in parts by their hashes, so that any part is like all others.
 const SAMPLE: usize = 2_000;
 
+/// More of them while fewer are wanted than this,
+const WANTED_LEAST: u64 = 100;
+
+/// up to so many.
+const SAMPLE_MAX: usize = 50_000;
+
 /// Parts into which items are divided by the time of their last use. Each takes a walk over the whole memory.
 const AGES: usize = 4;
 
@@ -94,15 +100,19 @@ impl Walk {
     /// Adds one part to the sample; returns how many items were looked at. With the last one it knows the classes.
     fn look_at_part(&mut self, store: &Store, caller: &Caller<'_>, wanted: impl Fn(&[u8]) -> bool) -> usize {
         let sample = &mut self.sample;
-        let looked_at = store.scan(caller, self.part, wanted, |moving| {
+        // From the last part on: a walk that was broken off has handed out what lay in the first ones.
+        let part = store.part_count() - 1 - self.part;
+        let looked_at = store.scan(caller, part, wanted, |moving| {
             sample.wanted[(Seconds::BITS - moving.item.idle_seconds.leading_zeros()) as usize] += 1;
             sample.bytes += item_bytes(&moving) as u64;
         });
         sample.looked_at += looked_at;
         self.part += 1;
-        if sample.looked_at >= SAMPLE || self.part == store.part_count() {
+        let wanted = sample.wanted.iter().sum::<u64>();
+        let enough = if wanted < WANTED_LEAST { SAMPLE_MAX } else { SAMPLE };
+        if sample.looked_at >= enough || self.part == store.part_count() {
             let (len, looked_at) = (store.len() as u64, sample.looked_at.max(1) as u64);
-            self.items = sample.wanted.iter().sum::<u64>() * len / looked_at;
+            self.items = wanted * len / looked_at;
             self.bytes = sample.bytes * len / looked_at;
             self.classes = sample.classes(caller.now);
             self.part = 0;

@@ -188,6 +188,7 @@ impl ClientConnection {
         self.session.connection().set_state(waits_for);
         let wanted = self.codec.wanted();
         if self.input.is_large(wanted) {
+            self.session.tick();
             let Self { input, codec, cache, session, .. } = self;
             let caller = Caller::new(session.now(), session.counters(), session.connection().id);
             self.is_slow = input.make_room(codec, cache, &session.context().store, &caller);
