@@ -156,7 +156,8 @@ impl Input {
         store: &Arc<Store>,
         caller: &Caller<'_>,
     ) -> bool {
-        if !codec.unfinished_key(&self.rest).is_some_and(|key| cache.is_here(key)) {
+        let is_here = || codec.unfinished_key(&self.rest).is_some_and(|key| cache.is_here(key));
+        if cache.cluster().is_some() && !is_here() {
             return false;
         }
         let (wanted, next) = (codec.wanted(), self.rest.len() + LARGE_READ_BYTES);
