@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::clustered::{ClusterContext, Clustered};
 use crate::cache::loads::Loads;
-use crate::cache::routing::Place;
 use crate::cache::turn::Turn;
 use crate::clock::Seconds;
 use crate::command::{Command, Failure, Outcome, Unavailable, Verb};
@@ -115,10 +114,11 @@ impl Cache {
         }
     }
 
-    /// Whether what lies under a key lies here, as far as that is known now.
-    pub fn is_here(&self, key: &[u8]) -> bool {
-        let is_ours = |place| matches!(place, Place::Here { .. } | Place::Warming { .. });
-        self.cluster().is_none_or(|clustered| is_ours(clustered.routing_handle().hold().place(key)))
+    /// Whether what lies under a key lies here, as far as that is known now; in a cluster, not where the key is not known.
+    pub fn is_here(&self, key: Option<&[u8]>) -> bool {
+        self.cluster().is_none_or(|clustered| {
+            key.is_some_and(|key| clustered.routing_handle().hold().place(key).is_here())
+        })
     }
 
     /// This node's memory.

@@ -31,6 +31,13 @@ pub enum Place {
     Nowhere,
 }
 
+impl Place {
+    /// Whether this node answers there now.
+    pub fn is_here(self) -> bool {
+        matches!(self, Self::Here { .. } | Self::Warming { .. })
+    }
+}
+
 /// One view of the cluster, ready for look-ups; never changed, only replaced.
 #[derive(Debug)]
 pub struct Routing {

@@ -27,9 +27,6 @@ use crate::store::{Caller, Expected, TooManyFlushes};
 /// A thread keeps its buffer for outcomes up to this size.
 const OUTCOMES_KEPT_BYTES: usize = 256 << 10;
 
-/// Room that is made at once for what has come: for more, what is used would give way as well.
-const ROOM_BYTES: usize = 64 << 10;
-
 /// An operation of a peer that waits, by its number.
 struct Waiting {
     id: u64,
@@ -124,14 +121,10 @@ impl Clustered {
         let (store, now) = (&self.context().store, Instant::now());
         let until = now + batch.expires.saturating_duration_since(now) / 2;
         let mut expected = Expected::nothing(store.clone());
-        for reached in (0..bytes).step_by(ROOM_BYTES).skip(1).chain([bytes]) {
-            expected.reach(reached);
-            while expected.step(&Caller::new(store.clock().now(), self.counters(), 0)) {
-                yield_now().await;
-                if Instant::now() > until {
-                    return;
-                }
-            }
+        expected.reach(bytes);
+        while Instant::now() <= until && expected.step(&Caller::new(store.clock().now(), self.counters(), 0))
+        {
+            yield_now().await;
         }
     }
 

@@ -6,47 +6,60 @@ use crate::store::evict::{Need, SLICE_BYTES};
 use crate::store::{Caller, Store};
 
 /// Steps for each segment that a value will take: not all that is in one goes.
-const SEGMENT_STEPS: i64 = 4;
+const SEGMENT_STEPS: u32 = 8;
 
 /// What is expected of a value that is not stored yet. It counts as used.
 pub struct Expected {
     store: Arc<Store>,
+    /// Bytes that count,
     bytes: i64,
+    /// and those that are to come.
+    goal: i64,
     /// Steps that may still be made for them.
-    steps: i64,
+    steps: u32,
 }
 
 impl Expected {
     /// Nothing yet.
     pub fn nothing(store: Arc<Store>) -> Self {
-        Self { store, bytes: 0, steps: 0 }
+        Self { store, bytes: 0, goal: 0, steps: 0 }
     }
 
-    /// So many bytes are expected in all. Where keys have memory of their own nothing is, for it is not known whose this is.
+    /// So many bytes are expected in all.
     pub fn reach(&mut self, bytes: usize) {
-        let shared = &self.store.shards.shared;
-        let budget = &shared.budget;
-        if !budget.evict || shared.groups().are_bounded() {
-            return;
-        }
-        let more = bytes as i64 - self.bytes;
-        if more <= 0 || budget.expected() + more > budget.expected_max() {
-            return;
-        }
-        budget.expect(more);
-        self.bytes += more;
-        self.steps = SEGMENT_STEPS * (1 + more / SLICE_BYTES);
+        self.goal = bytes as i64;
     }
 
     /// Makes room for what is expected, as far as one step goes: a segment is taken apart. Whether it did; then there may be
-    /// more to do.
+    /// more to do. Where keys have memory of their own nothing counts as expected, for it is not known whose this is.
     pub fn step(&mut self, caller: &Caller<'_>) -> bool {
-        let Store { shards, evictor, .. } = &*self.store;
-        if self.steps == 0 || !shards.shared.budget.is_over(0) {
-            return false;
+        loop {
+            let Store { shards, evictor, .. } = &*self.store;
+            if self.steps > 0 && shards.shared.budget.is_over(0) {
+                self.steps -= 1;
+                return evictor.make_room(shards, caller, &Need { written: None, grown: 0, partition: None });
+            }
+            if !self.expect_more() {
+                return false;
+            }
         }
-        self.steps -= 1;
-        evictor.make_room(shards, caller, &Need { written: None, grown: 0, partition: None })
+    }
+
+    /// Lets the next bytes count, a segment at a time: when more are missing, what is used gives way as well.
+    fn expect_more(&mut self) -> bool {
+        let shared = &self.store.shards.shared;
+        let budget = &shared.budget;
+        let more = (self.goal - self.bytes).min(SLICE_BYTES);
+        let counts = more > 0
+            && budget.evict
+            && !shared.groups().are_bounded()
+            && budget.expected() + more <= budget.expected_max();
+        if counts {
+            budget.expect(more);
+            self.bytes += more;
+            self.steps = SEGMENT_STEPS;
+        }
+        counts
     }
 }
 

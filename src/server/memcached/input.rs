@@ -156,8 +156,7 @@ impl Input {
         store: &Arc<Store>,
         caller: &Caller<'_>,
     ) -> bool {
-        let is_here = || codec.unfinished_key(&self.rest).is_some_and(|key| cache.is_here(key));
-        if cache.cluster().is_some() && !is_here() {
+        if !cache.is_here(codec.unfinished_key(&self.rest)) {
             return false;
         }
         let (wanted, next) = (codec.wanted(), self.rest.len() + LARGE_READ_BYTES);

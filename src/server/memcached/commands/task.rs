@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::cache::clustered::Clustered;
-use crate::cache::routing::Place;
 use crate::cluster;
 use crate::cluster::view::slot;
 use crate::command::{Command, Outcome, Verb};
@@ -174,8 +173,7 @@ async fn why(cluster: &Clustered, key: &[u8], out: &mut Vec<u8>) {
         }
     }
     let context = cluster.context();
-    let is_owner = matches!(routing.place(key), Place::Here { .. } | Place::Warming { .. });
-    let mut turn = is_owner.then(|| cluster.begin(context.store.clock().now(), 0));
+    let mut turn = routing.place(key).is_here().then(|| cluster.begin(context.store.clock().now(), 0));
     statistics::why(&context.loads, &context.store, turn.as_mut(), key, &mut lines);
     lines.end();
 }
