@@ -16,9 +16,6 @@ const CLIENTS: usize = 4;
 /// Keys that are set at once.
 const BATCH: usize = 1_000;
 
-/// A client rests between its requests: the machine is shared with the nodes.
-const PAUSE: Duration = Duration::from_micros(200);
-
 /// The value of every key.
 static VALUE: [u8; VALUE_BYTES] = [b'x'; VALUE_BYTES];
 
@@ -77,15 +74,15 @@ pub struct Seen {
 }
 
 impl Load {
-    /// Clients of these nodes.
-    pub fn start(addrs: &[SocketAddr]) -> Self {
+    /// Clients of these nodes, which rest between their requests: the machine is shared with the nodes.
+    pub fn start(addrs: &[SocketAddr], pause: Duration) -> Self {
         let zipf = zipf();
         let (stop, avoided) = (Arc::<AtomicBool>::default(), Arc::new(AtomicUsize::new(usize::MAX)));
         let began = Instant::now();
         let client = |number: usize| {
             let (stop, avoided, zipf) = (stop.clone(), avoided.clone(), zipf.clone());
             let addrs = addrs.to_vec();
-            thread::spawn(move || ask(number, &addrs, &zipf, &stop, &avoided, began))
+            thread::spawn(move || ask(number, &addrs, &zipf, &stop, &avoided, (began, pause)))
         };
         let clients = (0..CLIENTS).map(client).collect();
         Self { stop, avoided, clients, began }
@@ -125,7 +122,7 @@ fn ask(
     zipf: &[f64],
     stop: &AtomicBool,
     avoided: &AtomicUsize,
-    began: Instant,
+    (began, pause): (Instant, Duration),
 ) -> Seen {
     let mut random = fastrand::Rng::with_seed(number as u64);
     let mut seen = Seen::default();
@@ -160,7 +157,7 @@ fn ask(
                 present = None;
             }
         }
-        sleep(PAUSE);
+        sleep(pause);
     }
     seen
 }

@@ -6,7 +6,7 @@
 //! has them do. Then a gigabyte moves from one node to another, without a limit and at two rates.
 //!
 //! `--filbert PATH` measures another program, `--quick` takes a fifth of the time, `--rates 0,8m` moves the gigabyte
-//! alone, at these rates.
+//! alone, at these rates. `--pause 1000` has each client rest so many microseconds after a request, in place of 200.
 
 mod load;
 #[allow(dead_code)] // This is no comparison.
@@ -44,13 +44,14 @@ fn main() -> Result<()> {
     let after = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
     let filbert = after("--filbert").map_or_else(|| env!("CARGO_BIN_EXE_filbert").into(), PathBuf::from);
     let scale = if args.iter().any(|arg| arg == "--quick") { 1 } else { 5 };
+    let pause = Duration::from_micros(after("--pause").map_or(Ok(200), |micros| micros.parse())?);
     let etcd = Etcd::start();
     let rates = after("--rates");
     if rates.is_none() {
-        changes(&filbert, &etcd.endpoint(), scale)?;
+        changes(&filbert, &etcd.endpoint(), scale, pause)?;
     }
     for rate in rates.map_or("0,64m,32m", String::as_str).split(',') {
-        gigabyte(&filbert, &etcd.endpoint(), rate, ITEMS * scale / 5)?;
+        gigabyte(&filbert, &etcd.endpoint(), rate, ITEMS * scale / 5, pause)?;
     }
     Ok(())
 }
@@ -125,7 +126,7 @@ fn settle(nodes: &[Node], members: usize) -> Result<()> {
 }
 
 /// Three nodes become four and three again, and all are restarted one by one.
-fn changes(filbert: &Path, etcd: &str, scale: usize) -> Result<()> {
+fn changes(filbert: &Path, etcd: &str, scale: usize, pause: Duration) -> Result<()> {
     let mut nodes: Vec<Node> = (1..=4).map(|id| Node::new(etcd, "changes", id, &["-m", "512"])).collect();
     for node in &mut nodes[..3] {
         node.start(filbert)?;
@@ -138,7 +139,7 @@ fn changes(filbert: &Path, etcd: &str, scale: usize) -> Result<()> {
     };
     println!("{:<26} {:>8} {:>10} {:>12} {:>10}", "", "seconds", "worst hits", "p99 in worst", "items");
     let addrs: Vec<_> = nodes[..3].iter().map(|node| node.addr).collect();
-    let load = Load::start(&addrs);
+    let load = Load::start(&addrs, pause);
     let rest = Duration::from_secs(scale as u64);
     sleep(rest * 2);
     let mut marks = vec![("nothing changes", 1, load.second(), items(&nodes)?)];
@@ -178,7 +179,7 @@ fn changes(filbert: &Path, etcd: &str, scale: usize) -> Result<()> {
 }
 
 /// A gigabyte moves from one node to another while clients ask for it.
-fn gigabyte(filbert: &Path, etcd: &str, rate: &str, items: usize) -> Result<()> {
+fn gigabyte(filbert: &Path, etcd: &str, rate: &str, items: usize, pause: Duration) -> Result<()> {
     let cluster = format!("gigabyte-{rate}");
     let more = ["-m", "3072", "--move-rate", rate];
     let mut nodes = vec![
@@ -188,7 +189,7 @@ fn gigabyte(filbert: &Path, etcd: &str, rate: &str, items: usize) -> Result<()> 
     nodes[0].start(filbert)?;
     settle(&nodes, 1)?;
     fill(nodes[0].addr, items)?;
-    let load = Load::start(&[nodes[0].addr]);
+    let load = Load::start(&[nodes[0].addr], pause);
     sleep(REST);
     let (from, began) = (load.second(), Instant::now());
     nodes[1].start(filbert)?;
