@@ -3,6 +3,9 @@
 /// Fingerprints in a row: one cache line.
 const ROW: usize = 32;
 
+/// Rows that it grows by at once, or a quarter where that is more: what gives way for them is not to be much.
+const STEP_ROWS: usize = 256;
+
 /// Fingerprints of 16 bits, in rows by hash; in each, the latest stands in front and pushes the oldest out.
 #[derive(Debug, Default)]
 pub(super) struct Ghost {
@@ -15,9 +18,11 @@ impl Ghost {
         self.rows.len() * size_of::<[u16; ROW]>()
     }
 
-    /// Makes it anew, to remember about as many keys as there are items, unless it is about that large.
+    /// Makes it anew, to remember about as many keys as there are items, unless it is about that large; a step towards it,
+    /// where that is far.
     pub(super) fn fit(&mut self, items: usize) {
-        let (rows, wanted) = (self.rows.len(), items.div_ceil(ROW));
+        let rows = self.rows.len();
+        let wanted = items.div_ceil(ROW).min(rows + STEP_ROWS.max(rows / 4 + 1));
         if wanted > rows + rows / 4 || wanted < rows / 2 {
             let mut fitted: Box<[_]> = vec![[0; ROW]; wanted].into();
             // A row takes over what an old one remembers that covers the same hashes.
