@@ -148,8 +148,8 @@ impl Store {
         }
         let overfull = table.overfull();
         drop(table);
-        if overfull.is_some() || budget.is_over(0) {
-            self.make_room(caller, &Need { written: Some(index), grown: grown.max(0), partition: overfull });
+        if overfull.is_some() || budget.is_near() {
+            self.make_room(caller, &Need::write(index, grown, overfull));
         }
     }
 
@@ -159,7 +159,7 @@ impl Store {
         if need.partition.is_some() {
             self.evictor.make_room(&self.shards, caller, need);
         }
-        if self.shards.shared.budget.is_over(0) {
+        if self.shards.shared.budget.is_near() {
             self.evictor.make_room(&self.shards, caller, &Need { partition: None, ..*need });
         }
     }

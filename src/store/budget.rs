@@ -4,8 +4,15 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::store::padded::Padded;
 
+/// While more than this is missing, a write takes apart what it took and this much: a budget that does not hold then, or was
+/// lowered, is reached by the writes that follow, and no client waits for all of it.
+pub(super) const SLICE_BYTES: i64 = 64 << 10;
+
 /// Values on their way count up to this part of the budget: who announces more empties no cache.
 const EXPECTED_PART: i64 = 16;
+
+/// Writes make room until this part of the budget is free, or as much as a segment takes: little each, before it is missing.
+const AHEAD_PART: i64 = 1024;
 
 /// The budget of all shards together. The tables say what they take; here it is added up.
 pub(super) struct Budget {
@@ -72,6 +79,17 @@ impl Budget {
         // What is on its way counts at most as what it is.
         let most = self.used.0.load(Ordering::Relaxed) + self.expected.load(Ordering::Relaxed);
         most.saturating_add(more) > self.limit_bytes() && self.missing().saturating_add(more) > 0
+    }
+
+    /// Whether a write has to make room.
+    #[inline]
+    pub(super) fn is_near(&self) -> bool {
+        self.is_over(self.ahead())
+    }
+
+    /// Bytes that are to be free.
+    pub(super) fn ahead(&self) -> i64 {
+        (self.limit_bytes() / AHEAD_PART).min(SLICE_BYTES)
     }
 
     /// Bytes by which it does not hold, with what is on its way; none or less where it does.

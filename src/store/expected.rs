@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::store::evict::{Need, SLICE_BYTES};
+use crate::store::budget::SLICE_BYTES;
+use crate::store::evict::Need;
 use crate::store::{Caller, Store};
 
-/// Steps for each segment that a value will take: not all that is in one goes.
-const SEGMENT_STEPS: u32 = 8;
+/// Items that a step looks at.
+pub(super) const STEP_ITEMS: usize = 256;
+
+/// Steps for each segment that a value will take: not all that is in one goes, and it may have several portions.
+const SEGMENT_STEPS: u32 = 64;
 
 /// What is expected of a value that is not stored yet. It counts as used.
 pub struct Expected {
@@ -30,14 +34,14 @@ impl Expected {
         self.goal = bytes as i64;
     }
 
-    /// Makes room for what is expected, as far as one step goes: a segment is taken apart. Whether it did; then there may be
+    /// Makes room for what is expected, as far as one step goes: some items give way. Whether it did; then there may be
     /// more to do. Where keys have memory of their own nothing counts as expected, for it is not known whose this is.
     pub fn step(&mut self, caller: &Caller<'_>) -> bool {
         loop {
             let Store { shards, evictor, .. } = &*self.store;
             if self.steps > 0 && shards.shared.budget.is_over(0) {
                 self.steps -= 1;
-                return evictor.make_room(shards, caller, &Need { written: None, grown: 0, partition: None });
+                return evictor.make_room(shards, caller, &Need::value(STEP_ITEMS));
             }
             if !self.expect_more() {
                 return false;

@@ -32,6 +32,7 @@ use crate::store::table::index::{Index, Position};
 use crate::store::table::large::{Large, large_bytes};
 use crate::store::table::memory::{Memory, Spot, fits_segment};
 use crate::store::table::queues::{Line, Queue, Queues, TtlClass, Unit};
+use crate::store::table::segment::Begun;
 use crate::store::table::slot::{Accessed, Place, Slot};
 use crate::store::table::written::Writes;
 
@@ -39,7 +40,7 @@ pub(super) use entry::Entry;
 pub use groups::{GroupUse, KeyGroup};
 pub(super) use groups::{KeyGroups, Partition};
 pub(super) use pool::Pool;
-pub(super) use reclaim::{Gone, Judge};
+pub(super) use reclaim::{Gone, Judge, Portion};
 pub(super) use scan::{Cursor, Swept};
 pub(super) use segment::Horizon;
 pub(super) use slot::SEGMENTS_MAX;
@@ -51,6 +52,8 @@ pub(super) struct Table {
     /// By the numbers of partitions.
     partitions: Vec<Queues>,
     ghost: Ghost,
+    /// What is taken apart a portion at a time.
+    begun: Option<Begun>,
     writes: Writes,
     groups: Arc<KeyGroups>,
     /// By the numbers of groups.
@@ -65,6 +68,7 @@ impl Table {
             memory: Memory::new(hash),
             partitions: vec![Queues::new()],
             ghost: Ghost::default(),
+            begun: None,
             writes: Writes::default(),
             groups,
             uses: Vec::new(),
@@ -255,6 +259,7 @@ impl Table {
         let segment = self.memory.segment(number);
         let (line, class, is_open) = (segment.line, segment.class, segment.open);
         let bytes = self.memory.end_segment(number);
+        self.begun = self.begun.filter(|begun| begun.number != number);
         let queues = self.queues(line);
         if is_open {
             *queues.open(line.queue, class) = None;

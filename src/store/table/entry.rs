@@ -7,7 +7,7 @@ use crate::store::lookup::Lookup;
 use crate::store::table::Table;
 use crate::store::table::index::Position;
 use crate::store::table::memory::{Item, Spot, fits_segment};
-use crate::store::table::queues::Line;
+use crate::store::table::queues::{Line, Unit};
 use crate::store::table::slot::{Accessed, Place, Slot};
 
 impl Table {
@@ -148,7 +148,8 @@ impl<'t> Entry<'t> {
         let form = spot.form.with_marks(wanted);
         segment.rewrite_header(form, spot.at, facts);
         value.overwrite(segment.value_mut(form, spot.at));
-        let accessed = segment.accessed(facts.accessed);
+        let (accessed, line) = (segment.accessed(facts.accessed), segment.line);
+        self.table.queues(line).note_newest(Some(Unit::Segment(spot.segment)));
         self.item = Item::Segment(Spot { form, ..spot });
         self.set_slot(self.slot.with_accessed(accessed));
     }
@@ -157,6 +158,8 @@ impl<'t> Entry<'t> {
         let large = self.table.memory.larges.get_mut(number);
         if value.len(large.value.len()) == large.value.len() {
             large.overwrite(value);
+            let line = large.line;
+            self.table.queues(line).note_newest(Some(Unit::Large(number)));
             self.table.memory.larges.update(number, *facts);
         } else {
             let made = value.alone(&large.value);

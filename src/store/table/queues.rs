@@ -115,6 +115,11 @@ impl Queues {
         self.newest = unit;
     }
 
+    /// Whether this was just written.
+    pub(super) fn is_newest(&self, unit: Unit) -> bool {
+        self.newest == Some(unit)
+    }
+
     /// Bytes of all units.
     #[inline]
     pub(super) fn used(&self) -> usize {

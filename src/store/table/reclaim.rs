@@ -7,7 +7,7 @@ use crate::store::table::Table;
 use crate::store::table::index::Position;
 use crate::store::table::memory::Spot;
 use crate::store::table::queues::{Line, Queue, Queues, Unit};
-use crate::store::table::segment::{Ends, Horizon};
+use crate::store::table::segment::{Begun, Ends, Horizon, Reason, Segment};
 use crate::store::table::slot::{Accessed, Place, Slot};
 
 /// Items whose memory is fetched together.
@@ -31,41 +31,70 @@ pub(in crate::store) trait Judge {
     fn gone(&mut self, item: Gone<'_>);
 }
 
-/// Why a unit is taken apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    /// Everything in it is dead, or it is mostly empty: what lives stays.
-    Waste,
-    /// Its turn has come: what was used stays.
-    Turn,
-    /// Its turn has come, and there is no time for more: nothing stays.
-    Force,
+/// How much is taken apart at once.
+#[derive(Debug)]
+pub(in crate::store) struct Portion {
+    pub(in crate::store) horizon: Horizon,
+    /// Whether nothing is spared whose turn it is.
+    pub(in crate::store) force: bool,
+    /// Items that may still be looked at.
+    pub(in crate::store) most: usize,
 }
 
 impl Table {
-    /// Takes apart the unit of a partition whose turn it is; how many bytes it had. With `force` nothing in it is spared.
-    /// `None` when there is none.
+    /// Takes apart the unit of a partition whose turn it is; how many bytes were looked at. `None` when there is none.
     pub(in crate::store) fn reclaim(
         &mut self,
         partition: usize,
-        force: bool,
+        portion: &mut Portion,
         judge: &mut impl Judge,
     ) -> Option<usize> {
         let unit = self.next_unit(partition)?;
-        Some(self.take_apart(unit, if force { Reason::Force } else { Reason::Turn }, judge))
+        let reason = if portion.force { Reason::Force } else { Reason::Turn };
+        Some(self.take_apart(unit, 0, reason, portion, judge))
     }
 
     /// Takes apart a unit whose items are all dead, or a segment of which one `part`-th or more was removed; with `only`,
-    /// of that partition. No item that lives goes. How many bytes it had; `None` when there is none.
+    /// of that partition. No item that lives goes. How many bytes were looked at; `None` when there is none.
     pub(in crate::store) fn reclaim_waste(
         &mut self,
-        horizon: Horizon,
         only: Option<usize>,
         part: usize,
+        portion: &mut Portion,
         judge: &mut impl Judge,
     ) -> Option<usize> {
-        let unit = self.dead_unit(horizon, only).or_else(|| self.sparse_segment(only, part))?;
-        Some(self.take_apart(unit, Reason::Waste, judge))
+        let unit = self.dead_unit(portion.horizon, only).or_else(|| self.sparse_segment(only, part))?;
+        Some(self.take_apart(unit, 0, Reason::Waste, portion, judge))
+    }
+
+    /// Goes on with the segment that was begun last, unless something has died as a whole since: then with that. How many
+    /// bytes were looked at; `None` when none was begun of this partition, or it was just written to.
+    pub(in crate::store) fn reclaim_begun(
+        &mut self,
+        partition: usize,
+        portion: &mut Portion,
+        judge: &mut impl Judge,
+    ) -> Option<usize> {
+        let begun = self.begun.filter(|_| self.has_begun(partition))?;
+        if self.partitions[partition].is_newest(Unit::Segment(begun.number)) {
+            return None;
+        }
+        if begun.horizon != portion.horizon
+            && let Some(unit) = self.dead_unit(portion.horizon, None)
+        {
+            return Some(self.take_apart(unit, 0, Reason::Waste, portion, judge));
+        }
+        let reason = match begun.reason {
+            Reason::Waste => Reason::Waste,
+            Reason::Turn | Reason::Force if portion.force => Reason::Force,
+            Reason::Turn | Reason::Force => Reason::Turn,
+        };
+        Some(self.take_apart(Unit::Segment(begun.number), begun.next, reason, portion, judge))
+    }
+
+    /// Whether a segment of this partition was begun and is still there.
+    pub(in crate::store) fn has_begun(&self, partition: usize) -> bool {
+        self.begun.is_some_and(|begun| is_in(self.memory.segment(begun.number).line, Some(partition)))
     }
 
     /// A unit whose items are all dead.
@@ -88,7 +117,9 @@ impl Table {
 
     /// The segment from which most was removed, if that is worth the work.
     fn sparse_segment(&self, only: Option<usize>, part: usize) -> Option<Unit> {
-        let sealed = self.memory.segments().filter(|(_, segment)| !segment.open && is_in(segment.line, only));
+        let is_whole = |segment: &Segment| !segment.open && !segment.reclaiming;
+        let sealed =
+            self.memory.segments().filter(|(_, segment)| is_whole(segment) && is_in(segment.line, only));
         let (number, segment) = sealed.max_by_key(|(_, segment)| segment.dead_bytes())?;
         (segment.dead_bytes() * part >= segment.capacity()).then_some(Unit::Segment(number))
     }
@@ -107,16 +138,21 @@ impl Table {
         self.partitions.iter_mut().for_each(|queues| queues.note_newest(None));
     }
 
-    fn take_apart(&mut self, unit: Unit, reason: Reason, judge: &mut impl Judge) -> usize {
+    /// Takes a unit apart, a segment from this place on.
+    fn take_apart(
+        &mut self,
+        unit: Unit,
+        from: usize,
+        reason: Reason,
+        portion: &mut Portion,
+        judge: &mut impl Judge,
+    ) -> usize {
         let bytes = match unit {
-            Unit::Segment(number) => {
-                let bytes = self.memory.segment(number).capacity();
-                self.take_segment_apart(number, reason, judge);
-                bytes
-            }
+            Unit::Segment(number) => self.take_segment_apart(number, from, reason, portion, judge),
             Unit::Large(number) => {
                 let bytes = self.memory.larges.get(number).bytes();
                 self.take_large(number, reason, judge);
+                portion.most = portion.most.saturating_sub(1);
                 bytes
             }
         };
@@ -124,16 +160,25 @@ impl Table {
         bytes
     }
 
-    fn take_segment_apart(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {
+    /// The memory of the segment is free when its last item has gone.
+    fn take_segment_apart(
+        &mut self,
+        number: usize,
+        from: usize,
+        reason: Reason,
+        portion: &mut Portion,
+        judge: &mut impl Judge,
+    ) -> usize {
         if self.memory.segment(number).open {
             self.seal(number);
         }
+        let end = self.memory.segment(number).capacity();
         let mut group = [(0, 0); GROUP];
-        let mut next = 0;
-        loop {
+        let mut next = from;
+        while portion.most > 0 {
             // The memory for several is fetched at once, and nobody waits for one after the other.
             let mut found = 0;
-            while found < GROUP
+            while found < GROUP.min(portion.most)
                 && let Some((at, form)) = self.memory.segment(number).next(next)
             {
                 next = at + form.item_len();
@@ -142,22 +187,24 @@ impl Table {
                 found += 1;
                 std::hint::black_box(self.index.touch(hash) ^ self.ghost.touch(hash));
             }
-            if found == 0 {
-                return self.free_segment(number);
-            }
+            assert!(found > 0, "a segment that is in use holds something");
+            portion.most = portion.most.saturating_sub(found);
             for &(at, hash) in &group[..found] {
                 let spot = self.memory.spot(number, at);
+                let is_last = self.memory.segment(number).live_bytes() == spot.form.item_len();
                 let (position, slot) = self.locate(spot.place(), hash);
                 match self.judge(slot, hash, reason, judge) {
-                    // It was the last one, and the segment is gone with it.
-                    None if self.memory.segment(number).live_bytes() == spot.form.item_len() => {
-                        return self.remove_at(position);
-                    }
                     None => self.remove_at(position),
                     Some((queue, uses)) => self.carry(spot, position, slot, queue, uses),
                 }
+                if is_last {
+                    return end - from;
+                }
             }
         }
+        self.memory.segment_mut(number).reclaiming = true;
+        self.begun = Some(Begun { number, next, reason, horizon: portion.horizon });
+        next - from
     }
 
     /// The queue and the uses with which an item stays; `None` when it goes.
@@ -226,6 +273,7 @@ impl Table {
         };
         self.note_moved(from.place(), place);
         self.index.set(position, slot.moved(place, uses, accessed));
+        self.free(from.place());
     }
 
     fn take_large(&mut self, number: usize, reason: Reason, judge: &mut impl Judge) {

@@ -8,7 +8,7 @@ use crate::store::table::queues::{Line, TtlClass};
 use crate::store::table::slot::Accessed;
 
 /// What is dead at a moment for any key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Horizon {
     pub(in crate::store) now: Seconds,
     /// The stamp, without marks, of the oldest generation that counts.
@@ -62,6 +62,28 @@ impl Ends {
     }
 }
 
+/// Why a unit is taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Everything in it is dead, or it is mostly empty: what lives stays.
+    Waste,
+    /// Its turn has come: what was used stays.
+    Turn,
+    /// Its turn has come, and there is no time for more: nothing stays.
+    Force,
+}
+
+/// A segment of which a portion was taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) number: usize,
+    /// Where its next item may lie.
+    pub(super) next: usize,
+    pub(super) reason: Reason,
+    /// When nothing else in its shard was dead as a whole.
+    pub(super) horizon: Horizon,
+}
+
 /// A segment that is in use.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -77,6 +99,8 @@ pub(super) struct Segment {
     pub(super) class: TtlClass,
     /// Whether items are still added to it.
     pub(super) open: bool,
+    /// Whether a portion of it was taken apart. What is left gives way in its turn, and is not spared as waste.
+    pub(super) reclaiming: bool,
 }
 
 impl Segment {
@@ -92,6 +116,7 @@ impl Segment {
             line,
             class: TtlClass::of(first),
             open: true,
+            reclaiming: false,
         }
     }
 

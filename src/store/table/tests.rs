@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Seconds;
 use crate::store::facts::{Dead, FETCHED, NewValue};
+use crate::store::table::segment::Reason;
 
 const SEGMENT_BYTES: usize = 1 << 10;
 
@@ -22,8 +23,8 @@ enum Op {
     Remove(u8),
     /// Whatever ends by then is dead; of all items, or where something may be.
     Sweep(Seconds, bool),
-    /// Likewise, and a unit of one of these partitions is taken apart.
-    Reclaim(Seconds, bool, usize),
+    /// Likewise, and a unit of one of these partitions is taken apart, or so many of its items; first what was begun.
+    Reclaim(Seconds, bool, usize, usize),
     ReclaimWaste(Seconds),
     /// Other groups: one of some sets.
     Group(usize),
@@ -71,8 +72,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..KEYS).prop_map(Op::Promote),
         3 => (0..KEYS).prop_map(Op::Remove),
         1 => (0..9_u32, any::<bool>()).prop_map(|(now, all)| Op::Sweep(now, all)),
-        2 => (0..9_u32, prop::bool::weighted(0.1), 0..3_usize)
-            .prop_map(|(now, force, partition)| Op::Reclaim(now, force, partition)),
+        2 => (0..9_u32, prop::bool::weighted(0.1), 0..3_usize, prop_oneof![Just(usize::MAX), 1..30_usize])
+            .prop_map(|(now, force, partition, most)| Op::Reclaim(now, force, partition, most)),
         1 => (0..GROUPS.len()).prop_map(Op::Group),
         1 => (0..9_u32).prop_map(Op::ReclaimWaste),
     ]
@@ -121,18 +122,28 @@ impl Judge for Witness<'_> {
     }
 }
 
-fn reclaim(table: &mut Table, model: &mut Model, now: Seconds, force: bool, partition: usize) -> bool {
-    let horizon = Horizon { now, floor: 0 };
-    let mut witness = Witness { now, model, spares: true };
-    table.reclaim_waste(horizon, Some(partition), 4, &mut witness).is_some() || {
+fn whole(now: Seconds) -> Portion {
+    Portion { horizon: Horizon { now, floor: 0 }, force: false, most: usize::MAX }
+}
+
+fn reclaim(table: &mut Table, model: &mut Model, mut portion: Portion, partition: usize) -> bool {
+    let spares = table.begun.is_some_and(|begun| begun.reason == Reason::Waste);
+    let mut witness = Witness { now: portion.horizon.now, model, spares };
+    // At times one that was begun is left as it is.
+    if !portion.most.is_multiple_of(8) && table.reclaim_begun(partition, &mut portion, &mut witness).is_some()
+    {
+        return true;
+    }
+    witness.spares = true;
+    table.reclaim_waste(Some(partition), 4, &mut portion, &mut witness).is_some() || {
         witness.spares = false;
-        table.reclaim(partition, force, &mut witness).is_some()
+        table.reclaim(partition, &mut portion, &mut witness).is_some()
     }
 }
 
 fn reclaim_waste(table: &mut Table, model: &mut Model, now: Seconds) {
     let mut witness = Witness { now, model, spares: true };
-    while table.reclaim_waste(Horizon { now, floor: 0 }, None, 4, &mut witness).is_some() {}
+    while table.reclaim_waste(None, 4, &mut whole(now), &mut witness).is_some() {}
 }
 
 fn sweep(table: &mut Table, model: &mut Model, now: Seconds, all: bool) {
@@ -187,7 +198,10 @@ fn apply(table: &mut Table, model: &mut Model, hash: &KeyHash, op: &Op) {
             model.remove(&key(number));
         }
         Op::Sweep(now, all) => sweep(table, model, now, all),
-        Op::Reclaim(now, force, partition) => _ = reclaim(table, model, now, force, partition),
+        Op::Reclaim(now, force, partition, most) => {
+            let portion = Portion { most, force, ..whole(now) };
+            _ = reclaim(table, model, portion, partition);
+        }
         Op::ReclaimWaste(now) => reclaim_waste(table, model, now),
         Op::Group(number) => {
             let made = KeyGroups::new(&groups(number), &table.groups, |bytes| Pool::new(bytes as usize));
@@ -245,7 +259,7 @@ proptest! {
                 table.spare_nothing();
             }
             // What lives on may move to another partition.
-            while (0..table.partitions.len()).any(|number| reclaim(&mut table, &mut model, 0, false, number)) {
+            while (0..table.partitions.len()).any(|number| reclaim(&mut table, &mut model, whole(0), number)) {
                 check(&mut table, &model, &hash);
             }
             prop_assert!(units(&table) <= most);
@@ -282,7 +296,7 @@ fn what_was_used_twice_outlives_what_was_not() {
     }
     let mut gone = Count(Vec::new());
     while gone.0.len() < 150 {
-        table.reclaim(0, false, &mut gone);
+        table.reclaim(0, &mut whole(0), &mut gone);
     }
     assert!((0..20).all(|tenth| table.find(&hash.lookup(&name(tenth * 10))).is_some()));
     assert!(gone.0.is_sorted(), "first in, first out");
@@ -291,6 +305,22 @@ fn what_was_used_twice_outlives_what_was_not() {
     table.insert(&hash.lookup(again), PLAIN, NewValue::Bytes(b""));
     let place = table.find(&hash.lookup(again)).unwrap().place();
     assert_eq!(table.memory.line(place).queue, Queue::Main);
+}
+
+/// Counts what has gone at a moment, of which so much at most may have lived.
+struct At(Seconds, usize, usize);
+
+impl Judge for At {
+    fn dead(&self, _: &[u8], facts: &Facts) -> Option<Dead> {
+        is_dead(facts, self.0)
+    }
+
+    fn gone(&mut self, item: Gone<'_>) {
+        self.1 += 1;
+        if item.why.is_none() {
+            self.2 = self.2.checked_sub(1).expect("nothing that lives gives way");
+        }
+    }
 }
 
 #[test]
@@ -305,20 +335,8 @@ fn segments_of_what_ends_soon_are_freed_whole() {
         );
     }
     let segments = table.memory.segments().count();
-    struct At(Seconds, usize);
-    impl Judge for At {
-        fn dead(&self, _: &[u8], facts: &Facts) -> Option<Dead> {
-            is_dead(facts, self.0)
-        }
-
-        fn gone(&mut self, item: Gone<'_>) {
-            assert!(item.why.is_some(), "nothing that lives gives way");
-            self.1 += 1;
-        }
-    }
-    let mut judge = At(100, 0);
-    let horizon = Horizon { now: 100, floor: 0 };
-    while table.reclaim_waste(horizon, None, 1000, &mut judge).is_some() {
+    let mut judge = At(100, 0, 0);
+    while table.reclaim_waste(None, 1000, &mut whole(100), &mut judge).is_some() {
         if judge.1 == 50 {
             break;
         }
@@ -326,6 +344,26 @@ fn segments_of_what_ends_soon_are_freed_whole() {
     assert_eq!((judge.1, table.len()), (50, 50));
     assert!(table.memory.segments().count() <= segments / 2 + 1);
     table.audit();
+}
+
+#[test]
+fn what_dies_goes_before_the_rest_of_what_was_begun() {
+    let (mut table, hash) = tiny(1);
+    for number in 0..100_u32 {
+        let facts = Facts { exptime: if number < 50 { 0 } else { 100 }, ..PLAIN };
+        table.insert(&hash.lookup(&number.to_be_bytes()), facts, NewValue::Bytes(&[b'x'; 30]));
+    }
+    let mut judge = At(99, 0, 3);
+    table.reclaim(0, &mut Portion { most: 3, ..whole(99) }, &mut judge);
+    assert_eq!((judge.1, table.len()), (3, 97));
+    // None of the others that live.
+    let mut judge = At(100, 0, 0);
+    table.reclaim_begun(0, &mut whole(100), &mut judge);
+    assert!(judge.1 > 10 && table.len() == 97 - judge.1, "{} have gone", judge.1);
+    table.audit();
+    let mut judge = At(100, 0, 100);
+    while table.reclaim(0, &mut whole(100), &mut judge).is_some() {}
+    assert!(table.len() < 50);
 }
 
 #[test]
@@ -377,7 +415,15 @@ impl Table {
             assert_eq!(segment.live_bytes(), live.remove(&number).unwrap_or(0), "segment {number}");
             assert!(!segment.is_empty(), "segment {number} holds nothing");
             assert_eq!(segment.open, opened.contains(&number), "segment {number}");
+            assert!(!(segment.open && segment.reclaiming), "segment {number}");
             count(segment.line, segment.capacity());
+        }
+        if let Some(begun) = self.begun {
+            let segment = self.memory.segment(begun.number);
+            assert!(
+                segment.reclaiming && segment.next(0) == segment.next(begun.next),
+                "nothing is left before it"
+            );
         }
         assert!(live.is_empty(), "every item lies in a segment that is in use");
         let mut bytes = 0;

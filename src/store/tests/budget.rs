@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::events::Kinds;
 use crate::stats::Registry;
+use crate::store::budget::SLICE_BYTES;
+use crate::store::evict::{ITEMS_AHEAD, ITEMS_MISSING};
 
 fn options(budget_bytes: u64, evict: bool) -> Options {
     Options { budget_bytes, evict, ..Options::default() }
@@ -342,6 +344,24 @@ fn no_write_waits_for_all_of_a_lower_limit() {
         rig.set(&long_key(i), &[b'x'; 1000], Exptime::Never);
     }
     assert!(rig.store.used_bytes() <= 2 << 20, "writes alone get there too");
+}
+
+/// Segments hold some 1,200 of them.
+#[test]
+fn no_write_waits_until_a_whole_segment_of_small_items_has_gone() {
+    let rig = Rig::new(&options(64 << 20, true));
+    let (mut before, mut all, mut most, mut often, mut over) = (0, 0, 0, 0, 0);
+    for number in 0..1_200_000_u32 {
+        rig.set(&number.to_be_bytes(), &[b'x'; 40], Exptime::Never);
+        let went = before + 1 - rig.store.len();
+        (before, all, most) = (rig.store.len(), all + went, most.max(went));
+        often += u32::from(went > ITEMS_AHEAD);
+        over = over.max(rig.store.used_bytes().saturating_sub(rig.store.budget_bytes()));
+    }
+    assert!(all > 100_000, "{all} have gone");
+    assert!(most <= ITEMS_MISSING, "{most} with one write");
+    assert!(often < 500, "many with {often} writes");
+    assert!(over < SLICE_BYTES as u64, "{over} bytes above the budget");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Room for what is on its way.
 
 use super::*;
+use crate::store::expected::STEP_ITEMS;
 
 const BUDGET: u64 = 4 << 20;
 const VALUE: usize = 256 << 10;
@@ -39,7 +40,7 @@ fn room_is_made_while_a_value_comes_in() {
     let pieces = (1..=VALUE / PIECE).map(|piece| reach(&rig, &store, &mut expected, piece * PIECE));
     let steps: Vec<usize> = pieces.flatten().collect();
     let segment = 64 << 10;
-    assert!(steps.iter().all(|&items| items <= segment / 80), "a segment in each step: {steps:?}");
+    assert!(steps.iter().all(|&items| items <= STEP_ITEMS), "a portion in each step: {steps:?}");
     assert!(store.used_bytes() + VALUE as u64 <= BUDGET + segment as u64, "{} bytes", store.used_bytes());
     drop(expected);
     let before = store.len();

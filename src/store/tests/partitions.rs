@@ -66,6 +66,19 @@ fn a_flood_of_others_leaves_a_group_what_is_its_own() {
     assert!(uses(&rig, "b:x").items > 0, "it shares the rest");
 }
 
+/// Though nobody else is above its share while there is room yet.
+#[test]
+fn a_group_that_has_all_of_its_bound_keeps_it() {
+    for bound in (8..24).map(|part| (part << 20) / 8) {
+        let rig = rig(4, &[group("a:", Some(bound))]);
+        fill(&rig, "a:", 0..40_000, 100);
+        let before = uses(&rig, "a:");
+        assert!(before.evictions > 0);
+        fill(&rig, "c", 0..60_000, 100);
+        assert_eq!(uses(&rig, "a:"), before, "with a bound of {bound}");
+    }
+}
+
 #[test]
 fn bounds_that_are_more_than_there_is_are_cut_alike() {
     let rig = rig(2, &[group("a:", Some(BUDGET)), group("b:", Some(BUDGET))]);
