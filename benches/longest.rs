@@ -27,7 +27,7 @@ const MEBIBYTE: u64 = 1 << 20;
 const START: Seconds = 10;
 
 /// A value that is larger comes in pieces of this size, as a connection reads it.
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: usize = 128 << 10;
 
 /// Runs of each case.
 const RUNS: usize = 3;

@@ -1,32 +1,60 @@
-//! Memory of a large value that has gone, kept for the next one of its size.
+//! Memory of large values that have gone, kept for the next ones of their size.
 //!
-//! The allocator gives such memory back to the system at once, which would hand it out again page by page. So each
-//! thread keeps what it freed last, if somebody may soon want as much.
+//! The allocator gives such memory back to the system at once, which would hand it out again page by page: for a value of
+//! 900 KB that takes as long as to receive it. Each value that is on its way needs memory beside that of the old one, so
+//! what is kept is for as many values as are on their way, whichever threads they come in at.
 
-use std::cell::Cell;
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
-/// What a thread keeps at most: a request with the largest item of the usual limit.
-const KEPT_BYTES: usize = (1 << 20) + (32 << 10);
+/// What is kept at most, of all sizes together.
+const KEPT_BYTES: usize = 4 << 20;
 
 /// Less than this is quickly made.
 const WORTH_BYTES: usize = 16 << 10;
 
-thread_local! {
-    static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
+static SPARE: Mutex<Spare> = Mutex::new(Spare { memory: VecDeque::new(), bytes: 0 });
+
+/// Memory that is free.
+struct Spare {
+    /// The oldest first.
+    memory: VecDeque<BytesMut>,
+    bytes: usize,
+}
+
+impl Spare {
+    /// What came last of the size that the allocator would choose for so many bytes.
+    fn take(&mut self, bytes: usize) -> Option<BytesMut> {
+        let size = allocated(bytes);
+        let fits = |memory: &BytesMut| memory.capacity() >= bytes && allocated(memory.capacity()) == size;
+        let at = self.memory.iter().rposition(fits)?;
+        let memory = self.memory.remove(at)?;
+        self.bytes -= memory.capacity();
+        Some(memory)
+    }
+
+    fn give(&mut self, memory: BytesMut) {
+        self.bytes += memory.capacity();
+        self.memory.push_back(memory);
+    }
+
+    /// The oldest, while there is too much.
+    fn excess(&mut self) -> Option<BytesMut> {
+        if self.bytes <= KEPT_BYTES {
+            return None;
+        }
+        let oldest = self.memory.pop_front()?;
+        self.bytes -= oldest.capacity();
+        Some(oldest)
+    }
 }
 
 /// Empty memory for `bytes`, in a size of the allocator's that is no larger than these need.
 pub fn take(bytes: usize) -> BytesMut {
-    if bytes >= WORTH_BYTES {
-        let spare = SPARE.take();
-        if spare.capacity() >= bytes && allocated(spare.capacity()) == allocated(bytes) {
-            return spare;
-        }
-        SPARE.set(spare);
-    }
-    BytesMut::with_capacity(bytes)
+    let spare = if bytes >= WORTH_BYTES { SPARE.lock().take(bytes) } else { None };
+    spare.unwrap_or_else(|| BytesMut::with_capacity(bytes))
 }
 
 /// Keeps the memory of a value that has gone, unless somebody still reads it.
@@ -38,14 +66,24 @@ pub fn give(value: Bytes) {
     }
 }
 
-/// Keeps memory, in place of what was kept before.
-pub fn give_memory(mut memory: BytesMut) {
-    memory.clear();
-    // With what lies in front of what was taken out of it.
-    _ = memory.try_reclaim(memory.capacity() + 1);
-    if (WORTH_BYTES..=KEPT_BYTES).contains(&memory.capacity()) {
-        SPARE.set(memory);
+/// Keeps memory, in place of what was kept for longest.
+pub fn give_memory(memory: BytesMut) {
+    let Some(memory) = emptied(memory) else { return };
+    SPARE.lock().give(memory);
+    loop {
+        // Given back to the system while nobody waits.
+        let excess = SPARE.lock().excess();
+        if excess.is_none() {
+            return;
+        }
     }
+}
+
+/// All of this memory, with what lies in front of what was taken out of it; none if it is not to be kept.
+fn emptied(mut memory: BytesMut) -> Option<BytesMut> {
+    memory.clear();
+    _ = memory.try_reclaim(memory.capacity() + 1);
+    (WORTH_BYTES..=KEPT_BYTES).contains(&memory.capacity()).then_some(memory)
 }
 
 /// What an allocator takes for so many bytes: four sizes for each doubling.
@@ -71,47 +109,67 @@ mod tests {
         assert_eq!(allocated(900_000), 896 << 10);
     }
 
-    /// Memory with these bytes in it, and where it lies.
-    fn received(bytes: usize) -> (BytesMut, *const u8) {
-        let mut memory = take(bytes);
-        memory.resize(bytes, b'x');
+    /// Memory for so many bytes, and where it lies.
+    fn memory(bytes: usize) -> (BytesMut, *const u8) {
+        let memory = BytesMut::with_capacity(bytes);
         let at = memory.as_ptr();
         (memory, at)
     }
 
+    fn spare() -> Spare {
+        Spare { memory: VecDeque::new(), bytes: 0 }
+    }
+
     #[test]
-    fn memory_of_a_value_is_used_again_with_all_that_lies_around_it() {
-        let (memory, at) = received(100_000);
-        give(memory.freeze().slice(40..99_998));
-        let again = take(100_000);
+    fn memory_is_kept_with_all_that_lies_around_a_value() {
+        let (mut received, at) = memory(100_000);
+        received.resize(100_000, b'x');
+        let value = received.freeze().slice(40..99_998);
+        let again = emptied(value.try_into_mut().unwrap()).unwrap();
         assert_eq!(again.as_ptr(), at);
         assert!(again.is_empty() && again.capacity() >= 100_000);
     }
 
     #[test]
-    fn memory_that_somebody_reads_is_not_used_again() {
-        let (memory, at) = received(100_000);
-        let value = memory.freeze();
-        let reader = value.clone();
-        give(value);
-        assert_ne!(take(100_000).as_ptr(), at);
-        assert_eq!(reader.len(), 100_000);
+    fn memory_is_for_values_of_its_size() {
+        let mut spare = spare();
+        let (of_100, at) = memory(100_000);
+        spare.give(of_100);
+        assert!(spare.take(50_000).is_none() && spare.take(120_000).is_none());
+        assert_eq!(spare.take(100_000).unwrap().as_ptr(), at);
+        assert!(spare.take(100_000).is_none());
+        assert_eq!(spare.bytes, 0);
     }
 
     #[test]
-    fn memory_of_another_size_stays_for_who_needs_it() {
-        let (memory, at) = received(100_000);
-        give_memory(memory);
-        let (smaller, larger) = (take(50_000), take(120_000));
-        assert!(smaller.capacity() < 60_000 && larger.as_ptr() != at);
-        assert_eq!(take(100_000).as_ptr(), at);
+    fn what_was_kept_for_longest_goes_first() {
+        let mut spare = spare();
+        let (first, _) = memory(KEPT_BYTES / 2);
+        let (second, at) = memory(KEPT_BYTES / 2);
+        let (third, last) = memory(KEPT_BYTES / 4);
+        for memory in [first, second] {
+            spare.give(memory);
+            assert!(spare.excess().is_none());
+        }
+        spare.give(third);
+        assert_eq!(spare.excess().unwrap().capacity(), KEPT_BYTES / 2);
+        assert!(spare.excess().is_none());
+        assert_eq!(spare.take(KEPT_BYTES / 2).unwrap().as_ptr(), at);
+        assert_eq!(spare.take(KEPT_BYTES / 4).unwrap().as_ptr(), last);
     }
 
     #[test]
     fn neither_little_memory_nor_a_lot_is_kept() {
         for bytes in [WORTH_BYTES - 1, KEPT_BYTES + 1] {
-            give_memory(BytesMut::with_capacity(bytes));
-            assert_eq!(SPARE.take().capacity(), 0, "{bytes}");
+            assert!(emptied(BytesMut::with_capacity(bytes)).is_none(), "{bytes}");
         }
+    }
+
+    #[test]
+    fn memory_that_somebody_reads_is_not_used_again() {
+        let value = Bytes::from(vec![b'x'; 1 << 20]);
+        let reader = value.clone();
+        give(value);
+        assert_ne!(take(1 << 20).as_ptr(), reader.as_ptr());
     }
 }

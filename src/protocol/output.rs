@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use bytes::Bytes;
 
 use crate::item::ItemView;
+use crate::spare;
 
 /// From so many bytes on, to copy a value costs more than to name it.
 const SHARED_MIN: usize = 8 << 10;
@@ -96,7 +97,10 @@ impl Output {
     pub fn clear(&mut self) {
         self.bytes.clear();
         if self.values_len > 0 {
-            self.values.clear();
+            for named in self.values.drain(..) {
+                // Has perhaps been overwritten while it was sent.
+                spare::give(named.value);
+            }
             (self.values_len, self.pinned) = (0, 0);
         }
     }

@@ -30,7 +30,7 @@ pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
 const ALONE_BYTES: usize = 2 * READ_BYTES;
 
 /// Bytes of such a request that are read at once: room is made for them in between, and others are not kept waiting.
-const LARGE_READ_BYTES: usize = 64 << 10;
+const LARGE_READ_BYTES: usize = 128 << 10;
 
 /// One connection's input.
 pub(super) struct Input {
