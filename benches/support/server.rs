@@ -96,17 +96,22 @@ impl Server {
 
 /// Sends a command on a connection of its own; returns the rest of the reply line that begins with `prefix`.
 pub fn ask(address: SocketAddr, command: &str, prefix: &str) -> io::Result<Option<String>> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(REPLY_DEADLINE))?;
-    stream.write_all(format!("{command}\r\n").as_bytes())?;
-    for line in BufReader::new(stream).lines() {
-        let line = line?;
-        if let Some(rest) = line.strip_prefix(prefix) {
+    for line in lines(address, command)? {
+        if let Some(rest) = line?.strip_prefix(prefix) {
             return Ok(Some(rest.to_owned()));
-        }
-        if line == "END" || line.contains("ERROR") {
-            break;
         }
     }
     Ok(None)
+}
+
+/// The lines of a reply, as they come; of one that has an end, those before it.
+pub fn lines(
+    address: SocketAddr,
+    command: &str,
+) -> io::Result<impl Iterator<Item = io::Result<String>> + use<>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(REPLY_DEADLINE))?;
+    stream.write_all(format!("{command}\r\n").as_bytes())?;
+    let is_end = |line: &str| line == "END" || line.contains("ERROR");
+    Ok(BufReader::new(stream).lines().take_while(move |line| !line.as_ref().is_ok_and(|line| is_end(line))))
 }

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -61,7 +61,16 @@ pub struct View {
 pub struct Owners {
     /// The members in the order of their ids; a slot holds an index into this.
     members: Vec<Member>,
-    slots: Arc<[u16]>,
+    slots: Arc<Slots>,
+}
+
+/// The owner of each slot, and what is asked of all of them.
+#[derive(Default)]
+struct Slots {
+    owners: Box<[u16]>,
+    /// How many slots each member has.
+    counts: Box<[usize]>,
+    digest: OnceLock<u64>,
 }
 
 impl Owners {
@@ -82,8 +91,10 @@ impl Owners {
             });
             best.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map_or(0, |(_, Reverse(index))| index)
         };
-        let slots = if members.is_empty() { Arc::default() } else { (0..SLOTS).map(owner).collect() };
-        Self { members, slots }
+        let owners = if members.is_empty() { Box::default() } else { (0..SLOTS).map(owner).collect() };
+        let mut counts: Box<[usize]> = members.iter().map(|_| 0).collect();
+        owners.iter().for_each(|&owner| counts[usize::from(owner)] += 1);
+        Self { members, slots: Arc::new(Slots { owners, counts, digest: OnceLock::new() }) }
     }
 
     /// The owners under another view, if there the same ids have the same weights: then every slot
@@ -108,7 +119,7 @@ impl Owners {
     /// The owner of a slot by its place among the members.
     #[inline]
     pub fn index(&self, slot: u16) -> Option<u16> {
-        self.slots.get(usize::from(slot)).copied()
+        self.slots.owners.get(usize::from(slot)).copied()
     }
 
     /// Those who may own slots, in the order of their ids.
@@ -123,20 +134,23 @@ impl Owners {
 
     /// How many slots a member owns.
     pub fn slots_of(&self, id: &str) -> usize {
-        self.position(id).map_or(0, |index| self.slots_at(index).count())
+        self.position(id).map_or(0, |index| self.slots.counts[usize::from(index)])
     }
 
     /// The slots of a member, by its place.
     pub fn slots_at(&self, index: u16) -> impl Iterator<Item = u16> {
-        let owned = self.slots.iter().enumerate().filter(move |&(_, &owner)| owner == index);
+        let owned = self.slots.owners.iter().enumerate().filter(move |&(_, &owner)| owner == index);
         owned.map(|(slot, _)| slot as u16)
     }
 
     /// A number that two nodes share when they agree on every owner.
     pub fn digest(&self) -> u64 {
-        let names = self.members.iter().fold(0, |seed, member| xxh3_64_with_seed(member.id.as_bytes(), seed));
-        let slots: Vec<u8> = self.slots.iter().flat_map(|owner| owner.to_le_bytes()).collect();
-        xxh3_64_with_seed(&slots, names)
+        *self.slots.digest.get_or_init(|| {
+            let names =
+                self.members.iter().fold(0, |seed, member| xxh3_64_with_seed(member.id.as_bytes(), seed));
+            let slots: Vec<u8> = self.slots.owners.iter().flat_map(|owner| owner.to_le_bytes()).collect();
+            xxh3_64_with_seed(&slots, names)
+        })
     }
 }
 

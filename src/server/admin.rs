@@ -148,9 +148,11 @@ pub fn start(
 async fn keep_up(admin: Arc<Admin>) {
     let mut ticks = interval(KEEP_UP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // While a node starts, there is other work for its CPUs.
+    ticks.tick().await;
     loop {
         ticks.tick().await;
-        admin.exporter.keep_up();
+        admin.exporter.keep_up().await;
     }
 }
 
@@ -183,7 +185,7 @@ async fn page(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS_TYPE)], admin.exporter.render())
+    ([(CONTENT_TYPE, METRICS_TYPE)], admin.exporter.render().await)
 }
 
 async fn openapi() -> impl IntoResponse {

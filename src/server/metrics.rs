@@ -8,6 +8,7 @@ mod cluster;
 pub mod families;
 mod groups;
 mod memcached_exporter;
+mod recorder;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::Label;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use metrics_process::Collector;
 use metrics_util::MetricKindMask;
 use parking_lot::Mutex;
@@ -26,6 +27,7 @@ use crate::peer::link::stats::Totals;
 use crate::protocol::COMPATIBLE_VERSION;
 use crate::server::ServerContext;
 use crate::server::metrics::families::{FAMILIES, Kind};
+use crate::server::metrics::recorder::{Made, Recorder};
 use crate::stats::histogram::{AGE, BATCH, DURATION, Distribution, Scale, Tally};
 use crate::stats::{self, Counter, Ending, Route};
 
@@ -39,8 +41,7 @@ pub struct Exporter {
     requests: Arc<Requests>,
     log_lines: Lines,
     memcached_names: bool,
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
+    recorder: Recorder,
     process: Collector,
     /// The part of each histogram that was already handed on.
     published: Mutex<HashMap<Series, Vec<Tally>>>,
@@ -71,31 +72,16 @@ impl Exporter {
             let bounds: Vec<f64> = scale.shown().collect();
             builder = builder.set_buckets_for_metric(Matcher::Full(name.into()), &bounds)?;
         }
-        let recorder = builder.build_recorder();
-        let process = Collector::default();
-        metrics::with_local_recorder(&recorder, || {
-            process.describe();
-            describe();
-        });
-        let handle = recorder.handle();
-        let published = Mutex::default();
-        Ok(Self {
-            context,
-            cluster,
-            requests,
-            log_lines,
-            memcached_names,
-            recorder,
-            handle,
-            process,
-            published,
-        })
+        let recorder = Recorder::new(builder, describe);
+        let (process, published) = (Collector::default(), Mutex::default());
+        Ok(Self { context, cluster, requests, log_lines, memcached_names, recorder, process, published })
     }
 
     /// Everything, as it is now, in Prometheus' text format.
-    pub fn render(&self) -> String {
-        metrics::with_local_recorder(&self.recorder, || self.publish(&self.links()));
-        let text = self.handle.render();
+    pub async fn render(&self) -> String {
+        let Made { recorder, handle } = self.recorder.get().await;
+        metrics::with_local_recorder(recorder, || self.publish(&self.links()));
+        let text = handle.render();
         match &self.cluster {
             Some(shared) => cluster::without_others(&text, shared),
             None => text,
@@ -104,9 +90,10 @@ impl Exporter {
 
     /// Must be called every few seconds. It hands on the timings; after a long time there would be too many to hand on
     /// at once.
-    pub fn keep_up(&self) {
-        metrics::with_local_recorder(&self.recorder, || self.publish_distributions(&self.links()));
-        self.handle.run_upkeep();
+    pub async fn keep_up(&self) {
+        let Made { recorder, handle } = self.recorder.get().await;
+        metrics::with_local_recorder(recorder, || self.publish_distributions(&self.links()));
+        handle.run_upkeep();
     }
 
     /// What the links to each peer have done; there is none to a node that is alone.
@@ -261,6 +248,7 @@ const HISTOGRAMS: [(&str, &Scale); 5] = [
 ];
 
 fn describe() {
+    Collector::default().describe();
     for family in FAMILIES {
         match family.kind {
             Kind::Counter => metrics::describe_counter!(family.name, family.help),
