@@ -19,6 +19,10 @@ use crate::store::{Caller, Expected, Store};
 /// fits many times.
 pub(super) const READ_BYTES: usize = 16 << 10;
 
+/// Bytes of one read from a client that has filled one before, with requests that are not large: so that fewer of them are cut
+/// in two.
+const FULL_READ_BYTES: usize = 64 << 10;
+
 /// Rests of input up to this size need no promise of room for what is to follow.
 const SMALL_REST: usize = 4 << 10;
 
@@ -27,7 +31,7 @@ pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
 
 /// A request of this size is read into memory with nothing else in it, which its value may keep. The rests of smaller ones
 /// go to the front of the thread's read buffer.
-const ALONE_BYTES: usize = 2 * READ_BYTES;
+const ALONE_BYTES: usize = 32 << 10;
 
 /// Bytes of such a request that are read at once: room is made for them in between, and others are not kept waiting.
 const LARGE_READ_BYTES: usize = 128 << 10;
@@ -37,6 +41,8 @@ pub(super) struct Input {
     /// No complete request yet, or left when the answers became too many.
     rest: BytesMut,
     share: Share,
+    /// Whether the last read was a full one.
+    was_full: bool,
     /// What the store expects of a large request that has not come in whole.
     expected: Option<Box<Expected>>,
 }
@@ -59,7 +65,7 @@ pub(super) enum Read {
 
 impl Input {
     pub(super) fn new(quota: Arc<Quota>) -> Self {
-        Self { rest: BytesMut::new(), share: Share::new(quota), expected: None }
+        Self { rest: BytesMut::new(), share: Share::new(quota), was_full: false, expected: None }
     }
 
     /// Whether nothing waits to be executed.
@@ -89,13 +95,18 @@ impl Input {
                 return Poll::Ready(Ok(Read::NoRoom));
             }
         }
-        buffer.clear();
-        buffer.reserve(self.rest.len() + READ_BYTES);
-        buffer.extend_from_slice(&self.rest);
         // While there is no room, a rest is to stay small.
         let is_tight = self.share.held() == 0 && self.share.quota().is_tight();
-        let most = if is_tight { SMALL_REST } else { READ_BYTES };
+        let most = match is_tight {
+            true => SMALL_REST,
+            false if self.was_full => FULL_READ_BYTES,
+            false => READ_BYTES,
+        };
+        buffer.clear();
+        buffer.reserve(self.rest.len() + most);
+        buffer.extend_from_slice(&self.rest);
         let len = ready!(poll_read_buf(Pin::new(stream), cx, &mut buffer.limit(most)))?;
+        self.was_full = len >= READ_BYTES;
         if self.share.held() > 0 {
             self.share.moved(len);
         }
@@ -120,6 +131,8 @@ impl Input {
         if let Err(Refused) = ready!(self.share.poll_reserve(cx, total)) {
             return Poll::Ready(Ok(Read::NoRoom));
         }
+        // What follows a large request is perhaps another one: of that as little as possible is to be read before its memory.
+        self.was_full = false;
         if self.rest.capacity() - len < READ_BYTES.min(total - len) {
             self.grow(total);
         }
