@@ -52,7 +52,9 @@
 //! | slots open before the source has stopped answering | 52 | 0, 9, 16 |
 //! | a command whose key has nothing here does not wait for the source | 17 | 2, 3, 49 |
 //!
-//! `warming` finds commands that overtake one of their key that waits: clients here send one at a time.
+//! Some clients send a second value before the first is answered. Of a thousand histories, 36 find a connection that sends
+//! something by the next routing while something is on its way by the last (the first seeds are 20, 24 and 30). `warming`
+//! finds commands that overtake one of their key that waits; that a peer's batch must not, nothing here finds.
 //!
 //! And of the first two hundred with a database:
 //!
@@ -68,8 +70,8 @@
 //!
 //! `leases` breaks more rules, in every run (`leases::fault`). docs/design/membership.md lists them all.
 //!
-//! Four were not found without one, and seem to do no harm here. An owner executes what was sent by an older view than its own:
-//! clients that send one command at a time see no difference. A command that was sent back does not wait for the later
+//! Four were not found without one, and seemed to do no harm while clients sent one command at a time. An owner executes what
+//! was sent by an older view than its own. A command that was sent back does not wait for the later
 //! view: it is refused. A node keeps its items when it has missed views: nobody serves its slots before it confirms
 //! that they are lost. A node counts acknowledgements that are older than its view: those of its members are not among
 //! them, so only a sole member could take them for all. And how the lock of a shard looks at the expiry shows nothing,

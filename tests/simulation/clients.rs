@@ -11,12 +11,16 @@ use filbert::pb::outcome::Kind as Came;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::simulation::memory::PATIENCE;
+use crate::simulation::process::Process;
 use crate::simulation::world::World;
 use crate::support::counter::Counter;
 use crate::support::history::{Ending, Found, History, Moment, Read, Span, What, Write};
 
 /// How late an answer may come after its deadline: timers have milliseconds.
 const LATE: Duration = Duration::from_millis(10);
+
+/// Commands are pipelined so many milliseconds apart, at most.
+const PIPELINED_AFTER: u64 = 60;
 
 /// The numbers of a counter tell whose it is.
 pub const NUMBERS_EACH: u64 = 1_000_000_000_000;
@@ -54,25 +58,50 @@ pub enum Reply {
     Unknown,
 }
 
+/// A connection to a node.
+struct Connection {
+    process: Arc<Process>,
+    thread: usize,
+}
+
+impl Connection {
+    /// To any node that can be asked; waits until there is one.
+    async fn open(world: &World, rng: &mut Rng) -> Self {
+        loop {
+            let nodes = world.nodes();
+            let nodes = nodes.into_iter().filter(|node| !node.frozen).filter_map(|node| node.process);
+            match rng.choice(nodes.collect::<Vec<_>>()) {
+                Some(process) => break Self { process, thread: rng.usize(..4) },
+                None => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// Of the routing that its thread goes by.
+    fn version(&self) -> u64 {
+        self.process.memory().version(self.thread)
+    }
+}
+
 /// Asks any node that can be asked; waits until there is one.
 pub async fn ask(world: &World, rng: &mut Rng, key: &str, verb: Verb<'_>) -> (Reply, Span) {
-    let process = loop {
-        let nodes = world.nodes();
-        let nodes = nodes.into_iter().filter(|node| !node.frozen).filter_map(|node| node.process);
-        match rng.choice(nodes.collect::<Vec<_>>()) {
-            Some(process) => break process,
-            None => sleep(Duration::from_millis(10)).await,
-        }
-    };
+    ask_through(&Connection::open(world, rng).await, world, key, verb).await
+}
+
+async fn ask_through(
+    Connection { process, thread }: &Connection,
+    world: &World,
+    key: &str,
+    verb: Verb<'_>,
+) -> (Reply, Span) {
     let command = Command { key: key.as_bytes(), key_binary: false, verb };
-    let thread = rng.usize(..4);
     let patience = match &world.database {
         // It hears that its value is loaded, waits for that, and is told.
         Some(database) if matches!(verb, Verb::Get(get) if get.loads) => PATIENCE * 2 + database.options.wait,
         _ => PATIENCE,
     };
     let (began, deadline) = (world.now(), Instant::now() + patience);
-    let reply = match process.memory().serve(thread, &command).await {
+    let reply = match process.memory().serve(*thread, &command).await {
         Some(Ok(outcome)) => Reply::Done(outcome),
         Some(Err(Unavailable::Unanswered)) => Reply::Unknown,
         Some(Err(why)) => Reply::Refused(why),
@@ -173,6 +202,10 @@ impl Writer {
 
     async fn step(&mut self, world: &World, rng: &mut Rng) {
         match self.kind {
+            Kind::Set if rng.bool() => {
+                let name = self.history.key.clone();
+                self.pipeline(world, rng, SetMode::Set, |number| format!("{name}:{number}")).await;
+            }
             Kind::Set => self.store(world, rng, SetMode::Set, None).await,
             Kind::DeleteAndSet if self.number % 2 == 1 => self.delete(world, rng).await,
             Kind::DeleteAndSet => self.store(world, rng, SetMode::Set, None).await,
@@ -214,15 +247,57 @@ impl Writer {
     }
 
     async fn append(&mut self, world: &World, rng: &mut Rng) {
-        self.number += 1;
-        let value = format!("+{}", self.number);
-        let verb = Verb::Set(set(SetMode::Append, value.as_bytes()));
-        let (reply, span) = ask(world, rng, &self.history.key, verb).await;
-        let ending = self.record(world, What::Store, Came::Stored, &[Came::NotStored], &reply, span);
-        if ending == Ending::Refused && matches!(reply, Reply::Done(_)) {
+        let lost = self.pipeline(world, rng, SetMode::Append, |number| format!("+{number}")).await;
+        if let Some(span) = lost {
             self.lost(world, span);
             self.store(world, rng, SetMode::Set, None).await;
         }
+    }
+
+    /// Stores two values over one connection, the second before the first is answered, if that takes long enough. Returns when
+    /// one could not be stored.
+    async fn pipeline(
+        &mut self,
+        world: &World,
+        rng: &mut Rng,
+        mode: SetMode,
+        value: impl Fn(u64) -> String,
+    ) -> Option<Span> {
+        let numbers = [self.number + 1, self.number + 2];
+        let values = numbers.map(value);
+        let connection = Connection::open(world, rng).await;
+        let [first, second] = [0, 1].map(|which| {
+            let verb = Verb::Set(set(mode, values[which].as_bytes()));
+            ask_through(&connection, world, &world.keys[self.key], verb)
+        });
+        tokio::pin!(first);
+        let version = connection.version();
+        let pause = Duration::from_millis(rng.u64(..PIPELINED_AFTER));
+        let replies = tokio::select! {
+            biased;
+            reply = &mut first => vec![reply],
+            // As a connection does: while something is on its way by one routing, nothing is executed by the next one.
+            () = sleep(pause) => if connection.version() == version {
+                let (first, second) = tokio::join!(biased; first, second);
+                vec![first, second]
+            } else {
+                vec![first.await]
+            }
+        };
+        let mut refused = None;
+        for (number, (reply, span)) in numbers.into_iter().zip(&replies) {
+            self.number = number;
+            let ending = self.record(world, What::Store, Came::Stored, &[Came::NotStored], reply, *span);
+            self.there = match (mode, ending) {
+                (SetMode::Set, Ending::Acknowledged) => Some(span.began),
+                (SetMode::Set, Ending::Unknown) => None,
+                _ => self.there,
+            };
+            if ending == Ending::Refused && matches!(reply, Reply::Done(_)) {
+                refused = refused.or(Some(*span));
+            }
+        }
+        refused
     }
 
     async fn delete(&mut self, world: &World, rng: &mut Rng) {

@@ -147,6 +147,11 @@ impl Memory {
         routing.handovers().map_or((0, 0), |all| (all.incoming_slots(), all.outgoing_slots()))
     }
 
+    /// Of the routing that a thread goes by.
+    pub fn version(&self, thread: usize) -> u64 {
+        self.caches[thread % self.caches.len()].routing_handle().hold().version
+    }
+
     /// Has every member flush the keys with a prefix; whether all have.
     pub async fn flush_prefix(&self, prefix: &str) -> bool {
         let flushed = self.caches[0].flush_prefix(prefix.as_bytes());
