@@ -74,10 +74,10 @@ pub struct ClusterContext {
 }
 
 impl ClusterContext {
-    /// Whether everybody acts on the present view, and this node answers for all of its slots.
+    /// Whether there is a view, everybody acts on the present one, and this node answers for all of its slots.
     pub fn is_converged(&self) -> bool {
         let (state, routing) = (self.membership.state(), self.ownership.routing_watch().present());
-        routing.epoch == state.epoch && state.is_converged() && routing.is_open()
+        state.epoch > 0 && routing.epoch == state.epoch && state.is_converged() && routing.is_open()
     }
 
     /// What moves here and from here, and has moved since the start.

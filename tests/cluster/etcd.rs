@@ -72,6 +72,8 @@ fn a_node_without_etcd_says_so_and_joins_when_it_comes() {
         let said = node.stderr();
         said.contains("etcd") && said.contains(&endpoint)
     });
+    let ring = node.ring();
+    assert_eq!((ring.settled, ring.standing.as_str(), ring.ids().len()), (false, "joining", 0));
     let mut wire = node.connect();
     wire.ask("get k\r\nmg k v\r\n", "END\r\nEN\r\n");
     for command in ["set k 0 0 1\r\nx", "delete k", "incr k 1", "ms k 1\r\nx"] {
