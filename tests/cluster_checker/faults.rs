@@ -69,7 +69,7 @@ enum Fault {
 }
 
 /// Threads that are made to stand still (`src/watchdog.rs`).
-const THREADS: [&str; 5] = ["main", "worker-0", "worker-0.batch", "sweeper", "http"];
+const THREADS: [&str; 6] = ["main", "worker-0", "worker-0.batch", "mover", "sweeper", "http"];
 
 impl<'a> Faults<'a> {
     /// For a cluster that is whole.
