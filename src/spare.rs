@@ -9,11 +9,14 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-/// What is kept at most, of all sizes together.
+/// What is kept at most, of all sizes together: for four values of the largest size. Twice as much gains nothing more.
 const KEPT_BYTES: usize = 4 << 20;
 
-/// Less than this is quickly made.
-const WORTH_BYTES: usize = 16 << 10;
+/// Nobody takes less than this: smaller requests are not received where they stay.
+const WORTH_BYTES: usize = 32 << 10;
+
+/// So many are freed at most to keep another one: a shard may be locked meanwhile.
+const FREED_MAX: usize = 2;
 
 static SPARE: Mutex<Spare> = Mutex::new(Spare { memory: VecDeque::new(), bytes: 0 });
 
@@ -35,19 +38,23 @@ impl Spare {
         Some(memory)
     }
 
-    fn give(&mut self, memory: BytesMut) {
-        self.bytes += memory.capacity();
-        self.memory.push_back(memory);
-    }
-
-    /// The oldest, while there is too much.
-    fn excess(&mut self) -> Option<BytesMut> {
-        if self.bytes <= KEPT_BYTES {
-            return None;
+    /// Keeps memory, in place of what was kept for longest. Returns what is to be freed: the memory itself, where too many
+    /// would have to go for it.
+    fn give(&mut self, memory: BytesMut) -> impl Iterator<Item = BytesMut> + use<> {
+        let mut freed = [const { None }; FREED_MAX + 1];
+        for place in &mut freed[..FREED_MAX] {
+            if self.bytes + memory.capacity() > KEPT_BYTES {
+                *place = self.memory.pop_front();
+                self.bytes -= place.as_ref().map_or(0, BytesMut::capacity);
+            }
         }
-        let oldest = self.memory.pop_front()?;
-        self.bytes -= oldest.capacity();
-        Some(oldest)
+        if self.bytes + memory.capacity() <= KEPT_BYTES {
+            self.bytes += memory.capacity();
+            self.memory.push_back(memory);
+        } else {
+            freed[FREED_MAX] = Some(memory);
+        }
+        freed.into_iter().flatten()
     }
 }
 
@@ -68,14 +75,10 @@ pub fn give(value: Bytes) {
 
 /// Keeps memory, in place of what was kept for longest.
 pub fn give_memory(memory: BytesMut) {
-    let Some(memory) = emptied(memory) else { return };
-    SPARE.lock().give(memory);
-    loop {
-        // Given back to the system while nobody waits.
-        let excess = SPARE.lock().excess();
-        if excess.is_none() {
-            return;
-        }
+    if let Some(memory) = emptied(memory) {
+        let freed = SPARE.lock().give(memory);
+        // Others may go on meanwhile.
+        drop(freed);
     }
 }
 
@@ -134,7 +137,7 @@ mod tests {
     fn memory_is_for_values_of_its_size() {
         let mut spare = spare();
         let (of_100, at) = memory(100_000);
-        spare.give(of_100);
+        assert_eq!(spare.give(of_100).count(), 0);
         assert!(spare.take(50_000).is_none() && spare.take(120_000).is_none());
         assert_eq!(spare.take(100_000).unwrap().as_ptr(), at);
         assert!(spare.take(100_000).is_none());
@@ -144,18 +147,29 @@ mod tests {
     #[test]
     fn what_was_kept_for_longest_goes_first() {
         let mut spare = spare();
-        let (first, _) = memory(KEPT_BYTES / 2);
-        let (second, at) = memory(KEPT_BYTES / 2);
-        let (third, last) = memory(KEPT_BYTES / 4);
-        for memory in [first, second] {
-            spare.give(memory);
-            assert!(spare.excess().is_none());
-        }
-        spare.give(third);
-        assert_eq!(spare.excess().unwrap().capacity(), KEPT_BYTES / 2);
-        assert!(spare.excess().is_none());
+        let sizes = [KEPT_BYTES / 2, KEPT_BYTES / 2, KEPT_BYTES / 4];
+        let [(first, freed), (second, at), (third, last)] = sizes.map(memory);
+        assert_eq!(spare.give(first).chain(spare.give(second)).count(), 0);
+        assert_eq!(spare.give(third).map(|memory| memory.as_ptr()).collect::<Vec<_>>(), [freed]);
         assert_eq!(spare.take(KEPT_BYTES / 2).unwrap().as_ptr(), at);
         assert_eq!(spare.take(KEPT_BYTES / 4).unwrap().as_ptr(), last);
+    }
+
+    #[test]
+    fn few_are_freed_at_once_and_no_more_is_kept_than_may_be() {
+        let mut spare = spare();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut kept_large = 0;
+        for _ in 0..10_000 {
+            let bytes = if random.u8(..4) == 0 { 1 << 20 } else { WORTH_BYTES << random.u8(..3) };
+            let (memory, at) = memory(bytes);
+            let freed: Vec<_> = spare.give(memory).map(|memory| memory.as_ptr()).collect();
+            assert!(freed.len() <= FREED_MAX + 1);
+            kept_large += usize::from(bytes == 1 << 20 && !freed.contains(&at));
+            assert!(spare.bytes <= KEPT_BYTES);
+            assert_eq!(spare.bytes, spare.memory.iter().map(BytesMut::capacity).sum::<usize>());
+        }
+        assert!(kept_large > 100, "{kept_large}");
     }
 
     #[test]
