@@ -20,7 +20,7 @@ use crate::store::{Caller, Expected, Store};
 pub(super) const READ_BYTES: usize = 16 << 10;
 
 /// Bytes of one read from a client that has filled one before, with requests that are not large: so that fewer of them are cut
-/// in two.
+/// in two. A `set` of 10 KB in a pipeline of 16 takes two thirds of the CPU time that it takes by reads of 16 KiB.
 const FULL_READ_BYTES: usize = 64 << 10;
 
 /// Rests of input up to this size need no promise of room for what is to follow.
@@ -33,7 +33,11 @@ pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
 /// go to the front of the thread's read buffer.
 const ALONE_BYTES: usize = 32 << 10;
 
-/// Bytes of such a request that are read at once: room is made for them in between, and others are not kept waiting.
+/// For one of more than this, room is made before it is read, step by step.
+const EXPECTED_BYTES: usize = 64 << 10;
+
+/// Bytes of such a request that are read at once: room is made for them in between, and others are not kept waiting. Reads of
+/// 64 KiB cost some percent more.
 const LARGE_READ_BYTES: usize = 128 << 10;
 
 /// One connection's input.
@@ -156,7 +160,7 @@ impl Input {
     /// Whether more of a large request of `wanted` bytes is to be read.
     #[inline]
     pub(super) fn is_large(&self, wanted: usize) -> bool {
-        wanted > LARGE_READ_BYTES && (SMALL_REST + 1..wanted).contains(&self.rest.len())
+        wanted > EXPECTED_BYTES && (SMALL_REST + 1..wanted).contains(&self.rest.len())
     }
 
     /// Has `store` make room for the next bytes of a large request, as far as one step goes, if its value is to lie here;
@@ -198,7 +202,7 @@ impl Input {
     }
 
     /// Takes back the part of `before` bytes that was not executed. A small rest does not keep the memory of a large
-    /// one, which the thread may have.
+    /// one, which others may have.
     pub(super) fn put_back(&mut self, cx: &Context<'_>, rest: BytesMut, before: usize) {
         let untouched = rest.len() == before;
         if untouched {
@@ -225,6 +229,8 @@ impl Input {
         paused: bool,
     ) {
         let untouched = left.len() == before;
+        // What is executed in several turns is copied between them.
+        self.was_full &= !paused;
         self.rest.clear();
         let is_promised = wanted >= ALONE_BYTES && left.len() > SMALL_REST && {
             if !untouched && self.share.held() > 0 {
