@@ -52,8 +52,9 @@
 //! | slots open before the source has stopped answering | 52 | 0, 9, 16 |
 //! | a command whose key has nothing here does not wait for the source | 17 | 2, 3, 49 |
 //!
-//! Some clients send a second value before the first is answered. Of a thousand histories, 36 find a connection that sends
-//! something by the next routing while something is on its way by the last (the first seeds are 20, 24 and 30). `warming`
+//! Some clients send a second value before the first is answered. Of a thousand histories, 36 find a client that sends
+//! something by the next routing while something is on its way by the last (the first seeds are 20, 24 and 30): that none
+//! does is a rule of the session (`Pipeline::admits`), which the clients here follow. `warming`
 //! finds commands that overtake one of their key that waits; that a peer's batch must not, nothing here finds.
 //!
 //! And of the first two hundred with a database:

@@ -313,6 +313,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_goes_by_the_next_routing_while_something_is_on_its_way_by_the_last() {
+        let mut pipeline = Pipeline::default();
+        assert!(pipeline.admits(1), "nothing is on its way");
+        let number = pipeline.defer(PendingReply::Classic(Classic::Store, false), 0, 1).number();
+        assert!(pipeline.admits(1) && !pipeline.admits(2));
+        pipeline.fill(number, answer());
+        flush(&mut pipeline);
+        assert!(pipeline.admits(2));
+    }
+
+    #[test]
     fn answers_go_out_in_the_order_of_the_requests() {
         let mut pipeline = Pipeline::default();
         pipeline.out.writer().extend_from_slice(b"1");

@@ -44,8 +44,9 @@ impl Recorder {
         if !self.is_begun.swap(true, Ordering::Relaxed) {
             let making = self.making.clone();
             let make = move || {
-                // Where the system refuses that, others may have to wait.
-                _ = rustix::process::nice(NICE);
+                // Where the system refuses that, others may have to wait. Elsewhere it would be the whole process.
+                #[cfg(target_os = "linux")]
+                let _ = rustix::process::nice(NICE);
                 making.make();
             };
             if std::thread::Builder::new().name("metrics".into()).spawn(make).is_err() {
