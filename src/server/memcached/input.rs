@@ -44,6 +44,8 @@ const LARGE_READ_BYTES: usize = 128 << 10;
 pub(super) struct Input {
     /// No complete request yet, or left when the answers became too many.
     rest: BytesMut,
+    /// Whether its memory is that of a large request.
+    is_grown: bool,
     share: Share,
     /// Whether the last read was a full one.
     was_full: bool,
@@ -69,7 +71,13 @@ pub(super) enum Read {
 
 impl Input {
     pub(super) fn new(quota: Arc<Quota>) -> Self {
-        Self { rest: BytesMut::new(), share: Share::new(quota), was_full: false, expected: None }
+        Self {
+            rest: BytesMut::new(),
+            is_grown: false,
+            share: Share::new(quota),
+            was_full: false,
+            expected: None,
+        }
     }
 
     /// Whether nothing waits to be executed.
@@ -154,7 +162,7 @@ impl Input {
     fn grow(&mut self, total: usize) {
         let mut whole = spare::take(total);
         whole.extend_from_slice(&self.rest);
-        self.rest = whole;
+        (self.rest, self.is_grown) = (whole, true);
     }
 
     /// Whether more of a large request of `wanted` bytes is to be read.
@@ -202,7 +210,7 @@ impl Input {
     }
 
     /// Takes back the part of `before` bytes that was not executed. A small rest does not keep the memory of a large
-    /// one, which others may have.
+    /// request, which others may have.
     pub(super) fn put_back(&mut self, cx: &Context<'_>, rest: BytesMut, before: usize) {
         let untouched = rest.len() == before;
         if untouched {
@@ -210,7 +218,9 @@ impl Input {
         } else {
             self.expected = None;
             self.rest = BytesMut::from(&rest[..]);
-            spare::give_memory(rest);
+            if std::mem::take(&mut self.is_grown) {
+                spare::give_memory(rest);
+            }
         }
         // What was promised to a request that is not there yet stays promised.
         if !untouched || self.share.held() == 0 {
@@ -245,7 +255,7 @@ impl Input {
         }
         self.rest.extend_from_slice(left);
         if self.rest.is_empty() {
-            self.rest = BytesMut::new();
+            (self.rest, self.is_grown) = (BytesMut::new(), false);
         }
         if paused || !untouched && wanted < ALONE_BYTES && self.share.held() > 0 {
             self.count(cx);
@@ -254,7 +264,7 @@ impl Input {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self, cx: &Context<'_>) {
-        (self.rest, self.expected) = (BytesMut::new(), None);
+        (self.rest, self.is_grown, self.expected) = (BytesMut::new(), false, None);
         self.count(cx);
     }
 
