@@ -14,7 +14,7 @@ use crate::support::Result;
 use crate::support::load::Keys;
 use crate::support::measure::Side;
 use crate::support::process::Placement;
-use crate::support::server::{Program, Server};
+use crate::support::server::{Program, Server, says};
 use crate::support::started::etcd::Etcd;
 
 /// How long the nodes may take to agree.
@@ -109,10 +109,9 @@ pub fn keys_of(owner: &str, ids: &[&str], options: &Options) -> Result<Arc<Keys>
 
 fn wait_until_settled(node: &Server, members: usize) -> io::Result<()> {
     let deadline = Instant::now() + JOIN_DEADLINE;
-    let members = members.to_string();
+    let has_joined = format!("STAT members {members}");
     loop {
-        let joined = node.ask("stats ring", "STAT members ")?.is_some_and(|count| count == members);
-        if joined && node.ask("stats ring", "STAT settled ")?.is_some_and(|settled| settled == "yes") {
+        if says(node.address, "stats ring", &[&has_joined, "STAT settled yes"])? {
             return Ok(());
         }
         if Instant::now() > deadline {

@@ -6,7 +6,8 @@
 //! has them do. Then a gigabyte moves from one node to another, without a limit and at two rates.
 //!
 //! `--filbert PATH` measures another program, `--quick` takes a fifth of the time, `--changes` leaves out the gigabyte, and
-//! `--rates 0,8m` moves it alone, at these rates. `--pause 1000` has each client rest so many microseconds after a request, in place of 200.
+//! `--rates 0,8m` moves it alone, at these rates. `--pause 1000` has each client rest so many microseconds after a request,
+//! in place of 200.
 
 mod load;
 #[allow(dead_code)] // This is no comparison.
@@ -22,7 +23,7 @@ use nix::sys::signal::Signal;
 
 use crate::load::{Load, VALUE_BYTES, fill, p99};
 use crate::support::Result;
-use crate::support::server::{ask, lines};
+use crate::support::server::{ask, says};
 use crate::support::started::etcd::Etcd;
 use crate::support::started::server_process::{self, ServerProcess};
 use crate::support::started::site::Site;
@@ -50,8 +51,10 @@ fn main() -> Result<()> {
     if rates.is_none() {
         changes(&filbert, &etcd.endpoint(), scale, pause)?;
     }
-    let only_changes = args.iter().any(|arg| arg == "--changes");
-    for rate in rates.map_or("0,64m,32m", String::as_str).split(',').filter(|_| !only_changes) {
+    if args.iter().any(|arg| arg == "--changes") {
+        return Ok(());
+    }
+    for rate in rates.map_or("0,64m,32m", String::as_str).split(',') {
         gigabyte(&filbert, &etcd.endpoint(), rate, ITEMS * scale / 5, pause)?;
     }
     Ok(())
@@ -99,18 +102,12 @@ impl Node {
         Ok(())
     }
 
-    /// Whether it agrees that there are so many members, and nothing is on its way. One question: who asks is not to be what
-    /// clients wait for.
+    /// Whether it agrees that there are so many members, and nothing is on its way.
     fn is_settled(&self, members: usize) -> Result<bool> {
-        let wanted = [
-            "STAT standing serving",
-            &format!("STAT members {members}"),
-            "STAT settled yes",
-            "STAT move_slots_in 0",
-            "STAT move_slots_out 0",
-        ];
-        let said = lines(self.addr, "stats ring")?.collect::<std::io::Result<Vec<_>>>()?;
-        Ok(wanted.iter().all(|wanted| said.iter().any(|line| line == wanted)))
+        let members = format!("STAT members {members}");
+        let settled =
+            ["STAT standing serving", "STAT settled yes", "STAT move_slots_in 0", "STAT move_slots_out 0"];
+        Ok(says(self.addr, "stats ring", &[&settled[..], &[&members]].concat())?)
     }
 
     fn stat(&self, command: &str, name: &str) -> Result<String> {

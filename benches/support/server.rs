@@ -104,11 +104,15 @@ pub fn ask(address: SocketAddr, command: &str, prefix: &str) -> io::Result<Optio
     Ok(None)
 }
 
+/// Whether the reply to a command has all of these lines. Sends it once: who asks often is not to be what clients wait for.
+#[allow(dead_code)] // Not every comparison waits for a cluster.
+pub fn says(address: SocketAddr, command: &str, wanted: &[&str]) -> io::Result<bool> {
+    let said = lines(address, command)?.collect::<io::Result<Vec<_>>>()?;
+    Ok(wanted.iter().all(|wanted| said.iter().any(|line| line == wanted)))
+}
+
 /// The lines of a reply, as they come; of one that has an end, those before it.
-pub fn lines(
-    address: SocketAddr,
-    command: &str,
-) -> io::Result<impl Iterator<Item = io::Result<String>> + use<>> {
+fn lines(address: SocketAddr, command: &str) -> io::Result<impl Iterator<Item = io::Result<String>> + use<>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(REPLY_DEADLINE))?;
     stream.write_all(format!("{command}\r\n").as_bytes())?;
