@@ -116,7 +116,7 @@ impl LocalMember {
         if epoch <= before.epoch {
             return Effect::None;
         }
-        let owners = before.owners.under(&view).unwrap_or_else(|| Owners::of(&view));
+        let owners = before.owners.next(&view);
         self.take_known(epoch, view, Arc::new(owners))
     }
 

@@ -79,22 +79,56 @@ impl Owners {
         let members: Vec<_> = weighty(view).cloned().collect();
         let mut seeds: BTreeMap<u32, Vec<(u64, u16)>> = BTreeMap::new();
         for (member, index) in members.iter().zip(0..) {
-            seeds.entry(member.weight).or_default().push((xxh3_64(member.id.as_bytes()), index));
+            seeds.entry(member.weight).or_default().push((seed(member), index));
         }
         let owner = |slot: usize| {
-            // Of one weight the highest draw has the highest score. Equal ones are as good as impossible; the lower id wins then.
             let best = seeds.iter().filter_map(|(weight, seeds)| {
-                let draws = seeds.iter().map(|&(seed, index)| (draw(seed, slot), Reverse(index)));
-                let (draw, index) = draws.max()?;
+                let (draw, index) = highest(slot, seeds)?;
                 let score = if seeds.len() == members.len() { 0.0 } else { score(draw, f64::from(*weight)) };
                 Some((score, index))
             });
             best.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map_or(0, |(_, Reverse(index))| index)
         };
         let owners = if members.is_empty() { Box::default() } else { (0..SLOTS).map(owner).collect() };
+        Self::new(members, owners)
+    }
+
+    fn new(members: Vec<Member>, owners: Box<[u16]>) -> Self {
         let mut counts: Box<[usize]> = members.iter().map(|_| 0).collect();
         owners.iter().for_each(|&owner| counts[usize::from(owner)] += 1);
         Self { members, slots: Arc::new(Slots { owners, counts, digest: OnceLock::new() }) }
+    }
+
+    /// The owners under the view that follows, the same as [`Owners::of`] computes, at less cost.
+    pub fn next(&self, view: &View) -> Self {
+        self.under(view).or_else(|| self.with_changes(view)).unwrap_or_else(|| Self::of(view))
+    }
+
+    /// When all have one weight, now and before, the highest draw alone decides. So an owner that stays keeps its slot but for
+    /// those that have come, and whoever came or stayed draws again for the slots of one that has gone.
+    fn with_changes(&self, view: &View) -> Option<Self> {
+        let members: Vec<_> = weighty(view).cloned().collect();
+        if members.is_empty() || self.members.is_empty() || !is_even(&members) || !is_even(&self.members) {
+            return None;
+        }
+        let place = |of: &[Member], id: &str| of.binary_search_by(|member| member.id.as_str().cmp(id)).ok();
+        let all: Vec<_> = members.iter().map(seed).zip(0..).collect();
+        let has_come = |&&(_, index): &&(u64, u16)| {
+            place(&self.members, &members[usize::from(index)].id).is_none()
+        };
+        let come: Vec<_> = all.iter().filter(has_come).copied().collect();
+        let stay: Vec<_> =
+            self.members.iter().map(|member| Some(all[place(&members, &member.id)?])).collect();
+        let owner = |(slot, &before): (usize, &u16)| {
+            let highest = match stay[usize::from(before)] {
+                Some((_, index)) if come.is_empty() => return index,
+                Some(stays) => highest(slot, come.iter().chain([&stays])),
+                None => highest(slot, &all),
+            };
+            highest.map_or(0, |(_, Reverse(index))| index)
+        };
+        let owners = self.slots.owners.iter().enumerate().map(owner).collect();
+        Some(Self::new(members, owners))
     }
 
     /// The owners under another view, if there the same ids have the same weights: then every slot
@@ -164,6 +198,22 @@ impl fmt::Debug for Owners {
 /// Those who may own slots.
 fn weighty(view: &View) -> impl Iterator<Item = &Member> {
     view.members.values().filter(|member| member.weight > 0)
+}
+
+/// Whether all have one weight.
+fn is_even(members: &[Member]) -> bool {
+    members.iter().all(|member| member.weight == members[0].weight)
+}
+
+/// What a member draws with.
+fn seed(member: &Member) -> u64 {
+    xxh3_64(member.id.as_bytes())
+}
+
+/// The highest draw for a slot, and whose it is: of one weight that is the highest score. Equal ones are as good as
+/// impossible; the lower id wins then.
+fn highest<'a>(slot: usize, seeds: impl IntoIterator<Item = &'a (u64, u16)>) -> Option<(u64, Reverse<u16>)> {
+    seeds.into_iter().map(|&(seed, index)| (draw(seed, slot), Reverse(index))).max()
 }
 
 /// What a member draws for a slot, of 52 bits.
@@ -275,6 +325,28 @@ mod tests {
         assert!(known.under(&view([100, 0, 51])).is_none());
         assert!(known.under(&view([100, 0])).is_none());
         assert!(owners([0]).under(&View::default()).unwrap().owner(7).is_none());
+    }
+
+    /// Views that follow one another: the weights of nodes by their numbers, 0 for one that is not there.
+    #[test]
+    fn the_next_owners_are_those_computed_anew() {
+        let histories: [&[&[u32]]; 4] = [
+            &[&[], &[1], &[1, 1], &[1, 1, 1], &[1, 0, 1], &[0, 1, 1, 1], &[2, 2, 2, 2], &[0, 0, 5], &[0], &[3, 3]],
+            &[&[1, 1, 1], &[1, 2, 1], &[1, 2, 0], &[1, 0, 1], &[4, 1, 1], &[0, 1, 1], &[1, 1, 0, 1]],
+            &[&[1; 40], &[1; 41], &[2; 38], &[1; 70]],
+            &[&[0, 1, 0, 1, 0, 1], &[1, 0, 1, 0, 1, 0], &[1, 1, 1, 1, 1, 1], &[0, 0, 0, 0, 0, 1]],
+        ];
+        for history in histories {
+            let mut next = Owners::of(&View::default());
+            for weights in history {
+                let view = view(weights.iter().copied());
+                next = next.next(&view);
+                let anew = Owners::of(&view);
+                assert_eq!(next.digest(), anew.digest(), "{weights:?} in {history:?}");
+                assert_eq!((&next.slots.owners, &next.slots.counts), (&anew.slots.owners, &anew.slots.counts));
+                assert!(next.members().iter().eq(weighty(&view)));
+            }
+        }
     }
 
     #[test]
