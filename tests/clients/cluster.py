@@ -97,16 +97,17 @@ class Cluster:
         return [node.address for node in self.nodes]
 
     def whole(self):
-        """Waits until all nodes agree on the owner of each key."""
+        """Waits until all nodes agree on the owner of each key, and serve."""
 
         def agree():
             try:
                 digests = {node.stat("digest", b"ring") for node in self.nodes}
                 members = {node.stat("members", b"ring") for node in self.nodes}
                 settled = all(node.stat("settled", b"ring") == "yes" for node in self.nodes)
+                serving = all(node.stat("standing", b"ring") == "serving" for node in self.nodes)
             except ConnectionError:
                 return False  # a node that has just stood still closes its connections
-            return settled and len(digests) == 1 and members == {str(len(self.nodes))}
+            return settled and serving and len(digests) == 1 and members == {str(len(self.nodes))}
 
         poll(agree, f"{len(self.nodes)} nodes are one cluster")
 
