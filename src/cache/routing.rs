@@ -173,8 +173,8 @@ impl Places {
         assert!(owners.members().len() <= usize::from(HERE), "so many members");
         let mine = |slot: u16| me.is_some() && owners.index(slot) == me;
         let generation_of = |slot: u16| min_generations[usize::from(slot)];
-        let mut of_slots: Vec<Generation> = Vec::with_capacity(SLOTS);
-        of_slots.extend((0..=u16::MAX).filter(|&slot| mine(slot)).map(generation_of));
+        let mut of_slots: Vec<Generation> =
+            (0..=u16::MAX).filter(|&slot| mine(slot)).map(generation_of).collect();
         of_slots.sort_unstable_by_key(|generation| generation.number());
         let mut slots: Vec<&[Generation]> = of_slots.chunk_by(PartialEq::eq).collect();
         slots.sort_by_key(|same| Reverse(same.len()));
@@ -219,15 +219,9 @@ impl Places {
 
 /// The places of the most slots; repeated when there are fewer than three.
 fn usual(places: &[u16]) -> [u16; 3] {
-    // Members and generations count from 0 each, and there are few.
-    let counted = |place: u16| usize::from(place & !HERE) * 2 + usize::from(place >= HERE);
-    let most = places.iter().map(|&place| counted(place)).max().unwrap_or(0);
-    let mut slots = vec![(0, 0); most + 1];
-    places.iter().for_each(|&place| {
-        let (known, slots) = &mut slots[counted(place)];
-        (*known, *slots) = (place, *slots + 1);
-    });
-    let mut by_slots: Vec<(u16, u32)> = slots.into_iter().filter(|(_, slots)| *slots > 0).collect();
+    let mut slots = vec![0; 1 << 16];
+    places.iter().for_each(|&place| slots[usize::from(place)] += 1);
+    let mut by_slots: Vec<(u16, u32)> = (0..=u16::MAX).zip(slots).filter(|(_, slots)| *slots > 0).collect();
     by_slots.sort_unstable_by_key(|&(place, slots)| (Reverse(slots), place));
     std::array::from_fn(|index| by_slots[index.min(by_slots.len() - 1)].0)
 }
