@@ -113,9 +113,8 @@ impl Owners {
         }
         let place = |of: &[Member], id: &str| of.binary_search_by(|member| member.id.as_str().cmp(id)).ok();
         let all: Vec<_> = members.iter().map(seed).zip(0..).collect();
-        let has_come = |&&(_, index): &&(u64, u16)| {
-            place(&self.members, &members[usize::from(index)].id).is_none()
-        };
+        let has_come =
+            |&&(_, index): &&(u64, u16)| place(&self.members, &members[usize::from(index)].id).is_none();
         let come: Vec<_> = all.iter().filter(has_come).copied().collect();
         let stay: Vec<_> =
             self.members.iter().map(|member| Some(all[place(&members, &member.id)?])).collect();
@@ -331,7 +330,18 @@ mod tests {
     #[test]
     fn the_next_owners_are_those_computed_anew() {
         let histories: [&[&[u32]]; 4] = [
-            &[&[], &[1], &[1, 1], &[1, 1, 1], &[1, 0, 1], &[0, 1, 1, 1], &[2, 2, 2, 2], &[0, 0, 5], &[0], &[3, 3]],
+            &[
+                &[],
+                &[1],
+                &[1, 1],
+                &[1, 1, 1],
+                &[1, 0, 1],
+                &[0, 1, 1, 1],
+                &[2, 2, 2, 2],
+                &[0, 0, 5],
+                &[0],
+                &[3, 3],
+            ],
             &[&[1, 1, 1], &[1, 2, 1], &[1, 2, 0], &[1, 0, 1], &[4, 1, 1], &[0, 1, 1], &[1, 1, 0, 1]],
             &[&[1; 40], &[1; 41], &[2; 38], &[1; 70]],
             &[&[0, 1, 0, 1, 0, 1], &[1, 0, 1, 0, 1, 0], &[1, 1, 1, 1, 1, 1], &[0, 0, 0, 0, 0, 1]],
@@ -343,7 +353,10 @@ mod tests {
                 next = next.next(&view);
                 let anew = Owners::of(&view);
                 assert_eq!(next.digest(), anew.digest(), "{weights:?} in {history:?}");
-                assert_eq!((&next.slots.owners, &next.slots.counts), (&anew.slots.owners, &anew.slots.counts));
+                assert_eq!(
+                    (&next.slots.owners, &next.slots.counts),
+                    (&anew.slots.owners, &anew.slots.counts)
+                );
                 assert!(next.members().iter().eq(weighty(&view)));
             }
         }
