@@ -34,3 +34,13 @@ mod status_page;
 mod support;
 mod tls;
 mod transcripts;
+
+use filbert::allocator::Configuration;
+
+/// What jemalloc reads last (jemalloc's manual, TUNING). The memory of these processes is not measured, unlike a node's, and
+/// simulations take a third less time where it is kept.
+// SAFETY: the name is jemalloc's own with the prefix that tikv-jemallocator builds it with, where it is weak and declared as
+// `const char *`.
+#[expect(unsafe_code, reason = "jemalloc finds it by this name")]
+#[unsafe(export_name = "_rjem_malloc_conf_2_conf_harder")]
+static CONFIGURATION: Configuration = Configuration::new(c"tcache:true,dirty_decay_ms:10000");
