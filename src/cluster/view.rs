@@ -74,7 +74,7 @@ struct Slots {
 }
 
 impl Owners {
-    /// Computes the owners. Costs one hash for each member and slot, and one logarithm for each different weight and slot.
+    /// Computes the owners. Costs one hash for each member and slot; where weights differ, one logarithm for each of them and slot, too.
     pub fn of(view: &View) -> Self {
         let members: Vec<_> = weighty(view).cloned().collect();
         let mut seeds: BTreeMap<u32, Vec<(u64, u16)>> = BTreeMap::new();
@@ -99,7 +99,7 @@ impl Owners {
         Self { members, slots: Arc::new(Slots { owners, counts, digest: OnceLock::new() }) }
     }
 
-    /// The owners under the view that follows, the same as [`Owners::of`] computes, at less cost.
+    /// The owners under another view, the same as [`Owners::of`] computes. Costs less when all weigh the same, now and then.
     pub fn next(&self, view: &View) -> Self {
         self.under(view).or_else(|| self.with_changes(view)).unwrap_or_else(|| Self::of(view))
     }
@@ -108,7 +108,7 @@ impl Owners {
     /// those that have come, and whoever came or stayed draws again for the slots of one that has gone.
     fn with_changes(&self, view: &View) -> Option<Self> {
         let members: Vec<_> = weighty(view).cloned().collect();
-        if members.is_empty() || self.members.is_empty() || !is_even(&members) || !is_even(&self.members) {
+        if !is_even(&members) || !is_even(&self.members) {
             return None;
         }
         let place = |of: &[Member], id: &str| of.binary_search_by(|member| member.id.as_str().cmp(id)).ok();
@@ -199,9 +199,9 @@ fn weighty(view: &View) -> impl Iterator<Item = &Member> {
     view.members.values().filter(|member| member.weight > 0)
 }
 
-/// Whether all have one weight.
+/// Whether there are members, all of one weight and in the order of their ids, as in every view that a node has made.
 fn is_even(members: &[Member]) -> bool {
-    members.iter().all(|member| member.weight == members[0].weight)
+    !members.is_empty() && members.is_sorted_by(|one, next| one.weight == next.weight && one.id < next.id)
 }
 
 /// What a member draws with.
@@ -329,7 +329,7 @@ mod tests {
     /// Views that follow one another: the weights of nodes by their numbers, 0 for one that is not there.
     #[test]
     fn the_next_owners_are_those_computed_anew() {
-        let histories: [&[&[u32]]; 4] = [
+        let histories: [&[&[u32]]; 5] = [
             &[
                 &[],
                 &[1],
@@ -343,6 +343,7 @@ mod tests {
                 &[3, 3],
             ],
             &[&[1, 1, 1], &[1, 2, 1], &[1, 2, 0], &[1, 0, 1], &[4, 1, 1], &[0, 1, 1], &[1, 1, 0, 1]],
+            &[&[1, 2, 1], &[1, 1, 1], &[3, 1, 1, 1], &[1, 1], &[1, 1, 1], &[1, 3], &[2, 2, 2]],
             &[&[1; 40], &[1; 41], &[2; 38], &[1; 70]],
             &[&[0, 1, 0, 1, 0, 1], &[1, 0, 1, 0, 1, 0], &[1, 1, 1, 1, 1, 1], &[0, 0, 0, 0, 0, 1]],
         ];
@@ -359,6 +360,12 @@ mod tests {
                 );
                 assert!(next.members().iter().eq(weighty(&view)));
             }
+        }
+        // Somebody has written into etcd by hand.
+        let mut odd = view([1, 1, 1]);
+        odd.members.values_mut().next().unwrap().id = "node-9".to_owned();
+        for (before, after) in [(&odd, &view([1, 1, 1, 1])), (&view([1, 1]), &odd)] {
+            assert_eq!(Owners::of(before).next(after).digest(), Owners::of(after).digest());
         }
     }
 

@@ -107,12 +107,11 @@ impl Input {
                 return Poll::Ready(Ok(Read::NoRoom));
             }
         }
-        // While there is no room, a rest is to stay small.
-        let is_tight = self.share.held() == 0 && self.share.quota().is_tight();
-        let most = match is_tight {
-            true => SMALL_REST,
-            false if self.was_full => FULL_READ_BYTES,
-            false => READ_BYTES,
+        // While there is no room, a rest is to stay small, or within what is promised.
+        let most = match (self.share.quota().is_tight(), self.share.held()) {
+            (true, 0) => SMALL_REST,
+            (false, _) if self.was_full => FULL_READ_BYTES,
+            _ => READ_BYTES,
         };
         buffer.clear();
         buffer.reserve(self.rest.len() + most);
@@ -126,7 +125,7 @@ impl Input {
     }
 
     /// Reads on a request that is large. Its room is promised for all of it at once, so that two
-    /// of them never wait for each other; memory is taken as it comes in, not as announced.
+    /// of them never wait for each other; memory is taken as it comes in, not as announced, but for what was kept of others.
     #[cold]
     fn poll_read_large(
         &mut self,
