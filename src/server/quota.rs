@@ -164,7 +164,7 @@ impl Quota {
         let wanted = all.min(first.max(self.limit / 2));
         let leaving: usize =
             inside.holders.values().filter(|holder| holder.is_evicted()).map(|h| h.held).sum();
-        let after = inside.held.saturating_add(wanted).saturating_sub(leaving);
+        let after = (inside.held - inside.alone()).saturating_add(wanted).saturating_sub(leaving);
         let mut needed = after.saturating_sub(self.limit);
         if needed > 0 {
             let patience = PATIENCE.as_millis() as u64;
@@ -241,6 +241,16 @@ impl Quota {
 }
 
 impl Inside {
+    /// What the only connection with a reservation holds, while nobody waits for it: it may be more than there is room.
+    fn alone(&self) -> usize {
+        let mut promised = self.holders.values().filter(|holder| holder.reserved && !holder.is_evicted());
+        if self.reserved == 1 && self.queue.is_empty() {
+            promised.next().map_or(0, |holder| holder.held)
+        } else {
+            0
+        }
+    }
+
     fn waits(&self) -> impl Iterator<Item = Waits> {
         self.queue.iter().filter_map(|id| self.holders.get(id)?.waits)
     }
@@ -312,6 +322,24 @@ mod tests {
         large.set(&cx(), 0);
         assert_eq!(other.poll_reserve(&cx(), 1), Poll::Ready(Ok(())));
         assert!(large.poll_reserve(&cx(), 1_000).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_larger_than_all_of_the_room_may_stand_still_while_nobody_waits() {
+        let quota = Quota::new(100);
+        let mut watch = pin!(quota.watch());
+        let (mut large, mut other) = (share(&quota), share(&quota));
+        assert!(large.poll_reserve(&cx(), 1_000).is_ready());
+        let mut is_evicted_later = async || {
+            for _ in 0..4 {
+                assert!(watch.as_mut().poll(&mut cx()).is_pending());
+                pass(PATIENCE.as_millis() as u64).await;
+            }
+            large.is_evicted()
+        };
+        assert!(!is_evicted_later().await);
+        assert!(other.poll_reserve(&cx(), 1).is_pending());
+        assert!(is_evicted_later().await);
     }
 
     #[tokio::test(start_paused = true)]
