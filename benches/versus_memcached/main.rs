@@ -16,6 +16,7 @@ mod options;
 mod scraper;
 #[path = "../support/mod.rs"]
 mod support;
+mod visitors;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -67,6 +68,9 @@ fn compare(options: &Options, placement: &Placement) -> Result<()> {
     drop(scraper);
     if options.large {
         large::compare(&programs, placement, options, &mut add)?;
+    }
+    if options.visitors {
+        add(visitors::compare(&programs, placement, options)?);
     }
     if options.fairness {
         fairness::compare(&programs, placement, options)?.into_iter().for_each(&mut add);

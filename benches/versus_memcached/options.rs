@@ -17,6 +17,7 @@ pub struct Options {
     pub load: LoadOptions,
     pub matrix: bool,
     pub large: bool,
+    pub visitors: bool,
     pub fairness: bool,
     pub buffers: bool,
     pub memory: bool,
@@ -48,6 +49,8 @@ impl Options {
                 "--no-matrix" => options.matrix = false,
                 "--no-large" => options.large = false,
                 "--large" => options.only(|options| &mut options.large),
+                "--no-visitors" => options.visitors = false,
+                "--visitors" => options.only(|options| &mut options.visitors),
                 "--no-fairness" => options.fairness = false,
                 "--fairness" => options.only(|options| &mut options.fairness),
                 "--no-buffers" => options.buffers = false,
@@ -81,6 +84,8 @@ cargo bench --bench versus_memcached -- [OPTIONS]
 {}  --no-memory          leave out memory per item
   --no-large           leave out values of 10 to 900 KB, which come in numbers of their own
   --large              nothing but that
+  --no-visitors        leave out clients that come for two gets and go
+  --visitors           nothing but that
   --no-fairness        leave out what other clients notice of busy ones
   --fairness           nothing but that
   --no-buffers         leave out resident memory with half-sent sets and with slow readers
@@ -101,8 +106,8 @@ cargo bench --bench versus_memcached -- [OPTIONS]
 
     /// Leaves out every part but one.
     fn only(&mut self, part: fn(&mut Self) -> &mut bool) {
-        (self.matrix, self.large, self.fairness, self.buffers, self.memory) =
-            (false, false, false, false, false);
+        (self.matrix, self.large, self.visitors) = (false, false, false);
+        (self.fairness, self.buffers, self.memory) = (false, false, false);
         *part(self) = true;
     }
 
@@ -112,6 +117,7 @@ cargo bench --bench versus_memcached -- [OPTIONS]
             load: LoadOptions::new(REPETITIONS, [OPERATIONS_UNPIPELINED, OPERATIONS_PIPELINED]),
             matrix: true,
             large: true,
+            visitors: true,
             fairness: true,
             buffers: true,
             memory: true,
