@@ -159,10 +159,19 @@ impl Server {
 
     /// What the server process has in memory, by its `VmRSS`.
     pub fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// What of it is not pages of files: how many of the program's own are in memory is for the system to say.
+    pub fn anonymous_kib(&self) -> u64 {
+        self.status_kib("RssAnon:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is alive");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports VmRSS");
-        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB")
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux reports it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
     /// Waits for the port file and returns the TCP ports in it.
