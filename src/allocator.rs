@@ -1,9 +1,9 @@
 //! jemalloc, and how it is set up.
 //!
-//! Free pages go back to the system at once: with large values of changing sizes, resident memory stays near what the store
-//! counts. Threads keep a few pieces of small memory each. Else a client that comes and goes would cost a third more: what it
-//! needs would be whole pages each time. Segments of 64 KiB begin at a page: an offset, as jemalloc gives by itself, would cost
-//! a 16th of all memory.
+//! Free pages go back to the system at once: with large values of changing sizes, resident memory stays near what the
+//! store counts. Threads keep a few pieces of small memory each. Else a client that comes and goes would cost a third
+//! more: what it needs would be whole pages each time. Segments of 64 KiB begin at a page: an offset, as jemalloc gives by
+//! itself, would cost a 16th of all memory.
 
 use std::ffi::{CStr, c_char};
 
